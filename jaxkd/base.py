@@ -1,0 +1,68 @@
+"""The contracts every part of jaxkd shares: what a network returns, what a batch holds, how far training is."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Outputs(NamedTuple):
+    """What a network returns for a batch of B images.
+
+    Attributes:
+      logits: `[B, K]` class scores before the softmax.
+      features: the stage outputs f0, f1, … in order, each `[B, H, W, C]`; the last one is the pooled embedding `[B, C]`.
+    """
+
+    logits: jax.Array
+    features: tuple[jax.Array, ...] = ()
+
+
+class Batch(NamedTuple):
+    """What a training step sees.
+
+    Attributes:
+      images: `[B, H, W, C]`; uint8 pixels, or float32 values that are already normalised.
+      labels: `[B]` int32 class indices.
+      index: `[B]` int32 position of each example in its data set (memory banks are addressed with it).
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    index: jax.Array
+
+
+class Progress(NamedTuple):
+    """How far training is.
+
+    Attributes:
+      step: int32 scalar, the number of steps taken before this one.
+      epoch: int32 scalar, the epoch being trained, counted from 1 as the papers do.
+    """
+
+    step: jax.Array
+    epoch: jax.Array
+
+
+class Normalization(NamedTuple):
+    """Per-channel mean and standard deviation, on the scale where pixels run from 0 to 1.
+
+    Example:
+      >>> import numpy as np
+      >>> half = Normalization(mean=(0.5,), std=(0.5,))
+      >>> half(np.full((1, 1, 1, 1), 255, np.uint8)).tolist()
+      [[[[1.0]]]]
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Turns uint8 pixels `[…, C]` into float32 network inputs; float images pass as they are."""
+        images = jnp.asarray(images)
+        if images.dtype != jnp.uint8:
+            return images.astype(jnp.float32)
+        mean, std = (jnp.asarray(values, jnp.float32) for values in self)
+        return (images.astype(jnp.float32) / 255.0 - mean) / std
