@@ -1,0 +1,105 @@
+"""The layers of the zoo, with PyTorch's padding, statistics and initialisation."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+from jax.nn.initializers import Initializer, variance_scaling, zeros
+
+from jaxkd.models.convolution import convolve
+
+kaiming_fan_out: Initializer = variance_scaling(2.0, "fan_out", "normal")
+"""Normal with variance 2 / (k·k·out): what the CIFAR ResNets, WRNs and VGGs draw their convolutions from (He 2015)."""
+
+torch_uniform: Initializer = variance_scaling(1 / 3, "fan_in", "uniform")
+"""Uniform within ±1/sqrt(fan_in), PyTorch's default for the weights of a linear layer."""
+
+
+class Conv(nnx.Module):
+    """A square convolution, `[N, H, W, in] -> [N, H', W', out]`, padded to keep the size at stride 1."""
+
+    def __init__(self, inputs: int, outputs: int, window: int, stride: int = 1, *, bias: bool = False, rngs: nnx.Rngs):
+        self.kernel = nnx.Param(kaiming_fan_out(rngs.params(), (window, window, inputs, outputs), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(outputs)) if bias else None
+        self.stride = stride
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        kernel = self.kernel[...]
+        out = convolve(images, kernel, self.stride, kernel.shape[0] // 2)
+        return out if self.bias is None else out + self.bias[...].reshape(1, 1, 1, -1)
+
+
+class Linear(nnx.Module):
+    """An affine map, `[N, in] -> [N, out]`; the bias is drawn like the weights unless `bias_init` says otherwise."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        kernel_init: Initializer = torch_uniform,
+        bias_init: Initializer | None = None,
+        rngs: nnx.Rngs,
+    ):
+        self.kernel = nnx.Param(kernel_init(rngs.params(), (inputs, outputs), jnp.float32))
+        if bias_init is None:  # PyTorch bounds the bias by the weights' fan-in, which the bias's own shape does not tell
+            bound = inputs**-0.5
+            bias = jax.random.uniform(rngs.params(), (outputs,), jnp.float32, -bound, bound)
+        else:
+            bias = bias_init(rngs.params(), (outputs,), jnp.float32)
+        self.bias = nnx.Param(bias)
+
+    def __call__(self, features: jax.Array) -> jax.Array:
+        return features @ self.kernel[...] + self.bias[...].reshape(1, -1)
+
+
+class BatchNorm(nnx.Module):
+    """Batch normalisation over all axes but the last, with PyTorch's conventions.
+
+    The running statistics move by a tenth of the way per batch and the running variance takes the unbiased batch variance,
+    while the batch itself is normalised with the biased one (Ioffe & Szegedy 2015). Statistics are float32.
+    """
+
+    def __init__(self, channels: int, *, momentum: float = 0.1, epsilon: float = 1e-5):
+        self.scale = nnx.Param(jnp.ones(channels))
+        self.bias = nnx.Param(jnp.zeros(channels))
+        self.mean = nnx.BatchStat(jnp.zeros(channels))
+        self.var = nnx.BatchStat(jnp.ones(channels))
+        self.momentum = momentum
+        self.epsilon = epsilon
+
+    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+        if train:
+            mean, var = self._measure(images.astype(jnp.float32))
+        else:
+            mean, var = self.mean[...], self.var[...]
+        factor = self.scale[...] * lax.rsqrt(var + self.epsilon)
+        shape = (1,) * (images.ndim - 1) + (-1,)
+        shift = self.bias[...] - mean * factor
+        return (images * factor.reshape(shape) + shift.reshape(shape)).astype(images.dtype)
+
+    def _measure(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        axes = tuple(range(images.ndim - 1))
+        mean = images.mean(axes)
+        var = jnp.square(images - mean.reshape((1,) * len(axes) + (-1,))).mean(axes)
+        count = images.size // images.shape[-1]
+        unbiased = var * (count / max(count - 1, 1))
+        self.mean[...] = (1 - self.momentum) * self.mean[...] + self.momentum * lax.stop_gradient(mean)
+        self.var[...] = (1 - self.momentum) * self.var[...] + self.momentum * lax.stop_gradient(unbiased)
+        return mean, var
+
+
+def max_pool(images: jax.Array) -> jax.Array:
+    """Halves height and width, keeping the maximum of each 2×2 window."""
+    n, h, w, c = images.shape
+    return images[:, : h // 2 * 2, : w // 2 * 2].reshape(n, h // 2, 2, w // 2, 2, c).max((2, 4))
+
+
+def global_average_pool(images: jax.Array) -> jax.Array:
+    """Averages each channel over its map, `[N, H, W, C] -> [N, C]`."""
+    return images.mean((1, 2))
+
+
+__all__ = ["BatchNorm", "Conv", "Linear", "global_average_pool", "max_pool", "zeros"]

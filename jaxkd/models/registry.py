@@ -1,0 +1,83 @@
+"""Names to networks: each family file registers the pattern its names follow and the names that were published."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+from flax import nnx
+
+_Build = Callable[..., nnx.Module]
+
+
+class _Family(NamedTuple):
+    pattern: re.Pattern[str]
+    published: tuple[str, ...]
+    build: _Build
+
+
+_FAMILIES: list[_Family] = []
+
+
+def family(pattern: str, published: tuple[str, ...]) -> Callable[[_Build], _Build]:
+    """Registers a builder: the pattern's named groups become its integer arguments."""
+
+    def register(build: _Build) -> _Build:
+        _FAMILIES.append(_Family(re.compile(pattern), published, build))
+        return build
+
+    return register
+
+
+def names() -> list[str]:
+    """The published names, sorted; widths and depths in between (`wrn_22_3`) can be created too.
+
+    Example:
+      >>> "resnet20" in names()
+      True
+    """
+    return sorted(name for family in _FAMILIES for name in family.published)
+
+
+def create(name: str, num_classes: int = 100, seed: int = 0, **options) -> nnx.Module:
+    """A freshly initialised network.
+
+    Args:
+      name: a published name (see `list`), or one of the same form.
+      num_classes: K, the width of the logits.
+      seed: of the initial weights.
+      **options: of the family: `channels` of the input images (3), `shortcut` of CIFAR ResNets.
+
+    Returns:
+      A Flax module called as `model(images, train=False) -> Outputs`.
+
+    Raises:
+      ValueError: for an unknown name, option or a depth the family does not have.
+
+    Example:
+      >>> model = create("resnet8", num_classes=10)
+      >>> model(jnp.zeros((1, 8, 8, 3))).logits.shape
+      (1, 10)
+    """
+    if num_classes < 2:
+        raise ValueError(f"num_classes={num_classes}: a classifier needs at least two classes")
+    for known in _FAMILIES:
+        if match := known.pattern.fullmatch(name):
+            sizes = {key: int(value) for key, value in match.groupdict().items() if value is not None}
+            _check_options(name, known.build, options, sizes)
+            model = known.build(num_classes=num_classes, rngs=nnx.Rngs(seed), **sizes, **options)
+            model.name, model.num_classes, model.normalization = name, num_classes, None
+            model.options = tuple(sorted(options.items()))
+            return model
+    close = difflib.get_close_matches(name, names(), n=3, cutoff=0.4)
+    hint = f"; did you mean {', '.join(close)}?" if close else ""
+    raise ValueError(f"unknown model {name!r}{hint} jaxkd.models.list() gives all published names")
+
+
+def _check_options(name: str, build: _Build, options: dict, sizes: dict) -> None:
+    offered = set(inspect.signature(build).parameters) - {"num_classes", "rngs", *sizes}
+    if unknown := set(options) - offered:
+        raise ValueError(f"{name} has no option {', '.join(sorted(unknown))}; it has {', '.join(sorted(offered))}")
