@@ -1,0 +1,23 @@
+"""Cross-entropy with the labels: what a student learns without a teacher."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from jaxkd.losses.base import Loss
+from jaxkd.losses.divergence import cross_entropy
+
+
+class CrossEntropy(Loss):
+    """Mean over the batch of −log softmax(logits)[label].
+
+    Example:
+      >>> from jaxkd import Batch, Outputs
+      >>> batch = Batch(images=None, labels=jnp.array([0, 1]), index=None)
+      >>> round(float(CrossEntropy()(Outputs(jnp.zeros((2, 2))), None, batch, None, None)), 4)
+      0.6931
+    """
+
+    def __call__(self, student, teacher, batch, progress, key) -> jax.Array:
+        return jnp.mean(cross_entropy(student.logits, batch.labels))

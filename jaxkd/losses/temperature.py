@@ -1,0 +1,92 @@
+"""Temperature rules: what softens the logits of teacher and student before a divergence compares them.
+
+A rule has one method, `temper(student, teacher, labels, progress) -> Tempered`. Any loss on logits takes any rule, so a new
+rule works with every one of them.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxkd.base import Batch, Outputs, Progress
+from jaxkd.losses.base import HyperParameter
+from jaxkd.losses.standardization import standardize as standardized
+
+
+class Tempered(NamedTuple):
+    """Logits ready to be compared.
+
+    Attributes:
+      student: `[B, K]` the student's logits, divided by its temperature.
+      teacher: `[B, K]` the teacher's likewise.
+      scale: what the divergence is multiplied by so that gradients keep their size (T²): a scalar, or `[B]`.
+    """
+
+    student: jax.Array
+    teacher: jax.Array
+    scale: jax.Array
+
+
+@runtime_checkable
+class Temperature(Protocol):
+    """Anything with a `temper` method."""
+
+    def temper(self, student: jax.Array, teacher: jax.Array, labels: jax.Array, progress: Progress) -> Tempered:
+        """Softens `[B, K]` logits."""
+        ...
+
+
+class FixedTemperature(nnx.Module):
+    """One temperature T for teacher and student (Hinton et al. 2015); the divergence is multiplied by T².
+
+    Example:
+      >>> logits = jnp.array([[2.0, 4.0]])
+      >>> FixedTemperature(2.0).temper(logits, logits, None, None).student.tolist()
+      [[1.0, 2.0]]
+    """
+
+    def __init__(self, value: float):
+        self.value = HyperParameter(jnp.float32(checked_temperature("temperature", value)))
+
+    def temper(self, student: jax.Array, teacher: jax.Array, labels: jax.Array, progress: Progress) -> Tempered:
+        value = self.value[...]
+        return Tempered(student / value, teacher / value, jnp.square(value))
+
+
+def checked_temperature(name: str, value: float) -> float:
+    """Returns a temperature that is a positive finite number, or raises a ValueError that names it."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name}={value!r}: a temperature is a positive number")
+    return float(value)
+
+
+def as_temperature(temperature: float | Temperature) -> Temperature:
+    """A rule from a number, or the rule itself.
+
+    Raises:
+      ValueError: for a number that is not positive and finite.
+    """
+    return temperature if isinstance(temperature, Temperature) else FixedTemperature(temperature)
+
+
+def temper(
+    rule: Temperature, standardize: bool, student: Outputs, teacher: Outputs | None, batch: Batch, progress: Progress
+) -> Tempered:
+    """The way every loss on logits begins: to float32, standardise if asked, then the temperature rule.
+
+    Raises:
+      ValueError: if there is no teacher, or it has another number of classes.
+    """
+    if teacher is None:
+        raise ValueError("this loss compares with a teacher: use jaxkd.Distiller, which has one")
+    ours, theirs = student.logits.astype(jnp.float32), teacher.logits.astype(jnp.float32)
+    if ours.shape != theirs.shape:
+        raise ValueError(f"student logits {ours.shape} and teacher logits {theirs.shape} differ in shape")
+    if standardize:
+        ours, theirs = standardized(ours), standardized(theirs)
+    return rule.temper(ours, theirs, batch.labels, progress)
