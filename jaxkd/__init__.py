@@ -1,5 +1,8 @@
 """Knowledge distillation for image classifiers on JAX, with Keras's verbs."""
 
 from jaxkd.base import Batch, Normalization, Outputs, Progress
+from jaxkd.distiller import Distiller
+from jaxkd.history import History
+from jaxkd.trainer import Trainer
 
-__all__ = ["Batch", "Normalization", "Outputs", "Progress"]
+__all__ = ["Batch", "Distiller", "History", "Normalization", "Outputs", "Progress", "Trainer"]

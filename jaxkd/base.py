@@ -64,5 +64,5 @@ class Normalization(NamedTuple):
         images = jnp.asarray(images)
         if images.dtype != jnp.uint8:
             return images.astype(jnp.float32)
-        mean, std = (jnp.asarray(values, jnp.float32) for values in self)
+        mean, std = (jnp.asarray(values, jnp.float32).reshape((1,) * (images.ndim - 1) + (-1,)) for values in self)
         return (images.astype(jnp.float32) / 255.0 - mean) / std

@@ -38,7 +38,9 @@ def convolve(images: jax.Array, kernel: jax.Array, stride: int = 1, padding: int
 
 
 def _forward(images, kernel, stride, padding):
-    return lax.conv_general_dilated(images, kernel, (stride, stride), [(padding, padding)] * 2, dimension_numbers=LAYOUT)
+    return lax.conv_general_dilated(
+        images, kernel, (stride, stride), [(padding, padding)] * 2, dimension_numbers=LAYOUT
+    )
 
 
 def _save(images, kernel, stride, padding):

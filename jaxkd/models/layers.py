@@ -44,7 +44,9 @@ class Linear(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.kernel = nnx.Param(kernel_init(rngs.params(), (inputs, outputs), jnp.float32))
-        if bias_init is None:  # PyTorch bounds the bias by the weights' fan-in, which the bias's own shape does not tell
+        if (
+            bias_init is None
+        ):  # PyTorch bounds the bias by the weights' fan-in, which the bias's own shape does not tell
             bound = inputs**-0.5
             bias = jax.random.uniform(rngs.params(), (outputs,), jnp.float32, -bound, bound)
         else:

@@ -58,6 +58,7 @@ def create(name: str, num_classes: int = 100, seed: int = 0, **options) -> nnx.M
       ValueError: for an unknown name, option or a depth the family does not have.
 
     Example:
+      >>> import jax.numpy as jnp
       >>> model = create("resnet8", num_classes=10)
       >>> model(jnp.zeros((1, 8, 8, 3))).logits.shape
       (1, 10)

@@ -28,7 +28,9 @@ class BasicBlock(nnx.Module):
         self.conv2 = Conv(outputs, outputs, 3, rngs=rngs)
         self.bn2 = BatchNorm(outputs)
         projects = shortcut == "projection" and (stride != 1 or inputs != outputs)
-        self.downsample = nnx.List([Conv(inputs, outputs, 1, stride, rngs=rngs), BatchNorm(outputs)]) if projects else None
+        self.downsample = (
+            nnx.List([Conv(inputs, outputs, 1, stride, rngs=rngs), BatchNorm(outputs)]) if projects else None
+        )
         self.stride = stride
 
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
@@ -64,7 +66,9 @@ class ResNet(nnx.Module):
         if depth % 6 != 2 or depth < 8:
             raise ValueError(f"depth {depth}: a CIFAR ResNet of basic blocks has depth 6n + 2 (8, 14, 20, 26, …)")
         if shortcut not in ("projection", "pad"):
-            raise ValueError(f"shortcut {shortcut!r}: choose 'projection' (1×1 convolution) or 'pad' (subsample, zero-pad)")
+            raise ValueError(
+                f"shortcut {shortcut!r}: choose 'projection' (1×1 convolution) or 'pad' (subsample, zero-pad)"
+            )
         stem, *stages = widths
         if shortcut == "pad" and stem != stages[0]:
             raise ValueError(f"shortcut 'pad' needs a first stage as wide as the stem; widths are {widths}")
@@ -110,7 +114,9 @@ def ats_resnet(depth: int, *, num_classes: int, channels: int = 3, shortcut: Sho
 @family(r"resnet(?P<depth>\d+)x(?P<width>4)", ("resnet8x4", "resnet32x4"))
 def wide_resnet(depth: int, width: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
     """Four times as wide, with a stem of 32 channels."""
-    return ResNet(depth, (32, 16 * width, 32 * width, 64 * width), num_classes=num_classes, channels=channels, rngs=rngs)
+    return ResNet(
+        depth, (32, 16 * width, 32 * width, 64 * width), num_classes=num_classes, channels=channels, rngs=rngs
+    )
 
 
 @family(r"resnet(?P<depth>\d+)x4_double", ("resnet8x4_double",))

@@ -1,0 +1,150 @@
+"""The hooks a callback can have, and the list that calls them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from jaxkd.history import History
+
+Logs = dict[str, Any]
+
+
+class TrainerView(Protocol):
+    """What a callback may use of the trainer.
+
+    Attributes:
+      state: everything training changes, a pytree; assigning an earlier copy goes back to it.
+      stop_training: set it to end training after this epoch.
+      history: the records of the epochs so far.
+      last_steps: for each loss term, its value at every step of the last compiled chunk.
+      last_steps_start: number of steps taken before that chunk, in the whole training.
+    """
+
+    state: Any
+    stop_training: bool
+    history: History
+    last_steps: Mapping[str, np.ndarray]
+    last_steps_start: int
+
+    def save(self, directory: str | os.PathLike[str], *, keep: int) -> object:
+        """Writes a checkpoint named after the number of epochs done, and keeps the last `keep` of them."""
+        ...
+
+
+class Callback:
+    """Does something around training; every hook does nothing until it is overridden.
+
+    The hooks are Keras's, and so is their counting: `epoch` runs from 0. One is different: many steps are one compiled
+    program, a chunk, and `on_train_batch_end` is called once per chunk.
+
+    Attributes:
+      trainer: the trainer it serves.
+      params: `"epochs"`, `"steps"` per epoch (None if unknown), `"batch_size"` and `"images"` per epoch.
+
+    Example:
+      >>> class Shout(Callback):
+      ...     def on_epoch_end(self, epoch, logs=None):
+      ...         print(f"EPOCH {epoch + 1}: {logs['loss']}")
+      >>> Shout().on_epoch_end(0, {"loss": 2.5})
+      EPOCH 1: 2.5
+    """
+
+    trainer: TrainerView
+    params: Mapping[str, Any]
+
+    def set_trainer(self, trainer: Any) -> None:
+        """Is told the trainer, before anything else."""
+        self.trainer = trainer
+
+    def set_params(self, params: Mapping[str, Any]) -> None:
+        """Is told how long training will be."""
+        self.params = params
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        """Runs before the first epoch."""
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        """Runs after the last epoch, with its logs; not after an error."""
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        """Runs before an epoch."""
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        """Runs after an epoch; `logs` has its means and, as `val_…`, the validation's."""
+
+    def on_train_batch_end(self, step: int, logs: Logs | None = None) -> None:
+        """Runs after a chunk of steps: `step` of them are done in this epoch, `logs` has the means over them."""
+
+    def on_test_begin(self, logs: Logs | None = None) -> None:
+        """Runs before an evaluation."""
+
+    def on_test_end(self, logs: Logs | None = None) -> None:
+        """Runs after an evaluation, with its results."""
+
+
+class CallbackList(Callback):
+    """Calls several callbacks in order, as if they were one.
+
+    All of them receive the same `logs`, so what one adds the later ones see.
+
+    Args:
+      callbacks: the callbacks.
+
+    Raises:
+      TypeError: for something that is not a `Callback`, such as the class instead of an instance.
+
+    Example:
+      >>> CallbackList([Callback])
+      Traceback (most recent call last):
+      TypeError: a callback is an instance of Callback: write Callback(...), not the class Callback
+    """
+
+    def __init__(self, callbacks: Iterable[Callback] = ()):
+        self.callbacks = list(callbacks)
+        for callback in self.callbacks:
+            if isinstance(callback, type):
+                name = callback.__name__
+                raise TypeError(f"a callback is an instance of Callback: write {name}(...), not the class {name}")
+            if not isinstance(callback, Callback):
+                raise TypeError(
+                    f"a callback is an instance of jaxkd.callbacks.Callback, not {callback!r}; LambdaCallback makes "
+                    "one from functions"
+                )
+
+    def set_trainer(self, trainer: Any) -> None:
+        for callback in self.callbacks:
+            callback.set_trainer(trainer)
+
+    def set_params(self, params: Mapping[str, Any]) -> None:
+        for callback in self.callbacks:
+            callback.set_params(params)
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        self._call("on_train_begin", logs)
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        self._call("on_train_end", logs)
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        self._call("on_epoch_begin", logs, epoch)
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        self._call("on_epoch_end", logs, epoch)
+
+    def on_train_batch_end(self, step: int, logs: Logs | None = None) -> None:
+        self._call("on_train_batch_end", logs, step)
+
+    def on_test_begin(self, logs: Logs | None = None) -> None:
+        self._call("on_test_begin", logs)
+
+    def on_test_end(self, logs: Logs | None = None) -> None:
+        self._call("on_test_end", logs)
+
+    def _call(self, hook: str, logs: Logs | None, *position: int) -> None:
+        logs = {} if logs is None else logs
+        for callback in self.callbacks:
+            getattr(callback, hook)(*position, logs)

@@ -1,0 +1,47 @@
+"""Ends training at the first loss that is not a number."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jaxkd.callbacks.base import Callback, Logs
+
+
+class StopOnNaN(Callback):
+    """Raises as soon as a loss term is NaN or infinite, and says which one it was and at which step.
+
+    The compiled chunk of steps has run to its end by then, so the state is spoilt; the last checkpoint is not.
+
+    Raises:
+      FloatingPointError: from `on_train_batch_end`.
+
+    Example:
+      >>> from types import SimpleNamespace
+      >>> stop = StopOnNaN()
+      >>> stop.set_trainer(SimpleNamespace(last_steps={"kd": np.array([2.5, np.nan])}, last_steps_start=100))
+      >>> stop.on_train_batch_end(2)  # doctest: +ELLIPSIS
+      Traceback (most recent call last):
+      FloatingPointError: loss term 'kd' became nan at step 101 (epoch 1). ...
+    """
+
+    def __init__(self) -> None:
+        self._epoch = 1
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        self._epoch = epoch + 1
+
+    def on_train_batch_end(self, step: int, logs: Logs | None = None) -> None:
+        terms = self.trainer.last_steps
+        spoilt = {name: np.flatnonzero(~np.isfinite(values)) for name, values in terms.items()}
+        if not any(steps.size for steps in spoilt.values()):
+            return
+        first = min(int(steps[0]) for steps in spoilt.values() if steps.size)
+        names = [name for name, steps in spoilt.items() if steps.size and steps[0] == first]
+        # The total is spoilt by its terms: it is the culprit only when it stands alone.
+        names = [name for name in names if name != "loss"] or names
+        became = ", ".join(f"{name!r} became {terms[name][first]}" for name in names)
+        raise FloatingPointError(
+            f"loss term {became} at step {self.trainer.last_steps_start + first} (epoch {self._epoch}). Lower the "
+            "learning rate or begin with a warm-up, check the term's weight and temperature and that images are "
+            "normalised once, then go on from the last checkpoint"
+        )

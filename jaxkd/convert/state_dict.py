@@ -1,0 +1,84 @@
+"""Finding the state dict in what a file holds, and its names as the models spell them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+from jaxkd.convert.errors import ConversionError
+
+CONTAINERS = ("state_dict", "model_state_dict", "model", "net")
+"""Where training scripts put the weights, beside the epoch, the accuracy and the optimizer."""
+
+SYNONYMS = {"linear": "fc", "classifier": "fc", "shortcut": "downsample"}
+"""What networks call their classifier or shortcut: each spelling maps to the one they are compared by."""
+
+
+def unwrap(tree: Any, source: str | PathLike[str]) -> dict[str, np.ndarray]:
+    """The weights in what a torch file holds, in the file's order.
+
+    Looks inside `CONTAINERS` (twice), strips the `module.` that `DataParallel` puts before every name and drops
+    BatchNorm's step counters, which nothing here counts.
+
+    Args:
+      tree: what `torch_file.read` returned.
+      source: the file, for the error.
+
+    Raises:
+      ConversionError: there is no state dict.
+
+    Example:
+      >>> checkpoint = {"epoch": 3, "state_dict": {"module.fc.bias": np.zeros(10)}}
+      >>> list(unwrap(checkpoint, "last.pth"))
+      ['fc.bias']
+    """
+    for _ in range(2):
+        inner = next((tree[name] for name in CONTAINERS if _is_dict(tree) and _is_dict(tree.get(name))), None)
+        tree = tree if inner is None else inner
+    if not _is_dict(tree) or not tree or not all(isinstance(name, str) for name in tree):
+        raise ConversionError(source, f"holds no state dict, neither by itself nor under {', '.join(CONTAINERS)}")
+    if strange := [name for name, value in tree.items() if not isinstance(value, np.ndarray)]:
+        raise ConversionError(source, f"holds no state dict: {', '.join(strange[:8])} are no tensors")
+    parallel = all(name.startswith("module.") for name in tree)
+    names = {name.removeprefix("module.") if parallel else name: value for name, value in tree.items()}
+    return {name: value for name, value in names.items() if not name.endswith("num_batches_tracked")}
+
+
+def match_names(names: Iterable[str], expected: Iterable[str]) -> dict[str, str]:
+    """Maps the names of a file to those of a model: equal ones, then those equal but for `SYNONYMS`.
+
+    Args:
+      names: of the file.
+      expected: of the model.
+
+    Returns:
+      File name to model name; names without a partner are left out.
+
+    Example:
+      >>> match_names(["conv1.weight", "linear.weight", "extra"], ["conv1.weight", "fc.weight"])
+      {'conv1.weight': 'conv1.weight', 'linear.weight': 'fc.weight'}
+    """
+    names, open_names = list(names), dict.fromkeys(expected)
+    matched = {name: name for name in names if name in open_names}
+    by_canonical = {canonical(name): name for name in open_names if name not in matched}
+    for name in names:
+        if name not in matched and (partner := by_canonical.pop(canonical(name), None)):
+            matched[name] = partner
+    return matched
+
+
+def canonical(name: str) -> str:
+    """The name with every synonym replaced.
+
+    Example:
+      >>> canonical("layer2.0.shortcut.0.weight")
+      'layer2.0.downsample.0.weight'
+    """
+    return ".".join(SYNONYMS.get(part, part) for part in name.split("."))
+
+
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, dict)

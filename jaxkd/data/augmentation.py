@@ -1,0 +1,89 @@
+"""Pad, crop and flip: the augmentation of the CIFAR recipes, on the device."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """Zero-pads each image, crops it back to its size at a random place, and mirrors half of them.
+
+    An image has only `views` = (2·pad + 1)² · (2 if flip else 1) different outcomes. They are numbered, so that what
+    depends on an outcome alone (a teacher's logits, say) can be kept: `augmentation(key, images)` is
+    `augmentation.view(images, augmentation.draw(key, len(images)))`.
+
+    Pixels outside the image are 0, that is black before normalisation, as torchvision's `RandomCrop(padding=4)` has it.
+
+    Attributes:
+      pad: pixels added on each side, at least 0 and less than the images' height and width.
+      flip: whether to mirror left and right with probability ½.
+
+    Raises:
+      TypeError: pad is not an integer, or flip not a boolean.
+      ValueError: pad is negative, or so large that a crop could miss the image altogether.
+
+    Example:
+      >>> import jax, numpy as np
+      >>> augmentation = Augmentation(pad=4, flip=True)
+      >>> augmentation.views
+      162
+      >>> augmentation(jax.random.key(0), np.zeros((2, 32, 32, 3), np.uint8)).shape
+      (2, 32, 32, 3)
+    """
+
+    pad: int = 4
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.pad, int) or isinstance(self.pad, bool):
+            raise TypeError(f"pad is a whole number of pixels; got {self.pad!r}")
+        if self.pad < 0:
+            raise ValueError(f"pad={self.pad} is negative; pad=0 leaves every image in its place")
+        if not isinstance(self.flip, bool):
+            raise TypeError(f"flip is True or False; got {self.flip!r}")
+
+    @property
+    def views(self) -> int:
+        """How many different views an image has."""
+        return (2 * self.pad + 1) ** 2 * (1 + self.flip)
+
+    def __call__(self, key: jax.Array, images: jax.Array) -> jax.Array:
+        """A random view of each image: `[B, H, W, C]` in, the same shape and dtype out. The key decides everything."""
+        return self.view(images, self.draw(key, images.shape[0]))
+
+    def draw(self, key: jax.Array, count: int) -> jax.Array:
+        """`[count]` int32 view numbers, each of 0 … views-1 equally likely."""
+        return jax.random.randint(key, (count,), 0, self.views, jnp.int32)
+
+    def view(self, images: jax.Array, number: jax.Array) -> jax.Array:
+        """The view with the given number of each image.
+
+        Args:
+          images: `[B, H, W, C]`, any dtype.
+          number: `[B]` integers from 0 to views-1.
+        """
+        images = jnp.asarray(images)
+        _, height, width, channels = images.shape
+        if self.pad >= min(height, width):
+            raise ValueError(
+                f"pad={self.pad} would let a crop miss a {height}×{width} image altogether: "
+                f"use a pad below {min(height, width)}"
+            )
+        place, mirrored = jnp.divmod(number, 2) if self.flip else (number, None)
+        top, left = jnp.divmod(place, 2 * self.pad + 1)
+        padded = jnp.pad(images, ((0, 0), (self.pad, self.pad), (self.pad, self.pad), (0, 0)))
+        # Slices of the uint8 pixels, because inside `lax.scan` on two CPU cores they are the fastest of the equivalent
+        # forms: 0.46 ms for 64 images of 32×32×3, the reading of the batch included; one gather by pixel index takes
+        # 0.87 ms, products with one-hot matrices 0.62 ms, a choice among static shifts 4.7 ms.
+        views = jax.vmap(
+            lambda image, row, column: jax.lax.dynamic_slice(
+                image, (row, column, jnp.zeros_like(row)), (height, width, channels)
+            )
+        )(padded, top, left)
+        if mirrored is None:
+            return views
+        return jnp.where((mirrored == 1)[:, None, None, None], views[:, :, ::-1], views)

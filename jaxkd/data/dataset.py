@@ -1,0 +1,250 @@
+"""The one form in which jaxkd holds images and labels, and the checks that keep silent mistakes out of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from jaxkd.base import Normalization
+from jaxkd.data.augmentation import Augmentation
+
+_CHANNELS = (1, 3, 4)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Dataset:
+    """N labelled images, as they are on disk: pixels are normalised and augmented later, on the device.
+
+    Attributes:
+      images: `[N, H, W, C]` uint8 pixels.
+      labels: `[N]` int32 class indices from 0 to K-1; other integer types are converted.
+      class_names: K names.
+      normalization: mean and standard deviation per channel, or one for all, where pixels run from 0 to 1.
+      augmentation: what training applies to the images; evaluation never does.
+      name: where the images come from, for logs.
+
+    Raises:
+      TypeError: pixels that are not uint8, or labels that are not integers.
+      ValueError: any other defect: an empty set, channels first, labels out of range, lengths that differ, …
+
+    Example:
+      >>> import numpy as np
+      >>> Dataset(np.zeros((4, 8, 8, 1), np.uint8), [0, 1, 1, 0], ("cat", "dog"), Normalization((0.5,), (0.25,)))
+      <Dataset: 4 images of 8×8×1, 2 classes>
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    normalization: Normalization
+    augmentation: Augmentation | None = None
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        images = _checked_images(np.asarray(self.images))
+        names = tuple(str(name) for name in self.class_names)
+        labels = checked_labels(np.asarray(self.labels), len(images), len(names))
+        if self.augmentation is not None and not isinstance(self.augmentation, Augmentation):
+            raise TypeError(f"augmentation is a jaxkd.data.Augmentation or None; got {self.augmentation!r}")
+        object.__setattr__(self, "images", images)
+        object.__setattr__(self, "labels", labels)
+        object.__setattr__(self, "class_names", names)
+        object.__setattr__(self, "normalization", _checked_normalization(self.normalization, images.shape[-1]))
+
+    @property
+    def num_classes(self) -> int:
+        """K, the number of classes."""
+        return len(self.class_names)
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Mean per channel, where pixels run from 0 to 1."""
+        return self.normalization.mean
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Standard deviation per channel, where pixels run from 0 to 1."""
+        return self.normalization.std
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __repr__(self) -> str:
+        height, width, channels = self.images.shape[1:]
+        title = f"Dataset {self.name!r}" if self.name else "Dataset"
+        return f"<{title}: {len(self)} images of {height}×{width}×{channels}, {self.num_classes} classes>"
+
+    def take(self, indices: ArrayLike) -> Dataset:
+        """The examples at `indices` (integers or a boolean mask `[N]`), in that order."""
+        chosen = np.asarray(indices)
+        if chosen.size == 0:
+            raise ValueError("take was given no indices, and a Dataset holds at least one image")
+        return self.replace(images=self.images[chosen], labels=self.labels[chosen])
+
+    def subset(self, count: int) -> Dataset:
+        """The first `count` examples, without copying them."""
+        count = operator.index(count)
+        if not 1 <= count <= len(self):
+            raise ValueError(f"subset({count}) of {len(self)} images: ask for 1 to {len(self)}")
+        return self.replace(images=self.images[:count], labels=self.labels[:count])
+
+    def replace(self, **changes: Any) -> Dataset:
+        """A copy with some attributes changed, checked anew; the arrays themselves are shared."""
+        return dataclasses.replace(self, **changes)
+
+
+def from_arrays(
+    images: ArrayLike,
+    labels: ArrayLike,
+    class_names: Sequence[str] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    num_classes: int | None = None,
+    augmentation: Augmentation | None = None,
+) -> Dataset:
+    """A Dataset from plain arrays.
+
+    Args:
+      images: `[N, H, W, C]` uint8.
+      labels: `[N]` integers from 0 to K-1.
+      class_names: K names; by default the numbers "0", "1", … as strings.
+      mean: per channel, where pixels run from 0 to 1; by default that of these pixels, rounded to four digits.
+      std: likewise. A test set wants its training set's: `from_arrays(…, mean=train.mean, std=train.std)`.
+      num_classes: K; by default the number of names or, without names, the largest label plus one.
+      augmentation: applied when the set is trained on.
+
+    Raises:
+      TypeError, ValueError: as `Dataset`; also where names and `num_classes` disagree.
+
+    Warns:
+      UserWarning: K was given, there are at least ten images per class, and yet most classes have none: the labels may
+        be coarser than meant, like CIFAR-100's 20 superclasses.
+
+    Example:
+      >>> import numpy as np
+      >>> pixels = np.arange(256, dtype=np.uint8).reshape(4, 8, 8, 1)
+      >>> dataset = from_arrays(pixels, [0, 1, 2, 1])
+      >>> dataset.class_names, dataset.mean, dataset.std
+      (('0', '1', '2'), (0.5,), (0.2898,))
+    """
+    pixels = _checked_images(np.asarray(images))
+    classes = np.asarray(labels)
+    if class_names is not None and num_classes is not None and len(class_names) != num_classes:
+        raise ValueError(
+            f"num_classes={num_classes}, but there are {len(class_names)} class_names: pass only one of them"
+        )
+    if class_names is not None:
+        count = len(class_names)
+    elif num_classes is not None:
+        count = operator.index(num_classes)
+    else:
+        count = max(int(classes.max()) + 1, 1) if classes.size and classes.dtype.kind in "iu" else 1
+    classes = checked_labels(classes, len(pixels), count)
+    used = len(np.unique(classes))
+    if len(classes) >= 10 * count and 2 * used < count:
+        warnings.warn(
+            f"{len(classes)} labels use only {used} of {count} classes: check that they are not coarser than meant",
+            stacklevel=2,
+        )
+    if mean is None or std is None:
+        own = _pixel_statistics(pixels)
+        mean, std = (own.mean if mean is None else mean), (own.std if std is None else std)
+    names = tuple(class_names) if class_names is not None else tuple(str(label) for label in range(count))
+    return Dataset(pixels, classes, names, Normalization(mean, std), augmentation)  # type: ignore[arg-type]
+
+
+def _checked_images(images: np.ndarray) -> np.ndarray:
+    if images.dtype != np.uint8:
+        raise TypeError(
+            f"Dataset takes uint8 pixels 0…255 and normalises them itself; these are {images.dtype}: "
+            f"{_pixel_cure(images)}"
+        )
+    if images.ndim != 4:
+        cure = {
+            2: "unflatten them, images.reshape(-1, height, width, channels)",
+            3: "give grey images a channel axis, images[..., None], and a single image a batch axis, images[None]",
+        }.get(images.ndim, "reshape them")
+        raise ValueError(f"images must be [N, H, W, C]; their shape is {images.shape}: {cure}")
+    if 0 in images.shape:
+        raise ValueError(f"there are no images, or no pixels in them: their shape is {images.shape}")
+    if images.shape[1] in _CHANNELS and images.shape[3] not in _CHANNELS:
+        raise ValueError(
+            f"images of shape {images.shape} look like channels first (NCHW), and Dataset takes channels last (NHWC): "
+            "pass images.transpose(0, 2, 3, 1)"
+        )
+    return images
+
+
+def _pixel_cure(images: np.ndarray) -> str:
+    if images.dtype.kind not in "biuf" or images.size == 0:
+        return "pass an array of pixels"
+    low, high = images.min(), images.max()
+    if low < 0 or high > 255 or not np.isfinite([low, high]).all():
+        return (
+            f"they run from {low:.4g} to {high:.4g}, so undo their normalisation or load the pixels as they were stored"
+        )
+    if high <= 1:
+        return "they run from 0 to 1, so pass np.rint(images * 255.0).astype(np.uint8)"
+    return "pass np.rint(images).astype(np.uint8)" if images.dtype.kind == "f" else "pass images.astype(np.uint8)"
+
+
+def checked_labels(labels: np.ndarray, images: int, classes: int) -> np.ndarray:
+    """`[N]` labels as int32, if they are class indices of as many `images` and `classes`; see `Dataset` for the errors."""
+    if classes < 1:
+        raise ValueError(f"there are {classes} classes; give at least one name")
+    if labels.ndim != 1:
+        cure = f"take labels.argmax(axis=1), {classes} classes being one-hot" if labels.ndim == 2 else "flatten them"
+        if labels.ndim == 2 and labels.shape[1] == 1:
+            cure = "pass labels[:, 0]"
+        raise ValueError(f"labels must be [N] class indices; their shape is {labels.shape}: {cure}")
+    if len(labels) != images:
+        raise ValueError(f"{images} images, but {len(labels)} labels: each image needs one")
+    if labels.dtype.kind not in "iu":
+        whole = labels.dtype.kind == "b" or (labels.dtype.kind == "f" and (labels == np.rint(labels)).all())
+        cure = "pass labels.astype(np.int32)" if whole else "they are no class indices"
+        raise TypeError(f"labels must be integers; these are {labels.dtype}, such as {labels[0]!r}: {cure}")
+    outside = np.flatnonzero((labels < 0) | (labels >= classes))
+    if outside.size:
+        first = int(outside[0])
+        raise ValueError(
+            f"label {labels[first]} at position {first} is out of range: {classes} classes are numbered 0 to "
+            f"{classes - 1} ({outside.size} such labels; do they count from 1, or is the number of classes wrong?)"
+        )
+    return labels.astype(np.int32)
+
+
+def _checked_normalization(normalization: Normalization, channels: int) -> Normalization:
+    mean, std = (tuple(float(value) for value in np.atleast_1d(values)) for values in normalization)
+    for title, values in (("mean", mean), ("std", std)):
+        if len(values) not in (1, channels):
+            raise ValueError(
+                f"{title} has {len(values)} values, but the images have {channels} channels: "
+                f"give {channels}, or one for all"
+            )
+        if not np.isfinite(values).all():
+            raise ValueError(f"{title}={values} is not finite")
+    if min(std) <= 0:
+        raise ValueError(
+            f"std={std} must be positive in every channel: give one, such as std=(0.25,), where pixels are constant"
+        )
+    if max(abs(value) for value in mean) > 1:
+        raise ValueError(f"mean={mean} belongs to the scale where pixels run from 0 to 1: divide mean and std by 255")
+    return Normalization(mean, std)
+
+
+def _pixel_statistics(images: np.ndarray) -> Normalization:
+    # Whole-number histograms: exact, and no floating-point copy of the images.
+    grey = np.arange(256) / 255.0
+    means, stds = [], []
+    for channel in range(images.shape[-1]):
+        share = np.bincount(images[..., channel].ravel(), minlength=256) / images[..., channel].size
+        mean = float(share @ grey)
+        means.append(round(mean, 4))
+        stds.append(round(float(np.sqrt(share @ (grey - mean) ** 2)), 4))
+    return Normalization(tuple(means), tuple(stds))

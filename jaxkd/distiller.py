@@ -1,0 +1,46 @@
+"""Distiller: a Trainer whose student also sees what a teacher says of every batch."""
+
+from __future__ import annotations
+
+from flax import nnx
+
+from jaxkd.trainer import Trainer
+
+
+class Distiller(Trainer):
+    """Trains a student with a frozen teacher, which runs in evaluation mode inside the same compiled step.
+
+    Args:
+      student: an `nnx.Module` called as `model(images, train=…) -> Outputs`. Training changes its weights in place.
+      teacher: likewise; it is never changed. One that carries its own `normalization` sees images normalised with it.
+
+    Example:
+      >>> from jaxkd import data, losses, models, optimizers
+      >>> train, test = data.load("digits")
+      >>> student, teacher = (models.create("resnet8", num_classes=10, seed=seed) for seed in (0, 1))
+      >>> distiller = Distiller(student=student, teacher=teacher)
+      >>> distiller.compile(
+      ...     optimizer=optimizers.sgd(0.05, momentum=0.9, weight_decay=5e-4),
+      ...     loss={"ce": losses.CrossEntropy(), "kd": losses.KD(temperature=losses.CurriculumTemperature())},
+      ...     loss_weights={"ce": 0.1, "kd": 0.9})
+      >>> history = distiller.fit(train.subset(64), epochs=1, batch_size=32, verbose=0)
+      >>> sorted(name for name in history.history if name.startswith("kd"))
+      ['kd', 'kd_lambda', 'kd_temperature']
+    """
+
+    def __init__(self, student: nnx.Module, teacher: nnx.Module):
+        super().__init__(student)
+        if teacher is student:
+            raise ValueError("student and teacher are the same object: create or load the teacher separately")
+        self._teacher = teacher
+
+    @property
+    def student(self) -> nnx.Module:
+        """The student with the weights of `state`."""
+        return self.model
+
+    @property
+    def teacher(self) -> nnx.Module:
+        """The teacher, as it was given."""
+        assert self._teacher is not None
+        return self._teacher

@@ -1,0 +1,99 @@
+"""How the host cuts an epoch into compiled calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxkd.engine.epoch import make_resident_loop, make_stream_loop
+from jaxkd.engine.feed import Resident, Stream
+from jaxkd.engine.sharding import Placement
+from jaxkd.engine.state import SHUFFLE, TrainState
+from jaxkd.engine.step import Logs, Step
+
+CPU_STEPS = 100
+"""About how many steps the CPU takes before it reports: an epoch is minutes there, and one program elsewhere."""
+
+
+class Chunk(NamedTuple):
+    """Some steps of an epoch, ready to run.
+
+    Attributes:
+      run: takes the state and returns the next one with the logs of each step, `[S]`.
+      batch_size: examples per step.
+    """
+
+    run: Callable[[TrainState], tuple[TrainState, Logs]]
+    batch_size: int
+
+
+Epoch = Callable[[TrainState], Iterator[Chunk]]
+"""Gives the chunks of the epoch that starts with a state."""
+
+
+def resident_epoch(step: Step, source: Resident, placement: Placement, batch_size: int, steps: int | None) -> Epoch:
+    """Epochs over arrays that are put on the device once. Every example is seen once, in an order drawn from the state."""
+    loop = make_resident_loop(step, source.augmentation)
+    images, labels = placement.everywhere((source.images, source.labels))
+    full = len(labels) // batch_size
+    most = steps or (comfortable_chunk(full, CPU_STEPS) if placement.devices[0].platform == "cpu" else None)
+
+    def epoch(state: TrainState) -> Iterator[Chunk]:
+        order = np.asarray(jax.random.permutation(state.random(SHUFFLE, state.epoch), jnp.arange(len(labels))))
+        for indices in cut(order, batch_size, most):
+            on_device = placement.split(indices)
+            yield Chunk(lambda state, chosen=on_device: loop(state, images, labels, chosen), indices.shape[1])
+
+    return epoch
+
+
+def stream_epoch(step: Step, source: Stream, placement: Placement) -> Epoch:
+    """Epochs over batches from the host, one step each."""
+    loop = make_stream_loop(step)
+
+    def epoch(state: TrainState) -> Iterator[Chunk]:
+        empty = True
+        for batch in source:
+            empty = False
+            stacked = placement.split(jax.tree.map(lambda array: array[None], batch))
+            yield Chunk(lambda state, batches=stacked: loop(state, batches), len(batch.labels))
+        if empty:
+            raise ValueError(
+                "the iterable of batches gave none: it must be iterable again every epoch, which a generator is not; "
+                "give a list or a loader"
+            )
+
+    return epoch
+
+
+def cut(order: np.ndarray, batch_size: int, steps: int | None) -> Iterator[np.ndarray]:
+    """Cuts an epoch into `[S, B]` index arrays of at most `steps` steps, the last smaller batch by itself.
+
+    Example:
+      >>> [indices.shape for indices in cut(np.arange(23), batch_size=5, steps=None)]
+      [(4, 5), (1, 3)]
+    """
+    full = len(order) // batch_size
+    batches = order[: full * batch_size].reshape(full, batch_size)
+    size = steps or max(full, 1)
+    yield from (batches[start : start + size] for start in range(0, full, size))
+    if len(order) % batch_size:
+        yield order[None, full * batch_size :]
+
+
+def comfortable_chunk(steps: int, most: int) -> int:
+    """The largest number of steps up to `most` that divides an epoch of `steps` steps, so that one program serves.
+
+    Falls back to `most`, at the price of one more compilation for the remainder, where only small divisors exist.
+
+    Example:
+      >>> comfortable_chunk(781, 100), comfortable_chunk(22, 100), comfortable_chunk(211, 100)
+      (71, 22, 100)
+    """
+    limit = min(steps, most)
+    best = max((size for size in range(1, limit + 1) if steps % size == 0), default=1)
+    return best if 4 * best >= limit else most

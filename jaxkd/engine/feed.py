@@ -1,0 +1,105 @@
+"""What `fit`, `evaluate` and `predict` accept, brought into one of two forms: resident arrays or a stream of batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxkd.base import Batch, Normalization
+from jaxkd.data import Augmentation, Dataset, from_arrays
+from jaxkd.data.dataset import checked_labels
+
+PLAUSIBLE = 30.0
+"""No normalised pixel is further from zero than this; raw pixels are."""
+
+
+class Resident(NamedTuple):
+    """Images and labels that fit on the device.
+
+    Attributes:
+      images: `[N, H, W, C]`, uint8 pixels or float32 values that are already normalised.
+      labels: `[N]` int32.
+      normalization: for uint8 pixels.
+      augmentation: for training.
+      num_classes: where the source knows it.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    normalization: Normalization | None
+    augmentation: Augmentation | None
+    num_classes: int
+
+
+class Stream(NamedTuple):
+    """Batches from the host: `(images, labels)`, `(images, labels, index)` or `Batch`."""
+
+    batches: Iterable[Any]
+
+    def __iter__(self) -> Iterator[Batch]:
+        position = 0
+        for item in self.batches:
+            images, labels, *index = item
+            images, labels = checked_images(images), np.asarray(labels, np.int32)
+            if labels.shape != images.shape[:1]:
+                raise ValueError(f"a batch has images {images.shape} but labels {labels.shape}")
+            given = (
+                np.asarray(index[0], np.int32) if index else np.arange(position, position + len(labels), dtype=np.int32)
+            )
+            position += len(labels)
+            yield Batch(images, labels, given)
+
+
+def feed(data: Dataset | tuple | Iterable) -> Resident | Stream:
+    """Brings data into one of the two forms.
+
+    Args:
+      data: a `Dataset`; a tuple of arrays `(images, labels)`; or an iterable of batches that can be iterated every epoch.
+
+    Raises:
+      TypeError: for anything else.
+      ValueError: for arrays of the wrong shape, type or range.
+    """
+    if isinstance(data, Dataset):
+        return Resident(data.images, data.labels, data.normalization, data.augmentation, data.num_classes)
+    if isinstance(data, tuple) and len(data) == 2 and all(hasattr(part, "shape") for part in data):
+        return _resident_arrays(*data)
+    if isinstance(data, Iterable) and not isinstance(data, str | bytes | dict) and not hasattr(data, "shape"):
+        return Stream(data)
+    raise TypeError(
+        f"cannot train on {type(data).__name__}: give a data.Dataset, a tuple of arrays (images, labels), or an iterable of "
+        "batches"
+    )
+
+
+def _resident_arrays(images: Any, labels: Any) -> Resident:
+    images = checked_images(images)
+    if images.dtype == np.uint8:
+        return feed(from_arrays(images, np.asarray(labels)))  # type: ignore[return-value]
+    labels = np.asarray(labels)
+    classes = int(labels.max(initial=0)) + 1
+    return Resident(images, checked_labels(labels, len(images), classes), None, None, classes)
+
+
+def checked_images(images: Any) -> np.ndarray:
+    """uint8 pixels or already normalised float32 images, `[N, H, W, C]`.
+
+    Raises:
+      ValueError: for another type or shape, and for float images whose values look like raw pixels.
+    """
+    images = np.asarray(images)
+    if images.ndim != 4:
+        raise ValueError(f"images have shape {images.shape}: expected [N, H, W, C]")
+    if images.dtype == np.uint8:
+        return images
+    if not np.issubdtype(images.dtype, np.floating):
+        raise ValueError(f"images are {images.dtype}: give uint8 pixels, or float32 images that are already normalised")
+    furthest = float(np.abs(images).max(initial=0.0))
+    if not furthest < PLAUSIBLE:
+        raise ValueError(
+            f"float images reach {furthest:g}, which no normalised image does: give the pixels as uint8, and they are "
+            "normalised once, on the device"
+        )
+    return images.astype(np.float32)

@@ -1,0 +1,67 @@
+"""The state of a run: plain pytrees, all of what a resumed run needs to end where an uninterrupted one would."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx, struct
+
+Tree = Any
+
+SHUFFLE, AUGMENT, LOSSES = range(3)
+"""Independent random streams, so that adding draws to one leaves the others as they were."""
+
+
+@struct.dataclass
+class TrainState:
+    """Everything training changes, and the teacher it learns from.
+
+    Attributes:
+      step: int32 scalar, steps taken.
+      epoch: int32 scalar, epochs completed.
+      key: the run's random key; it never changes, every draw folds in what it is for.
+      params: what the optimizer trains: `{"model": …, "losses": …}`.
+      variables: what is carried along: running statistics, memories, hyper-parameters, monitored values.
+      opt_state: the optimizer's state.
+      teacher: all variables of the teacher, constant; None without one.
+    """
+
+    step: jax.Array
+    epoch: jax.Array
+    key: jax.Array
+    params: Tree
+    variables: Tree
+    opt_state: Tree
+    teacher: Tree
+
+    def random(self, stream: int, count: jax.Array) -> jax.Array:
+        """The key of draw number `count` in one of the streams."""
+        return jax.random.fold_in(jax.random.fold_in(self.key, stream), count)
+
+    def without_teacher(self) -> TrainState:
+        """What has to be saved: the teacher is somebody else's file."""
+        return self.replace(teacher=None)
+
+
+def split(module: nnx.Module) -> tuple[nnx.GraphDef, Tree, Tree]:
+    """A module as its static structure, its parameters and its other variables, the latter two plain dicts."""
+    graph, params, rest = nnx.split(module, nnx.Param, ...)
+    return graph, nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
+
+
+def create_state(model: nnx.Module, losses: nnx.Module, teacher: nnx.Module | None, optimizer, seed: int) -> TrainState:
+    """The state before the first step. Arrays are copied: the state is donated to each step, the modules live on."""
+    (_, model_params, model_rest), (_, loss_params, loss_rest) = split(model), split(losses)
+    params = {"model": model_params, "losses": loss_params}
+    state = TrainState(
+        step=jnp.int32(0),
+        epoch=jnp.int32(0),
+        key=jax.random.key(seed),
+        params=params,
+        variables={"model": model_rest, "losses": loss_rest},
+        opt_state=optimizer.init(params),
+        teacher=None if teacher is None else nnx.to_pure_dict(nnx.state(teacher)),
+    )
+    return jax.tree.map(jnp.copy, state)

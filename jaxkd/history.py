@@ -1,0 +1,134 @@
+"""What training has measured so far, epoch by epoch."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+Mode = Literal["auto", "max", "min"]
+
+
+class History:
+    """One value per quantity and epoch, with the attributes Keras users know; `fit` returns it.
+
+    Every list is as long as `epoch`. `None` stands where a quantity was not measured (validation that runs every few
+    epochs, a metric added later), so lists stay aligned; NaN stands only where NaN was measured.
+
+    Attributes:
+      epoch: the epochs, counted from 0 as Keras does.
+      history: for each quantity, its value in each of these epochs.
+
+    Example:
+      >>> record = History()
+      >>> record.append(0, {"loss": 2.0})
+      >>> record.append(1, {"loss": 1.5, "val_accuracy": 0.6})
+      >>> record.history
+      {'loss': [2.0, 1.5], 'val_accuracy': [None, 0.6]}
+      >>> record.best("loss"), record.last("val_accuracy")
+      ((2, 1.5), 0.6)
+    """
+
+    def __init__(self) -> None:
+        self.epoch: list[int] = []
+        self.history: dict[str, list[float | None]] = {}
+
+    def append(self, epoch: int, logs: Mapping[str, Any]) -> None:
+        """Records the logs of an epoch, counted from 0.
+
+        Records of this epoch and later ones are dropped first: training that went back to an earlier state and went on
+        from there has each epoch once.
+        """
+        keep = sum(earlier < epoch for earlier in self.epoch)
+        self.epoch = [*self.epoch[:keep], epoch]
+        for name in [*self.history, *(name for name in logs if name not in self.history)]:
+            values = self.history.get(name, [None] * keep)[:keep]
+            self.history[name] = [*values, float(logs[name]) if name in logs else None]
+
+    def last(self, name: str) -> float:
+        """The latest value measured, NaN included.
+
+        Raises:
+          KeyError: for a quantity that was never measured, with those that were.
+        """
+        return self._measured(name)[-1][1]
+
+    def best(self, name: str, mode: Mode = "auto") -> tuple[int, float]:
+        """The best value measured and its epoch, counted from 1; the earliest of equals, and never NaN.
+
+        Args:
+          name: the quantity.
+          mode: whether `"max"` or `"min"` is best; `"auto"` knows accuracies and losses by name.
+
+        Raises:
+          KeyError: for a quantity that was never measured, with those that were.
+          ValueError: when `"auto"` cannot tell, or every value is NaN.
+        """
+        sign = 1.0 if direction(name, mode) == "max" else -1.0
+        numbers = [(epoch, value) for epoch, value in self._measured(name) if not math.isnan(value)]
+        if not numbers:
+            raise ValueError(f"every value of {name!r} is NaN: there is no best one")
+        return max(numbers, key=lambda pair: sign * pair[1])
+
+    def to_dict(self) -> dict[str, Any]:
+        """A copy made of dicts, lists and numbers, for JSON."""
+        return {
+            "epoch": list(self.epoch),
+            "history": {name: list(values) for name, values in self.history.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> History:
+        """The history that `to_dict` described.
+
+        Raises:
+          ValueError: when a list is not as long as `epoch`.
+
+        Example:
+          >>> History.from_dict({"epoch": [0], "history": {"loss": [2.0]}}).last("loss")
+          2.0
+        """
+        made = cls()
+        made.epoch = [int(epoch) for epoch in record["epoch"]]
+        for name, values in record["history"].items():
+            if len(values) != len(made.epoch):
+                raise ValueError(f"{name!r} has {len(values)} values for {len(made.epoch)} epochs: not a whole history")
+            made.history[name] = [None if value is None else float(value) for value in values]
+        return made
+
+    def __repr__(self) -> str:
+        return f"History({len(self.epoch)} epochs: {', '.join(self.history) or 'nothing yet'})"
+
+    def _measured(self, name: str) -> list[tuple[int, float]]:
+        pairs = zip(self.epoch, self.history.get(name, []), strict=False)
+        measured = [(epoch + 1, value) for epoch, value in pairs if value is not None]
+        if not measured:
+            raise KeyError(f"{name!r} was never measured; there are: {', '.join(self.history) or 'no records yet'}")
+        return measured
+
+
+def direction(name: str, mode: Mode = "auto") -> Literal["max", "min"]:
+    """Whether high or low values of a quantity are good.
+
+    Args:
+      name: as in the logs, for example `"val_accuracy"`.
+      mode: `"max"` and `"min"` are returned as they are; `"auto"` decides by the name: accuracies and `top…` up,
+        losses, errors and cross-entropies down.
+
+    Raises:
+      ValueError: for another mode, or a name that does not tell.
+
+    Example:
+      >>> direction("val_top5"), direction("loss")
+      ('max', 'min')
+    """
+    if mode in ("max", "min"):
+        return mode
+    if mode != "auto":
+        raise ValueError(f"mode is {mode!r}; it must be 'auto', 'max' or 'min'")
+    if re.search(r"(^|_)(acc|accuracy|top\d+)(_|$)", name):
+        return "max"
+    if re.search(r"(^|_)(loss|error|ce|entropy)(_|$)", name):
+        return "min"
+    raise ValueError(f"mode='auto' cannot tell whether high or low {name!r} is good: say mode='max' or mode='min'")

@@ -1,0 +1,107 @@
+"""Metrics: pure functions `(logits [B, K], labels [B]) -> [B]`, one float32 number per example.
+
+The caller averages, so that padding can be masked and examples weighted. A compiled evaluation takes any such function;
+the ones below also have names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+Metric: TypeAlias = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def top_k(k: int) -> Metric:
+    """Whether the label is among the `k` highest logits: 1 or 0 for each example.
+
+    Among equal logits the lower class index comes first, as in `argmax`, so a network that answers the same for every
+    class gets what chance gives it, not 100 %. A row that contains a NaN is never correct; with no more than `k`
+    classes every other row is.
+
+    Args:
+      k: how many classes may be named, at least 1.
+
+    Returns:
+      A metric called `top{k}`.
+
+    Raises:
+      ValueError: for `k` below 1.
+
+    Example:
+      >>> logits, labels = jnp.array([[3.0, 1.0, 2.0], [3.0, 1.0, 2.0]]), jnp.array([1, 2])
+      >>> top_k(2)(logits, labels).tolist()
+      [0.0, 1.0]
+    """
+    if k < 1:
+        raise ValueError(f"top_k({k}): k must be at least 1")
+
+    def metric(logits: jax.Array, labels: jax.Array) -> jax.Array:
+        classes = jnp.arange(logits.shape[-1], dtype=labels.dtype)
+        own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
+        ahead = (logits > own) | ((logits == own) & (classes[None, :] < labels[:, None]))
+        correct = (jnp.sum(ahead, axis=-1) < k) & ~jnp.any(jnp.isnan(logits), axis=-1)
+        return correct.astype(jnp.float32)
+
+    metric.__name__ = metric.__qualname__ = f"top{k}"
+    metric.__doc__ = f"1 where the label is among the {k} highest logits, else 0."
+    return metric
+
+
+def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Whether the highest logit is the label's: `top_k(1)`.
+
+    Example:
+      >>> accuracy(jnp.array([[3.0, 1.0], [0.0, jnp.nan]]), jnp.array([0, 1])).tolist()
+      [1.0, 0.0]
+    """
+    return _top1(logits, labels)
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Minus the log-probability of the label, in nats; taken in log space and in float32 whatever the logits are.
+
+    Example:
+      >>> cross_entropy(jnp.array([[0.0, 0.0], [1000.0, 0.0]]), jnp.array([0, 1])).round(1).tolist()
+      [0.699999988079071, 1000.0]
+    """
+    log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32))
+    return -jnp.take_along_axis(log_probabilities, labels[:, None], axis=-1)[:, 0]
+
+
+def get(metric: str | Metric) -> tuple[str, Metric]:
+    """The name a metric has in the logs, and the metric.
+
+    Args:
+      metric: one of `"accuracy"`, `"top1"`, `"top5"`, `"cross_entropy"`, or a function, which goes by its own name.
+
+    Raises:
+      ValueError: for an unknown name, with the known ones, and for a function without a name.
+      TypeError: for anything else.
+
+    Example:
+      >>> get("top5")[0], get(top_k(3))[0]
+      ('top5', 'top3')
+    """
+    if isinstance(metric, str):
+        if metric not in _NAMED:
+            raise ValueError(
+                f"no metric is called {metric!r}; there are {', '.join(_NAMED)}. Others are given as functions, "
+                "for example metrics.top_k(3)"
+            )
+        return metric, _NAMED[metric]
+    if not callable(metric):
+        raise TypeError(f"a metric is a name or a function (logits [B, K], labels [B]) -> [B], not {metric!r}")
+    name = getattr(metric, "__name__", type(metric).__name__)
+    if not name.isidentifier() or name == "partial":
+        raise ValueError(
+            f"{metric!r} has no name to appear under in the logs: write it as a `def`, or set its __name__"
+        )
+    return name, metric
+
+
+_top1 = top_k(1)
+_NAMED: dict[str, Metric] = {"accuracy": accuracy, "top1": _top1, "top5": top_k(5), "cross_entropy": cross_entropy}

@@ -1,0 +1,313 @@
+"""Trainer: Keras's verbs over the compiled engine."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from jaxkd.base import Normalization
+from jaxkd.callbacks import Callback, CallbackList, ProgressBar, StopOnNaN
+from jaxkd.data import Dataset
+from jaxkd.engine import checkpoints, compilation_cache
+from jaxkd.engine.chunks import Epoch, resident_epoch, stream_epoch
+from jaxkd.engine.epoch import end_epoch
+from jaxkd.engine.evaluation import evaluate, make_predict
+from jaxkd.engine.feed import Resident, Stream, checked_images, feed
+from jaxkd.engine.meter import EpochMeter
+from jaxkd.engine.program import Losses, Program, Weight, check_classes, metrics_of, named_losses, weights_of
+from jaxkd.engine.sharding import Placement
+from jaxkd.engine.state import TrainState, Tree, create_state, split
+from jaxkd.engine.step import Logs, Step, make_step
+from jaxkd.history import History
+from jaxkd.losses import cross_entropy
+from jaxkd.metrics import Metric
+
+Data = Dataset | tuple | Iterable
+
+
+class Trainer:
+    """Trains one network on labels: a teacher, or a student alone.
+
+    Args:
+      model: an `nnx.Module` called as `model(images, train=…) -> Outputs`. Training changes its weights in place.
+
+    Attributes:
+      state: all that training changes, a pytree; None before `compile`.
+      history: what was measured so far.
+      stop_training: callbacks set it to end after the running epoch.
+      last_steps: the value of every loss at each step of the last compiled chunk.
+      last_steps_start: the number of steps taken before that chunk.
+
+    Example:
+      >>> from jaxkd import data, models, optimizers
+      >>> train, test = data.load("digits")
+      >>> trainer = Trainer(models.create("resnet8", num_classes=10, seed=0))
+      >>> trainer.compile(optimizer=optimizers.sgd(0.1, momentum=0.9))
+      >>> history = trainer.fit(train.subset(128), epochs=1, batch_size=32, verbose=0)
+      >>> sorted(history.history)
+      ['accuracy', 'crossentropy', 'images_per_second', 'learning_rate', 'loss']
+    """
+
+    def __init__(self, model: nnx.Module):
+        self._model = model
+        self._teacher: nnx.Module | None = None
+        self._program: Program | None = None
+        self._restored_epochs = 0
+        self.state: TrainState | None = None
+        self.history = History()
+        self.stop_training = False
+        self.last_steps: dict[str, np.ndarray] = {}
+        self.last_steps_start = 0
+
+    @property
+    def model(self) -> nnx.Module:
+        """The network with the weights of `state`."""
+        if self.state is not None:
+            own = (self.state.params["model"], self.state.variables["model"])
+            # Copies: the next compiled chunk takes the state's own buffers.
+            nnx.update(self._model, *(nnx.State(jax.tree.map(jnp.copy, tree)) for tree in own))
+        return self._model
+
+    def compile(
+        self,
+        optimizer: optax.GradientTransformation,
+        loss: Losses | None = None,
+        loss_weights: Mapping[str, float | Weight] | None = None,
+        metrics: Sequence[str | Metric] = ("accuracy",),
+        seed: int = 0,
+        steps_per_execution: int | None = None,
+        devices: Sequence[jax.Device] | None = None,
+    ) -> None:
+        """Says how to train, and starts afresh from the network's present weights.
+
+        Args:
+          optimizer: from `jaxkd.optimizers`, or any optax optimizer. It also trains what the losses learn.
+          loss: a loss, or several by name; the names are the keys of the logs. Without a teacher the default is
+            cross-entropy.
+          loss_weights: a number or a function of the epoch (counted from 1) for each name; 1 where none is given.
+          metrics: names or functions, see `jaxkd.metrics`.
+          seed: of the order of examples, the augmentation and the losses' own draws.
+          steps_per_execution: how many steps one compiled program takes before the host hears of it. By default a whole
+            epoch, and about a hundred on the CPU.
+          devices: those to train on; all by default. The batch is split over them.
+
+        Raises:
+          ValueError, TypeError: for losses, weights or metrics that cannot be right, and for a teacher with another
+            number of classes than the student.
+        """
+        if steps_per_execution is not None and steps_per_execution < 1:
+            raise ValueError(f"steps_per_execution={steps_per_execution}: must be at least 1")
+        compilation_cache.enable()
+        losses = named_losses(loss, has_teacher=self._teacher is not None)
+        if self._teacher is not None:
+            check_classes(self._model, self._teacher)
+        optimizer = optax.with_extra_args_support(optimizer)
+        self._program = Program(
+            model=nnx.graphdef(self._model),
+            teacher=None if self._teacher is None else nnx.graphdef(self._teacher),
+            losses=nnx.graphdef(losses),
+            weights=weights_of(list(losses), loss_weights),
+            metrics=metrics_of(metrics),
+            optimizer=optimizer,
+        )
+        self._placement = Placement(devices)
+        self._steps_per_execution = steps_per_execution
+        self.state = self._placement.everywhere(create_state(self._model, losses, self._teacher, optimizer, seed))
+        self.history, self._restored_epochs = History(), 0
+
+    def fit(
+        self,
+        data: Data,
+        validation_data: Data | None = None,
+        epochs: int = 1,
+        batch_size: int = 64,
+        callbacks: Sequence[Callback] = (),
+        validation_freq: int = 1,
+        initial_epoch: int | None = None,
+        verbose: int | bool = 1,
+    ) -> History:
+        """Trains.
+
+        Every example is seen once an epoch, in an order drawn from the seed, the last smaller batch included.
+
+        Args:
+          data: a `data.Dataset`, a tuple of arrays `(images, labels)`, or an iterable of such batches. uint8 pixels are
+            normalised on the device, with the network's own statistics or else the data set's; float images are taken as
+            normalised already. A Dataset brings its augmentation.
+          validation_data: likewise; evaluated after each epoch as `val_…`.
+          epochs: how many in all: it trains `epochs - initial_epoch`.
+          batch_size: over all devices; iterables bring their own.
+          callbacks: see `jaxkd.callbacks`.
+          validation_freq: evaluate every so many epochs, and after the last.
+          initial_epoch: how many of the epochs are done; by default those of the run just restored, otherwise 0.
+          verbose: 1 shows progress, 0 does not.
+
+        Returns:
+          The history of all epochs so far.
+
+        Raises:
+          RuntimeError: before `compile`.
+          ValueError, TypeError: for data that cannot be right.
+          FloatingPointError: when a loss term is no longer finite; it names the step and the term.
+        """
+        first = int(self._compiled_state().epoch)
+        done = self._restored_epochs if initial_epoch is None else initial_epoch
+        last = first + max(epochs - done, 0)
+        source = self._checked(data)
+        held_out = None if validation_data is None else self._checked(validation_data)
+        start_epoch = self._epochs(source, batch_size)
+        images = len(source.images) if isinstance(source, Resident) else None
+
+        hooks = CallbackList([*([ProgressBar()] if verbose else []), StopOnNaN(), *callbacks])
+        hooks.set_trainer(self)
+        steps = None if images is None else math.ceil(images / batch_size)
+        hooks.set_params({"epochs": last, "steps": steps, "batch_size": batch_size, "images": images})
+        self.stop_training, self._restored_epochs = False, 0
+        logs: dict[str, float] = {}
+        hooks.on_train_begin()
+        for number in range(first, last):
+            hooks.on_epoch_begin(number)
+            logs = self._train_epoch(start_epoch, hooks)
+            if held_out is not None and ((number + 1) % validation_freq == 0 or number + 1 == last):
+                hooks.on_test_begin()
+                measured = {f"val_{name}": value for name, value in self._evaluate(held_out).items()}
+                hooks.on_test_end(measured)
+                logs |= measured
+            self.history.append(number, logs)
+            hooks.on_epoch_end(number, logs)
+            if self.stop_training:
+                break
+        hooks.on_train_end(logs)
+        _ = self.model  # the caller's network gets the trained weights
+        return self.history
+
+    def evaluate(self, data: Data, batch_size: int = 256) -> dict[str, float]:
+        """Means over all examples, with the network in evaluation mode; works before `compile` too.
+
+        Returns:
+          `loss`, the cross-entropy with the labels (distillation terms are about training examples), and each metric:
+          those of `compile`, or accuracy and top-5.
+        """
+        return self._evaluate(self._checked(data), batch_size)
+
+    def predict(self, images: np.ndarray | Dataset, batch_size: int = 256) -> np.ndarray:
+        """Logits `[N, K]` of images `[N, H, W, C]`: uint8 pixels, or float32 already normalised."""
+        given = images.normalization if isinstance(images, Dataset) else None
+        pixels = checked_images(images.images if isinstance(images, Dataset) else images)
+        graph, weights = self._network()
+        predict = make_predict(graph, normalization_of(self._model, given))
+        starts = range(0, len(pixels), batch_size)
+        return np.concatenate([np.asarray(predict(*weights, pixels[i : i + batch_size])) for i in starts])
+
+    def save(self, directory: str | os.PathLike[str], *, keep: int = 1) -> None:
+        """Writes the run as `directory/<epochs completed>`, atomically, and keeps the newest `keep` of them."""
+        own = getattr(self._model, "normalization", None)
+        record = {"history": self.history.to_dict(), "normalization": own and [list(values) for values in own]}
+        checkpoints.save(directory, self._compiled_state(), record, keep)
+
+    def restore(self, directory: str | os.PathLike[str]) -> None:
+        """Takes up the newest run of a directory; `fit` then goes on with its next epoch, as if it had never stopped.
+
+        Raises:
+          RuntimeError: before `compile`.
+          FileNotFoundError: where there is none.
+          ValueError: if it was compiled differently.
+        """
+        self.state, record = checkpoints.restore(directory, self._compiled_state())
+        self.history = History.from_dict(record["history"])
+        if record["normalization"]:
+            mean, std = record["normalization"]
+            self._model.normalization = Normalization(tuple(mean), tuple(std))  # type: ignore[attr-defined]
+        self._restored_epochs = int(self.state.epoch)
+        _ = self.model
+
+    @property
+    def step(self) -> Step:
+        """The pure `step(state, batch) -> (state, logs)` under `fit`, to be jitted in a loop of one's own."""
+        return self._step(None)
+
+    # What follows joins the verbs to the engine.
+
+    def _checked(self, data: Data) -> Resident | Stream:
+        """The source behind what the user gave, if its classes are the network's."""
+        source, classes = feed(data), getattr(self._model, "num_classes", None)
+        if isinstance(source, Resident) and classes is not None and source.num_classes > classes:
+            raise ValueError(
+                f"the labels need {source.num_classes} classes, but the network has {classes}: create it with "
+                f"num_classes={source.num_classes}"
+            )
+        return source
+
+    def _train_epoch(self, start_epoch: Epoch, hooks: CallbackList) -> dict[str, float]:
+        """One epoch. Logs are read one chunk late, so that the device always has the next one to work on."""
+        state, program = self._compiled_state(), self._compiled_program()
+        terms = {"loss", *(name for name, _ in program.weights)}
+        meter = EpochMeter(terms | {name for name, _ in program.metrics})
+        steps_before = int(state.step)
+        waiting: deque[tuple[Logs, int]] = deque()
+
+        def report() -> None:
+            logs, batch_size = waiting.popleft()
+            values = {name: np.asarray(value) for name, value in logs.items()}
+            self.last_steps = {name: value for name, value in values.items() if name in terms}
+            self.last_steps_start = steps_before + meter.steps
+            meter.add(values, batch_size)
+            hooks.on_train_batch_end(meter.steps, meter.logs())
+
+        for chunk in start_epoch(state):
+            self.state, logs = chunk.run(self._compiled_state())
+            waiting.append((logs, chunk.batch_size))
+            if len(waiting) > 1:
+                report()
+        report()
+        self.state = end_epoch(self._compiled_state())
+        return meter.logs()
+
+    def _epochs(self, source: Resident | Stream, batch_size: int) -> Epoch:
+        if isinstance(source, Stream):
+            return stream_epoch(self._step(None), source, self._placement)
+        self._placement.check_batch_size(batch_size)
+        if getattr(self._model, "normalization", None) is None:
+            self._model.normalization = source.normalization  # type: ignore[attr-defined]
+        step = self._step(source.normalization)
+        return resident_epoch(step, source, self._placement, batch_size, self._steps_per_execution)
+
+    def _evaluate(self, source: Resident | Stream, batch_size: int = 256) -> dict[str, float]:
+        given = source.normalization if isinstance(source, Resident) else None
+        metrics = metrics_of(("accuracy", "top5")) if self._program is None else self._program.metrics
+        graph, weights = self._network()
+        measured = (("loss", cross_entropy), *metrics)
+        return evaluate(graph, weights, normalization_of(self._model, given), measured, source, batch_size)
+
+    def _network(self) -> tuple[nnx.GraphDef, tuple[Tree, Tree]]:
+        if self.state is None:
+            graph, *weights = split(self._model)
+            return graph, tuple(weights)
+        return self._compiled_program().model, (self.state.params["model"], self.state.variables["model"])
+
+    def _step(self, given: Normalization | None) -> Step:
+        teacher = None if self._teacher is None else normalization_of(self._teacher, given)
+        return make_step(self._compiled_program(), normalization_of(self._model, given), teacher)
+
+    def _compiled_state(self) -> TrainState:
+        if self.state is None:
+            raise RuntimeError("call compile(optimizer=…, loss=…) first")
+        return self.state
+
+    def _compiled_program(self) -> Program:
+        if self._program is None:
+            raise RuntimeError("call compile(optimizer=…, loss=…) first")
+        return self._program
+
+
+def normalization_of(model: nnx.Module, given: Normalization | None) -> Normalization | None:
+    """What a network's inputs are normalised with: its own statistics if it carries any, else the data's."""
+    return getattr(model, "normalization", None) or given
