@@ -12,6 +12,8 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 
+from jaxkd.losses.divergence import cross_entropy
+
 Metric: TypeAlias = Callable[[jax.Array, jax.Array], jax.Array]
 
 
@@ -59,17 +61,6 @@ def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
       [1.0, 0.0]
     """
     return _top1(logits, labels)
-
-
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Minus the log-probability of the label, in nats; taken in log space and in float32 whatever the logits are.
-
-    Example:
-      >>> cross_entropy(jnp.array([[0.0, 0.0], [1000.0, 0.0]]), jnp.array([0, 1])).round(1).tolist()
-      [0.699999988079071, 1000.0]
-    """
-    log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32))
-    return -jnp.take_along_axis(log_probabilities, labels[:, None], axis=-1)[:, 0]
 
 
 def get(metric: str | Metric) -> tuple[str, Metric]:

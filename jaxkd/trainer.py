@@ -174,6 +174,8 @@ class Trainer:
         logs: dict[str, float] = {}
         hooks.on_train_begin()
         for number in range(first, last):
+            if self.stop_training:
+                break
             hooks.on_epoch_begin(number)
             logs = self._train_epoch(start_epoch, hooks)
             if held_out is not None and ((number + 1) % validation_freq == 0 or number + 1 == last):
@@ -183,8 +185,6 @@ class Trainer:
                 logs |= measured
             self.history.append(number, logs)
             hooks.on_epoch_end(number, logs)
-            if self.stop_training:
-                break
         hooks.on_train_end(logs)
         _ = self.model  # the caller's network gets the trained weights
         return self.history
@@ -249,15 +249,15 @@ class Trainer:
     def _train_epoch(self, start_epoch: Epoch, hooks: CallbackList) -> dict[str, float]:
         """One epoch. Logs are read one chunk late, so that the device always has the next one to work on."""
         state, program = self._compiled_state(), self._compiled_program()
-        terms = {"loss", *(name for name, _ in program.weights)}
-        meter = EpochMeter(terms | {name for name, _ in program.metrics})
+        terms = ["loss", *(name for name, _ in program.weights)]
+        meter = EpochMeter([*terms, *(name for name, _ in program.metrics)])
         steps_before = int(state.step)
         waiting: deque[tuple[Logs, int]] = deque()
 
         def report() -> None:
             logs, batch_size = waiting.popleft()
             values = {name: np.asarray(value) for name, value in logs.items()}
-            self.last_steps = {name: value for name, value in values.items() if name in terms}
+            self.last_steps = {name: values[name] for name in terms}
             self.last_steps_start = steps_before + meter.steps
             meter.add(values, batch_size)
             hooks.on_train_batch_end(meter.steps, meter.logs())

@@ -12,9 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
-from jaxkd import callbacks
+from jaxkd import callbacks, optimizers
+from jaxkd.base import Outputs
 from jaxkd.history import History, direction
+from jaxkd.trainer import Trainer
 
 
 class Rehearsal:
@@ -186,7 +189,7 @@ def test_lambda_callback_refuses_unknown_hooks():
 def test_importing_callbacks_is_light():
     code = (
         "import sys, jaxkd.callbacks; "
-        "print([m for m in ('tensorboard', 'orbax', 'tensorflow', 'torch', 'matplotlib') if m in sys.modules])"
+        "print([m for m in ('tensorboard', 'tensorflow', 'torch', 'matplotlib') if m in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
@@ -516,3 +519,77 @@ def test_tensorboard_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
     with pytest.raises(ImportError, match="pip install tensorboard"):
         Rehearsal([0.1]).fit(callbacks.TensorBoard(tmp_path))
+
+
+# With the real trainer
+
+
+class Linear(nnx.Module):
+    """The smallest network that keeps the contract."""
+
+    num_classes = 3
+    normalization = None
+
+    def __init__(self):
+        self.kernel = nnx.Param(jnp.zeros((12, 3)))
+
+    def __call__(self, images, train=False):
+        return Outputs(images.reshape(len(images), -1) @ self.kernel[...])
+
+
+def real_trainer(loss=None):
+    trainer = Trainer(Linear())
+    trainer.compile(optimizer=optimizers.sgd(0.1), loss=loss, steps_per_execution=3)
+    return trainer
+
+
+@pytest.fixture
+def examples():
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((40, 2, 2, 3), np.float32), rng.integers(0, 3, 40).astype(np.int32)
+
+
+def test_the_real_trainer_drives_the_callbacks(tmp_path, examples):
+    stream, path, trainer = io.StringIO(), tmp_path / "log.csv", real_trainer()
+    watch = callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: logs.update(score=[0.1, 0.5, 0.2, 0.9][epoch]))
+    stop = callbacks.EarlyStopping("score", mode="max", restore_best=True)
+    seen = []
+    steps = callbacks.LambdaCallback(on_train_batch_end=lambda step, logs: seen.append(step))
+    history = trainer.fit(
+        examples,
+        epochs=4,
+        batch_size=8,
+        verbose=0,
+        callbacks=[watch, steps, callbacks.ProgressBar(stream), callbacks.CSVLogger(path), stop],
+    )
+    assert seen == [3, 5] * 3
+    assert history.epoch == [0, 1, 2]
+    assert int(trainer.state.epoch) == 2
+    assert len(stream.getvalue().splitlines()) == 3
+    np.testing.assert_allclose([float(row["loss"]) for row in table(path)], history.history["loss"], rtol=1e-8)
+    assert [float(row["learning_rate"]) for row in table(path)] == pytest.approx([0.1] * 3)
+
+
+def test_the_real_trainer_stops_on_nan(examples):
+    def poisoned(student, teacher, batch, progress, key):
+        return jnp.where(progress.step == 9, jnp.nan, jnp.mean(student.logits**2))
+
+    trainer = real_trainer({"fine": lambda student, *_: jnp.mean(student.logits**2), "poisoned": poisoned})
+    with pytest.raises(FloatingPointError, match=r"'poisoned' became nan at step 9 \(epoch 2\)"):
+        trainer.fit(examples, epochs=4, batch_size=8, verbose=0)
+    assert trainer.history.epoch == [0]
+
+
+def test_a_real_run_resumes_from_its_checkpoint_with_its_log(tmp_path, examples):
+    def run(epochs, resume):
+        trainer = real_trainer()
+        if resume:
+            trainer.restore(tmp_path / "run")
+        hooks = [callbacks.Checkpoint(tmp_path / "run", keep=2), callbacks.CSVLogger(tmp_path / "run" / "log.csv")]
+        return trainer.fit(examples, epochs=epochs, batch_size=8, verbose=0, callbacks=hooks)
+
+    run(2, resume=False)
+    history = run(4, resume=True)
+    assert [row["epoch"] for row in table(tmp_path / "run" / "log.csv")] == ["1", "2", "3", "4"]
+    assert history.epoch == [0, 1, 2, 3]
+    assert sorted(entry.name for entry in (tmp_path / "run").iterdir()) == ["3", "4", "log.csv"]

@@ -12,7 +12,7 @@ import pickletools
 from collections.abc import Callable, Iterable, Mapping
 from typing import IO, Any
 
-from jaxkd.safe_pickle import SafeUnpickler
+from jaxkd.safe_pickle import SafeUnpickler, UnsafePickleError
 
 MAX_OPERATIONS = 500_000
 """Longest program that is run: about 15,000 tensors, and about a second."""
@@ -54,8 +54,12 @@ class PlainDict(dict[Any, Any]):
         """Drops instance attributes: PyTorch hangs `_metadata` (module versions) on a state dict."""
 
 
+def _refuse(pid: Any) -> Any:
+    raise UnsafePickleError("refused a persistent id: only tensors have persistent ids in a checkpoint")
+
+
 def load(
-    stream: IO[bytes], allowed: Mapping[tuple[str, str], Any], persistent_load: Callable[[Any], Any] | None = None
+    stream: IO[bytes], allowed: Mapping[tuple[str, str], Any], persistent_load: Callable[[Any], Any] = _refuse
 ) -> Any:
     """Runs the pickle at the position of `stream` and leaves the stream behind it.
 
@@ -63,7 +67,7 @@ def load(
       stream: binary file, as long as the pickle can claim to be.
       allowed: what each permitted `(module, name)` stands for. Objects with a `set_pickle_state(state)` method may be
         given state; no attribute of any object is ever set.
-      persistent_load: resolves persistent ids.
+      persistent_load: resolves persistent ids; by default they are refused.
 
     Raises:
       UnsafePickleError: for any other global or persistent id.
@@ -78,7 +82,7 @@ def load(
 
 
 class _Machine:
-    def __init__(self, allowed: Mapping[tuple[str, str], Any], persistent_load: Callable[[Any], Any] | None):
+    def __init__(self, allowed: Mapping[tuple[str, str], Any], persistent_load: Callable[[Any], Any]):
         self._gate = SafeUnpickler(io.BytesIO(), allowed, persistent_load)
         self._stack: list[Any] = []
         self._outer: list[list[Any]] = []  # the stacks below each open mark

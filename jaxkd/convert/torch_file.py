@@ -43,11 +43,15 @@ def read(path: str | os.PathLike[str]) -> Any:
             file.seek(0)
             return read_zip(file, file_bytes) if is_zip else read_legacy(file, file_bytes)
     except UnsafePickleError as error:
-        raise ConversionError(path, str(error)) from error
+        raise ConversionError(path, _brief(error)) from error
     except OSError as error:
         raise ConversionError(path, f"cannot be read ({error.strerror or error})") from error
     # A file from a stranger can make any part of the reading fail in any way (struct, zlib, zipfile, NumPy, memory …);
     # whatever it was, the answer to the caller is the same, and the cause stays attached.
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ConversionError(path, f"not a readable torch file: {reason or type(error).__name__}") from error
+        raise ConversionError(path, f"not a readable torch file: {_brief(error)}") from error
+
+
+def _brief(error: Exception) -> str:
+    """One line of a message that may quote the file at any length."""
+    return " ".join(str(error).split())[:300] or type(error).__name__

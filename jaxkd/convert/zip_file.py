@@ -59,13 +59,14 @@ class _Records:
                 return "big"
         raise ValueError("an unknown byte order")
 
-    def read(self, name: str, at_most: int) -> bytes:
-        """One record of no more than `at_most` bytes, however it is packed."""
+    def read(self, name: str, at_most: int, at_least: int = 0) -> bytes:
+        """One record of a length within bounds, however it is packed."""
         entry = self._archive.NameToInfo.get(name)
         if entry is None:
             raise ValueError(f"the record {name} is missing")
-        if entry.file_size > at_most:
-            raise ValueError(f"the record {name} has {entry.file_size} bytes instead of {at_most} at most")
+        if not at_least <= entry.file_size <= at_most:
+            wanted = at_most if at_least == at_most else f"at most {at_most}"
+            raise ValueError(f"the record {name} has {entry.file_size} bytes instead of {wanted}")
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise ValueError(f"the record {name} is packed in a way torch.save never uses")
         with self._archive.open(entry) as record:
@@ -80,7 +81,7 @@ class _Records:
         storage = self._storages.get(wanted.key)
         if storage is None:
             name = f"{self.prefix}data/{wanted.key}"
-            data = self.read(name, at_most=wanted.nbytes)
+            data = self.read(name, at_most=wanted.nbytes, at_least=wanted.nbytes)
             storage = self._storages[wanted.key] = Storage.empty(wanted.type, wanted.elements)
             storage.fill(data, self._byteorder)
         return wanted.within(storage)

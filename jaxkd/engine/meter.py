@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,18 +12,17 @@ class EpochMeter:
     """Collects the logs of compiled chunks; every example counts the same.
 
     Args:
-      averaged: the quantities to average over examples; of all others the latest value is kept.
+      averaged: the quantities to average over examples, in the order of the logs; of all others the latest value is kept.
 
     Example:
-      >>> meter = EpochMeter({"loss"})
+      >>> meter = EpochMeter(["loss"])
       >>> meter.add({"loss": np.array([1.0, 3.0]), "learning_rate": np.array([0.1, 0.2])}, batch_size=8)
       >>> meter.logs()["loss"], meter.logs()["learning_rate"], meter.steps
       (2.0, 0.2, 2)
     """
 
-    def __init__(self, averaged: set[str]):
-        self._averaged = averaged
-        self._sums: dict[str, float] = {}
+    def __init__(self, averaged: Sequence[str]):
+        self._sums = dict.fromkeys(averaged, 0.0)
         self._latest: dict[str, float] = {}
         self._start = time.perf_counter()
         self.steps = self.images = 0
@@ -31,14 +31,14 @@ class EpochMeter:
         """Takes the `[S]` values of a chunk of S steps."""
         for name, values in logs.items():
             self._latest[name] = float(values[-1])
-            if name in self._averaged:
-                self._sums[name] = self._sums.get(name, 0.0) + float(np.sum(values, dtype=np.float64)) * batch_size
+            if name in self._sums:
+                self._sums[name] += float(np.sum(values, dtype=np.float64)) * batch_size
         steps = len(next(iter(logs.values())))
         self.steps += steps
         self.images += steps * batch_size
 
     def logs(self) -> dict[str, float]:
-        """Means and latest values so far, in the order of the chunks, and `images_per_second`."""
+        """Means, then latest values so far, and `images_per_second`."""
         means = {name: total / self.images for name, total in self._sums.items()}
         rate = self.images / max(time.perf_counter() - self._start, 1e-9)
-        return {**{name: means.get(name, value) for name, value in self._latest.items()}, "images_per_second": rate}
+        return means | {name: value for name, value in self._latest.items() if name not in means} | {"images_per_second": rate}

@@ -93,12 +93,23 @@ def weights_of(
 
 def _as_weight(name: str, weight: float | Weight) -> Weight:
     if callable(weight):
+        _check_traceable(name, weight)
         return weight
     if not isinstance(weight, int | float):
         raise TypeError(f"the weight of {name!r} is {weight!r}: give a number or a function of the epoch")
     if not math.isfinite(weight):
         raise ValueError(f"the weight of {name!r} is {weight}: give a finite number")
     return ConstantWeight(float(weight))
+
+
+def _check_traceable(name: str, weight: Weight) -> None:
+    try:
+        jax.eval_shape(weight, jax.ShapeDtypeStruct((), jnp.int32))
+    except jax.errors.ConcretizationTypeError as error:
+        raise ValueError(
+            f"the weight of {name!r} cannot be compiled: write it with jax.numpy, for example "
+            "lambda epoch: jnp.minimum(epoch / 20, 1.0) instead of min(epoch / 20, 1.0)"
+        ) from error
 
 
 def metrics_of(metrics: Sequence[str | Metric]) -> tuple[tuple[str, Metric], ...]:

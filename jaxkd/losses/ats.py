@@ -53,8 +53,8 @@ class ATS(Loss):
         self.standardize = standardize
 
     def temper(self, student: jax.Array, teacher: jax.Array, labels: jax.Array, progress: Progress) -> Tempered:
-        own = self.student[...]
-        softened = asymmetric_scaling(teacher, labels, self.correct[...], self.wrong[...])
+        correct, wrong, own = (value[...].astype(student.dtype) for value in (self.correct, self.wrong, self.student))
+        softened = asymmetric_scaling(teacher, labels, correct, wrong)
         return Tempered(student / own, softened, jnp.square(own))
 
     def __call__(self, student, teacher, batch, progress, key) -> jax.Array:

@@ -32,7 +32,7 @@ def cosine_curriculum(epochs: int = 10, low: float = -1.0) -> Callable[[jax.Arra
         raise ValueError(f"epochs={epochs}: the curriculum takes at least one epoch")
 
     def value(epoch: jax.Array) -> jax.Array:
-        done = jnp.minimum(jnp.float32(epoch) / epochs, 1.0)
+        done = jnp.minimum(jnp.asarray(epoch, jnp.float32) / epochs, 1.0)
         return low * 0.5 * (1.0 - jnp.cos(jnp.pi * done))
 
     return value
@@ -88,7 +88,9 @@ class CurriculumTemperature(nnx.Module):
         self.curriculum = curriculum or _PAPER
 
     def temper(self, student: jax.Array, teacher: jax.Array, labels: jax.Array, progress: Progress) -> Tempered:
-        factor = jnp.float32(self.curriculum(progress.epoch))
-        value = self.t_start + self.t_end * jax.nn.sigmoid(scale_gradient(self.raw[...], factor))
-        self.temperature[...], self.lambda_[...] = jax.lax.stop_gradient(value), factor
+        factor = jnp.asarray(self.curriculum(progress.epoch), student.dtype)
+        raw = scale_gradient(self.raw[...].astype(student.dtype), factor)
+        value = self.t_start + self.t_end * jax.nn.sigmoid(raw)
+        self.temperature[...] = jax.lax.stop_gradient(value).astype(jnp.float32)
+        self.lambda_[...] = factor.astype(jnp.float32)
         return Tempered(student / value, teacher / value, jnp.square(value))

@@ -6,6 +6,11 @@ import jax
 import jax.numpy as jnp
 
 
+def at_least_float32(logits: jax.Array) -> jax.Array:
+    """float32 logits from narrower ones; float64 stays."""
+    return logits.astype(jnp.float64 if logits.dtype == jnp.float64 else jnp.float32)
+
+
 def kl_divergence(teacher_logits: jax.Array, student_logits: jax.Array) -> jax.Array:
     """KL(softmax(teacher) ‖ softmax(student)) of each example, `[B, K], [B, K] -> [B]`.
 
@@ -34,5 +39,5 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
       >>> round(float(cross_entropy(jnp.zeros((1, 4)), jnp.array([2]))[0]), 4)
       1.3863
     """
-    log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32))
+    log_probabilities = jax.nn.log_softmax(at_least_float32(logits))
     return -jnp.take_along_axis(log_probabilities, labels[:, None], axis=-1)[:, 0]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from jaxkd.losses.divergence import at_least_float32
+
 
 def standardize(logits: jax.Array, epsilon: float = 1e-7) -> jax.Array:
     """(z − mean) / (ε + std) over the classes of each example, with the unbiased deviation.
@@ -19,7 +21,7 @@ def standardize(logits: jax.Array, epsilon: float = 1e-7) -> jax.Array:
       >>> standardize(jnp.array([[1.0, 2.0, 3.0]])).round(4).tolist()
       [[-1.0, 0.0, 1.0]]
     """
-    logits = logits.astype(jnp.float32)
+    logits = at_least_float32(logits)
     centred = logits - logits.mean(-1, keepdims=True)
     variance = jnp.sum(jnp.square(centred), -1, keepdims=True) / (logits.shape[-1] - 1)
     # The root has no slope at 0: equal logits must give a zero gradient, not a NaN.

@@ -15,6 +15,7 @@ from flax import nnx
 
 from jaxkd.base import Batch, Outputs, Progress
 from jaxkd.losses.base import HyperParameter
+from jaxkd.losses.divergence import at_least_float32
 from jaxkd.losses.standardization import standardize as standardized
 
 
@@ -54,7 +55,7 @@ class FixedTemperature(nnx.Module):
         self.value = HyperParameter(jnp.float32(checked_temperature("temperature", value)))
 
     def temper(self, student: jax.Array, teacher: jax.Array, labels: jax.Array, progress: Progress) -> Tempered:
-        value = self.value[...]
+        value = self.value[...].astype(student.dtype)
         return Tempered(student / value, teacher / value, jnp.square(value))
 
 
@@ -84,7 +85,7 @@ def temper(
     """
     if teacher is None:
         raise ValueError("this loss compares with a teacher: use jaxkd.Distiller, which has one")
-    ours, theirs = student.logits.astype(jnp.float32), teacher.logits.astype(jnp.float32)
+    ours, theirs = at_least_float32(student.logits), at_least_float32(teacher.logits)
     if ours.shape != theirs.shape:
         raise ValueError(f"student logits {ours.shape} and teacher logits {theirs.shape} differ in shape")
     if standardize:

@@ -1,0 +1,39 @@
+"""What all tests share: strict numerics, and the real data where they are at hand."""
+
+import pathlib
+import subprocess
+import sys
+
+import jax
+import pytest
+
+SHARED = pathlib.Path(__file__).parents[2] / "shared"
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session")
+def shared() -> pathlib.Path:
+    """The folder with reference numbers, checkpoints and data that lies beside a developer's checkout."""
+    if not SHARED.is_dir():
+        pytest.skip("needs the folder of checkpoints and data beside the checkout")
+    return SHARED
+
+
+def _unpack(shared, archive, folder):
+    pytest.importorskip("PIL")
+    subprocess.run([sys.executable, shared / "data" / "unpack.py", shared / "data" / archive, folder], check=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cifar100_dir(shared, tmp_path_factory) -> pathlib.Path:
+    """A folder with the official CIFAR-100 files."""
+    return _unpack(shared, "cifar-100.zip", tmp_path_factory.mktemp("cifar100"))
+
+
+@pytest.fixture(scope="session")
+def cifar10_dir(shared, tmp_path_factory) -> pathlib.Path:
+    """A folder with the official CIFAR-10 test batch."""
+    return _unpack(shared, "cifar-10-test.zip", tmp_path_factory.mktemp("cifar10"))

@@ -1,0 +1,315 @@
+"""Models and torch files: names, layouts, containers, mismatches, checkpoints and the command."""
+
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from reference import reference_weights
+
+from jaxkd import Normalization, convert, models
+from jaxkd.convert import ConversionError, torch_write
+from jaxkd.convert.__main__ import main
+from jaxkd.convert.torch_file import read
+from jaxkd.convert.zoo import abstract_model
+from jaxkd.models.layers import BatchNorm, Conv, Linear
+
+HALF = Normalization(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+
+
+def seeded(name: str, num_classes: int = 10, **options):
+    """A network of the zoo with the reference weights."""
+    model = abstract_model(name, num_classes, **options)
+    shapes = [(key, value.shape) for key, value in convert.to_state_dict(models_like(model)).items()]
+    convert.load_state_dict(model, reference_weights(shapes), name)
+    return model
+
+
+def models_like(model):
+    """The same network filled with zeros."""
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), model)
+
+
+@pytest.fixture(scope="module")
+def resnet8():
+    return seeded("resnet8")
+
+
+@pytest.fixture(scope="module")
+def weights(resnet8):
+    return convert.to_state_dict(resnet8)
+
+
+def same_weights(model, other) -> bool:
+    ours, theirs = convert.to_state_dict(model), convert.to_state_dict(other)
+    return list(ours) == list(theirs) and all(np.array_equal(ours[key], theirs[key]) for key in ours)
+
+
+# There and back.
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("resnet8", {}),
+        ("resnet14", {"shortcut": "pad"}),
+        ("resnet8", {"channels": 1}),
+        ("resnet8x4", {}),
+        ("ResNet14", {}),
+        ("wrn_16_2", {}),
+        ("WRN16-1", {}),
+        ("vgg11", {}),
+        ("VGG8", {"channels": 4}),
+    ],
+)
+def test_to_torch_then_from_torch_is_the_identity(name, options, tmp_path):
+    model = seeded(name, num_classes=7, **options)
+    convert.to_torch(model, tmp_path / "x.pth")
+    back = convert.from_torch(tmp_path / "x.pth", name)
+    assert (back.name, back.num_classes, back.normalization) == (name, 7, None)
+    assert dict(back.options) == options
+    assert same_weights(back, model)
+    images = jnp.ones((1, 16, 16, options.get("channels", 3)))
+    assert np.array_equal(back(images).logits, model(images).logits)
+    assert np.isfinite(back(images).logits).all()
+
+
+def test_the_given_normalization_is_kept(resnet8, tmp_path):
+    convert.to_torch(resnet8, tmp_path / "x.pth")
+    assert convert.from_torch(tmp_path / "x.pth", "resnet8", normalization=HALF).normalization == HALF
+
+
+class Block(nnx.Module):
+    """A network nobody published: containers of both kinds, and names in no alphabetical order."""
+
+    def __init__(self, rngs: nnx.Rngs):
+        self.stem = nnx.Dict({"0": Conv(3, 4, 3, bias=True, rngs=rngs), "1": BatchNorm(4)})
+        self.body = nnx.List([Conv(4, 6, 3, 2, rngs=rngs), BatchNorm(6)])
+        self.classifier = Linear(6, 5, rngs=rngs)
+
+    def __call__(self, images, train=False):
+        images = jax.nn.relu(self.stem["1"](self.stem["0"](images), train))
+        images = jax.nn.relu(self.body[1](self.body[0](images), train))
+        return self.classifier(images.mean((1, 2)))
+
+
+def test_pytorch_computes_the_same_with_the_exported_weights(tmp_path):
+    torch = pytest.importorskip("torch")
+
+    class TorchBlock(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = torch.nn.Sequential(
+                torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.BatchNorm2d(4), torch.nn.ReLU()
+            )
+            self.body = torch.nn.Sequential(
+                torch.nn.Conv2d(4, 6, 3, 2, padding=1, bias=False), torch.nn.BatchNorm2d(6), torch.nn.ReLU()
+            )
+            self.classifier = torch.nn.Linear(6, 5)
+
+        def forward(self, images):
+            return self.classifier(self.body(self.stem(images)).mean((2, 3)))
+
+    ours, theirs = Block(nnx.Rngs(0)), TorchBlock()
+    shapes = [(key, value.shape) for key, value in convert.to_state_dict(ours).items()]
+    convert.load_state_dict(ours, reference_weights(shapes), "reference")
+    convert.to_torch(ours, tmp_path / "x.pth")
+    loaded = torch.load(tmp_path / "x.pth", weights_only=True)
+    assert list(loaded) == list(theirs.state_dict())
+    theirs.load_state_dict(loaded, strict=True)
+    images = np.random.default_rng(0).standard_normal((2, 3, 9, 9)).astype(np.float32)
+    with torch.no_grad():
+        expected = theirs.eval()(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(ours(jnp.asarray(images.transpose(0, 2, 3, 1))), expected, rtol=1e-5, atol=1e-6)
+
+
+# What files wrap their weights in.
+
+
+@pytest.mark.parametrize("container", ["state_dict", "model", "net", "model_state_dict"])
+@pytest.mark.parametrize("new_format", [True, False])
+def test_containers_and_prefixes_are_seen_through(container, new_format, weights, resnet8, tmp_path):
+    torch = pytest.importorskip("torch")
+    tensors = {f"module.{key}": torch.from_numpy(value.copy()) for key, value in weights.items()}
+    for saved in ({"epoch": 3, container: tensors}, {"model": {"state_dict": tensors, "name": "x"}}):
+        torch.save(saved, tmp_path / "x.tar", _use_new_zipfile_serialization=new_format)
+        assert same_weights(convert.from_torch(tmp_path / "x.tar", "resnet8"), resnet8)
+
+
+def test_other_names_for_classifier_and_shortcut(weights, resnet8, tmp_path):
+    renamed = {key.replace("fc.", "linear.").replace("downsample", "shortcut"): value for key, value in weights.items()}
+    assert renamed.keys() != weights.keys()
+    torch_write.write(tmp_path / "x.pth", renamed)
+    assert same_weights(convert.from_torch(tmp_path / "x.pth", "resnet8"), resnet8)
+
+
+def test_half_and_double_precision_become_float32(weights, tmp_path):
+    for dtype in (np.float16, np.float64):
+        torch_write.write(tmp_path / "x.pth", {key: value.astype(dtype) for key, value in weights.items()})
+        back = convert.from_torch(tmp_path / "x.pth", "resnet8")
+        assert back.conv1.kernel.dtype == jnp.float32
+        np.testing.assert_array_equal(convert.to_state_dict(back)["fc.weight"], weights["fc.weight"].astype(dtype))
+
+
+# What does not fit.
+
+
+def altered(weights, **changes):
+    return {**weights, **changes}
+
+
+def test_a_mismatch_lists_everything_and_changes_nothing(weights):
+    model = seeded("resnet8", num_classes=12)
+    before = convert.to_state_dict(model)
+    wrong = altered(weights, extra=np.ones(3, np.float32))
+    wrong["bn1.bias"] = wrong["bn1.bias"].astype(np.int64)
+    del wrong["conv1.weight"], wrong["layer2.0.bn1.running_var"]
+    wrong = {key: value for key, value in wrong.items() if not key.endswith("num_batches_tracked")}
+    with pytest.raises(ConversionError) as caught:
+        convert.load_state_dict(model, wrong, "wrong.pth")
+    assert str(caught.value) == (
+        "wrong.pth: does not fit the model; missing (2): conv1.weight, layer2.0.bn1.running_var; unexpected (1): extra; "
+        "misshapen (2): fc.weight [10, 64] where the model has [12, 64], fc.bias [10] where the model has [12]; "
+        "not floating-point (1): bn1.bias (int64)"
+    )
+    after = convert.to_state_dict(model)
+    assert all(np.array_equal(before[key], after[key]) for key in before)
+
+
+def refusal(path, name, **options) -> str:
+    with pytest.raises(ConversionError) as caught:
+        convert.from_torch(path, name, **options)
+    assert str(caught.value).startswith(f"{path}: ")
+    return caught.value.reason
+
+
+def test_files_for_another_network_are_refused(weights, tmp_path):
+    path = tmp_path / "x.pth"
+    torch_write.write(path, weights)
+    assert "missing (30): layer1.1.conv1.weight" in refusal(path, "resnet14")
+    assert "fc.weight [10, 64] where the model has [100, 64]" in refusal(path, "resnet8", num_classes=100)
+    assert "misshapen" in refusal(path, "resnet8x4")
+    assert "unexpected" in refusal(path, "vgg8")
+    with pytest.raises(ValueError, match="unknown model 'resnet9'"):
+        convert.from_torch(path, "resnet9")
+
+
+def test_a_shortcut_half_there_is_no_other_kind_of_shortcut(weights, tmp_path):
+    """Only a file without any projection has the shortcuts that need no weights."""
+    incomplete = {key: value for key, value in weights.items() if not key.startswith("layer3.0.downsample")}
+    torch_write.write(tmp_path / "x.pth", incomplete)
+    assert "missing (5): layer3.0.downsample.0.weight" in refusal(tmp_path / "x.pth", "resnet8")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ({}, "holds no state dict"),
+        ({"a.weight": np.ones(3, np.float32)}, "holds no classifier"),
+        ({"fc.weight": np.ones((1, 3), np.float32)}, "holds no classifier"),
+    ],
+)
+def test_files_without_a_network(content, reason, tmp_path):
+    torch_write.write(tmp_path / "x.pth", content)
+    assert reason in refusal(tmp_path / "x.pth", "resnet8")
+
+
+def test_a_checkpoint_without_weights(tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.save({"epoch": 3, "state_dict": {"fc.weight": torch.ones(2, 2), "note": "hello"}}, tmp_path / "x.pth")
+    assert "note are no tensors" in refusal(tmp_path / "x.pth", "resnet8")
+    torch.save([torch.ones(3)], tmp_path / "x.pth")
+    assert "holds no state dict" in refusal(tmp_path / "x.pth", "resnet8")
+
+
+# Checkpoints of our own.
+
+
+def test_save_then_load_is_the_identity(tmp_path):
+    model = seeded("resnet14", shortcut="pad")
+    model.normalization = HALF
+    convert.save(seeded("resnet8"), tmp_path / "model")
+    convert.save(model, tmp_path / "model")
+    back = convert.load(tmp_path / "model")
+    assert (back.name, back.num_classes, back.normalization) == ("resnet14", 10, HALF)
+    assert dict(back.options) == {"shortcut": "pad"}
+    assert same_weights(back, model)
+
+
+def test_what_is_no_checkpoint_is_refused(resnet8, tmp_path):
+    with pytest.raises(ConversionError, match="holds no checkpoint"):
+        convert.load(tmp_path / "nothing")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConversionError, match="holds no checkpoint"):
+        convert.load(tmp_path / "empty")
+    convert.save(resnet8, tmp_path / "model")
+    for file in (tmp_path / "model" / "state").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"")
+    with pytest.raises(ConversionError, match="damaged"):
+        convert.load(tmp_path / "model")
+
+
+# The command.
+
+
+def test_command_writes_a_checkpoint_with_a_manifest(resnet8, tmp_path, capsys):
+    convert.to_torch(resnet8, tmp_path / "x.pth")
+    statistics = ["--mean", "0.5", "0.5", "0.5", "--std", "0.25", "0.25", "0.25"]
+    assert main([str(tmp_path / "x.pth"), "resnet8", str(tmp_path / "out"), *statistics]) == 0
+    printed = capsys.readouterr().out
+    for part in ("resnet8", "classes        10", "parameters     75,290", "mean 0.5 0.5 0.5, std 0.25 0.25 0.25"):
+        assert part in printed
+    back = convert.load(tmp_path / "out")
+    assert back.normalization == HALF
+    assert same_weights(back, resnet8)
+
+
+def test_command_writes_a_torch_file(weights, resnet8, tmp_path, capsys):
+    torch_write.write(tmp_path / "x.pth", {f"module.{key}": value for key, value in weights.items()})
+    assert main([str(tmp_path / "x.pth"), "resnet8", str(tmp_path / "out.pt")]) == 0
+    assert "not known" in capsys.readouterr().out
+    assert list(read(tmp_path / "out.pt")) == list(weights)
+
+
+def test_command_evaluates(tmp_path, capsys):
+    convert.to_torch(seeded("resnet8"), tmp_path / "x.pth")
+    assert main([str(tmp_path / "x.pth"), "resnet8", str(tmp_path / "out.pth"), "--evaluate", "digits"]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("accuracy"))
+    top1, top5 = (float(word.rstrip("%,")) for word in line.split() if "%" in word)
+    assert 0 <= top1 <= top5 <= 100
+    assert "of 360 images of digits" in line
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["missing.pth", "resnet8", "out"],
+        ["x.pth", "resnet14", "out"],
+        ["x.pth", "resnet9", "out"],
+        ["x.pth", "resnet8", "out", "--mean", "0.5"],
+        ["x.pth", "resnet8", "out", "--evaluate", "cifar100", "--data-dir", "."],
+    ],
+)
+def test_command_fails_with_one_line(arguments, weights, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch_write.write("x.pth", weights)
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_torch_is_not_needed(weights, resnet8, tmp_path):
+    torch_write.write(tmp_path / "x.pth", weights)
+    script = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from jaxkd.convert.__main__ import main\n"
+        "sys.exit(main(['x.pth', 'resnet8', 'out.pth']))"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, capture_output=True)
+    assert same_weights(convert.from_torch(tmp_path / "out.pth", "resnet8"), resnet8)
