@@ -10,9 +10,10 @@ import pytest
 from flax import nnx
 from reference import reference_weights
 
-from jaxkd import Normalization, convert, models
+from jaxkd import Normalization, convert
 from jaxkd.convert import ConversionError, torch_write
 from jaxkd.convert.__main__ import main
+from jaxkd.convert.mapping import entries
 from jaxkd.convert.torch_file import read
 from jaxkd.convert.zoo import abstract_model
 from jaxkd.models.layers import BatchNorm, Conv, Linear
@@ -22,15 +23,13 @@ HALF = Normalization(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
 def seeded(name: str, num_classes: int = 10, **options):
     """A network of the zoo with the reference weights."""
-    model = abstract_model(name, num_classes, **options)
-    shapes = [(key, value.shape) for key, value in convert.to_state_dict(models_like(model)).items()]
-    convert.load_state_dict(model, reference_weights(shapes), name)
+    return filled(abstract_model(name, num_classes, **options))
+
+
+def filled(model):
+    shapes = [(entry.name, entry.torch_shape) for entry in entries(model)]
+    convert.load_state_dict(model, reference_weights(shapes), "reference")
     return model
-
-
-def models_like(model):
-    """The same network filled with zeros."""
-    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), model)
 
 
 @pytest.fixture(scope="module")
@@ -113,9 +112,7 @@ def test_pytorch_computes_the_same_with_the_exported_weights(tmp_path):
         def forward(self, images):
             return self.classifier(self.body(self.stem(images)).mean((2, 3)))
 
-    ours, theirs = Block(nnx.Rngs(0)), TorchBlock()
-    shapes = [(key, value.shape) for key, value in convert.to_state_dict(ours).items()]
-    convert.load_state_dict(ours, reference_weights(shapes), "reference")
+    ours, theirs = filled(Block(nnx.Rngs(0))), TorchBlock()
     convert.to_torch(ours, tmp_path / "x.pth")
     loaded = torch.load(tmp_path / "x.pth", weights_only=True)
     assert list(loaded) == list(theirs.state_dict())
@@ -157,21 +154,18 @@ def test_half_and_double_precision_become_float32(weights, tmp_path):
 # What does not fit.
 
 
-def altered(weights, **changes):
-    return {**weights, **changes}
-
-
 def test_a_mismatch_lists_everything_and_changes_nothing(weights):
     model = seeded("resnet8", num_classes=12)
     before = convert.to_state_dict(model)
-    wrong = altered(weights, extra=np.ones(3, np.float32))
+    wrong = {**weights, "extra": np.ones(3, np.float32)}
     wrong["bn1.bias"] = wrong["bn1.bias"].astype(np.int64)
     del wrong["conv1.weight"], wrong["layer2.0.bn1.running_var"]
     wrong = {key: value for key, value in wrong.items() if not key.endswith("num_batches_tracked")}
     with pytest.raises(ConversionError) as caught:
         convert.load_state_dict(model, wrong, "wrong.pth")
     assert str(caught.value) == (
-        "wrong.pth: does not fit the model; missing (2): conv1.weight, layer2.0.bn1.running_var; unexpected (1): extra; "
+        "wrong.pth: does not fit the model; "
+        "missing (2): conv1.weight, layer2.0.bn1.running_var; unexpected (1): extra; "
         "misshapen (2): fc.weight [10, 64] where the model has [12, 64], fc.bias [10] where the model has [12]; "
         "not floating-point (1): bn1.bias (int64)"
     )
@@ -239,6 +233,15 @@ def test_save_then_load_is_the_identity(tmp_path):
     assert same_weights(back, model)
 
 
+def test_save_replaces_nothing_but_a_saved_model(resnet8, tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
+    for path in (tmp_path / "thesis", tmp_path / "thesis" / "chapter.txt"):
+        with pytest.raises(FileExistsError, match="choose another place"):
+            convert.save(resnet8, path)
+    assert (tmp_path / "thesis" / "chapter.txt").read_text() == "years of work"
+
+
 def test_what_is_no_checkpoint_is_refused(resnet8, tmp_path):
     with pytest.raises(ConversionError, match="holds no checkpoint"):
         convert.load(tmp_path / "nothing")
@@ -261,7 +264,7 @@ def test_command_writes_a_checkpoint_with_a_manifest(resnet8, tmp_path, capsys):
     statistics = ["--mean", "0.5", "0.5", "0.5", "--std", "0.25", "0.25", "0.25"]
     assert main([str(tmp_path / "x.pth"), "resnet8", str(tmp_path / "out"), *statistics]) == 0
     printed = capsys.readouterr().out
-    for part in ("resnet8", "classes        10", "parameters     75,290", "mean 0.5 0.5 0.5, std 0.25 0.25 0.25"):
+    for part in ("resnet8", "classes        10", "parameters     78,042", "mean 0.5 0.5 0.5, std 0.25 0.25 0.25"):
         assert part in printed
     back = convert.load(tmp_path / "out")
     assert back.normalization == HALF

@@ -79,9 +79,7 @@ def _evaluate(model: Any, name: str, data_dir: Path | None) -> None:
     from jaxkd import data
 
     test = data.load(name, data_dir, split="test")
-    trainer = jaxkd.Trainer(model)
-    trainer.compile(metrics=["accuracy", "top5"])
-    logs = trainer.evaluate(test)
+    logs = jaxkd.Trainer(model).evaluate(test)
     print(f"accuracy       top-1 {logs['accuracy']:.2%}, top-5 {logs['top5']:.2%} of {len(test):,} images of {name}")
 
 

@@ -24,8 +24,11 @@ def save(model: Any, path: str | PathLike[str], source: dict[str, str] | None = 
 
     Args:
       model: made by `models.create` or `from_torch`.
-      path: the directory; an existing checkpoint there is replaced.
+      path: the directory; a model saved there before is replaced.
       source: where the weights come from (`{"file": …, "sha256": …}`), kept in the manifest.
+
+    Raises:
+      FileExistsError: something other than a saved model is at `path`.
 
     Example:
       >>> import tempfile
@@ -44,7 +47,18 @@ def save(model: Any, path: str | PathLike[str], source: dict[str, str] | None = 
         and {key: list(value) for key, value in model.normalization._asdict().items()},
         "source": source,
     }
+    _check_replaceable(Path(path))
     ocp.save(Path(path).absolute(), to_state_dict(model), custom_metadata=manifest, overwrite=True)
+
+
+def _check_replaceable(path: Path) -> None:
+    """Orbax empties a folder it overwrites, whatever was in it."""
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    try:
+        read_manifest(path)
+    except ConversionError:
+        raise FileExistsError(f"{path} exists and is no saved model: choose another place") from None
 
 
 def load(path: str | PathLike[str]) -> nnx.Module:

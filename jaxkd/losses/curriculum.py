@@ -14,7 +14,7 @@ from flax import nnx
 
 from jaxkd.base import Progress
 from jaxkd.losses.base import Monitor
-from jaxkd.losses.temperature import Tempered
+from jaxkd.losses.temperature import Tempered, checked_temperature
 
 
 def cosine_curriculum(epochs: int = 10, low: float = -1.0) -> Callable[[jax.Array], jax.Array]:
@@ -79,12 +79,10 @@ class CurriculumTemperature(nnx.Module):
         t_end: float = 20.0,
         curriculum: Callable[[jax.Array], jax.Array] | None = None,
     ):
-        if t_start <= 0 or t_end <= 0:
-            raise ValueError(f"t_start={t_start}, t_end={t_end}: both bounds of the temperature are positive")
+        self.t_start, self.t_end = checked_temperature("t_start", t_start), checked_temperature("t_end", t_end)
         self.raw = nnx.Param(jnp.float32(1.0))
-        self.temperature = Monitor(t_start + t_end * jax.nn.sigmoid(jnp.float32(1.0)))
+        self.temperature = Monitor(self.t_start + self.t_end * jax.nn.sigmoid(jnp.float32(1.0)))
         self.lambda_ = Monitor(jnp.float32(0.0))
-        self.t_start, self.t_end = float(t_start), float(t_end)
         self.curriculum = curriculum or _PAPER
 
     def temper(self, student: jax.Array, teacher: jax.Array, labels: jax.Array, progress: Progress) -> Tempered:

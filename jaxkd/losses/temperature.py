@@ -7,6 +7,7 @@ rule works with every one of them.
 from __future__ import annotations
 
 import math
+import numbers
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -61,7 +62,7 @@ class FixedTemperature(nnx.Module):
 
 def checked_temperature(name: str, value: float) -> float:
     """Returns a temperature that is a positive finite number, or raises a ValueError that names it."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not (math.isfinite(value) and value > 0):
         raise ValueError(f"{name}={value!r}: a temperature is a positive number")
     return float(value)
 
@@ -72,7 +73,8 @@ def as_temperature(temperature: float | Temperature) -> Temperature:
     Raises:
       ValueError: for a number that is not positive and finite.
     """
-    return temperature if isinstance(temperature, Temperature) else FixedTemperature(temperature)
+    is_rule = isinstance(temperature, Temperature) and not isinstance(temperature, type)
+    return temperature if is_rule else FixedTemperature(temperature)
 
 
 def temper(

