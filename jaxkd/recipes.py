@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Literal
 
@@ -68,8 +69,8 @@ class Training:
         """The same with some of its numbers changed; None keeps the recipe's own.
 
         Args:
-          epochs: another length. Drops and warm-up keep their place as parts of the whole, rounded to epochs; drops that
-            round to the same epoch become one, and those at the very end are left out.
+          epochs: another length. Drops and warm-up keep their place as parts of the whole, rounded to epochs; drops
+            that round to the same epoch become one, and those at the very end are left out.
           batch_size: another number of examples per step. The rate stays: give it as well if it should follow.
           learning_rate: another first rate.
           network: the name of the network to train, which decides between the two rates of the recipe.
@@ -168,9 +169,7 @@ class Method:
             for unknown in given.keys() - own.keys():
                 has = f"it has {', '.join(own)}" if own else "it has none"
                 raise ValueError(f"method {self.name!r} has no {kind} {unknown!r}; {has}")
-        changed = dataclasses.replace(
-            self, weights={**self.weights, **weights}, settings={**self.settings, **settings}
-        )
+        changed = dataclasses.replace(self, weights={**self.weights, **weights}, settings={**self.settings, **settings})
         changed.losses()  # so that a temperature of -1 is refused here, by name
         return changed
 
@@ -234,39 +233,29 @@ def get_method(name: str, *, weights: Mapping[str, float] | None = None, **setti
     return _METHODS[name].adapted(weights, **settings)
 
 
-def _kd(temperature: float) -> dict[str, Loss]:
-    return {"ce": CrossEntropy(), "kd": KD(temperature)}
+def _kd(temperature: float, standardize: bool = False) -> dict[str, Loss]:
+    return {"ce": CrossEntropy(), "kd": KD(temperature, standardize)}
 
 
-def _kd_standardized(temperature: float) -> dict[str, Loss]:
-    return {"ce": CrossEntropy(), "kd": KD(temperature, standardize=True)}
+def _ats(correct: float, wrong: float, student: float, standardize: bool = False) -> dict[str, Loss]:
+    return {"ce": CrossEntropy(), "ats": ATS(correct, wrong, student, standardize)}
 
 
-def _ats(correct: float, wrong: float, student: float) -> dict[str, Loss]:
-    return {"ce": CrossEntropy(), "ats": ATS(correct, wrong, student)}
-
-
-def _ats_standardized(correct: float, wrong: float, student: float) -> dict[str, Loss]:
-    return {"ce": CrossEntropy(), "ats": ATS(correct, wrong, student, standardize=True)}
-
-
-def _curriculum(t_start: float, t_end: float, curriculum_epochs: float) -> CurriculumTemperature:
-    # The published one is left to the class: equal losses are then the same compiled program.
+def _ctkd(t_start: float, t_end: float, curriculum_epochs: float, standardize: bool = False) -> dict[str, Loss]:
+    # The published curriculum is left to the class: equal losses are then one compiled program.
     curriculum = None if curriculum_epochs == 10 else cosine_curriculum(int(curriculum_epochs))
-    return CurriculumTemperature(t_start, t_end, curriculum)
-
-
-def _ctkd(**settings: float) -> dict[str, Loss]:
-    return {"ce": CrossEntropy(), "kd": KD(_curriculum(**settings))}
-
-
-def _ctkd_standardized(**settings: float) -> dict[str, Loss]:
-    return {"ce": CrossEntropy(), "kd": KD(_curriculum(**settings), standardize=True)}
+    return {"ce": CrossEntropy(), "kd": KD(CurriculumTemperature(t_start, t_end, curriculum), standardize)}
 
 
 def _by_name(entries: Iterable):
     return MappingProxyType({entry.name: entry for entry in entries})
 
+
+_HINTON = "Hinton et al., Distilling the Knowledge in a Neural Network, 2015"
+_LI_ATS = "Li et al., Asymmetric Temperature Scaling Makes Larger Networks Teach Well Again, NeurIPS 2022"
+_LI_CTKD = "Li et al., Curriculum Temperature for Knowledge Distillation, AAAI 2023"
+_UNPUBLISHED = "a combination of Li et al. (NeurIPS 2022) and Sun et al. (CVPR 2024), published by neither"
+_SUN = "Sun et al., Logit Standardization in Knowledge Distillation, CVPR 2024"
 
 _CIFAR_240 = Training(
     name="repdistiller",
@@ -284,12 +273,12 @@ _TRAININGS: Mapping[str, Training] = _by_name(
         dataclasses.replace(
             _CIFAR_240,
             name="standardization",
-            paper="Sun et al., Logit Standardization in Knowledge Distillation, CVPR 2024",
+            paper=_SUN,
             reported="best",
         ),
         Training(
             name="ats",
-            paper="Li et al., Asymmetric Temperature Scaling Makes Larger Networks Teach Well Again, NeurIPS 2022",
+            paper=_LI_ATS,
             epochs=240,
             batch_size=128,
             learning_rate=0.05,
@@ -308,23 +297,18 @@ _TRAININGS: Mapping[str, Training] = _by_name(
     ]
 )
 
-_HINTON = "Hinton et al., Distilling the Knowledge in a Neural Network, 2015"
-_LI_ATS = "Li et al., Asymmetric Temperature Scaling Makes Larger Networks Teach Well Again, NeurIPS 2022"
-_LI_CTKD = "Li et al., Curriculum Temperature for Knowledge Distillation, AAAI 2023"
-_SUN = "Sun et al., Logit Standardization in Knowledge Distillation, CVPR 2024"
-
 _TEMPERATURES = {"correct": 4.0, "wrong": 2.0, "student": 1.0}
-_RANGE = {"t_start": 1.0, "t_end": 20.0, "curriculum_epochs": 10}
-_LIGHT_CE, _EVEN, _HEAVY_KD = {"ce": 0.1, "kd": 0.9}, {"ce": 0.5, "ats": 0.5}, {"ce": 0.1, "kd": 9.0}
+_CURRICULUM = {"t_start": 1.0, "t_end": 20.0, "curriculum_epochs": 10}
+_KD, _ATS, _HEAVY_KD = {"ce": 0.1, "kd": 0.9}, {"ce": 0.5, "ats": 0.5}, {"ce": 0.1, "kd": 9.0}
 
 _METHODS: Mapping[str, Method] = _by_name(
     [
         Method("ce", "student alone", "no teacher", lambda: {"ce": CrossEntropy()}, {"ce": 1.0}),
-        Method("kd", "KD", _HINTON, _kd, _LIGHT_CE, {"temperature": 4.0}),
-        Method("ats", "ATS", _LI_ATS, _ats, _EVEN, _TEMPERATURES),
-        Method("ctkd", "CTKD", _LI_CTKD, _ctkd, _LIGHT_CE, _RANGE),
-        Method("kd+std", "standardised KD", _SUN, _kd_standardized, _HEAVY_KD, {"temperature": 2.0}),
-        Method("ctkd+std", "standardised CTKD", _SUN, _ctkd_standardized, _HEAVY_KD, _RANGE),
-        Method("ats+std", "standardised ATS", "ATS of standardised logits; unpublished", _ats_standardized, _EVEN, _TEMPERATURES),
+        Method("kd", "KD", _HINTON, _kd, _KD, {"temperature": 4.0}),
+        Method("ats", "ATS", _LI_ATS, _ats, _ATS, _TEMPERATURES),
+        Method("ctkd", "CTKD", _LI_CTKD, _ctkd, _KD, _CURRICULUM),
+        Method("kd+std", "standardised KD", _SUN, partial(_kd, standardize=True), _HEAVY_KD, {"temperature": 2.0}),
+        Method("ctkd+std", "standardised CTKD", _SUN, partial(_ctkd, standardize=True), _HEAVY_KD, _CURRICULUM),
+        Method("ats+std", "standardised ATS", _UNPUBLISHED, partial(_ats, standardize=True), _ATS, _TEMPERATURES),
     ]
 )

@@ -46,5 +46,5 @@ class SafeUnpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> Any:
         if self._resolve is None:
-            raise UnsafePickleError(f"refused persistent id {pid!r}: this file should contain none")
+            raise UnsafePickleError(f"refused a persistent id ({type(pid).__name__}): this file should contain none")
         return self._resolve(pid)

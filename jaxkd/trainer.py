@@ -16,7 +16,7 @@ from flax import nnx
 from jaxkd.base import Normalization
 from jaxkd.callbacks import Callback, CallbackList, ProgressBar, StopOnNaN
 from jaxkd.data import Dataset
-from jaxkd.engine import checkpoints, compilation_cache
+from jaxkd.engine import checkpoints
 from jaxkd.engine.chunks import Epoch, resident_epoch, stream_epoch
 from jaxkd.engine.epoch import end_epoch
 from jaxkd.engine.evaluation import evaluate, make_predict
@@ -105,7 +105,6 @@ class Trainer:
         """
         if steps_per_execution is not None and steps_per_execution < 1:
             raise ValueError(f"steps_per_execution={steps_per_execution}: must be at least 1")
-        compilation_cache.enable()
         losses = named_losses(loss, has_teacher=self._teacher is not None)
         if self._teacher is not None:
             check_classes(self._model, self._teacher)

@@ -45,7 +45,7 @@ def test_persistent_ids_are_refused_unless_resolved():
 
     file = io.BytesIO()
     Pickler(file).dump([...])
-    with pytest.raises(UnsafePickleError, match="refused persistent id 'storage 7'"):
+    with pytest.raises(UnsafePickleError, match="refused a persistent id"):
         SafeUnpickler(io.BytesIO(file.getvalue()), {}).load()
     assert SafeUnpickler(io.BytesIO(file.getvalue()), {}, persistent_load=str.upper).load() == ["STORAGE 7"]
 

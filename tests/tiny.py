@@ -39,13 +39,20 @@ def weights(module):
 
 def leaves(tree):
     """All arrays of a pytree as NumPy arrays, random keys included."""
-    plain = [jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x for x in jax.tree.leaves(tree)]
+    plain = [
+        jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+        for x in jax.tree.leaves(tree)
+    ]
     return [np.array(x) for x in plain]
 
 
 def assert_same_bits(ours, theirs):
     """Two dictionaries or lists of arrays agree in every bit."""
     assert len(ours) == len(theirs)
-    pairs = [(key, ours[key], theirs[key]) for key in ours] if isinstance(ours, dict) else zip(range(len(ours)), ours, theirs, strict=True)
+    pairs = (
+        [(key, ours[key], theirs[key]) for key in ours]
+        if isinstance(ours, dict)
+        else zip(range(len(ours)), ours, theirs, strict=True)
+    )
     for key, one, other in pairs:
         np.testing.assert_array_equal(one, other, err_msg=str(key))

@@ -11,9 +11,11 @@ import jax
 def enable() -> None:
     """Keeps compiled programs in `~/.cache/jaxkd`, so that a second run starts at once.
 
-    `JAX_COMPILATION_CACHE_DIR`, or any value set in `jax.config`, has precedence; `JAX_ENABLE_COMPILATION_CACHE=0` turns
-    it off.
+    A directory set in `jax.config` or `JAX_COMPILATION_CACHE_DIR` has precedence, and
+    `JAX_ENABLE_COMPILATION_CACHE=0` turns it off.
     """
     if jax.config.jax_compilation_cache_dir is None and jax.config.jax_enable_compilation_cache:
         cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "jaxkd"
         jax.config.update("jax_compilation_cache_dir", str(cache))
+        # Initialising a network is dozens of small programs, each under JAX's own threshold of a second.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -1,0 +1,131 @@
+"""Convolution, BatchNorm and initial weights against autodiff, PyTorch and the formulas."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax import lax
+
+from jaxkd import models
+from jaxkd.models.convolution import _autodiff_gradients, _loop_gradients, convolve
+from jaxkd.models.layers import BatchNorm, Conv, Linear
+
+
+def double(rng, *shape):
+    return jnp.asarray(rng.standard_normal(shape))
+
+
+@pytest.mark.parametrize("rule", [_loop_gradients, _autodiff_gradients])
+@pytest.mark.parametrize("window", [1, 2, 3, 5])
+def test_both_gradient_rules_are_autodiffs(rule, window):
+    rng = np.random.default_rng(window)
+    with jax.enable_x64(True):
+        for stride, size, padding in itertools.product((1, 2, 3), ((6, 6), (7, 5), (5, 8)), {0, window // 2}):
+            images, kernel = double(rng, 2, *size, 3), double(rng, window, window, 3, 4)
+
+            def plain(images, kernel, stride=stride, padding=padding):
+                dimensions = ("NHWC", "HWIO", "NHWC")
+                return lax.conv_general_dilated(
+                    images, kernel, (stride, stride), [(padding, padding)] * 2, dimension_numbers=dimensions
+                )
+
+            out, transpose = jax.vjp(plain, images, kernel)
+            np.testing.assert_allclose(convolve(images, kernel, stride, padding), out, atol=1e-12)
+            cotangent = double(rng, *out.shape)
+            ours, theirs = rule(stride, padding, images, kernel, cotangent), transpose(cotangent)
+            for one, other in zip(ours, theirs, strict=True):
+                assert one.shape == other.shape
+                np.testing.assert_allclose(one, other, atol=1e-10, err_msg=f"{stride} {size} {padding}")
+
+
+def test_the_platforms_rule_is_chosen_when_compiling():
+    def loss(images, kernel):
+        return jnp.sum(jnp.square(convolve(images, kernel, 2, 1)))
+
+    args = jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 3, 4))
+    compiled = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(*args).compile().as_text()
+    assert "convolution(" in compiled or "custom-call" in compiled
+    assert "conditional" not in compiled
+
+
+@pytest.mark.parametrize(("size", "stride"), [((8, 8), 2), ((7, 9), 2), ((5, 5), 1)])
+def test_padding_is_pytorchs(size, stride):
+    torch = pytest.importorskip("torch")
+    for window in (1, 3):
+        ours = Conv(3, 4, window, stride, bias=True, rngs=nnx.Rngs(window))
+        ours.bias[...] = jnp.arange(4, dtype=jnp.float32)
+        theirs = torch.nn.Conv2d(3, 4, window, stride, padding=window // 2)
+        with torch.no_grad():
+            theirs.weight.copy_(torch.tensor(np.array(ours.kernel[...]).transpose(3, 2, 0, 1)))
+            theirs.bias.copy_(torch.tensor(np.array(ours.bias[...])))
+        images = np.random.default_rng(0).standard_normal((2, *size, 3)).astype(np.float32)
+        wanted = theirs(torch.tensor(images.transpose(0, 3, 1, 2))).detach().numpy().transpose(0, 2, 3, 1)
+        np.testing.assert_allclose(ours(jnp.asarray(images)), wanted, atol=1e-5)
+
+
+def test_batch_norm_is_pytorchs():
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    ours, theirs = BatchNorm(3), torch.nn.BatchNorm2d(3)
+    scale, bias = rng.standard_normal((2, 3)).astype(np.float32)
+    ours.scale[...], ours.bias[...] = jnp.asarray(scale), jnp.asarray(bias)
+    theirs.weight.data, theirs.bias.data = torch.tensor(scale), torch.tensor(bias)
+    graph, params, stats = nnx.split(ours, nnx.Param, nnx.BatchStat)
+
+    @jax.jit
+    def step(params, stats, images, cotangent):
+        def objective(params, images):
+            layer = nnx.merge(graph, params, stats)
+            out = layer(images, train=True)
+            return jnp.sum(out * cotangent), (out, nnx.to_pure_dict(nnx.state(layer, nnx.BatchStat)))
+
+        return jax.grad(objective, argnums=(0, 1), has_aux=True)(params, images)
+
+    params, stats = nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
+    for batch in range(4):
+        # Far from zero mean, so that a variance taken as E[x²] − E[x]² would show.
+        images = (5 + (batch + 1) * rng.standard_normal((4, 5, 6, 3))).astype(np.float32)
+        cotangent = rng.standard_normal(images.shape).astype(np.float32)
+        (slopes, slope), (out, stats) = step(params, stats, images, cotangent)
+        theirs.zero_grad()
+        leaf = torch.tensor(images.transpose(0, 3, 1, 2), requires_grad=True)
+        wanted = theirs(leaf)
+        wanted.backward(torch.tensor(cotangent.transpose(0, 3, 1, 2)))
+        pairs = [
+            (out, wanted.detach().numpy().transpose(0, 2, 3, 1)),
+            (slope, leaf.grad.numpy().transpose(0, 2, 3, 1)),
+            (slopes["scale"], theirs.weight.grad.numpy()),
+            (slopes["bias"], theirs.bias.grad.numpy()),
+            (stats["mean"], theirs.running_mean.numpy()),
+            (stats["var"], theirs.running_var.numpy()),
+        ]
+        for found, expected in pairs:
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+    nnx.update(ours, nnx.State(stats))
+    theirs.eval()
+    wanted = theirs(torch.tensor(images.transpose(0, 3, 1, 2))).detach().numpy().transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(ours(jnp.asarray(images), train=False), wanted, atol=1e-5)
+    np.testing.assert_array_equal(ours.mean[...], stats["mean"])  # evaluation leaves the statistics alone
+
+
+def test_convolutions_begin_kaiming_normal_and_linear_layers_uniform():
+    conv = np.array(Conv(32, 64, 3, rngs=nnx.Rngs(0)).kernel[...])
+    wanted = (2 / (3 * 3 * 64)) ** 0.5  # fan-out
+    assert conv.std() == pytest.approx(wanted, rel=0.02)
+    assert abs(conv.mean()) < 0.02 * wanted
+    assert np.abs(conv).max() > 3 * wanted  # a normal distribution, not one cut off at two deviations
+
+    linear = Linear(100, 200, rngs=nnx.Rngs(0))
+    for values in (np.array(linear.kernel[...]), np.array(linear.bias[...])):
+        assert 0.09 < np.abs(values).max() <= 0.1  # 1/sqrt(100)
+        assert values.std() == pytest.approx(0.1 / 3**0.5, rel=0.1)
+
+
+def test_equal_seeds_give_equal_networks_and_other_seeds_others():
+    one, same, other = (models.create("resnet8", num_classes=10, seed=seed).conv1.kernel[...] for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, same)
+    assert np.abs(one - other).max() > 0.1
