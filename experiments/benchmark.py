@@ -2,10 +2,11 @@
 
     python experiments/benchmark.py --teacher resnet56 --student resnet20 --batch-size 64
 
-Work: random images of CIFAR's size, teacher forward, student forward and backward, 0.1·CE + 0.9·KD at T=4, SGD with momentum
-and decay; float32 unless asked otherwise. PyTorch runs with its images in both memory layouts, once they are on the device.
-Rounds alternate between the contenders, so that a machine whose speed drifts slows all of them; the medians are reported.
-Needs torch (`pip install torch`).
+Work: random images of CIFAR's size, teacher forward, student forward and backward, 0.1·CE + 0.9·KD at T=4, SGD with
+  momentum
+and decay; float32 unless asked otherwise. PyTorch runs with its images in both memory layouts, once they are on the
+device. Rounds alternate between the contenders, so that a machine whose speed drifts slows all of them; the medians
+are reported. Needs torch (`pip install torch`).
 """
 
 from __future__ import annotations
@@ -80,7 +81,9 @@ def report(options: argparse.Namespace, seconds: dict[str, list[float]]) -> None
     medians = {name: float(np.median(values)) for name, values in seconds.items()}
     print(f"{options.teacher} → {options.student}, batch {options.batch_size}, {jax.devices()[0].device_kind}")
     for name, median in medians.items():
-        print(f"{name:22s} {1e3 * median:8.1f} ms a step   jaxkd ÷ it, in steps a second: {median / medians['jaxkd']:.2f}")
+        print(
+            f"{name:22s} {1e3 * median:8.1f} ms a step   jaxkd ÷ it, in steps a second: {median / medians['jaxkd']:.2f}"
+        )
     if options.output:
         record = {
             "teacher": options.teacher,

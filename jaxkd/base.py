@@ -13,7 +13,7 @@ class Outputs(NamedTuple):
 
     Attributes:
       logits: `[B, K]` class scores before the softmax.
-      features: the stage outputs f0, f1, … in order, each `[B, H, W, C]`; the last one is the pooled embedding `[B, C]`.
+      features: the stage outputs f0, f1, … in order, each `[B, H, W, C]`; the last is the pooled embedding `[B, C]`.
     """
 
     logits: jax.Array
@@ -31,7 +31,7 @@ class Batch(NamedTuple):
 
     images: jax.Array
     labels: jax.Array
-    index: jax.Array
+    index: jax.Array  # type: ignore[assignment]  # hides tuple.index, which no batch needs
 
 
 class Progress(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+from typing import Any
 
 import jax
 
@@ -14,7 +15,8 @@ def enable() -> None:
     A directory set in `jax.config` or `JAX_COMPILATION_CACHE_DIR` has precedence, and
     `JAX_ENABLE_COMPILATION_CACHE=0` turns it off.
     """
-    if jax.config.jax_compilation_cache_dir is None and jax.config.jax_enable_compilation_cache:
+    settings: Any = jax.config
+    if settings.jax_compilation_cache_dir is None and settings.jax_enable_compilation_cache:
         cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "jaxkd"
         jax.config.update("jax_compilation_cache_dir", str(cache))
         # Initialising a network is dozens of small programs, each under JAX's own threshold of a second.

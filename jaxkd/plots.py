@@ -29,7 +29,11 @@ _PERCENT = ("accuracy", "top1", "top5")
 
 
 def learning_curves(
-    runs: Mapping[str, Runs], target: Axes | str | os.PathLike[str], quantity: str = "val_accuracy", title: str = ""
+    runs: Mapping[str, Runs],
+    target: Axes | str | os.PathLike[str],
+    quantity: str = "val_accuracy",
+    title: str = "",
+    label: str = "",
 ) -> None:
     """A quantity over the epochs, one curve per name; of several runs the mean, with a band of one deviation.
 
@@ -38,6 +42,7 @@ def learning_curves(
       target: axes to draw into, or the picture file to write.
       quantity: a name in the histories; accuracies are shown in percent.
       title: above the axes.
+      label: of the vertical axis; by default the quantity's name in words.
 
     Raises:
       ImportError: without matplotlib.
@@ -51,7 +56,7 @@ def learning_curves(
       ...     learning_curves({"KD": history}, Path(folder) / "curves.png")
     """
     scale = 100.0 if quantity.endswith(_PERCENT) else 1.0
-    axes, figure = _axes_of(target)
+    axes, made = _axes_of(target)
     for number, (name, histories) in enumerate(_checked(runs).items()):
         epochs, values = _measured(histories, quantity)
         mean, deviation = scale * values.mean(0), scale * _deviation(values)
@@ -60,8 +65,8 @@ def learning_curves(
         if len(values) > 1:
             axes.fill_between(epochs, mean - deviation, mean + deviation, color=colour, alpha=0.15, linewidth=0)
     axes.set_xlabel("epoch")
-    axes.set_ylabel(_words(quantity))
-    _finish(axes, figure, target, title, legend=True)
+    axes.set_ylabel(label or _words(quantity))
+    _finish(axes, made, target, title, legend=True)
 
 
 def temperatures(
@@ -75,7 +80,7 @@ def temperatures(
       >>> with tempfile.TemporaryDirectory() as folder:
       ...     temperatures({"CTKD": history}, Path(folder) / "temperature.png")
     """
-    learning_curves(runs, target, quantity, title)
+    learning_curves(runs, target, quantity, title, label="learned temperature")
 
 
 def comparison(
@@ -103,7 +108,7 @@ def comparison(
       >>> with tempfile.TemporaryDirectory() as folder:
       ...     comparison({"alone": [0.84, 0.85], "KD": [0.93]}, Path(folder) / "c.png", reference={"teacher": 0.98})
     """
-    axes, figure = _axes_of(target)
+    axes, made = _axes_of(target)
     for place, (name, given) in enumerate(_checked(groups).items()):
         values = 100.0 * np.asarray(given, float)
         if not values.size:
@@ -123,17 +128,17 @@ def comparison(
     axes.set_xticks(range(len(groups)), [name.replace(" ", "\n") for name in groups])
     axes.set_xlim(-0.5, len(groups) - 0.3)
     axes.set_ylabel(f"{label} (%)")
-    _finish(axes, figure, target, title, legend=False)
+    _finish(axes, made, target, title, legend=False)
 
 
-def figure(columns: int = 1, width: float = 5.6, height: float = 3.8) -> tuple[Figure, list[Axes]]:
+def canvas(columns: int = 1, width: float = 5.6, height: float = 3.8) -> tuple[Figure, list[Axes]]:
     """A figure with axes side by side, whose parts make room for each other; `width` and `height` of one, in inches.
 
     Raises:
       ImportError: without matplotlib.
 
     Example:
-      >>> made, (left, right) = figure(columns=2)
+      >>> made, (left, right) = canvas(columns=2)
     """
     try:
         from matplotlib.figure import Figure
@@ -147,7 +152,7 @@ def figure(columns: int = 1, width: float = 5.6, height: float = 3.8) -> tuple[F
 def available() -> bool:
     """Whether matplotlib is installed, for scripts whose pictures are optional."""
     try:
-        figure()
+        canvas()
     except ImportError:
         return False
     return True
@@ -165,7 +170,7 @@ def save(made: Figure, path: str | os.PathLike[str]) -> None:
 def _axes_of(target: Axes | str | os.PathLike[str]) -> tuple[Axes, Figure | None]:
     """The axes to draw into, and the figure to save where the target is a file."""
     if isinstance(target, str | os.PathLike):
-        made, (axes,) = figure()
+        made, (axes,) = canvas()
         return axes, made
     return target, None
 

@@ -6,6 +6,7 @@ import math
 import os
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -139,8 +140,8 @@ class Trainer:
 
         Args:
           data: a `data.Dataset`, a tuple of arrays `(images, labels)`, or an iterable of such batches. uint8 pixels are
-            normalised on the device, with the network's own statistics or else the data set's; float images are taken as
-            normalised already. A Dataset brings its augmentation.
+            normalised on the device, with the network's own statistics or else the data set's; float images are taken
+            as normalised already. A Dataset brings its augmentation.
           validation_data: likewise; evaluated after each epoch as `val_…`.
           epochs: how many in all: it trains `epochs - initial_epoch`.
           batch_size: over all devices; iterables bring their own.
@@ -238,7 +239,9 @@ class Trainer:
     def _checked(self, data: Data) -> Resident | Stream:
         """The source behind what the user gave, if its classes are the network's."""
         source, classes = feed(data), getattr(self._model, "num_classes", None)
-        if isinstance(source, Resident) and classes is not None and source.num_classes > classes:
+        if isinstance(source, Stream):
+            return replace(source, num_classes=classes)
+        if classes is not None and source.num_classes > classes:
             raise ValueError(
                 f"the labels need {source.num_classes} classes, but the network has {classes}: create it with "
                 f"num_classes={source.num_classes}"

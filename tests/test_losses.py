@@ -88,7 +88,8 @@ def test_the_authors_curriculum_temperature(name, dtype, value_tolerance, gradie
         if params["decay_value"] == 0 or dtype == jnp.float64:
             np.testing.assert_allclose(raw, golden["grad_raw_temperature"][0], rtol=gradient_tolerance)
         else:
-            # What reaches θ through T² and what reaches it through the softmaxes are opposite and cancel to a thousandth
+            # What reaches θ through T² and what reaches it through the softmaxes are opposite and cancel to a
+            # thousandth
             # or less, so float32 cannot give 1e-4 of the result; it gives 1e-5 of either part.
             share = float(golden["temperature"] - params["t_start"]) / params["t_end"]
             slope = params["decay_value"] * params["t_end"] * share * (1 - share)

@@ -49,4 +49,6 @@ def test_five_steps(method):
     if method == "ctkd":
         raw = distiller.state.params["losses"]["kd"]["temperature"]["raw"]
         np.testing.assert_allclose(raw, golden["raw_temperature_final"][0], rtol=1e-5)
-        np.testing.assert_allclose(distiller.history.history["kd_temperature"], golden["temperature_per_step"], rtol=1e-6)
+        np.testing.assert_allclose(
+            distiller.history.history["kd_temperature"], golden["temperature_per_step"], rtol=1e-6
+        )

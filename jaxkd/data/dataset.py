@@ -195,7 +195,7 @@ def _pixel_cure(images: np.ndarray) -> str:
 
 
 def checked_labels(labels: np.ndarray, images: int, classes: int) -> np.ndarray:
-    """`[N]` labels as int32, if they are class indices of as many `images` and `classes`; see `Dataset` for the errors."""
+    """`[N]` labels as int32, if they are indices of `classes` classes, one per image; raises what `Dataset` raises."""
     if classes < 1:
         raise ValueError(f"there are {classes} classes; give at least one name")
     if labels.ndim != 1:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -11,7 +13,7 @@ from orbax.checkpoint import v1 as ocp
 from jaxkd.engine.state import TrainState
 
 
-def save(directory: str | pathlib.Path, state: TrainState, record: dict[str, Any], keep: int = 1) -> pathlib.Path:
+def save(directory: str | os.PathLike[str], state: TrainState, record: dict[str, Any], keep: int = 1) -> pathlib.Path:
     """Writes `directory/<epochs completed>` and removes all but the newest `keep` checkpoints.
 
     Args:
@@ -34,7 +36,7 @@ def save(directory: str | pathlib.Path, state: TrainState, record: dict[str, Any
     return root / str(epoch)
 
 
-def restore(directory: str | pathlib.Path, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+def restore(directory: str | os.PathLike[str], like: TrainState) -> tuple[TrainState, dict[str, Any]]:
     """Reads the newest checkpoint of a directory into the shapes and places of `like`, whose teacher is kept.
 
     Raises:
@@ -47,22 +49,22 @@ def restore(directory: str | pathlib.Path, like: TrainState) -> tuple[TrainState
     with ocp.training.Checkpointer(root) as checkpointer:
         number = checkpointer.latest.step
         try:
-            state = checkpointer.load(number, jax.tree.map(ocp_abstract, like.without_teacher()))
+            state = checkpointer.load(number, jax.tree.map(_abstract, like.without_teacher()))
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"{root / str(number)} does not fit: compile with the network, losses and optimizer it was saved with.\n{error}"
+                f"{root / str(number)} does not fit: compile with the network, losses and optimizer it was saved "
+                f"with.\n{error}"
             ) from error
         record = checkpointer.metadata(number).custom_metadata
-    return state.replace(teacher=like.teacher), dict(record or {})
+    return replace(state, teacher=like.teacher), dict(record or {})
 
 
-def latest(directory: str | pathlib.Path) -> int | None:
+def latest(directory: str | os.PathLike[str]) -> int | None:
     """The number of epochs of the newest complete checkpoint in a directory, None where there is none."""
     root = pathlib.Path(directory).expanduser()
     numbers = [int(entry.name) for entry in root.iterdir() if entry.name.isdigit()] if root.is_dir() else []
     return max(numbers, default=None)
 
 
-def ocp_abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:
-    """Shape, type and place of an array: what orbax wants to know before it reads."""
+def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)

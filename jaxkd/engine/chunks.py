@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxkd.base import Batch
 from jaxkd.engine.epoch import make_resident_loop, make_stream_loop
 from jaxkd.engine.feed import Resident, Stream
 from jaxkd.engine.sharding import Placement
@@ -36,7 +38,7 @@ Epoch = Callable[[TrainState], Iterator[Chunk]]
 
 
 def resident_epoch(step: Step, source: Resident, placement: Placement, batch_size: int, steps: int | None) -> Epoch:
-    """Epochs over arrays that are put on the device once. Every example is seen once, in an order drawn from the state."""
+    """Epochs over arrays that are put on the device once: every example once, in an order drawn from the state."""
     loop = make_resident_loop(step, source.augmentation)
     images, labels = placement.everywhere((source.images, source.labels))
     full = len(labels) // batch_size
@@ -46,7 +48,7 @@ def resident_epoch(step: Step, source: Resident, placement: Placement, batch_siz
         order = np.asarray(jax.random.permutation(state.random(SHUFFLE, state.epoch), jnp.arange(len(labels))))
         for indices in cut(order, batch_size, most):
             on_device = placement.split(indices)
-            yield Chunk(lambda state, chosen=on_device: loop(state, images, labels, chosen), indices.shape[1])
+            yield Chunk(partial(_on_resident, loop, images, labels, on_device), indices.shape[1])
 
     return epoch
 
@@ -60,7 +62,7 @@ def stream_epoch(step: Step, source: Stream, placement: Placement) -> Epoch:
         for batch in source:
             empty = False
             stacked = placement.split(jax.tree.map(lambda array: array[None], batch))
-            yield Chunk(lambda state, batches=stacked: loop(state, batches), len(batch.labels))
+            yield Chunk(partial(_on_stream, loop, stacked), len(batch.labels))
         if empty:
             raise ValueError(
                 "the iterable of batches gave none: it must be iterable again every epoch, which a generator is not; "
@@ -68,6 +70,14 @@ def stream_epoch(step: Step, source: Stream, placement: Placement) -> Epoch:
             )
 
     return epoch
+
+
+def _on_resident(loop, images, labels, indices, state: TrainState) -> tuple[TrainState, Logs]:
+    return loop(state, images, labels, indices)
+
+
+def _on_stream(loop, batches: Batch, state: TrainState) -> tuple[TrainState, Logs]:
+    return loop(state, batches)
 
 
 def cut(order: np.ndarray, batch_size: int, steps: int | None) -> Iterator[np.ndarray]:

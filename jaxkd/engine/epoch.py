@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 
 import jax
 
@@ -48,14 +49,14 @@ def _scan(body, state: TrainState, xs) -> tuple[TrainState, Logs]:
     teacher = state.teacher
 
     def without_teacher(carry, x):
-        after, logs = body(carry.replace(teacher=teacher), x)
+        after, logs = body(replace(carry, teacher=teacher), x)
         return after.without_teacher(), logs
 
     after, logs = jax.lax.scan(without_teacher, state.without_teacher(), xs)
-    return after.replace(teacher=teacher), logs
+    return replace(after, teacher=teacher), logs
 
 
 @jax.jit
 def end_epoch(state: TrainState) -> TrainState:
     """Counts one more completed epoch."""
-    return state.replace(epoch=state.epoch + 1)
+    return replace(state, epoch=state.epoch + 1)

@@ -1,8 +1,10 @@
-"""What `fit`, `evaluate` and `predict` accept, brought into one of two forms: resident arrays or a stream of batches."""
+"""What `fit`, `evaluate` and `predict` accept, brought into one of two forms: resident arrays or a stream of
+batches."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,30 +35,36 @@ class Resident(NamedTuple):
     num_classes: int
 
 
-class Stream(NamedTuple):
-    """Batches from the host: `(images, labels)`, `(images, labels, index)` or `Batch`."""
+@dataclass(frozen=True)
+class Stream:
+    """Batches from the host: `(images, labels)`, `(images, labels, index)` or `Batch`.
+
+    Attributes:
+      batches: can be iterated again for every epoch.
+      num_classes: what the labels are checked against; None where the network does not say.
+    """
 
     batches: Iterable[Any]
+    num_classes: int | None = None
 
     def __iter__(self) -> Iterator[Batch]:
         position = 0
         for item in self.batches:
             images, labels, *index = item
-            images, labels = checked_images(images), np.asarray(labels, np.int32)
-            if labels.shape != images.shape[:1]:
-                raise ValueError(f"a batch has images {images.shape} but labels {labels.shape}")
-            given = (
-                np.asarray(index[0], np.int32) if index else np.arange(position, position + len(labels), dtype=np.int32)
-            )
-            position += len(labels)
-            yield Batch(images, labels, given)
+            images = checked_images(images)
+            labels = _class_indices(labels, len(images), self.num_classes)
+            end = position + len(labels)
+            given = np.asarray(index[0], np.int32) if index else np.arange(position, end, dtype=np.int32)
+            position = end
+            yield Batch(images, labels, given)  # type: ignore[arg-type]  # still on the host
 
 
 def feed(data: Dataset | tuple | Iterable) -> Resident | Stream:
     """Brings data into one of the two forms.
 
     Args:
-      data: a `Dataset`; a tuple of arrays `(images, labels)`; or an iterable of batches that can be iterated every epoch.
+      data: a `Dataset`; a tuple of arrays `(images, labels)`; or an iterable of batches that can be iterated every
+        epoch.
 
     Raises:
       TypeError: for anything else.
@@ -69,8 +77,8 @@ def feed(data: Dataset | tuple | Iterable) -> Resident | Stream:
     if isinstance(data, Iterable) and not isinstance(data, str | bytes | dict) and not hasattr(data, "shape"):
         return Stream(data)
     raise TypeError(
-        f"cannot train on {type(data).__name__}: give a data.Dataset, a tuple of arrays (images, labels), or an iterable of "
-        "batches"
+        f"cannot train on {type(data).__name__}: give a data.Dataset, a tuple of arrays (images, labels), or an "
+        "iterable of batches"
     )
 
 
@@ -78,9 +86,15 @@ def _resident_arrays(images: Any, labels: Any) -> Resident:
     images = checked_images(images)
     if images.dtype == np.uint8:
         return feed(from_arrays(images, np.asarray(labels)))  # type: ignore[return-value]
+    labels = _class_indices(labels, len(images), None)
+    return Resident(images, labels, None, None, int(labels.max()) + 1)
+
+
+def _class_indices(labels: Any, images: int, classes: int | None) -> np.ndarray:
     labels = np.asarray(labels)
-    classes = int(labels.max(initial=0)) + 1
-    return Resident(images, checked_labels(labels, len(images), classes), None, None, classes)
+    if classes is None:
+        classes = int(labels.max(initial=0)) + 1
+    return checked_labels(labels, images, classes)
 
 
 def checked_images(images: Any) -> np.ndarray:

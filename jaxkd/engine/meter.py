@@ -12,7 +12,8 @@ class EpochMeter:
     """Collects the logs of compiled chunks; every example counts the same.
 
     Args:
-      averaged: the quantities to average over examples, in the order of the logs; of all others the latest value is kept.
+      averaged: the quantities to average over examples, in the order of the logs; of all others the latest value is
+        kept.
 
     Example:
       >>> meter = EpochMeter(["loss"])
@@ -41,4 +42,5 @@ class EpochMeter:
         """Means, then latest values so far, and `images_per_second`."""
         means = {name: total / self.images for name, total in self._sums.items()}
         rate = self.images / max(time.perf_counter() - self._start, 1e-9)
-        return means | {name: value for name, value in self._latest.items() if name not in means} | {"images_per_second": rate}
+        latest = {name: value for name, value in self._latest.items() if name not in means}
+        return means | latest | {"images_per_second": rate}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx, struct
+from flax import nnx
 
 Tree = Any
 
@@ -14,7 +15,8 @@ SHUFFLE, AUGMENT, LOSSES = range(3)
 """Independent random streams, so that adding draws to one leaves the others as they were."""
 
 
-@struct.dataclass
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class TrainState:
     """Everything training changes, and the teacher it learns from.
 
@@ -42,18 +44,19 @@ class TrainState:
 
     def without_teacher(self) -> TrainState:
         """What has to be saved: the teacher is somebody else's file."""
-        return self.replace(teacher=None)
+        return replace(self, teacher=None)
 
 
 def split(module: nnx.Module) -> tuple[nnx.GraphDef, Tree, Tree]:
     """A module as its static structure, its parameters and its other variables, the latter two plain dicts."""
-    graph, params, rest = nnx.split(module, nnx.Param, ...)
+    graph, params, rest = nnx.split(module, nnx.Param, ...)  # type: ignore[misc]
     return graph, nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
 
 
 def create_state(model: nnx.Module, losses: nnx.Module, teacher: nnx.Module | None, optimizer, seed: int) -> TrainState:
     """The state before the first step. Arrays are copied: the state is donated to each step, the modules live on."""
-    (_, model_params, model_rest), (_, loss_params, loss_rest) = split(model), split(losses)
+    _, model_params, model_rest = split(model)
+    _, loss_params, loss_rest = split(losses)
     params = {"model": model_params, "losses": loss_params}
     state = TrainState(
         step=jnp.int32(0),

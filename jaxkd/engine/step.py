@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -25,8 +26,9 @@ def make_step(
 ) -> Step:
     """Builds `step(state, batch) -> (state, logs)`.
 
-    uint8 images are normalised for each network with its own statistics; float images are taken as they are. The logs hold
-    `loss`, every unweighted term, every metric on the batch, monitored values and the learning rate, as float32 scalars.
+    uint8 images are normalised for each network with its own statistics; float images are taken as they are. The logs
+    hold `loss`, every unweighted term, every metric on the batch, monitored values and the learning rate, as float32
+    scalars.
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Logs]:
@@ -46,7 +48,8 @@ def make_step(
         student, terms, variables, monitored = aux
         updates, opt_state = program.optimizer.update(gradients, state.opt_state, state.params, epoch=progress.epoch)
         logs = {"loss": loss, **terms, **_measure(program, student, batch), **monitored, **_rate(opt_state)}
-        after = state.replace(
+        after = replace(
+            state,
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
             variables=variables,
@@ -73,9 +76,7 @@ def network_input(images: jax.Array, normalization: Normalization | None) -> jax
     return images
 
 
-def _teach(
-    program: Program, variables: Tree, images: jax.Array, normalization: Normalization | None
-) -> Outputs | None:
+def _teach(program: Program, variables: Tree, images: jax.Array, normalization: Normalization | None) -> Outputs | None:
     if program.teacher is None:
         return None
     teacher = nnx.merge(program.teacher, variables)

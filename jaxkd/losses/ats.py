@@ -1,7 +1,7 @@
 """Asymmetric temperature scaling (Li et al., NeurIPS 2022): a larger temperature for the true class of the teacher.
 
-Large teachers are over-confident: one temperature for all classes leaves the wrong ones too much alike to teach anything.
-A second, smaller temperature for the wrong classes keeps them apart.
+Large teachers are over-confident: one temperature for all classes leaves the wrong ones too much alike to teach
+anything. A second, smaller temperature for the wrong classes keeps them apart.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def asymmetric_scaling(logits: jax.Array, labels: jax.Array, correct: jax.Array,
 
 
 class ATS(Loss):
-    """τₛ² · cross-entropy(softmax(teacher / τ), softmax(student / τₛ)), τ = τ₁ for the true class and τ₂ for the others.
+    """τₛ² · cross-entropy(softmax(teacher / τ), softmax(student / τₛ)), τ = τ₁ for the true class, else τ₂.
 
     It is a loss (a cross-entropy, as the authors train with) and also a temperature rule for any other loss on logits,
     `KD(temperature=ATS(4.0, 2.0))`.

@@ -19,8 +19,9 @@ class Monitor(nnx.Variable):
 class Loss(nnx.Module):
     """The base of every loss; a subclass only has to be callable as below.
 
-    `nnx.Param` attributes are trained with the student, in the same optimizer; any other variable is carried from step to
-    step and saved with the run, and a `Monitor` also appears in the logs. To change a variable, assign to `self.name[...]`.
+    `nnx.Param` attributes are trained with the student, in the same optimizer; any other variable is carried from step
+    to step and saved with the run, and a `Monitor` also appears in the logs. To change a variable, assign to
+    `self.name[...]`.
 
     Example:
       >>> import jax.numpy as jnp

@@ -1,7 +1,7 @@
 """Curriculum temperature (CTKD; Li et al., AAAI 2023): a temperature that learns to make the task harder.
 
-The temperature is trained against the student: the gradient that reaches it is turned round and grows along a cosine over
-the first epochs, so that distillation starts easy and becomes harder.
+The temperature is trained against the student: the gradient that reaches it is turned round and grows along a cosine
+over the first epochs, so that distillation starts easy and becomes harder.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ scale_gradient.defvjp(lambda value, factor: (value, factor), lambda factor, g: (
 class CurriculumTemperature(nnx.Module):
     """T = t_start + t_end · sigmoid(θ), with θ trained by a gradient multiplied by λ(epoch).
 
-    θ starts at 1, so T starts at 15.62 and stays within 1 and 21. The gradient reaches θ through both softmaxes and through
-    T². T and λ appear in the logs as `…_temperature` and `…_lambda`.
+    θ starts at 1, so T starts at 15.62 and stays within 1 and 21. The gradient reaches θ through both softmaxes and
+    through T². T and λ appear in the logs as `…_temperature` and `…_lambda`.
 
     Args:
       t_start: the lower bound of T.

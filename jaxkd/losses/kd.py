@@ -15,7 +15,8 @@ class KD(Loss):
 
     Args:
       temperature: T, or a temperature rule: `CurriculumTemperature()`, `ATS(correct, wrong)`.
-      standardize: whether both logits are standardised first (Sun et al., CVPR 2024). The paper then uses T=2 and weight 9.
+      standardize: whether both logits are standardised first (Sun et al., CVPR 2024). The paper then uses T=2 and
+        weight 9.
 
     Example:
       >>> from jaxkd import Batch, Outputs

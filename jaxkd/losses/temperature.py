@@ -1,14 +1,14 @@
 """Temperature rules: what softens the logits of teacher and student before a divergence compares them.
 
-A rule has one method, `temper(student, teacher, labels, progress) -> Tempered`. Any loss on logits takes any rule, so a new
-rule works with every one of them.
+A rule has one method, `temper(student, teacher, labels, progress) -> Tempered`. Any loss on logits takes any rule, so
+a new rule works with every one of them.
 """
 
 from __future__ import annotations
 
 import math
 import numbers
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, cast
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,6 @@ class Tempered(NamedTuple):
     scale: jax.Array
 
 
-@runtime_checkable
 class Temperature(Protocol):
     """Anything with a `temper` method."""
 
@@ -73,8 +72,9 @@ def as_temperature(temperature: float | Temperature) -> Temperature:
     Raises:
       ValueError: for a number that is not positive and finite.
     """
-    is_rule = isinstance(temperature, Temperature) and not isinstance(temperature, type)
-    return temperature if is_rule else FixedTemperature(temperature)
+    if hasattr(temperature, "temper") and not isinstance(temperature, type):
+        return cast(Temperature, temperature)
+    return FixedTemperature(cast(float, temperature))  # which refuses what is no number
 
 
 def temper(

@@ -1,9 +1,9 @@
 """A convolution whose gradients stay fast inside a compiled loop, on every platform.
 
-On CPU, XLA runs the gradient convolutions that autodiff writes 15 to 30 times slower inside `lax.scan` than outside, which
-would make a compiled epoch useless there. This convolution therefore carries its own gradient rule: the input gradient is
-again a plain forward convolution, and the weight gradient one or a few matrix products. On GPU and TPU autodiff's
-form is the right one and is kept.
+On CPU, XLA runs the gradient convolutions that autodiff writes 15 to 30 times slower inside `lax.scan` than outside,
+which would make a compiled epoch useless there. This convolution therefore carries its own gradient rule: the input
+gradient is again a plain forward convolution, and the weight gradient one or a few matrix products. On GPU and TPU
+autodiff's form is the right one and is kept.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ def _kernel_gradient(images, cotangent, stride, padding, window):
 def _crossed(padded, cotangent, stride, window):
     """One matrix product: images shifted along the columns against cotangents shifted along the rows.
 
-    Pairing two small sets of shifts, instead of all shifts of one side, halves what has to be copied and gives the product
-    a better shape: on two cores it takes half the time of `_row_by_row` at 32×32.
+    Pairing two small sets of shifts, instead of all shifts of one side, halves what has to be copied and gives the
+    product a better shape: on two cores it takes half the time of `_row_by_row` at 32×32.
     """
     rows, columns = window
     height, width, outputs = cotangent.shape[1:]

@@ -60,8 +60,8 @@ class Linear(nnx.Module):
 class BatchNorm(nnx.Module):
     """Batch normalisation over all axes but the last, with PyTorch's conventions.
 
-    The running statistics move by a tenth of the way per batch and the running variance takes the unbiased batch variance,
-    while the batch itself is normalised with the biased one (Ioffe & Szegedy 2015). Statistics are float32.
+    The running statistics move by a tenth of the way per batch and the running variance takes the unbiased batch
+    variance, while the batch itself is normalised with the biased one (Ioffe & Szegedy 2015). Statistics are float32.
     """
 
     def __init__(self, channels: int, *, momentum: float = 0.1, epsilon: float = 1e-5):

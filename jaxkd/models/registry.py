@@ -6,7 +6,7 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flax import nnx
 
@@ -69,7 +69,7 @@ def create(name: str, num_classes: int = 100, seed: int = 0, **options) -> nnx.M
         if match := known.pattern.fullmatch(name):
             sizes = {key: int(value) for key, value in match.groupdict().items() if value is not None}
             _check_options(name, known.build, options, sizes)
-            model = known.build(num_classes=num_classes, rngs=nnx.Rngs(seed), **sizes, **options)
+            model: Any = known.build(num_classes=num_classes, rngs=nnx.Rngs(seed), **sizes, **options)
             model.name, model.num_classes, model.normalization = name, num_classes, None
             model.options = tuple(sorted(options.items()))
             return model

@@ -18,8 +18,8 @@ Shortcut = Literal["projection", "pad"]
 class BasicBlock(nnx.Module):
     """Two 3×3 convolutions and a shortcut.
 
-    Where the shape changes, the shortcut is a 1×1 convolution (`"projection"`, the paper's option B) or has no parameters:
-    every other pixel, with zero channels on both sides (`"pad"`, option A).
+    Where the shape changes, the shortcut is a 1×1 convolution (`"projection"`, the paper's option B) or has no
+    parameters: every other pixel, with zero channels on both sides (`"pad"`, option A).
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int, shortcut: Shortcut, *, rngs: nnx.Rngs):

@@ -18,8 +18,8 @@ CONVOLUTIONS = {8: (1, 1, 1, 1, 1), 11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16
 class VGG(nnx.Module):
     """A VGG for images of any size from 8×8.
 
-    Features: f0 to f4 the blocks (after their last ReLU), f5 the pooled embedding. The fourth block is followed by a pooling
-    only for images of 64×64, as in RepDistiller.
+    Features: f0 to f4 the blocks (after their last ReLU), f5 the pooled embedding. The fourth block is followed by a
+    pooling only for images of 64×64, as in RepDistiller.
     """
 
     def __init__(self, depth: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
@@ -33,7 +33,8 @@ class VGG(nnx.Module):
         features, out = [], images
         for block, pool in zip((self.block0, self.block1, self.block2, self.block3, self.block4), pooled, strict=True):
             for position in range(0, len(block) // 2 * 3, 3):
-                out = jax.nn.relu(block[str(position + 1)](block[str(position)](out), train))
+                convolution, norm = block[str(position)], block[str(position + 1)]
+                out = jax.nn.relu(norm(convolution(out), train))
             features.append(out)
             out = max_pool(out) if pool else out
         features.append(global_average_pool(out))
@@ -42,7 +43,7 @@ class VGG(nnx.Module):
 
 def _block(inputs: int, outputs: int, convolutions: int, rngs: nnx.Rngs) -> nnx.Dict:
     """Convolution and BatchNorm under the positions they have in PyTorch, where each pair is followed by a ReLU."""
-    layers = {}
+    layers: dict[str, nnx.Module] = {}
     for i in range(convolutions):
         layers[str(3 * i)] = Conv(inputs if i == 0 else outputs, outputs, 3, bias=True, rngs=rngs)
         layers[str(3 * i + 1)] = BatchNorm(outputs)
