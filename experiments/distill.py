@@ -46,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = training_options.settings_of(
             options,
             training,
+            train,
             method={"name": method.name, "weights": dict(method.weights), "settings": dict(method.settings)},
             student=options.student,
             teacher=None if teacher is None else {"name": teacher.name, "sha256": fingerprint(options.teacher)},

@@ -142,7 +142,7 @@ def environment() -> dict[str, Any]:
             **{name: importlib.metadata.version(name) for name in _PACKAGES},
         },
         "device": {"platform": devices[0].platform, "kind": devices[0].device_kind, "count": len(devices)},
-        "machine": {"system": platform.platform(), "processors": os.cpu_count()},
+        "machine": {"system": f"{platform.system()} {platform.machine()}", "processors": os.cpu_count()},
         "git": _git(pathlib.Path.cwd()),
     }
 
@@ -172,10 +172,10 @@ def read_json(path: pathlib.Path) -> Any:
         raise ValueError(f"{path} is damaged ({error}): remove the folder, or choose another --output") from error
 
 
-def write_json(path: pathlib.Path, content: Any) -> None:
-    """Writes a JSON file completely or not at all."""
+def write_json(path: pathlib.Path, content: Any, indent: int | None = 2) -> None:
+    """Writes a JSON file completely or not at all; `indent=None` puts all of it on one line."""
     unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
+    unfinished.write_text(json.dumps(content, indent=indent, default=str) + "\n", encoding="utf-8")
     unfinished.replace(path)
 
 

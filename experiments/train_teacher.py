@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         train, test = training_options.load_data(options, training)
         model = models.create(options.model, num_classes=train.num_classes, seed=options.seed)
         directory = RunDirectory(options.output or f"runs/{options.data}-{options.model}-seed{options.seed}")
-        settings = training_options.settings_of(options, training, model=options.model)
+        settings = training_options.settings_of(options, training, train, model=options.model)
         directory.check(settings, options.resume)
     except (ValueError, OSError) as error:
         parser.error(str(error))

@@ -16,13 +16,13 @@ import jaxkd
 from jaxkd import data, recipes
 from jaxkd.losses import Loss
 
-DATA_SETS = ("cifar100", "cifar10", "digits")
-
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the common groups to a command line."""
     images = parser.add_argument_group("data")
-    images.add_argument("--data", choices=DATA_SETS, default="cifar100", help="default: cifar100; digits comes along")
+    images.add_argument(
+        "--data", choices=data.names(), default="cifar100", help="default: cifar100; digits needs no file"
+    )
     images.add_argument(
         "--data-dir", type=pathlib.Path, metavar="DIR", help="where its files are; default: $JAXKD_DATA, else ~/data"
     )
@@ -68,9 +68,12 @@ def load_data(options: argparse.Namespace, training: recipes.Training) -> tuple[
     return data.load(options.data, options.data_dir, mean=mean, std=std)
 
 
-def settings_of(options: argparse.Namespace, training: recipes.Training, **others: Any) -> dict[str, Any]:
+def settings_of(
+    options: argparse.Namespace, training: recipes.Training, train: data.Dataset, **others: Any
+) -> dict[str, Any]:
     """All that decides how a run ends, for its record."""
-    return {"data": options.data, "seed": options.seed, "training": dataclasses.asdict(training), **others}
+    images = {"name": options.data, "images": len(train), "normalization": train.normalization._asdict()}
+    return {"data": images, "seed": options.seed, "training": dataclasses.asdict(training), **others}
 
 
 def run(
@@ -126,7 +129,7 @@ def run(
 def print_result(result: Mapping[str, Any], directory: RunDirectory) -> None:
     """Says how a run ended, the reported epoch marked."""
     for which in ("last", "best"):
-        row, mark = result[which], "  (what the recipe's paper reports)" if which == result["reported"] else ""
+        row, mark = result[which], "  (the one this recipe reports)" if which == result["reported"] else ""
         print(
             f"{which} epoch {row['epoch']:4d}: test top-1 {row['val_accuracy']:.2%}, top-5 {row['val_top5']:.2%}{mark}"
         )

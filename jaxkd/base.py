@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -14,10 +15,16 @@ class Outputs(NamedTuple):
     Attributes:
       logits: `[B, K]` class scores before the softmax.
       features: the stage outputs f0, f1, … in order, each `[B, H, W, C]`; the last is the pooled embedding `[B, C]`.
+      preactivations: what the last ReLU of each stage receives, `[B, H, W, C]`, in the order of the features.
+      classify: the classifier as a function of an embedding, `[B, C] -> [B, K]`, with this network's weights.
+      strong: the outputs for the strongly augmented view of the same images, where a loss asked for it.
     """
 
     logits: jax.Array
     features: tuple[jax.Array, ...] = ()
+    preactivations: tuple[jax.Array, ...] = ()
+    classify: Callable[[jax.Array], jax.Array] | None = None
+    strong: Outputs | None = None
 
 
 class Batch(NamedTuple):
@@ -27,11 +34,13 @@ class Batch(NamedTuple):
       images: `[B, H, W, C]`; uint8 pixels, or float32 values that are already normalised.
       labels: `[B]` int32 class indices.
       index: `[B]` int32 position of each example in its data set (memory banks are addressed with it).
+      strong: a second, strongly augmented view of the images, where a loss asked for it.
     """
 
     images: jax.Array
     labels: jax.Array
     index: jax.Array  # type: ignore[assignment]  # hides tuple.index, which no batch needs
+    strong: jax.Array | None = None
 
 
 class Progress(NamedTuple):

@@ -57,7 +57,8 @@ def learning_curves(
     """
     scale = 100.0 if quantity.endswith(_PERCENT) else 1.0
     axes, made = _axes_of(target)
-    for number, (name, histories) in enumerate(_checked(runs).items()):
+    # Curves that are already there keep their colours.
+    for number, (name, histories) in enumerate(_checked(runs).items(), start=len(axes.get_lines())):
         epochs, values = _measured(histories, quantity)
         mean, deviation = scale * values.mean(0), scale * _deviation(values)
         colour = COLOURS[number % len(COLOURS)]
@@ -65,6 +66,7 @@ def learning_curves(
         if len(values) > 1:
             axes.fill_between(epochs, mean - deviation, mean + deviation, color=colour, alpha=0.15, linewidth=0)
     axes.set_xlabel("epoch")
+    axes.locator_params(axis="x", integer=True)
     axes.set_ylabel(label or _words(quantity))
     _finish(axes, made, target, title, legend=True)
 
@@ -142,10 +144,12 @@ def canvas(columns: int = 1, width: float = 5.6, height: float = 3.8) -> tuple[F
     """
     try:
         from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError as error:
         raise ImportError('pictures need matplotlib: pip install "jaxkd[demo]"') from error
     # A Figure of its own, not pyplot's: no window system, and nothing that another picture could change.
-    made = Figure(figsize=(columns * width, height), layout="constrained", facecolor="white")
+    room = ConstrainedLayoutEngine(w_pad=0.08, wspace=0.04)
+    made = Figure(figsize=(columns * width, height), layout=room, facecolor="white")
     return made, list(np.atleast_1d(made.subplots(1, columns)))
 
 
@@ -163,7 +167,7 @@ def save(made: Figure, path: str | os.PathLike[str]) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".part-{path.name}")
-    made.savefig(unfinished, dpi=110)
+    made.savefig(unfinished, dpi=100)
     unfinished.replace(path)
 
 

@@ -12,6 +12,7 @@ Example:
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -132,6 +133,10 @@ class Method:
     weights: Mapping[str, float]
     settings: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for name in ("weights", "settings"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+
     def losses(self) -> dict[str, Loss]:
         """New loss terms for `compile(loss=…)`: what a run learns or remembers must not leak into the next.
 
@@ -165,6 +170,9 @@ class Method:
           ValueError: method 'ats' has no setting 'temperature'; it has correct, wrong, student
         """
         weights = dict(weights or {})
+        for name, weight in weights.items():
+            if not math.isfinite(weight):
+                raise ValueError(f"the weight of {name!r} is {weight}: give a finite number")
         for kind, given, own in (("term", weights, self.weights), ("setting", settings, self.settings)):
             for unknown in given.keys() - own.keys():
                 has = f"it has {', '.join(own)}" if own else "it has none"

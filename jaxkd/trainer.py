@@ -18,15 +18,17 @@ from jaxkd.base import Normalization
 from jaxkd.callbacks import Callback, CallbackList, ProgressBar, StopOnNaN
 from jaxkd.data import Dataset
 from jaxkd.engine import checkpoints
+from jaxkd.engine.bounds import BoundWatch
 from jaxkd.engine.chunks import Epoch, resident_epoch, stream_epoch
 from jaxkd.engine.epoch import end_epoch
 from jaxkd.engine.evaluation import evaluate, make_predict
 from jaxkd.engine.feed import Resident, Stream, checked_images, feed
 from jaxkd.engine.meter import EpochMeter
-from jaxkd.engine.program import Losses, Program, Weight, check_classes, metrics_of, named_losses, weights_of
+from jaxkd.engine.program import Program, assemble, metrics_of
 from jaxkd.engine.sharding import Placement
 from jaxkd.engine.state import TrainState, Tree, create_state, split
 from jaxkd.engine.step import Logs, Step, make_step
+from jaxkd.engine.terms import Losses, Weight
 from jaxkd.history import History
 from jaxkd.losses import cross_entropy
 from jaxkd.metrics import Metric
@@ -86,6 +88,7 @@ class Trainer:
         seed: int = 0,
         steps_per_execution: int | None = None,
         devices: Sequence[jax.Device] | None = None,
+        image_shape: tuple[int, int, int] | None = None,
     ) -> None:
         """Says how to train, and starts afresh from the network's present weights.
 
@@ -99,6 +102,8 @@ class Trainer:
           steps_per_execution: how many steps one compiled program takes before the host hears of it. By default a whole
             epoch, and about a hundred on the CPU.
           devices: those to train on; all by default. The batch is split over them.
+          image_shape: `(H, W, C)`, for losses that measure the networks' features before training; by default what the
+            network was published for.
 
         Raises:
           ValueError, TypeError: for losses, weights or metrics that cannot be right, and for a teacher with another
@@ -106,21 +111,13 @@ class Trainer:
         """
         if steps_per_execution is not None and steps_per_execution < 1:
             raise ValueError(f"steps_per_execution={steps_per_execution}: must be at least 1")
-        losses = named_losses(loss, has_teacher=self._teacher is not None)
-        if self._teacher is not None:
-            check_classes(self._model, self._teacher)
-        optimizer = optax.with_extra_args_support(optimizer)
-        self._program = Program(
-            model=nnx.graphdef(self._model),
-            teacher=None if self._teacher is None else nnx.graphdef(self._teacher),
-            losses=nnx.graphdef(losses),
-            weights=weights_of(list(losses), loss_weights),
-            metrics=metrics_of(metrics),
-            optimizer=optimizer,
+        self._program, losses = assemble(
+            self._model, self._teacher, optimizer, loss, loss_weights, metrics, seed, image_shape
         )
         self._placement = Placement(devices)
         self._steps_per_execution = steps_per_execution
-        self.state = self._placement.everywhere(create_state(self._model, losses, self._teacher, optimizer, seed))
+        state = create_state(self._model, losses, self._teacher, self._program.optimizer, seed)
+        self.state = self._placement.everywhere(state)
         self.history, self._restored_epochs = History(), 0
 
     def fit(
@@ -160,6 +157,13 @@ class Trainer:
         """
         first = int(self._compiled_state().epoch)
         done = self._restored_epochs if initial_epoch is None else initial_epoch
+        for name, count, least in (
+            ("epochs", epochs, 0),
+            ("initial_epoch", done, 0),
+            ("validation_freq", validation_freq, 1),
+        ):
+            if count < least:
+                raise ValueError(f"{name}={count}: must be at least {least}")
         last = first + max(epochs - done, 0)
         source = self._checked(data)
         held_out = None if validation_data is None else self._checked(validation_data)
@@ -253,6 +257,7 @@ class Trainer:
         state, program = self._compiled_state(), self._compiled_program()
         terms = ["loss", *(name for name, _ in program.weights)]
         meter = EpochMeter([*terms, *(name for name, _ in program.metrics)])
+        watch = BoundWatch(dict(program.bounds))
         steps_before = int(state.step)
         waiting: deque[tuple[Logs, int]] = deque()
 
@@ -262,6 +267,7 @@ class Trainer:
             self.last_steps = {name: values[name] for name in terms}
             self.last_steps_start = steps_before + meter.steps
             meter.add(values, batch_size)
+            watch.add(values)
             hooks.on_train_batch_end(meter.steps, meter.logs())
 
         for chunk in start_epoch(state):
@@ -270,6 +276,7 @@ class Trainer:
             if len(waiting) > 1:
                 report()
         report()
+        watch.warn(int(self._compiled_state().epoch) + 1)
         self.state = end_epoch(self._compiled_state())
         return meter.logs()
 
@@ -279,8 +286,8 @@ class Trainer:
         self._placement.check_batch_size(batch_size)
         if getattr(self._model, "normalization", None) is None:
             self._model.normalization = source.normalization  # type: ignore[attr-defined]
-        step = self._step(source.normalization)
-        return resident_epoch(step, source, self._placement, batch_size, self._steps_per_execution)
+        step, strong_view = self._step(source.normalization), self._compiled_program().strong_view
+        return resident_epoch(step, source, self._placement, batch_size, self._steps_per_execution, strong_view)
 
     def _evaluate(self, source: Resident | Stream, batch_size: int = 256) -> dict[str, float]:
         given = source.normalization if isinstance(source, Resident) else None

@@ -1,7 +1,5 @@
 """Convolution, BatchNorm and initial weights against autodiff, PyTorch and the formulas."""
 
-import itertools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,19 +21,19 @@ def double(rng, *shape):
 def test_both_gradient_rules_are_autodiffs(rule, window):
     rng = np.random.default_rng(window)
     with jax.enable_x64(True):
-        for stride, size, padding in itertools.product((1, 2, 3), ((6, 6), (7, 5), (5, 8)), {0, window // 2}):
+        for stride, size in [(1, (6, 6)), (1, (5, 8)), (2, (6, 6)), (2, (7, 5)), (2, (8, 7)), (3, (7, 9))]:
+            padding = window // 2
             images, kernel = double(rng, 2, *size, 3), double(rng, window, window, 3, 4)
 
-            def plain(images, kernel, stride=stride, padding=padding):
+            def plain(images, kernel, stride=stride, borders=[(padding, padding)] * 2):
                 dimensions = ("NHWC", "HWIO", "NHWC")
-                return lax.conv_general_dilated(
-                    images, kernel, (stride, stride), [(padding, padding)] * 2, dimension_numbers=dimensions
-                )
+                return lax.conv_general_dilated(images, kernel, (stride,) * 2, borders, dimension_numbers=dimensions)
 
             out, transpose = jax.vjp(plain, images, kernel)
             np.testing.assert_allclose(convolve(images, kernel, stride, padding), out, atol=1e-12)
             cotangent = double(rng, *out.shape)
-            ours, theirs = rule(stride, padding, images, kernel, cotangent), transpose(cotangent)
+            ours = jax.jit(rule, static_argnums=(0, 1))(stride, padding, images, kernel, cotangent)
+            theirs = transpose(cotangent)
             for one, other in zip(ours, theirs, strict=True):
                 assert one.shape == other.shape
                 np.testing.assert_allclose(one, other, atol=1e-10, err_msg=f"{stride} {size} {padding}")

@@ -124,7 +124,7 @@ def test_it_is_the_mean_over_the_batch_and_takes_a_batch_of_one(name, case):
     alone = [case(name)(*(part[i : i + 1] for part in (student, teacher, labels))) for i in range(B)]
     assert finite(alone)
     whole, _, _ = case(name)(student, teacher, labels)
-    np.testing.assert_allclose(whole, np.mean([value for value, _, _ in alone]), rtol=1e-5)
+    np.testing.assert_allclose(whole, np.mean([value for value, _, _ in alone]), rtol=1e-4)
 
 
 @every_loss

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxkd.base import Batch
-from jaxkd.engine.epoch import make_resident_loop, make_stream_loop
+from jaxkd.engine.epoch import Augment, make_resident_loop, make_stream_loop
 from jaxkd.engine.feed import Resident, Stream
 from jaxkd.engine.sharding import Placement
 from jaxkd.engine.state import SHUFFLE, TrainState
@@ -37,9 +37,16 @@ Epoch = Callable[[TrainState], Iterator[Chunk]]
 """Gives the chunks of the epoch that starts with a state."""
 
 
-def resident_epoch(step: Step, source: Resident, placement: Placement, batch_size: int, steps: int | None) -> Epoch:
+def resident_epoch(
+    step: Step,
+    source: Resident,
+    placement: Placement,
+    batch_size: int,
+    steps: int | None,
+    strong_view: Augment | None = None,
+) -> Epoch:
     """Epochs over arrays that are put on the device once: every example once, in an order drawn from the state."""
-    loop = make_resident_loop(step, source.augmentation)
+    loop = make_resident_loop(step, source.augmentation, strong_view)
     images, labels = placement.everywhere((source.images, source.labels))
     full = len(labels) // batch_size
     most = steps or (comfortable_chunk(full, CPU_STEPS) if placement.devices[0].platform == "cpu" else None)

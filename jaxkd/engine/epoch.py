@@ -16,18 +16,22 @@ Augment = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 @functools.lru_cache(maxsize=32)
-def make_resident_loop(step: Step, augment: Augment | None):
+def make_resident_loop(step: Step, augment: Augment | None, strong_view: Augment | None = None):
     """Builds `run(state, images, labels, indices) -> (state, logs)` for data that live on the device.
 
-    `indices` is `[S, B]`: the program takes S steps on the batches they select. The logs are `[S]` each.
+    `augment` and `strong_view` are called as `(key, images)`. `indices` is `[S, B]`: the program takes S steps on the
+    batches they select. The logs are `[S]` each.
     """
 
     def run(state: TrainState, images: jax.Array, labels: jax.Array, indices: jax.Array) -> tuple[TrainState, Logs]:
         def body(state: TrainState, index: jax.Array) -> tuple[TrainState, Logs]:
             chosen = images[index]
-            if augment is not None:
-                chosen = augment(state.random(AUGMENT, state.step), chosen)
-            return step(state, Batch(chosen, labels[index], index))
+            weak, crop, strong = jax.random.split(state.random(AUGMENT, state.step), 3)
+            seen = augment(weak, chosen) if augment else chosen
+            if strong_view is None:
+                return step(state, Batch(seen, labels[index], index))
+            other = strong_view(strong, augment(crop, chosen) if augment else chosen)
+            return step(state, Batch(seen, labels[index], index, other))
 
         return _scan(body, state, indices)
 

@@ -1,4 +1,4 @@
-"""The static half of a run: structures, weights, metrics and optimizer, checked before any work is done.
+"""The static half of a run: everything a step closes over, checked before any work is done.
 
 A program is hashable, so that runs which differ only in arrays (seeds, temperatures, initial weights) share what was
 compiled for it.
@@ -6,31 +6,24 @@ compiled for it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import jax
-import jax.numpy as jnp
 import optax
 from flax import nnx
 
 from jaxkd import metrics as metric_functions
-from jaxkd.losses import CrossEntropy, Loss
+from jaxkd.engine.terms import (
+    Losses,
+    Shape,
+    Weight,
+    build_losses,
+    named_losses,
+    strong_view_of,
+    watched_bounds,
+    weights_of,
+)
 from jaxkd.metrics import Metric
-
-Weight = Callable[[jax.Array], jax.Array]
-Losses = Loss | Callable | Mapping[str, Loss | Callable]
-
-
-@dataclass(frozen=True)
-class ConstantWeight:
-    """A weight that is the same in every epoch; equal to any other of the same value."""
-
-    value: float
-
-    def __call__(self, epoch: jax.Array) -> jax.Array:
-        return jnp.float32(self.value)
 
 
 @dataclass(frozen=True)
@@ -44,6 +37,8 @@ class Program:
       weights: `(name, weight)` of each term; a weight is a function of the epoch counted from 1.
       metrics: `(name, metric)`.
       optimizer: whose `update` is told the epoch.
+      strong_view: the strong augmentation a loss asks for, called as `(key, images)`.
+      bounds: `(name, (low, high))` of monitored values that are watched.
     """
 
     model: nnx.GraphDef
@@ -52,64 +47,37 @@ class Program:
     weights: tuple[tuple[str, Weight], ...]
     metrics: tuple[tuple[str, Metric], ...]
     optimizer: optax.GradientTransformationExtraArgs
+    strong_view: Callable | None
+    bounds: tuple[tuple[str, tuple[float, float]], ...]
 
 
-def named_losses(loss: Losses | None, has_teacher: bool) -> nnx.Dict:
-    """The loss terms by name; a single loss goes by the name of its class in lower case.
-
-    Raises:
-      ValueError: for no loss at all with a teacher, or a name that cannot be a key of the logs.
-      TypeError: for something that is not a loss, such as the class instead of an instance.
-    """
-    if loss is None:
-        if has_teacher:
-            raise ValueError('compile() needs a loss, for example {"ce": CrossEntropy(), "kd": KD(temperature=4.0)}')
-        loss = CrossEntropy()
-    terms = dict(loss) if isinstance(loss, Mapping) else {type(loss).__name__.lower(): loss}
-    if not terms:
-        raise ValueError("compile() was given no losses: there is nothing to train on")
-    for name, term in terms.items():
-        if isinstance(term, type) or not callable(term):
-            raise TypeError(f"loss {name!r} is {term!r}: give an instance, called as loss(student, teacher, batch, …)")
-        if not name.isidentifier() or name == "loss":
-            raise ValueError(f"{name!r} cannot name a loss: use an identifier other than 'loss', which is the total")
-    return nnx.Dict(terms)
-
-
-def weights_of(
-    names: Sequence[str], loss_weights: Mapping[str, float | Weight] | None
-) -> tuple[tuple[str, Weight], ...]:
-    """A weight for each loss: the number or function given, otherwise 1.
-
-    Raises:
-      ValueError: for a loss that does not exist, or a number that is not finite.
-      TypeError: for anything that is neither a number nor a function.
-    """
-    given = dict(loss_weights or {})
-    if unknown := sorted(set(given) - set(names)):
-        raise ValueError(f"loss_weights for {', '.join(unknown)}, but the losses are {', '.join(names)}")
-    return tuple((name, _as_weight(name, given.get(name, 1.0))) for name in names)
-
-
-def _as_weight(name: str, weight: float | Weight) -> Weight:
-    if callable(weight):
-        _check_traceable(name, weight)
-        return weight
-    if not isinstance(weight, int | float):
-        raise TypeError(f"the weight of {name!r} is {weight!r}: give a number or a function of the epoch")
-    if not math.isfinite(weight):
-        raise ValueError(f"the weight of {name!r} is {weight}: give a finite number")
-    return ConstantWeight(float(weight))
-
-
-def _check_traceable(name: str, weight: Weight) -> None:
-    try:
-        jax.eval_shape(weight, jax.ShapeDtypeStruct((), jnp.int32))
-    except jax.errors.ConcretizationTypeError as error:
-        raise ValueError(
-            f"the weight of {name!r} cannot be compiled: write it with jax.numpy, for example "
-            "lambda epoch: jnp.minimum(epoch / 20, 1.0) instead of min(epoch / 20, 1.0)"
-        ) from error
+def assemble(
+    model: nnx.Module,
+    teacher: nnx.Module | None,
+    optimizer: optax.GradientTransformation,
+    loss: Losses | None,
+    loss_weights: Mapping[str, float | Weight] | None,
+    metrics: Sequence[str | Metric],
+    seed: int,
+    image_shape: Shape | None,
+) -> tuple[Program, nnx.Dict]:
+    """The program of a run and its loss terms, which are built for the networks; see `Trainer.compile`."""
+    losses = named_losses(loss, has_teacher=teacher is not None)
+    if teacher is not None:
+        check_classes(model, teacher)
+    shape = image_shape if image_shape is not None else getattr(model, "image_shape", (32, 32, 3))
+    build_losses(losses, model, teacher, shape, seed)
+    program = Program(
+        model=nnx.graphdef(model),
+        teacher=None if teacher is None else nnx.graphdef(teacher),
+        losses=nnx.graphdef(losses),
+        weights=weights_of(list(losses), loss_weights),
+        metrics=metrics_of(metrics),
+        optimizer=optax.with_extra_args_support(optimizer),
+        strong_view=strong_view_of(losses),
+        bounds=tuple(watched_bounds(losses).items()),
+    )
+    return program, losses
 
 
 def metrics_of(metrics: Sequence[str | Metric]) -> tuple[tuple[str, Metric], ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from flax import nnx
 from jaxkd.base import Batch, Normalization, Outputs, Progress
 from jaxkd.engine.program import Program
 from jaxkd.engine.state import LOSSES, TrainState, Tree, split
+from jaxkd.engine.terms import log_name
 from jaxkd.losses import Monitor
 
 Logs = dict[str, jax.Array]
@@ -33,8 +35,8 @@ def make_step(
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Logs]:
         progress = Progress(state.step, state.epoch + 1)
-        seen = batch._replace(images=network_input(batch.images, normalization))
-        teacher = _teach(program, state.teacher, batch.images, teacher_normalization)
+        seen = _as_seen(batch, normalization)
+        teacher = _teach(program, state.teacher, batch, teacher_normalization)
         key = state.random(LOSSES, state.step)
 
         def objective(params: Tree):
@@ -76,17 +78,30 @@ def network_input(images: jax.Array, normalization: Normalization | None) -> jax
     return images
 
 
-def _teach(program: Program, variables: Tree, images: jax.Array, normalization: Normalization | None) -> Outputs | None:
+def _as_seen(batch: Batch, normalization: Normalization | None) -> Batch:
+    strong = None if batch.strong is None else network_input(batch.strong, normalization)
+    return batch._replace(images=network_input(batch.images, normalization), strong=strong)
+
+
+def _outputs(network: Any, batch: Batch, train: bool) -> Outputs:
+    """What a network says of the images and, where there is one, of their strong view."""
+    outputs = network(batch.images, train=train)
+    if batch.strong is None:
+        return outputs
+    return outputs._replace(strong=network(batch.strong, train=train))
+
+
+def _teach(program: Program, variables: Tree, batch: Batch, normalization: Normalization | None) -> Outputs | None:
     if program.teacher is None:
         return None
     teacher = nnx.merge(program.teacher, variables)
-    return jax.lax.stop_gradient(teacher(network_input(images, normalization), train=False))
+    return jax.lax.stop_gradient(_outputs(teacher, _as_seen(batch, normalization), train=False))
 
 
 def _forward(program: Program, params, variables, batch: Batch, teacher, progress: Progress, key):
     model = nnx.merge(program.model, params["model"], variables["model"])
     losses = nnx.merge(program.losses, params["losses"], variables["losses"])
-    student = model(batch.images, train=True)
+    student = _outputs(model, batch, train=True)
     terms = {}
     for position, (name, _) in enumerate(program.weights):
         value = losses[name](student, teacher, batch, progress, jax.random.fold_in(key, position))
@@ -101,7 +116,7 @@ def _forward(program: Program, params, variables, batch: Batch, teacher, progres
 def monitored_values(losses: nnx.Module) -> Logs:
     """The `Monitor`s of all terms as `{term}_{attribute}`."""
     paths = nnx.to_flat_state(nnx.state(losses, Monitor))
-    return {f"{path[0]}_{str(path[-1]).rstrip('_')}": variable[...] for path, variable in paths}
+    return {log_name(path): variable[...] for path, variable in paths}
 
 
 def _measure(program: Program, student: Outputs, batch: Batch) -> Logs:

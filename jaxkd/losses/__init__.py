@@ -1,7 +1,7 @@
 """Losses, one file per method. All are called as `loss(student, teacher, batch, progress, key)` and combine freely."""
 
 from jaxkd.losses.ats import ATS, asymmetric_scaling
-from jaxkd.losses.base import HyperParameter, Loss, Monitor
+from jaxkd.losses.base import HyperParameter, Loss, Monitor, Network
 from jaxkd.losses.cross_entropy import CrossEntropy
 from jaxkd.losses.curriculum import CurriculumTemperature, cosine_curriculum, scale_gradient
 from jaxkd.losses.divergence import cross_entropy, kl_divergence, soft_cross_entropy
@@ -18,6 +18,7 @@ __all__ = [
     "HyperParameter",
     "Loss",
     "Monitor",
+    "Network",
     "Temperature",
     "Tempered",
     "as_temperature",

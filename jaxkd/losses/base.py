@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 from flax import nnx
 
@@ -13,7 +15,44 @@ class HyperParameter(nnx.Variable):
 
 
 class Monitor(nnx.Variable):
-    """A value a loss computes at every step for the logs, under the name of its attribute (`kd_temperature`)."""
+    """A value a loss computes at every step for the logs, under the name of its attribute (`kd_temperature`).
+
+    Made with `low` and `high`, as `Monitor(value, low=1.0, high=21.0)`, it is watched: training warns when it stays at
+    one of these bounds for a whole epoch.
+    """
+
+
+class Network(NamedTuple):
+    """What a loss may know of a network before training.
+
+    Attributes:
+      model: the network itself.
+      outputs: the shapes and types of its outputs for a batch of two images.
+    """
+
+    model: nnx.Module
+    outputs: Outputs
+
+    def feature(self, position: int) -> jax.ShapeDtypeStruct:
+        """Shape and type of one of the features.
+
+        Raises:
+          ValueError: where the network has none at this position; it lists those it has.
+        """
+        return _at(self, "features", position)
+
+    def preactivation(self, position: int) -> jax.ShapeDtypeStruct:
+        """Shape and type of one of the preactivations, likewise."""
+        return _at(self, "preactivations", position)
+
+
+def _at(network: Network, kind: str, position: int) -> jax.ShapeDtypeStruct:
+    offered = getattr(network.outputs, kind)
+    if not -len(offered) <= position < len(offered):
+        shapes = ", ".join(f"{i}: {list(entry.shape[1:])}" for i, entry in enumerate(offered)) or "none"
+        name = getattr(network.model, "name", type(network.model).__name__)
+        raise ValueError(f"{name} has no {kind} at position {position}; it has {shapes}")
+    return offered[position]
 
 
 class Loss(nnx.Module):
@@ -22,6 +61,10 @@ class Loss(nnx.Module):
     `nnx.Param` attributes are trained with the student, in the same optimizer; any other variable is carried from step
     to step and saved with the run, and a `Monitor` also appears in the logs. To change a variable, assign to
     `self.name[...]`.
+
+    What depends on the networks (a regressor between two widths) is made in an optional method
+    `build(self, student: Network, teacher: Network | None, rngs: nnx.Rngs)`, which `compile` calls, also on parts of a
+    loss such as its temperature rule.
 
     Example:
       >>> import jax.numpy as jnp

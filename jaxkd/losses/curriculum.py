@@ -81,7 +81,8 @@ class CurriculumTemperature(nnx.Module):
     ):
         self.t_start, self.t_end = checked_temperature("t_start", t_start), checked_temperature("t_end", t_end)
         self.raw = nnx.Param(jnp.float32(1.0))
-        self.temperature = Monitor(self.t_start + self.t_end * jax.nn.sigmoid(jnp.float32(1.0)))
+        initial = self.t_start + self.t_end * jax.nn.sigmoid(jnp.float32(1.0))
+        self.temperature = Monitor(initial, low=self.t_start, high=self.t_start + self.t_end)
         self.lambda_ = Monitor(jnp.float32(0.0))
         self.curriculum = curriculum or _PAPER
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -54,7 +56,15 @@ class Linear(nnx.Module):
         self.bias = nnx.Param(bias)
 
     def __call__(self, features: jax.Array) -> jax.Array:
-        return features @ self.kernel[...] + self.bias[...].reshape(1, -1)
+        return self.function()(features)
+
+    def function(self) -> Callable[[jax.Array], jax.Array]:
+        """The layer with its present weights as a pure function, itself a pytree."""
+        return jax.tree_util.Partial(_affine, self.kernel[...], self.bias[...])
+
+
+def _affine(kernel: jax.Array, bias: jax.Array, features: jax.Array) -> jax.Array:
+    return features @ kernel + bias.reshape(1, -1)
 
 
 class BatchNorm(nnx.Module):
@@ -73,24 +83,34 @@ class BatchNorm(nnx.Module):
         self.epsilon = epsilon
 
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
-        if train:
-            mean, var = self._measure(images.astype(jnp.float32))
-        else:
-            mean, var = self.mean[...], self.var[...]
+        if not train:
+            return self._normalize(images, self.mean[...], self.var[...])
+        mean, var = _moments(images)
+        self._follow(mean, var, images.size // images.shape[-1])
+        return self._normalize(images, mean, var)
+
+    def frozen(self, images: jax.Array, train: bool) -> jax.Array:
+        """The same output, but the running statistics stay as they are: for looking at a value a second time."""
+        return self._normalize(images, *(_moments(images) if train else (self.mean[...], self.var[...])))
+
+    def _normalize(self, images: jax.Array, mean: jax.Array, var: jax.Array) -> jax.Array:
         factor = self.scale[...] * lax.rsqrt(var + self.epsilon)
         shape = (1,) * (images.ndim - 1) + (-1,)
         shift = self.bias[...] - mean * factor
         return (images * factor.reshape(shape) + shift.reshape(shape)).astype(images.dtype)
 
-    def _measure(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        axes = tuple(range(images.ndim - 1))
-        mean = images.mean(axes)
-        var = jnp.square(images - mean.reshape((1,) * len(axes) + (-1,))).mean(axes)
-        count = images.size // images.shape[-1]
+    def _follow(self, mean: jax.Array, var: jax.Array, count: int) -> None:
         unbiased = var * (count / max(count - 1, 1))
         self.mean[...] = (1 - self.momentum) * self.mean[...] + self.momentum * lax.stop_gradient(mean)
         self.var[...] = (1 - self.momentum) * self.var[...] + self.momentum * lax.stop_gradient(unbiased)
-        return mean, var
+
+
+def _moments(images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and biased variance of each channel, in float32."""
+    images = images.astype(jnp.float32)
+    axes = tuple(range(images.ndim - 1))
+    mean = images.mean(axes)
+    return mean, jnp.square(images - mean.reshape((1,) * len(axes) + (-1,))).mean(axes)
 
 
 def max_pool(images: jax.Array) -> jax.Array:

@@ -71,6 +71,7 @@ def create(name: str, num_classes: int = 100, seed: int = 0, **options) -> nnx.M
             _check_options(name, known.build, options, sizes)
             model: Any = known.build(num_classes=num_classes, rngs=nnx.Rngs(seed), **sizes, **options)
             model.name, model.num_classes, model.normalization = name, num_classes, None
+            model.image_shape = (32, 32, options.get("channels", 3))  # what it was published for; others work too
             model.options = tuple(sorted(options.items()))
             return model
     close = difflib.get_close_matches(name, names(), n=3, cutoff=0.4)

@@ -34,9 +34,10 @@ class BasicBlock(nnx.Module):
         self.stride = stride
 
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+        """The sum before the closing ReLU, which the stage applies."""
         out = jax.nn.relu(self.bn1(self.conv1(images), train))
         out = self.bn2(self.conv2(out), train)
-        return jax.nn.relu(out + self._shortcut(images, out.shape[-1], train))
+        return out + self._shortcut(images, out.shape[-1], train)
 
     def _shortcut(self, images: jax.Array, channels: int, train: bool) -> jax.Array:
         if self.downsample is not None:
@@ -81,14 +82,19 @@ class ResNet(nnx.Module):
         self.fc = Linear(stages[2], num_classes, rngs=rngs)
 
     def __call__(self, images: jax.Array, train: bool = False) -> Outputs:
-        features = [jax.nn.relu(self.bn1(self.conv1(images), train))]
+        preactivations = [self.bn1(self.conv1(images), train)]
         for stage in (self.layer1, self.layer2, self.layer3):
-            out = features[-1]
+            out = preactivations[-1]
             for block in stage:
-                out = block(out, train)
-            features.append(out)
+                out = block(jax.nn.relu(out), train)
+            preactivations.append(out)
+        features = [jax.nn.relu(out) for out in preactivations]
         features.append(global_average_pool(features[-1]))
-        return Outputs(self.fc(features[-1]), tuple(features))
+        return Outputs(self.fc(features[-1]), tuple(features), tuple(preactivations), self.fc.function())
+
+    def preactivation_norms(self) -> tuple[BatchNorm, ...]:
+        """The BatchNorm that comes last before each of the preactivations."""
+        return (self.bn1, *(stage[-1].bn2 for stage in (self.layer1, self.layer2, self.layer3)))
 
 
 def _stage(inputs: int, outputs: int, blocks: int, stride: int, shortcut: Shortcut, rngs: nnx.Rngs) -> nnx.List:

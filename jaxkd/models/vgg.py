@@ -30,15 +30,25 @@ class VGG(nnx.Module):
 
     def __call__(self, images: jax.Array, train: bool = False) -> Outputs:
         pooled = [True, True, True, images.shape[1] == 64, False]
-        features, out = [], images
-        for block, pool in zip((self.block0, self.block1, self.block2, self.block3, self.block4), pooled, strict=True):
+        preactivations, features, out = [], [], images
+        for block, pool in zip(self._blocks(), pooled, strict=True):
             for position in range(0, len(block) // 2 * 3, 3):
                 convolution, norm = block[str(position)], block[str(position + 1)]
-                out = jax.nn.relu(norm(convolution(out), train))
+                before = norm(convolution(out), train)
+                out = jax.nn.relu(before)
+            preactivations.append(before)
             features.append(out)
             out = max_pool(out) if pool else out
         features.append(global_average_pool(out))
-        return Outputs(self.classifier(features[-1]), tuple(features))
+        logits = self.classifier(features[-1])
+        return Outputs(logits, tuple(features), tuple(preactivations), self.classifier.function())
+
+    def preactivation_norms(self) -> tuple[BatchNorm, ...]:
+        """The last BatchNorm of each block."""
+        return tuple(block[str(len(block) // 2 * 3 - 2)] for block in self._blocks())
+
+    def _blocks(self) -> tuple[nnx.Dict, ...]:
+        return (self.block0, self.block1, self.block2, self.block3, self.block4)
 
 
 def _block(inputs: int, outputs: int, convolutions: int, rngs: nnx.Rngs) -> nnx.Dict:

@@ -65,8 +65,16 @@ class WideResNet(nnx.Module):
         features = [self.conv1(images)]
         for stage in (self.block1, self.block2, self.block3):
             features.append(stage(features[-1], train))
-        features.append(global_average_pool(jax.nn.relu(self.bn1(features[-1], train))))
-        return Outputs(self.fc(features[-1]), tuple(features))
+        norms = self.preactivation_norms()
+        # Running statistics move where the network itself passes through a norm, so the other passes use a frozen view.
+        closing = norms[-1](features[-1], train)
+        inner = [norm.frozen(out, train) for norm, out in zip(norms[:-1], features[:-1], strict=True)]
+        features.append(global_average_pool(jax.nn.relu(closing)))
+        return Outputs(self.fc(features[-1]), tuple(features), (*inner, closing), self.fc.function())
+
+    def preactivation_norms(self) -> tuple[BatchNorm, ...]:
+        """The BatchNorm that follows each stage, whose output the next ReLU receives."""
+        return (*(stage.layer[0].bn1 for stage in (self.block1, self.block2, self.block3)), self.bn1)
 
 
 @family(r"wrn_(?P<depth>\d+)_(?P<width>\d+)", ("wrn_16_1", "wrn_16_2", "wrn_40_1", "wrn_40_2"))

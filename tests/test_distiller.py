@@ -1,0 +1,208 @@
+"""Distiller: a teacher that never changes, weighted terms, what the losses learn, and a user's own parts."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from tiny import TinyNet, assert_same_bits, digits, weights
+
+import jaxkd
+from jaxkd import Normalization, Outputs, losses, optimizers
+
+SGD = optimizers.sgd(0.1, momentum=0.9, weight_decay=5e-4)  # one object: equal programs are compiled once
+N, B = 96, 32
+OTHER = Normalization((0.9,) * 3, (0.7,) * 3)
+
+
+@pytest.fixture(scope="module")
+def train():
+    return digits()[0].subset(N).replace(augmentation=None)
+
+
+@pytest.fixture(scope="module")
+def teacher(train):
+    """A network whose running statistics are its own, not those of a batch."""
+    trainer = jaxkd.Trainer(TinyNet(seed=5, width=4))
+    trainer.compile(SGD)
+    trainer.fit(train, epochs=3, batch_size=B, verbose=0)
+    return trainer.model
+
+
+def distilled(train, teacher, terms, loss_weights=None, epochs=1, student=None, optimizer=SGD):
+    distiller = jaxkd.Distiller(student=student or TinyNet(), teacher=teacher)
+    distiller.compile(optimizer, loss=terms, loss_weights=loss_weights)
+    distiller.fit(train, epochs=epochs, batch_size=B, verbose=0)
+    return distiller
+
+
+class Witness(losses.Loss):
+    """Remembers what the teacher said of each example and how bright the student's image was."""
+
+    def __init__(self, examples, classes=10):
+        self.said = nnx.Variable(jnp.zeros((examples, classes)))
+        self.brightness = nnx.Variable(jnp.zeros(examples))
+
+    def __call__(self, student, teacher, batch, progress, key):
+        self.said[...] = self.said[...].at[batch.index].set(teacher.logits)
+        self.brightness[...] = self.brightness[...].at[batch.index].set(batch.images.mean((1, 2, 3)))
+        return jnp.float32(0.0)
+
+
+@pytest.mark.parametrize("own", [None, OTHER])
+def test_the_teacher_is_evaluated_with_its_own_statistics_and_stays_as_it_was(train, teacher, own):
+    teacher = nnx.clone(teacher)
+    if own is not None:
+        teacher.normalization = own
+    before = weights(teacher)
+    predicted = jaxkd.Trainer(teacher).predict(train)
+    assert np.abs(predicted - np.array(teacher(train.normalization(train.images)).logits)).max() > 0.1 or own is None
+    distiller = distilled(train, teacher, {"ce": losses.CrossEntropy(), "seen": Witness(N)}, epochs=2)
+    seen = distiller.state.variables["losses"]["seen"]
+    np.testing.assert_allclose(seen["said"], predicted, atol=1e-4)  # in evaluation mode
+    # The student, without statistics of its own, is given the data set's.
+    np.testing.assert_allclose(seen["brightness"], train.normalization(train.images).mean((1, 2, 3)), atol=1e-5)
+    assert distiller.student.normalization == train.normalization
+    assert distiller.teacher is teacher
+    assert_same_bits(weights(distiller.teacher), before)
+    carried = jax.tree_util.tree_leaves_with_path(distiller.state.teacher)
+    assert_same_bits({jax.tree_util.keystr(path): np.array(leaf) for path, leaf in carried}, before)
+
+
+def test_the_total_is_the_sum_of_weighted_terms(train, teacher):
+    terms = {"ce": losses.CrossEntropy(), "kd": losses.KD(4.0), "ats": losses.ATS()}
+    by_epoch = {"ce": 0.1, "kd": lambda epoch: jnp.minimum(epoch / 2, 1.0)}  # ats: 1
+    logs = distilled(train, teacher, terms, by_epoch, epochs=3).history.history
+    for epoch, ramp in enumerate((0.5, 1.0, 1.0)):
+        total = 0.1 * logs["ce"][epoch] + ramp * logs["kd"][epoch] + logs["ats"][epoch]
+        assert logs["loss"][epoch] == pytest.approx(total, rel=1e-5)
+
+
+def test_the_logs_tell_each_term_and_what_it_learned(train, teacher):
+    rule = losses.CurriculumTemperature(curriculum=losses.cosine_curriculum(2))
+    distiller = distilled(train, teacher, {"ce": losses.CrossEntropy(), "kd": losses.KD(rule)}, epochs=3)
+    logs = distiller.history.history
+    names = {"loss", "ce", "kd", "kd_temperature", "kd_lambda", "accuracy", "learning_rate", "images_per_second"}
+    assert logs.keys() == names
+    assert logs["kd_lambda"] == pytest.approx([-0.5, -1.0, -1.0], abs=1e-6)
+    raw = float(distiller.state.params["losses"]["kd"]["temperature"]["raw"])
+    assert logs["kd_temperature"][-1] == pytest.approx(1 + 20 / (1 + np.exp(-raw)), rel=1e-2)
+    assert logs["kd_temperature"][-1] != logs["kd_temperature"][0]
+
+
+def test_weight_decay_acts_on_what_the_losses_learn(train, teacher):
+    # λ = 0 leaves θ nothing but the decay: θ ← θ − rate · decay · θ, three times.
+    rule = losses.CurriculumTemperature(curriculum=lambda epoch: 0.0)
+    sgd = optimizers.sgd(0.1, momentum=0.0, weight_decay=0.5)
+    distiller = distilled(train, teacher, {"kd": losses.KD(rule)}, optimizer=sgd)
+    raw = distiller.state.params["losses"]["kd"]["temperature"]["raw"]
+    assert float(raw) == pytest.approx((1 - 0.1 * 0.5) ** 3, rel=1e-6)
+
+
+def test_a_single_loss_goes_by_its_class(train, teacher):
+    assert "kd" in distilled(train, teacher, losses.KD(2.0)).history.history
+
+
+def test_a_student_that_distils_comes_closer_to_its_teacher(train, teacher):
+    def distance(student):
+        ours, theirs = (jaxkd.Trainer(net).predict(train) for net in (student, teacher))
+        return np.square(ours - theirs).mean()
+
+    student = TinyNet(normalization=train.normalization)
+    before = distance(student)
+    distilled(train, teacher, {"kd": losses.KD(1.0)}, epochs=20, student=student)
+    assert distance(student) < 0.5 * before
+
+
+# A user's own network and loss.
+
+
+class MeanPixel(nnx.Module):
+    """The plainest network: one linear map of the pooled pixels."""
+
+    def __init__(self, classes, rngs):
+        self.linear = nnx.Linear(3, classes, rngs=rngs)
+
+    def __call__(self, images, train=False):
+        pooled = images.mean((1, 2))
+        return Outputs(self.linear(pooled), (pooled,))
+
+
+class MovingTarget(losses.Loss):
+    """Matches a learned multiple of the average of what the teacher has said of an example so far."""
+
+    def __init__(self, examples, classes):
+        self.factor = nnx.Param(jnp.float32(1.0))
+        self.memory = nnx.Variable(jnp.zeros((examples, classes)))
+
+    def __call__(self, student, teacher, batch, progress, key):
+        target = 0.5 * self.memory[...][batch.index] + 0.5 * teacher.logits
+        self.memory[...] = self.memory[...].at[batch.index].set(target)
+        return jnp.mean(jnp.square(student.logits - self.factor[...] * target))
+
+
+def test_a_users_own_network_and_loss_need_nothing_but_themselves(train, teacher):
+    with jax.numpy_rank_promotion("allow"):  # as it is for users; Flax's own layers rely on it
+        student = MeanPixel(10, nnx.Rngs(0))
+        before = weights(student)
+        distiller = distilled(train, teacher, {"own": MovingTarget(N, 10)}, epochs=2, student=student)
+    after = weights(distiller.student)
+    assert all(np.abs(after[key] - before[key]).max() > 1e-3 for key in before)
+    assert abs(float(distiller.state.params["losses"]["own"]["factor"]) - 1) > 1e-3
+    memory = distiller.state.variables["losses"]["own"]["memory"]
+    np.testing.assert_allclose(memory, 0.75 * jaxkd.Trainer(teacher).predict(train), atol=1e-4)  # ½, then ¾
+    assert sum(len(inspect.getsource(part).splitlines()) for part in (MeanPixel, MovingTarget)) < 25
+
+
+# Errors.
+
+
+def compile_with(teacher, **arguments):
+    jaxkd.Distiller(student=TinyNet(), teacher=teacher).compile(SGD, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({}, ValueError, "needs a loss"),
+        ({"loss": {}}, ValueError, "no losses"),
+        ({"loss": losses.KD}, TypeError, "instance"),
+        ({"loss": {"kd": losses.KD}}, TypeError, "'kd'.*instance"),
+        ({"loss": {"kd": 4.0}}, TypeError, "'kd' is 4.0"),
+        ({"loss": {"loss": losses.KD()}}, ValueError, "'loss' cannot name a loss"),
+        ({"loss": {"a b": losses.KD()}}, ValueError, "'a b' cannot name a loss"),
+        ({"loss": {"kd": losses.KD()}, "loss_weights": {"ce": 1.0}}, ValueError, "ce, but the losses are kd"),
+        ({"loss": {"kd": losses.KD()}, "loss_weights": {"kd": "0.9"}}, TypeError, "'kd' is '0.9'"),
+        ({"loss": {"kd": losses.KD()}, "loss_weights": {"kd": float("nan")}}, ValueError, "'kd' is nan"),
+        (
+            {"loss": {"kd": losses.KD()}, "loss_weights": {"kd": lambda epoch: min(epoch / 20, 1)}},
+            ValueError,
+            "'kd'.*jnp.minimum",
+        ),
+        ({"loss": {"kd": losses.KD()}, "metrics": ["acuracy"]}, ValueError, "acuracy"),
+    ],
+)
+def test_what_cannot_be_compiled_is_refused(teacher, arguments, error, message):
+    with pytest.raises(error, match=message):
+        compile_with(teacher, **arguments)
+
+
+def test_a_teacher_of_other_classes_is_refused(teacher):
+    with pytest.raises(ValueError, match="student has 7 classes and the teacher 10"):
+        jaxkd.Distiller(student=TinyNet(num_classes=7), teacher=teacher).compile(SGD, loss=losses.KD())
+    with pytest.raises(ValueError, match="same object"):
+        jaxkd.Distiller(student=teacher, teacher=teacher)
+
+
+def test_a_teachers_loss_without_a_teacher_is_refused(train):
+    trainer = jaxkd.Trainer(TinyNet())
+    trainer.compile(SGD, loss=losses.KD())
+    with pytest.raises(ValueError, match="Distiller"):
+        trainer.fit(train, batch_size=B, verbose=0)
+
+
+def test_a_loss_that_is_not_one_number_is_refused(train, teacher):
+    with pytest.raises(ValueError, match=r"'each' returned shape \(32,\)"):
+        distilled(train, teacher, {"each": lambda student, *rest: student.logits.mean(1)})

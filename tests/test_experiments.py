@@ -1,0 +1,283 @@
+"""The scripts, run as a user runs them, on the digits."""
+
+import csv
+import importlib
+import json
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from jaxkd import callbacks, convert, recipes
+from jaxkd.convert import torch_file
+
+ROOT = pathlib.Path(__file__).parents[1]
+SCRIPTS = ("quickstart", "train_teacher", "distill")
+SMALL = ["--data", "digits", "--batch-size", "479", "--quiet"]  # three equal steps an epoch
+
+
+@pytest.fixture(scope="module", autouse=True)
+def scripts():
+    """The scripts' own folder on the import path, as Python puts it there when one of them is started."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "experiments"))
+        yield {name: importlib.import_module(name) for name in (*SCRIPTS, "run_directory", "training_options")}
+
+
+@pytest.fixture(scope="module")
+def teacher(scripts, tmp_path_factory):
+    """A run directory with a teacher of one epoch."""
+    path = tmp_path_factory.mktemp("runs") / "teacher"
+    assert scripts["train_teacher"].main(["--model", "resnet8", "--epochs", "1", "--output", str(path), *SMALL]) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def distilled(scripts, teacher):
+    """A run directory with a student of two epochs, and the command line that made it."""
+    path = teacher.parent / "student"
+    arguments = [
+        *("--teacher", str(teacher / "model.pth"), "--teacher-name", "resnet8", "--student", "resnet8"),
+        *("--method", "ctkd", "--epochs", "2", "--seed", "3", "--output", str(path), *SMALL),
+    ]
+    assert scripts["distill"].main(arguments) == 0
+    return path, arguments
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def test_a_run_directory_holds_everything(distilled):
+    path, _ = distilled
+    names = {entry.name for entry in path.iterdir()}
+    assert names == {
+        "config.json", "metrics.csv", "checkpoints", "result.json", "curves.png", "student.pth", "student",
+    }  # fmt: skip
+    assert [entry.name for entry in (path / "checkpoints").iterdir()] == ["2"]
+
+
+def test_the_configuration_is_resolved(distilled, teacher):
+    config = read(distilled[0] / "config.json")
+    settings = config["settings"]
+    assert settings["training"]["epochs"] == 2
+    assert settings["training"]["learning_rate"] == 0.05
+    assert settings["method"] == {
+        "name": "ctkd",
+        "weights": {"ce": 0.1, "kd": 0.9},
+        "settings": {"t_start": 1.0, "t_end": 20.0, "curriculum_epochs": 10},
+    }
+    assert settings["data"]["images"] == 1437
+    assert len(settings["data"]["normalization"]["mean"]) == 3
+    assert (settings["seed"], settings["student"], settings["teacher"]["name"]) == (3, "resnet8", "resnet8")
+    assert {"jaxkd", "jax", "flax", "optax", "orbax-checkpoint", "numpy", "python"} <= config["versions"].keys()
+    assert config["device"]["count"] >= 1
+    assert config["arguments"]["teacher"] == str(teacher / "model.pth")
+
+
+def test_metrics_have_a_line_per_epoch_and_result_agrees_with_them(distilled, teacher):
+    path, _ = distilled
+    with (path / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert {"ce", "kd", "kd_temperature", "kd_lambda", "learning_rate", "images_per_second"} <= rows[0].keys()
+    result = read(path / "result.json")
+    accuracies = [float(row["val_accuracy"]) for row in rows]
+    assert result["last"]["epoch"] == 2
+    assert result["last"]["val_accuracy"] == pytest.approx(accuracies[1])
+    assert result["best"]["val_accuracy"] == pytest.approx(max(accuracies))
+    assert result["best"]["epoch"] == 1 + int(np.argmax(accuracies))
+    assert (result["reported"], result["seed"], result["epochs"]) == ("last", 3, 2)
+    assert result["training_seconds"] > 0
+    own = read(teacher / "result.json")["last"]
+    assert result["teacher"]["accuracy"] == pytest.approx(own["val_accuracy"])
+
+
+def test_the_student_comes_out_for_torch_and_for_jaxkd(distilled):
+    path, _ = distilled
+    weights = torch_file.read(path / "student.pth")
+    loaded = convert.load(path / "student")
+    assert weights["conv1.weight"].shape == (16, 3, 3, 3)
+    ours = convert.to_state_dict(loaded)
+    for name, value in weights.items():
+        np.testing.assert_array_equal(value, ours[name], err_msg=name)
+    mean = read(path / "config.json")["settings"]["data"]["normalization"]["mean"]
+    assert list(loaded.normalization.mean) == mean
+
+
+def test_a_run_is_not_overwritten(scripts, distilled, capsys):
+    path, arguments = distilled
+    before = (path / "student.pth").read_bytes()
+    with pytest.raises(SystemExit, match="2"):
+        scripts["distill"].main(arguments)
+    assert "holds a run already" in capsys.readouterr().err
+    assert (path / "student.pth").read_bytes() == before
+
+
+def test_resume_refuses_other_settings_and_names_them(scripts, distilled, capsys):
+    _, arguments = distilled
+    with pytest.raises(SystemExit, match="2"):
+        scripts["distill"].main([*arguments, "--resume", "--kd-weight", "0.5", "--seed", "4"])
+    error = " ".join(capsys.readouterr().err.split())
+    assert "method.weights.kd was 0.9 and is 0.5" in error
+    assert "seed was 3 and is 4" in error
+    assert "method.settings" not in error
+
+
+def test_a_folder_of_something_else_is_left_alone(scripts, distilled, tmp_path, capsys):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(SystemExit, match="2"):
+        scripts["distill"].main([*distilled[1], "--output", str(tmp_path)])
+    assert "holds no run" in capsys.readouterr().err
+    assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_killed_run_resumed_ends_as_if_it_had_not_been(scripts, distilled, tmp_path, monkeypatch):
+    whole, arguments = distilled
+    arguments = [*arguments, "--output", str(tmp_path / "run")]
+
+    def die(epoch, logs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        records = scripts["run_directory"].RunDirectory.callbacks
+        deadly = callbacks.LambdaCallback(on_epoch_end=die)
+        patch.setattr(scripts["run_directory"].RunDirectory, "callbacks", lambda self: [*records(self), deadly])
+        with pytest.raises(KeyboardInterrupt):
+            scripts["distill"].main(arguments)
+    assert not (tmp_path / "run" / "result.json").exists()
+    assert scripts["distill"].main([*arguments, "--resume"]) == 0
+
+    ours, theirs = (torch_file.read(path / "student.pth") for path in (tmp_path / "run", whole))
+    for name, value in theirs.items():
+        np.testing.assert_array_equal(ours[name], value, err_msg=name)
+    results = [read(path / "result.json") for path in (tmp_path / "run", whole)]
+    assert results[0]["last"] == results[1]["last"]
+    assert results[0]["best"] == results[1]["best"]
+    assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 3
+
+
+def test_a_teacher_folder_and_a_student_alone(scripts, teacher, tmp_path, capsys):
+    folder = ["--teacher", str(teacher / "model"), "--no-evaluate-teacher", "--method", "kd", "--temperature", "2"]
+    common = ["--student", "resnet8", "--epochs", "1", *SMALL]
+    assert scripts["distill"].main([*folder, *common, "--output", str(tmp_path / "kd")]) == 0
+    assert "accuracy" not in read(tmp_path / "kd" / "result.json")["teacher"]
+    assert read(tmp_path / "kd" / "config.json")["settings"]["method"]["settings"] == {"temperature": 2.0}
+    assert scripts["distill"].main([*common, "--method", "ce", "--output", str(tmp_path / "ce")]) == 0
+    assert "teacher" not in read(tmp_path / "ce" / "result.json")
+    assert "last epoch    1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--method", "kdd"], "invalid choice: 'kdd'"),
+        (["--recipe", "crd"], "invalid choice: 'crd'"),
+        (["--student", "resnet21"], "unknown model 'resnet21'"),
+        (["--epochs", "0"], "epochs=0"),
+        (["--method", "ats", "--temperature", "4"], "'ats' has no setting 'temperature'"),
+        (["--method", "kd", "--correct", "4"], "'kd' has no setting 'correct'"),
+        (["--method", "ce", "--kd-weight", "1"], "'ce' has no term 'kd'"),
+        (["--temperature", "-1"], "temperature=-1.0"),
+        (["--teacher", "nowhere.pth"], "no such file or folder"),
+        (["--teacher-name", "resnet14"], "holds a resnet8"),
+        (["--data", "cifar100", "--data-dir", "/nowhere"], "cifar100 was not found"),
+    ],
+)
+def test_bad_options_fail_before_any_work(scripts, teacher, tmp_path, capsys, arguments, message):
+    good = ["--teacher", str(teacher / "model"), "--student", "resnet8", "--output", str(tmp_path / "run"), *SMALL]
+    with pytest.raises(SystemExit, match="2"):
+        scripts["distill"].main([*good, *arguments])
+    output = capsys.readouterr()
+    assert message in " ".join(output.err.split())
+    assert "top-1" not in output.out
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_torch_teacher_needs_its_name_and_the_data_it_knows(scripts, teacher, tmp_path, capsys):
+    common = ["--student", "resnet8", "--output", str(tmp_path / "run"), *SMALL]
+    with pytest.raises(SystemExit, match="2"):
+        scripts["distill"].main(["--teacher", str(teacher / "model.pth"), *common])
+    assert "--teacher-name" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        scripts["distill"].main(common)
+    assert "--method kd needs a --teacher" in capsys.readouterr().err
+
+
+def test_the_classes_of_teacher_and_data_are_compared(scripts, teacher):
+    from tiny import TinyNet, digits
+
+    with pytest.raises(ValueError, match="tells 7 classes apart, and digits has 10"):
+        scripts["distill"].check_classes(TinyNet(7), digits()[0])
+
+
+def test_a_damaged_record_is_named(scripts, tmp_path):
+    directory = scripts["run_directory"].RunDirectory(tmp_path)
+    directory.config_file.write_text("{")
+    with pytest.raises(ValueError, match=r"config\.json is damaged"):
+        directory.check({}, resume=True)
+
+
+def test_a_fingerprint_changes_with_any_byte_or_name(scripts, tmp_path):
+    fingerprint = scripts["run_directory"].fingerprint
+    (tmp_path / "a").write_bytes(b"1")
+    seen = {fingerprint(tmp_path), fingerprint(tmp_path / "a")}
+    (tmp_path / "a").write_bytes(b"2")
+    seen |= {fingerprint(tmp_path)}
+    (tmp_path / "a").rename(tmp_path / "b")
+    seen |= {fingerprint(tmp_path)}
+    assert len(seen) == 4
+
+
+def test_quickstart_compares_methods(scripts, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(scripts["quickstart"], "TEACHER", "resnet8")
+    monkeypatch.setattr(scripts["quickstart"], "TEACHER_EPOCHS", 2)
+    arguments = ["--seeds", "2", "--epochs", "2", "--methods", "ce", "ctkd", "--output", str(tmp_path / "out")]
+    assert scripts["quickstart"].main(arguments) == 0
+    printed = capsys.readouterr().out
+    runs = read(tmp_path / "out" / "results.json")["runs"]
+    assert {name: len(histories) for name, histories in runs.items()} == {"student alone": 2, "CTKD": 2}
+    for name, histories in runs.items():
+        last = 100 * np.array([run["history"]["val_accuracy"][-1] for run in histories])
+        assert re.search(rf"^{name} .* {last.mean():.1f} ± {last.std(ddof=1):.1f} ", printed, re.MULTILINE)
+    assert runs["CTKD"][0]["history"]["kd_temperature"][0] < 15.7
+    assert runs["CTKD"][0]["history"] != runs["CTKD"][1]["history"]
+    for picture in ("curves.png", "temperature.png"):
+        assert (tmp_path / "out" / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_students_learn_from_as_many_images_of_each_digit(scripts):
+    from tiny import digits
+
+    few = scripts["quickstart"].first_of_each(digits()[0], 20)
+    assert np.bincount(few.labels).tolist() == [20] * 10
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help_explains(scripts, name, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        scripts[name].main(["--help"])
+    assert f"python experiments/{name}.py" in capsys.readouterr().out
+
+
+def test_scripts_start_from_any_folder(tmp_path):
+    command = [sys.executable, str(ROOT / "experiments" / "distill.py"), "--student", "resnet8"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 2
+    assert "--method kd needs a --teacher" in ended.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("page", ["README.md", "experiments/README.md"])
+def test_commands_on_the_pages_are_valid(scripts, page):
+    text = (ROOT / page).read_text().replace("\\\n", " ")
+    commands = re.findall(r"python experiments/(quickstart|train_teacher|distill)\.py([^\n`|&]*)", text)
+    assert {"quickstart", "distill"} <= {name for name, _ in commands}
+    for name, arguments in commands:
+        options = scripts[name].command_line().parse_args(shlex.split(arguments, comments=True))
+        if name == "distill":
+            assert scripts[name].method_of(options).name in recipes.methods()

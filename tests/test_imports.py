@@ -1,0 +1,59 @@
+"""`import jaxkd` is light, and its parts do not depend on those above them."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import jaxkd
+
+PACKAGE = pathlib.Path(jaxkd.__file__).parent
+HEAVY = {"matplotlib", "sklearn", "tensorboard", "tensorflow", "tensorflow_datasets", "torch"}
+
+
+def test_import_jaxkd_loads_nothing_heavy():
+    script = (
+        "import sys, jaxkd\n"
+        "from jaxkd import callbacks, convert, data, losses, metrics, models, optimizers\n"
+        "train, test = data.load('digits')\n"
+        f"print(*sorted({HEAVY!r} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def imported(path):
+    """The modules of jaxkd that a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "jaxkd":
+            found |= {f"jaxkd.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            found.add(node.module)
+    return {name for name in found if name.split(".")[0] == "jaxkd"}
+
+
+@pytest.mark.parametrize(
+    ("folder", "above"),
+    [
+        ("losses", ("models", "data", "engine", "trainer", "distiller", "callbacks", "convert", "optimizers")),
+        ("models", ("losses", "data", "engine", "trainer", "distiller", "callbacks", "convert", "optimizers")),
+        ("data", ("losses", "models", "engine", "trainer", "distiller", "callbacks", "convert", "optimizers")),
+        ("engine", ("trainer", "distiller", "callbacks", "convert", "models")),
+        ("callbacks", ("trainer", "distiller", "engine", "losses", "models", "data", "convert")),
+        ("convert", ("trainer", "distiller", "losses", "optimizers", "callbacks")),
+    ],
+)
+def test_nothing_points_back_up(folder, above):
+    files = sorted((PACKAGE / folder).glob("*.py"))
+    assert files
+    for path in files:
+        if path.name == "__main__.py":
+            continue  # a program, above everything
+        upward = {name for name in imported(path) if name.split(".")[1:2] and name.split(".")[1] in above}
+        assert not upward, f"{path.relative_to(PACKAGE)} imports {upward}"

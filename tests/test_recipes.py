@@ -1,0 +1,165 @@
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from tiny import TinyNet, digits
+
+import jaxkd
+from jaxkd import losses, recipes
+from jaxkd.base import Normalization
+
+PUBLISHED_TRAININGS = {
+    "repdistiller": (240, 64, 0.05, (150, 180, 210), 0, 0.9, 5e-4, 0.01, "last"),
+    "standardization": (240, 64, 0.05, (150, 180, 210), 0, 0.9, 5e-4, 0.01, "best"),
+    "ats": (240, 128, 0.05, (150, 180, 210), 5, 0.9, 5e-4, None, "last"),
+}
+
+PUBLISHED_METHODS = {
+    "ce": ({"ce": 1.0}, {}),
+    "kd": ({"ce": 0.1, "kd": 0.9}, {"temperature": 4.0}),
+    "ats": ({"ce": 0.5, "ats": 0.5}, {"correct": 4.0, "wrong": 2.0, "student": 1.0}),
+    "ctkd": ({"ce": 0.1, "kd": 0.9}, {"t_start": 1.0, "t_end": 20.0, "curriculum_epochs": 10}),
+    "kd+std": ({"ce": 0.1, "kd": 9.0}, {"temperature": 2.0}),
+    "ctkd+std": ({"ce": 0.1, "kd": 9.0}, {"t_start": 1.0, "t_end": 20.0, "curriculum_epochs": 10}),
+    "ats+std": ({"ce": 0.5, "ats": 0.5}, {"correct": 4.0, "wrong": 2.0, "student": 1.0}),
+}
+
+
+def rate(training, epoch):
+    """The learning rate that the recipe's optimizer really uses in an epoch, counted from 1."""
+    optimizer, weight = training.optimizer(), jnp.zeros(())
+    _, state = optimizer.update(jnp.ones(()), optimizer.init(weight), weight, epoch=epoch)
+    return float(optax.tree_utils.tree_get(state, "learning_rate"))
+
+
+@pytest.mark.parametrize("name", PUBLISHED_TRAININGS)
+def test_trainings_have_the_published_numbers(name):
+    made = recipes.get_training(name)
+    numbers = (made.epochs, made.batch_size, made.learning_rate, made.drops, made.warmup, made.momentum)
+    assert (*numbers, made.weight_decay, made.light_learning_rate, made.reported) == PUBLISHED_TRAININGS[name]
+
+
+def test_ats_normalises_as_imagenet_and_the_others_as_the_data():
+    assert recipes.get_training("ats").normalization == Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert recipes.get_training("repdistiller").normalization is None
+
+
+@pytest.mark.parametrize("name", PUBLISHED_METHODS)
+def test_methods_have_the_published_numbers(name):
+    method = recipes.get_method(name)
+    assert (dict(method.weights), dict(method.settings)) == PUBLISHED_METHODS[name]
+    assert method.losses().keys() == method.weights.keys()
+
+
+def test_every_method_is_in_the_table_of_this_test():
+    assert set(recipes.methods()) == set(PUBLISHED_METHODS)
+    assert set(recipes.trainings()) == {*PUBLISHED_TRAININGS, "digits"}
+
+
+def test_the_losses_are_built_as_their_names_say():
+    kd, standardized = (recipes.get_method(name).losses()["kd"] for name in ("kd", "kd+std"))
+    assert (float(kd.temperature.value[...]), kd.standardize) == (4.0, False)
+    assert (float(standardized.temperature.value[...]), standardized.standardize) == (2.0, True)
+    ats = recipes.get_method("ats+std").losses()["ats"]
+    assert (float(ats.correct[...]), float(ats.wrong[...]), float(ats.student[...])) == (4.0, 2.0, 1.0)
+    assert ats.standardize
+    assert not recipes.get_method("ats").losses()["ats"].standardize
+    for name, standardize in (("ctkd", False), ("ctkd+std", True)):
+        ctkd = recipes.get_method(name).losses()["kd"]
+        assert isinstance(ctkd.temperature, losses.CurriculumTemperature)
+        assert float(ctkd.temperature.temperature[...]) == pytest.approx(15.6212, abs=1e-4)
+        assert ctkd.standardize is standardize
+
+
+def test_losses_are_new_objects_every_time():
+    method = recipes.get_method("ctkd")
+    first, second = method.losses()["kd"], method.losses()["kd"]
+    first.temperature.raw[...] = jnp.float32(7.0)
+    assert float(second.temperature.raw[...]) == 1.0
+
+
+def test_settings_and_weights_can_be_overridden():
+    method = recipes.get_method("kd", temperature=2.0, weights={"kd": 9.0})
+    assert float(method.losses()["kd"].temperature.value[...]) == 2.0
+    assert dict(method.weights) == {"ce": 0.1, "kd": 9.0}
+    assert recipes.get_method("kd").weights["kd"] == 0.9
+
+
+def test_a_shorter_curriculum_ends_earlier():
+    curriculum = recipes.get_method("ctkd", curriculum_epochs=5).losses()["kd"].temperature.curriculum
+    assert float(curriculum(5)) == -1.0
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda: recipes.get_method("kdd"), r"no method is called 'kdd'; there are ce, kd, ats, ctkd"),
+        (lambda: recipes.get_training("crd"), r"no training recipe is called 'crd'; there are repdistiller"),
+        (
+            lambda: recipes.get_method("ats", temperature=4.0),
+            r"'temperature'; it has correct, wrong, student",
+        ),
+        (lambda: recipes.get_method("ce", temperature=4.0), r"'ce' has no setting 'temperature'; it has none"),
+        (lambda: recipes.get_method("ats", weights={"kd": 1.0}), r"'ats' has no term 'kd'; it has ce, ats"),
+        (lambda: recipes.get_method("kd", temperature=-1.0), r"temperature=-1.0"),
+        (lambda: recipes.get_method("kd", weights={"kd": float("nan")}), r"weight of 'kd' is nan"),
+        (lambda: recipes.get_training("ats").adapted(epochs=0), r"epochs=0"),
+        (lambda: recipes.get_training("ats").adapted(learning_rate=-0.1), r"learning_rate=-0.1"),
+        (lambda: recipes.get_training("ats").adapted(batch_size=0), r"batch_size=0"),
+    ],
+)
+def test_what_does_not_exist_is_refused_by_name(ask, message):
+    with pytest.raises(ValueError, match=message):
+        ask()
+
+
+def test_the_schedule_of_the_paper_stays_exact():
+    training = recipes.get_training("repdistiller").adapted(epochs=240)
+    assert training == recipes.get_training("repdistiller")
+    rates = [rate(training, epoch) for epoch in (1, 150, 151, 180, 181, 210, 211, 240)]
+    np.testing.assert_allclose(rates, [0.05, 0.05, 5e-3, 5e-3, 5e-4, 5e-4, 5e-5, 5e-5], rtol=1e-6)
+
+
+def test_the_warm_up_of_ats_is_in_its_optimizer():
+    training = recipes.get_training("ats")
+    np.testing.assert_allclose([rate(training, epoch) for epoch in (1, 3, 6)], [1e-8, 0.02, 0.05], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "drops", "warmup"),
+    [(120, (75, 90, 105), 2), (24, (15, 18, 21), 0), (480, (300, 360, 420), 10), (2, (1,), 0), (1, (), 0)],
+)
+def test_drops_and_warm_up_move_with_the_length(epochs, drops, warmup):
+    training = recipes.get_training("ats").adapted(epochs=epochs)
+    assert (training.epochs, training.drops, training.warmup) == (epochs, drops, warmup)
+    assert rate(training, epochs) == pytest.approx(0.05 * 0.1 ** len(drops))
+
+
+@pytest.mark.parametrize("network", ["MobileNetV2", "ShuffleV1", "shufflenet_v2"])
+def test_light_networks_begin_at_a_lower_rate(network):
+    training = recipes.get_training("repdistiller")
+    assert training.adapted(network=network).learning_rate == 0.01
+    assert training.adapted(network=network, learning_rate=0.02).learning_rate == 0.02
+    assert training.adapted(network="resnet20").learning_rate == 0.05
+    assert recipes.get_training("ats").adapted(network=network).learning_rate == 0.05
+
+
+def test_recipes_cannot_be_changed_by_accident():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        recipes.get_training("ats").epochs = 1
+    with pytest.raises(TypeError):
+        recipes.get_method("kd").weights["kd"] = 2.0
+
+
+def test_every_method_trains_and_reports_its_terms():
+    few = digits()[0].subset(64)
+    for name in recipes.methods():
+        method = recipes.get_method(name)
+        distiller = jaxkd.Distiller(student=TinyNet(10, seed=0), teacher=TinyNet(10, seed=1))
+        distiller.compile(recipes.get_training("digits").optimizer(), loss=method.losses(), loss_weights=method.weights)
+        history = distiller.fit(few, epochs=1, batch_size=32, verbose=0)
+        assert all(np.isfinite(history.last(term)) for term in method.weights), name
+        total = sum(weight * history.last(term) for term, weight in method.weights.items())
+        assert history.last("loss") == pytest.approx(total, rel=1e-5), name

@@ -1,0 +1,249 @@
+"""Trainer: what an epoch consists of, what is measured, and that a seed decides everything."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from tiny import TinyNet, assert_same_bits, digits, leaves, weights
+
+import jaxkd
+from jaxkd import Normalization, losses, optimizers
+
+SGD = optimizers.sgd(0.1, momentum=0.9, weight_decay=5e-4)  # one object: equal programs are compiled once
+N, B = 96, 32
+
+
+@pytest.fixture(scope="module")
+def train():
+    return digits()[0].subset(N)
+
+
+@pytest.fixture(scope="module")
+def test():
+    return digits()[1].subset(N)
+
+
+def trained(train, seed=0, epochs=1, net_seed=0, **options):
+    trainer = jaxkd.Trainer(TinyNet(seed=net_seed))
+    trainer.compile(SGD, seed=seed, **options)
+    trainer.fit(train, epochs=epochs, batch_size=B, verbose=0)
+    return trainer
+
+
+class Witness(losses.Loss):
+    """Remembers when each example came in each epoch, and how bright its image was."""
+
+    def __init__(self, examples, epochs):
+        self.times = nnx.Variable(jnp.zeros((epochs, examples), jnp.int32))
+        self.position = nnx.Variable(jnp.zeros((epochs, examples), jnp.int32))
+        self.brightness = nnx.Variable(jnp.zeros(examples))
+        self.label = nnx.Variable(jnp.zeros(examples, jnp.int32))
+
+    def __call__(self, student, teacher, batch, progress, key):
+        row, position = progress.epoch - 1, progress.step * B + jnp.arange(len(batch.index), dtype=jnp.int32)
+        self.times[...] = self.times[...].at[row, batch.index].add(1)
+        self.position[...] = self.position[...].at[row, batch.index].set(position)
+        self.brightness[...] = self.brightness[...].at[batch.index].set(batch.images.mean((1, 2, 3)))
+        self.label[...] = self.label[...].at[batch.index].set(batch.labels)
+        return jnp.float32(0.0)
+
+
+def test_an_epoch_is_every_example_once_in_an_order_of_its_own():
+    examples = 100  # three batches of 32 and one of 4
+    train = digits()[0].subset(examples).replace(augmentation=None)
+    trainer = jaxkd.Trainer(TinyNet())
+    trainer.compile(SGD, loss={"ce": losses.CrossEntropy(), "seen": Witness(examples, 3)})
+    trainer.fit(train, epochs=3, batch_size=B, verbose=0)
+    seen = trainer.state.variables["losses"]["seen"]
+    np.testing.assert_array_equal(seen["times"], 1)
+    orders = np.argsort(seen["position"], axis=1)
+    assert (np.sort(orders, axis=1) == np.arange(examples)).all()
+    for one, other in [(orders[0], orders[1]), (orders[1], orders[2]), (orders[0], np.arange(examples))]:
+        assert (one == other).mean() < 0.1
+    # Each image came with its own label and number, normalised.
+    np.testing.assert_array_equal(seen["label"], train.labels)
+    np.testing.assert_allclose(seen["brightness"], train.normalization(train.images).mean((1, 2, 3)), atol=1e-5)
+    assert int(trainer.state.step) == 3 * 4
+    assert int(trainer.state.epoch) == 3
+
+
+def test_the_seed_decides_every_bit(train):
+    one, same = trained(train), trained(train)
+    assert_same_bits(leaves(one.state), leaves(same.state))
+    assert one.history.history["loss"] == same.history.history["loss"]
+    other = trained(train, seed=1)
+    assert np.abs(weights(one.model)["['fc']['kernel']"] - weights(other.model)["['fc']['kernel']"]).max() > 1e-4
+
+
+def test_how_many_steps_a_program_takes_changes_no_bit(train):
+    whole = trained(train, epochs=2)
+    for steps in (1, 2):  # three steps an epoch
+        cut = trained(train, epochs=2, steps_per_execution=steps)
+        assert_same_bits(leaves(whole.state), leaves(cut.state))
+    with pytest.raises(ValueError, match="steps_per_execution=0"):
+        trained(train, steps_per_execution=0)
+
+
+def test_fit_goes_on_where_it_was_and_compile_starts_afresh(train):
+    twice, once = trained(train), trained(train, epochs=2)
+    twice.fit(train, epochs=1, batch_size=B, verbose=0)
+    assert_same_bits(leaves(once.state), leaves(twice.state))
+    assert twice.history.epoch == once.history.epoch == [0, 1]
+    learned = weights(twice.model)
+    twice.compile(SGD)
+    assert_same_bits(weights(twice.model), learned)  # the network keeps what it learned
+    assert int(twice.state.step) == int(twice.state.epoch) == 0
+    assert twice.history.epoch == []
+
+
+def test_initial_epoch_says_how_many_epochs_are_done(train):
+    trainer = trained(train)
+    assert trainer.fit(train, epochs=3, initial_epoch=2, batch_size=B, verbose=0).epoch == [0, 1]
+    assert trainer.fit(train, epochs=2, initial_epoch=2, batch_size=B, verbose=0).epoch == [0, 1]
+
+
+def test_the_logs(train, test):
+    trainer = jaxkd.Trainer(TinyNet())
+    trainer.compile(SGD, metrics=["accuracy", "top5"])
+    history = trainer.fit(train, validation_data=test, epochs=2, batch_size=B, validation_freq=2, verbose=0)
+    names = {"crossentropy", "loss", "accuracy", "top5", "learning_rate", "images_per_second"}
+    assert history.history.keys() == names | {"val_loss", "val_accuracy", "val_top5"}
+    assert history is trainer.history
+    assert history.history["val_loss"][0] is None
+    assert history.last("val_loss") == pytest.approx(trainer.evaluate(test)["loss"], rel=1e-6)
+    assert history.last("learning_rate") == pytest.approx(0.1)
+    assert history.history["loss"] == history.history["crossentropy"]
+    assert 0 <= history.last("accuracy") <= history.last("top5") <= 1
+
+
+def test_means_over_an_epoch_weigh_examples_not_batches(train):
+    def first_label(logits, labels):
+        return labels.astype(jnp.float32)
+
+    train = train.subset(40)  # a batch of 32 and one of 8
+    trainer = jaxkd.Trainer(TinyNet())
+    trainer.compile(SGD, metrics=[first_label])
+    history = trainer.fit(train, batch_size=B, verbose=0)
+    assert history.last("first_label") == pytest.approx(train.labels.mean(), rel=1e-6)
+
+
+def by_numpy(logits, labels):
+    logits = logits.astype(np.float64)
+    log_probability = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    ranks = (logits > logits[np.arange(len(labels)), labels][:, None]).sum(1)
+    loss = -log_probability[np.arange(len(labels)), labels].mean()
+    return {"loss": loss, "accuracy": (ranks < 1).mean(), "top5": (ranks < 5).mean()}
+
+
+@pytest.mark.parametrize("size", [1, 31, 96])
+def test_evaluate_is_the_mean_over_predictions(train, test, size):
+    some, trainer = test.subset(size), trained(train)
+    trainer.compile(SGD, metrics=["accuracy", "top5"])
+    before = leaves(trainer.state)
+    found, expected = trainer.evaluate(some, batch_size=32), by_numpy(trainer.predict(some, batch_size=32), some.labels)
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert_same_bits(leaves(trainer.state), before)  # measuring changes nothing
+
+
+def test_evaluate_and_predict_before_compile(train, test):
+    net = TinyNet(normalization=train.normalization)
+    trainer = jaxkd.Trainer(net)
+    logits = trainer.predict(test.images, batch_size=64)
+    assert logits.shape == (N, 10)
+    assert logits.dtype == np.float32
+    np.testing.assert_allclose(logits, net(train.normalization(test.images)).logits, atol=1e-5)
+    floats = np.array(train.normalization(test.images))
+    np.testing.assert_allclose(trainer.predict(floats), logits, atol=1e-5)
+    np.testing.assert_allclose(trainer.predict(test), logits, atol=1e-5)
+    expected = by_numpy(logits, test.labels)
+    arrays, batches = (test.images, test.labels), [(floats[:60], test.labels[:60]), (floats[60:], test.labels[60:])]
+    for data in (test, arrays, batches):
+        assert trainer.evaluate(data) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_networks_own_statistics_win_over_the_datas(train, test):
+    own = Normalization((0.9,) * 3, (0.7,) * 3)
+    trainer = jaxkd.Trainer(TinyNet(normalization=own))
+    trainer.compile(SGD, loss={"ce": losses.CrossEntropy(), "seen": Witness(N, 1)})
+    trainer.fit(train.replace(augmentation=None), batch_size=B, verbose=0)
+    assert trainer.model.normalization == own
+    brightness = trainer.state.variables["losses"]["seen"]["brightness"]
+    np.testing.assert_allclose(brightness, own(train.images).mean((1, 2, 3)), atol=1e-5)
+    floats = np.array(own(test.images))
+    np.testing.assert_allclose(trainer.predict(test), trainer.predict(floats), atol=1e-5)
+
+
+def test_a_network_takes_over_the_statistics_it_was_trained_with(train, test):
+    trainer = trained(train)
+    assert trainer.model.normalization == train.normalization
+    other = test.replace(normalization=Normalization((0.5,), (0.1,)))
+    np.testing.assert_array_equal(trainer.predict(other), trainer.predict(test))
+
+
+def test_the_callers_network_is_the_one_that_is_trained(train):
+    net = TinyNet()
+    before = weights(net)
+    trainer = jaxkd.Trainer(net)
+    trainer.compile(SGD)
+    trainer.fit(train, batch_size=B, verbose=0)
+    assert trainer.model is net
+    after = weights(net)
+    assert all(np.abs(after[key] - before[key]).max() > 0 for key in before)
+    np.testing.assert_array_equal(after["['fc']['kernel']"], trainer.state.params["model"]["fc"]["kernel"])
+
+
+def test_optimizers_of_optax_work_as_they_are(train):
+    with jax.numpy_dtype_promotion("standard"):  # optax's Adam raises a float to an integer power
+        trainer = jaxkd.Trainer(TinyNet())
+        trainer.compile(optax.adam(0.01))
+        history = trainer.fit(train, epochs=4, batch_size=B, verbose=0)
+    assert history.history["loss"][-1] < history.history["loss"][0]
+    assert "learning_rate" not in history.history
+
+
+def test_digits_are_learned():
+    train, test = digits()
+    trainer = jaxkd.Trainer(TinyNet(width=16))
+    trainer.compile(optimizers.sgd(0.5, momentum=0.9))
+    history = trainer.fit(train.subset(1280), test, epochs=20, batch_size=64, validation_freq=20, verbose=0)
+    assert history.last("val_accuracy") > 0.4
+
+
+class SpoiltAt(losses.Loss):
+    def __init__(self, step):
+        self.step = step
+
+    def __call__(self, student, teacher, batch, progress, key):
+        return jnp.where(progress.step == self.step, jnp.nan, 0.0)
+
+
+def test_a_loss_that_is_no_number_ends_training_by_name(train):
+    trainer = jaxkd.Trainer(TinyNet())
+    trainer.compile(SGD, loss={"ce": losses.CrossEntropy(), "bad": SpoiltAt(7)})
+    with pytest.raises(FloatingPointError, match=r"'bad' became nan at step 7 \(epoch 3\)"):
+        trainer.fit(train, epochs=3, batch_size=B, verbose=0)
+
+
+def test_fit_needs_compile(train, tmp_path):
+    trainer = jaxkd.Trainer(TinyNet())
+    for verb in (
+        lambda: trainer.fit(train),
+        lambda: trainer.save(tmp_path),
+        lambda: trainer.restore(tmp_path),
+        lambda: trainer.step,
+    ):
+        with pytest.raises(RuntimeError, match="compile"):
+            verb()
+
+
+@pytest.mark.parametrize(
+    "option", [{"batch_size": 0}, {"batch_size": -4}, {"validation_freq": 0}, {"epochs": -1}, {"initial_epoch": -1}]
+)
+def test_counts_that_cannot_be_are_refused_by_name(train, test, option):
+    trainer = jaxkd.Trainer(TinyNet())
+    trainer.compile(SGD)
+    [(name, value)] = option.items()
+    with pytest.raises(ValueError, match=f"{name}={value}"):
+        trainer.fit(train, test, verbose=0, **option)
