@@ -135,7 +135,7 @@ def environment() -> dict[str, Any]:
     """Where and with what something runs, as JSON values."""
     devices = jax.devices()
     return {
-        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
         "versions": {
             "python": platform.python_version(),

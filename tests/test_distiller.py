@@ -73,7 +73,7 @@ def test_the_teacher_is_evaluated_with_its_own_statistics_and_stays_as_it_was(tr
 
 def test_the_total_is_the_sum_of_weighted_terms(train, teacher):
     terms = {"ce": losses.CrossEntropy(), "kd": losses.KD(4.0), "ats": losses.ATS()}
-    by_epoch = {"ce": 0.1, "kd": lambda epoch: jnp.minimum(epoch / 2, 1.0)}  # ats: 1
+    by_epoch = {"ce": np.float32(0.1), "kd": lambda epoch: jnp.minimum(epoch / 2, 1.0)}  # ats: 1
     logs = distilled(train, teacher, terms, by_epoch, epochs=3).history.history
     for epoch, ramp in enumerate((0.5, 1.0, 1.0)):
         total = 0.1 * logs["ce"][epoch] + ramp * logs["kd"][epoch] + logs["ats"][epoch]
@@ -181,7 +181,13 @@ def compile_with(teacher, **arguments):
             ValueError,
             "'kd'.*jnp.minimum",
         ),
+        (
+            {"loss": {"kd": losses.KD()}, "loss_weights": {"kd": lambda epoch: np.minimum(epoch / 20, 1)}},
+            ValueError,
+            "'kd'.*jnp.minimum",
+        ),
         ({"loss": {"kd": losses.KD()}, "metrics": ["acuracy"]}, ValueError, "acuracy"),
+        ({"loss": {"top5": losses.KD()}, "metrics": ["top5"]}, ValueError, "loss and a metric are both called top5"),
     ],
 )
 def test_what_cannot_be_compiled_is_refused(teacher, arguments, error, message):

@@ -274,10 +274,38 @@ def test_scripts_start_from_any_folder(tmp_path):
 
 @pytest.mark.parametrize("page", ["README.md", "experiments/README.md"])
 def test_commands_on_the_pages_are_valid(scripts, page):
-    text = (ROOT / page).read_text().replace("\\\n", " ")
+    text = (ROOT / page).read_text(encoding="utf-8").replace("\\\n", " ")
     commands = re.findall(r"python experiments/(quickstart|train_teacher|distill)\.py([^\n`|&]*)", text)
     assert {"quickstart", "distill"} <= {name for name, _ in commands}
     for name, arguments in commands:
         options = scripts[name].command_line().parse_args(shlex.split(arguments, comments=True))
         if name == "distill":
             assert scripts[name].method_of(options).name in recipes.methods()
+
+
+def test_the_example_on_the_front_page_runs(teacher, tmp_path, monkeypatch):
+    """As it stands, but for the sizes, the files and the data."""
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    smaller = {
+        '"cifar100", data_dir="~/data"': '"digits"',
+        '"cifar100_resnet56.pth", "resnet56"': f'"{teacher / "model.pth"}", "resnet8"',
+        '"resnet20", num_classes=100': '"resnet8", num_classes=10',
+        "epochs=240, batch_size=64": "epochs=1, batch_size=479, verbose=0",
+    }
+    for published, small in smaller.items():
+        assert code.count(published) == 1
+        code = code.replace(published, small)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["distiller"].predict(names["test"].images).shape == (360, 10)
+    assert {"ce", "kd", "kd_temperature", "val_top5"} <= names["history"].history.keys()
+    assert (tmp_path / "student.pth").exists()
+    assert [entry.name for entry in (tmp_path / "runs" / "ctkd").iterdir()] == ["1"]
+
+
+def test_links_on_the_pages_lead_somewhere():
+    for page in (ROOT / "README.md", ROOT / "experiments" / "README.md"):
+        links = re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))
+        assert links
+        assert [link for link in links if not (page.parent / link).exists()] == []

@@ -56,7 +56,7 @@ def test_a_stream_counts_its_examples_unless_it_is_told_their_numbers():
         batches = list(source)
         assert [batch.index.tolist() for batch in batches] == [[0, 1, 2, 3], [4, 5]]
         assert batches[1].labels.tolist() == [1, 2]
-        assert {array.dtype for batch in batches for array in batch[1:]} == {np.dtype(np.int32)}
+        assert {array.dtype for batch in batches for array in (batch.labels, batch.index)} == {np.dtype(np.int32)}
     [told] = feed([(images[:2], labels[:2], np.array([7, 5]))])
     [whole] = feed([Batch(images[:2], labels[:2], np.array([7, 5]))])
     assert told.index.tolist() == whole.index.tolist() == [7, 5]

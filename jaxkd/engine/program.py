@@ -50,6 +50,10 @@ class Program:
     strong_view: Callable | None
     bounds: tuple[tuple[str, tuple[float, float]], ...]
 
+    def __post_init__(self) -> None:
+        if clash := {name for name, _ in self.weights} & {name for name, _ in self.metrics}:
+            raise ValueError(f"a loss and a metric are both called {', '.join(sorted(clash))}: rename the loss")
+
 
 def assemble(
     model: nnx.Module,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -124,7 +125,7 @@ def _as_weight(name: str, weight: float | Weight) -> Weight:
     if callable(weight):
         _check_traceable(name, weight)
         return weight
-    if not isinstance(weight, int | float):
+    if not isinstance(weight, numbers.Real):
         raise TypeError(f"the weight of {name!r} is {weight!r}: give a number or a function of the epoch")
     if not math.isfinite(weight):
         raise ValueError(f"the weight of {name!r} is {weight}: give a finite number")
@@ -134,7 +135,7 @@ def _as_weight(name: str, weight: float | Weight) -> Weight:
 def _check_traceable(name: str, weight: Weight) -> None:
     try:
         jax.eval_shape(weight, jax.ShapeDtypeStruct((), jnp.int32))
-    except jax.errors.ConcretizationTypeError as error:
+    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
         raise ValueError(
             f"the weight of {name!r} cannot be compiled: write it with jax.numpy, for example "
             "lambda epoch: jnp.minimum(epoch / 20, 1.0) instead of min(epoch / 20, 1.0)"
