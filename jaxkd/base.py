@@ -75,3 +75,35 @@ class Normalization(NamedTuple):
             return images.astype(jnp.float32)
         mean, std = (jnp.asarray(values, jnp.float32).reshape((1,) * (images.ndim - 1) + (-1,)) for values in self)
         return (images.astype(jnp.float32) / 255.0 - mean) / std
+
+
+def check_epoch_function(what: str, function: Callable[[jax.Array], jax.Array]) -> None:
+    """Refuses a function of the epoch that cannot be compiled, before any work is done.
+
+    Args:
+      what: what it is, for the error.
+      function: takes the epoch, an int32 scalar counted from 1.
+
+    Raises:
+      ValueError: when it decides in Python what is only known on the device.
+    """
+    try:
+        jax.eval_shape(function, jax.ShapeDtypeStruct((), jnp.int32))
+    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
+        raise ValueError(
+            f"{what} cannot be compiled: write it with jax.numpy, for example "
+            "lambda epoch: jnp.minimum(epoch / 20, 1.0) instead of min(epoch / 20, 1.0)"
+        ) from error
+
+
+def check_at_least(least: int, **counts: int) -> None:
+    """Raises a ValueError that names the first count below `least`.
+
+    Example:
+      >>> check_at_least(1, batch_size=0)
+      Traceback (most recent call last):
+      ValueError: batch_size=0: must be at least 1
+    """
+    for name, count in counts.items():
+        if count < least:
+            raise ValueError(f"{name}={count}: must be at least {least}")

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxkd.base import check_epoch_function
+
 Schedule: TypeAlias = Callable[[jax.Array], jax.Array]
 
 WARMUP_START = 1e-8  # the rate of the first warm-up epoch; the later ones rise from it linearly
@@ -144,6 +146,7 @@ def scale_by_learning_rate(learning_rate: float | Schedule) -> optax.GradientTra
       -0.01
     """
     schedule = learning_rate if callable(learning_rate) else _constant(learning_rate)
+    check_epoch_function("the learning rate", schedule)
 
     def rate_in(epoch: Any) -> jax.Array:
         return jnp.asarray(schedule(jnp.asarray(epoch, jnp.int32))).astype(jnp.float32)

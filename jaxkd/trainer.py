@@ -6,7 +6,6 @@ import math
 import os
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +13,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from jaxkd.base import Normalization
+from jaxkd.base import Normalization, check_at_least
 from jaxkd.callbacks import Callback, CallbackList, ProgressBar, StopOnNaN
 from jaxkd.data import Dataset
 from jaxkd.engine import checkpoints
@@ -43,7 +42,8 @@ class Trainer:
       model: an `nnx.Module` called as `model(images, train=…) -> Outputs`. Training changes its weights in place.
 
     Attributes:
-      state: all that training changes, a pytree; None before `compile`.
+      state: all that training changes, a pytree; None before `compile`. The next compiled chunk takes its buffers:
+        copy what is to outlive a `fit`.
       history: what was measured so far.
       stop_training: callbacks set it to end after the running epoch.
       last_steps: the value of every loss at each step of the last compiled chunk.
@@ -109,8 +109,8 @@ class Trainer:
           ValueError, TypeError: for losses, weights or metrics that cannot be right, and for a teacher with another
             number of classes than the student.
         """
-        if steps_per_execution is not None and steps_per_execution < 1:
-            raise ValueError(f"steps_per_execution={steps_per_execution}: must be at least 1")
+        if steps_per_execution is not None:
+            check_at_least(1, steps_per_execution=steps_per_execution)
         self._program, losses = assemble(
             self._model, self._teacher, optimizer, loss, loss_weights, metrics, seed, image_shape
         )
@@ -157,16 +157,11 @@ class Trainer:
         """
         first = int(self._compiled_state().epoch)
         done = self._restored_epochs if initial_epoch is None else initial_epoch
-        for name, count, least in (
-            ("epochs", epochs, 0),
-            ("initial_epoch", done, 0),
-            ("validation_freq", validation_freq, 1),
-        ):
-            if count < least:
-                raise ValueError(f"{name}={count}: must be at least {least}")
+        check_at_least(0, epochs=epochs, initial_epoch=done)
+        check_at_least(1, validation_freq=validation_freq, batch_size=batch_size)
         last = first + max(epochs - done, 0)
-        source = self._checked(data)
-        held_out = None if validation_data is None else self._checked(validation_data)
+        source = feed(data, self._model, passes=last - first)
+        held_out = None if validation_data is None else feed(validation_data, self._model, passes=last - first)
         start_epoch = self._epochs(source, batch_size)
         images = len(source.images) if isinstance(source, Resident) else None
 
@@ -200,10 +195,11 @@ class Trainer:
           `loss`, the cross-entropy with the labels (distillation terms are about training examples), and each metric:
           those of `compile`, or accuracy and top-5.
         """
-        return self._evaluate(self._checked(data), batch_size)
+        return self._evaluate(feed(data, self._model), batch_size)
 
     def predict(self, images: np.ndarray | Dataset, batch_size: int = 256) -> np.ndarray:
         """Logits `[N, K]` of images `[N, H, W, C]`: uint8 pixels, or float32 already normalised."""
+        check_at_least(1, batch_size=batch_size)
         given = images.normalization if isinstance(images, Dataset) else None
         pixels = checked_images(images.images if isinstance(images, Dataset) else images)
         graph, weights = self._network()
@@ -239,18 +235,6 @@ class Trainer:
         return self._step(None)
 
     # What follows joins the verbs to the engine.
-
-    def _checked(self, data: Data) -> Resident | Stream:
-        """The source behind what the user gave, if its classes are the network's."""
-        source, classes = feed(data), getattr(self._model, "num_classes", None)
-        if isinstance(source, Stream):
-            return replace(source, num_classes=classes)
-        if classes is not None and source.num_classes > classes:
-            raise ValueError(
-                f"the labels need {source.num_classes} classes, but the network has {classes}: create it with "
-                f"num_classes={source.num_classes}"
-            )
-        return source
 
     def _train_epoch(self, start_epoch: Epoch, hooks: CallbackList) -> dict[str, float]:
         """One epoch. Logs are read one chunk late, so that the device always has the next one to work on."""
@@ -290,6 +274,7 @@ class Trainer:
         return resident_epoch(step, source, self._placement, batch_size, self._steps_per_execution, strong_view)
 
     def _evaluate(self, source: Resident | Stream, batch_size: int = 256) -> dict[str, float]:
+        check_at_least(1, batch_size=batch_size)
         given = source.normalization if isinstance(source, Resident) else None
         metrics = metrics_of(("accuracy", "top5")) if self._program is None else self._program.metrics
         graph, weights = self._network()

@@ -9,6 +9,7 @@ Example:
 
 from jaxkd.data.augmentation import Augmentation
 from jaxkd.data.dataset import Dataset, from_arrays
+from jaxkd.data.rand_augment import RandAugment
 from jaxkd.data.sources import load, names
 
-__all__ = ["Augmentation", "Dataset", "from_arrays", "load", "names"]
+__all__ = ["Augmentation", "Dataset", "RandAugment", "from_arrays", "load", "names"]

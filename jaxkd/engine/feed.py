@@ -4,10 +4,11 @@ batches."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+from flax import nnx
 
 from jaxkd.base import Batch, Normalization
 from jaxkd.data import Augmentation, Dataset, from_arrays
@@ -59,17 +60,43 @@ class Stream:
             yield Batch(images, labels, given)  # type: ignore[arg-type]  # still on the host
 
 
-def feed(data: Dataset | tuple | Iterable) -> Resident | Stream:
-    """Brings data into one of the two forms.
+def feed(data: Dataset | tuple | Iterable, network: nnx.Module | None = None, passes: int = 1) -> Resident | Stream:
+    """Brings data into one of the two forms, and checks them against the network.
 
     Args:
       data: a `Dataset`; a tuple of arrays `(images, labels)`; or an iterable of batches that can be iterated every
         epoch.
 
+      network: says how many classes and which images it was made for; without it they are not checked.
+      passes: how often the data will be gone through.
+
     Raises:
       TypeError: for anything else.
-      ValueError: for arrays of the wrong shape, type or range.
+      ValueError: for arrays of the wrong shape, type or range, and a generator where several passes are needed.
     """
+    source = _form(data)
+    classes, shape = (getattr(network, name, None) for name in ("num_classes", "image_shape"))
+    if isinstance(source, Stream):
+        if passes > 1 and iter(source.batches) is source.batches:
+            raise ValueError(
+                f"{type(data).__name__} can be gone through once, and {passes} epochs were asked for: give a list or a "
+                "loader, which start afresh every time"
+            )
+        return replace(source, num_classes=classes)
+    if classes is not None and source.num_classes > classes:
+        raise ValueError(
+            f"the labels need {source.num_classes} classes, but the network has {classes}: create it with "
+            f"num_classes={source.num_classes}"
+        )
+    if shape is not None and source.images.shape[-1] != shape[-1]:
+        raise ValueError(
+            f"the images have {source.images.shape[-1]} channels, but the network takes {shape[-1]}: create it with "
+            f"channels={source.images.shape[-1]}"
+        )
+    return source
+
+
+def _form(data: Dataset | tuple | Iterable) -> Resident | Stream:
     if isinstance(data, Dataset):
         return Resident(data.images, data.labels, data.normalization, data.augmentation, data.num_classes)
     if isinstance(data, tuple) and len(data) == 2 and all(hasattr(part, "shape") for part in data):
@@ -85,7 +112,7 @@ def feed(data: Dataset | tuple | Iterable) -> Resident | Stream:
 def _resident_arrays(images: Any, labels: Any) -> Resident:
     images = checked_images(images)
     if images.dtype == np.uint8:
-        return feed(from_arrays(images, np.asarray(labels)))  # type: ignore[return-value]
+        return _form(from_arrays(images, np.asarray(labels)))  # type: ignore[return-value]
     labels = _class_indices(labels, len(images), None)
     return Resident(images, labels, None, None, int(labels.max()) + 1)
 
@@ -104,8 +131,8 @@ def checked_images(images: Any) -> np.ndarray:
       ValueError: for another type or shape, and for float images whose values look like raw pixels.
     """
     images = np.asarray(images)
-    if images.ndim != 4:
-        raise ValueError(f"images have shape {images.shape}: expected [N, H, W, C]")
+    if images.ndim != 4 or not len(images):
+        raise ValueError(f"images have shape {images.shape}: expected [N, H, W, C], at least one")
     if images.dtype == np.uint8:
         return images
     if not np.issubdtype(images.dtype, np.floating):

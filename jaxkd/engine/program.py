@@ -66,6 +66,8 @@ def assemble(
     image_shape: Shape | None,
 ) -> tuple[Program, nnx.Dict]:
     """The program of a run and its loss terms, which are built for the networks; see `Trainer.compile`."""
+    if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
+        raise TypeError(f"optimizer={optimizer!r}: give one from jaxkd.optimizers or optax, as in optimizers.sgd(0.05)")
     losses = named_losses(loss, has_teacher=teacher is not None)
     if teacher is not None:
         check_classes(model, teacher)

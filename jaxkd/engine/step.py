@@ -86,6 +86,11 @@ def _as_seen(batch: Batch, normalization: Normalization | None) -> Batch:
 def _outputs(network: Any, batch: Batch, train: bool) -> Outputs:
     """What a network says of the images and, where there is one, of their strong view."""
     outputs = network(batch.images, train=train)
+    if not isinstance(outputs, Outputs):
+        raise TypeError(
+            f"{type(network).__name__} returned {type(outputs).__name__}: a network returns "
+            "jaxkd.Outputs(logits, features)"
+        )
     if batch.strong is None:
         return outputs
     return outputs._replace(strong=network(batch.strong, train=train))
@@ -104,11 +109,9 @@ def _forward(program: Program, params, variables, batch: Batch, teacher, progres
     student = _outputs(model, batch, train=True)
     terms = {}
     for position, (name, _) in enumerate(program.weights):
-        value = losses[name](student, teacher, batch, progress, jax.random.fold_in(key, position))
-        if jnp.shape(value) != ():
-            raise ValueError(
-                f"loss {name!r} returned shape {jnp.shape(value)}: a loss is one number for the whole batch"
-            )
+        value = jnp.asarray(losses[name](student, teacher, batch, progress, jax.random.fold_in(key, position)))
+        if value.shape != ():
+            raise ValueError(f"loss {name!r} returned shape {value.shape}: a loss is one number for the whole batch")
         terms[name] = value.astype(jnp.float32)
     return student, terms, {"model": split(model)[2], "losses": split(losses)[2]}, monitored_values(losses)
 

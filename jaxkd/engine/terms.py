@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxkd.base import Outputs
+from jaxkd.base import Outputs, check_epoch_function
 from jaxkd.losses import CrossEntropy, Loss, Monitor, Network
 
 Weight = Callable[[jax.Array], jax.Array]
@@ -40,7 +40,7 @@ def named_losses(loss: Losses | None, has_teacher: bool) -> nnx.Dict:
         if has_teacher:
             raise ValueError('compile() needs a loss, for example {"ce": CrossEntropy(), "kd": KD(temperature=4.0)}')
         loss = CrossEntropy()
-    terms = dict(loss) if isinstance(loss, Mapping) else {type(loss).__name__.lower(): loss}
+    terms = dict(loss) if isinstance(loss, Mapping) else {_name(loss): loss}
     if not terms:
         raise ValueError("compile() was given no losses: there is nothing to train on")
     for name, term in terms.items():
@@ -49,6 +49,10 @@ def named_losses(loss: Losses | None, has_teacher: bool) -> nnx.Dict:
         if not name.isidentifier() or name == "loss":
             raise ValueError(f"{name!r} cannot name a loss: use an identifier other than 'loss', which is the total")
     return nnx.Dict(terms)
+
+
+def _name(loss: Loss | Callable) -> str:
+    return getattr(loss, "__name__", type(loss).__name__).lower()
 
 
 def build_losses(
@@ -123,20 +127,10 @@ def weights_of(
 
 def _as_weight(name: str, weight: float | Weight) -> Weight:
     if callable(weight):
-        _check_traceable(name, weight)
+        check_epoch_function(f"the weight of {name!r}", weight)
         return weight
     if not isinstance(weight, numbers.Real):
         raise TypeError(f"the weight of {name!r} is {weight!r}: give a number or a function of the epoch")
     if not math.isfinite(weight):
         raise ValueError(f"the weight of {name!r} is {weight}: give a finite number")
     return ConstantWeight(float(weight))
-
-
-def _check_traceable(name: str, weight: Weight) -> None:
-    try:
-        jax.eval_shape(weight, jax.ShapeDtypeStruct((), jnp.int32))
-    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
-        raise ValueError(
-            f"the weight of {name!r} cannot be compiled: write it with jax.numpy, for example "
-            "lambda epoch: jnp.minimum(epoch / 20, 1.0) instead of min(epoch / 20, 1.0)"
-        ) from error

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxkd.base import Progress
+from jaxkd.base import Progress, check_epoch_function
 from jaxkd.losses.base import Monitor
 from jaxkd.losses.temperature import Tempered, checked_temperature
 
@@ -85,6 +85,7 @@ class CurriculumTemperature(nnx.Module):
         self.temperature = Monitor(initial, low=self.t_start, high=self.t_start + self.t_end)
         self.lambda_ = Monitor(jnp.float32(0.0))
         self.curriculum = curriculum or _PAPER
+        check_epoch_function("the curriculum", self.curriculum)
 
     def temper(self, student: jax.Array, teacher: jax.Array, labels: jax.Array, progress: Progress) -> Tempered:
         factor = jnp.asarray(self.curriculum(progress.epoch), student.dtype)

@@ -7,10 +7,12 @@ strongly augmented.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterable
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 from jaxkd.base import Outputs
 from jaxkd.data.rand_augment import RandAugment
@@ -89,7 +91,7 @@ class MLKD(Loss):
       temperature: T, or a temperature rule.
       standardize: whether logits are standardised before KD (Sun et al., CVPR 2024).
       strong_view: the strong augmentation, called as `(key, images)` with uint8 images `[B, H, W, C]` that are already
-        cropped and flipped. Equal ones make equal programs: give a frozen dataclass or one function.
+        cropped and flipped; `data.RandAugment()` by default. Equal ones make equal programs: give a frozen dataclass or one function.
 
     Example:
       >>> from jaxkd import Batch
@@ -103,10 +105,68 @@ class MLKD(Loss):
         self,
         temperature: float | Temperature = 4.0,
         standardize: bool = False,
-        strong_view: Callable[[jax.Array, jax.Array], jax.Array] = RandAugment(),
+        strong_view: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
     ):
-        self.base = as_temperature(temperature)
-        self.both, self.weak = (tuple(map(FixedTemperature, values)) for values in (BOTH_VIEWS, WEAK_VIEW))
+        self.temperature = as_temperature(temperature)
+        self.fixed = nnx.List([FixedTemperature(value) for value in (*BOTH_VIEWS, *WEAK_VIEW)])
         self.standardize = standardize
-        self.strong_view = strong_view
+        self.strong_view = strong_view or RandAugment()
         self.kd, self.class_correlation, self.batch_correlation = (Monitor(jnp.float32(0.0)) for _ in range(3))
+
+    def __call__(self, student, teacher, batch, progress, key) -> jax.Array:
+        rules = [self.temperature, *self.fixed]
+
+        def tempered(student: Outputs, teacher: Outputs | None, standardize: bool = self.standardize) -> list[Tempered]:
+            return [temper(rule, standardize, student, teacher, batch, progress) for rule in rules]
+
+        strong = tempered(strong_outputs(student), teacher and teacher.strong)
+        raw = tempered(student, teacher, standardize=False)
+        weak = tempered(student, teacher)  # last, so that a learned temperature reports what it gives the weak view
+        examples, classes = unsure_shares(at_least_float32(teacher.logits))
+
+        both = 1 + len(BOTH_VIEWS)
+        kd = examples * _total(instance_divergence(each) for each in weak)
+        kd += _total(instance_divergence(each) for each in (*strong[:both], *weak[both:]))
+        by_class = classes * _total(class_correlation(each.teacher, each.student) for each in raw)
+        by_batch = examples * _total(batch_correlation(each.teacher, each.student) for each in raw)
+        for monitor, value in (
+            (self.kd, kd),
+            (self.class_correlation, by_class),
+            (self.batch_correlation, by_batch),
+        ):
+            monitor[...] = jax.lax.stop_gradient(value).astype(jnp.float32)
+        return kd + by_class + by_batch
+
+
+class TwoViewCrossEntropy(Loss):
+    """Cross-entropy with the labels of the weak view plus that of the strong one, which another term asks for.
+
+    Example:
+      >>> from jaxkd import Batch
+      >>> batch = Batch(images=None, labels=jnp.array([0]), index=None)
+      >>> student = Outputs(jnp.zeros((1, 2)), strong=Outputs(jnp.zeros((1, 2))))
+      >>> round(float(TwoViewCrossEntropy()(student, None, batch, None, None)), 4)
+      1.3863
+    """
+
+    def __call__(self, student, teacher, batch, progress, key) -> jax.Array:
+        views = student, strong_outputs(student)
+        return _total(jnp.mean(cross_entropy(view.logits, batch.labels)) for view in views)
+
+
+def strong_outputs(student: Outputs) -> Outputs:
+    """What the student says of the strong view.
+
+    Raises:
+      ValueError: where there is none.
+    """
+    if student.strong is None:
+        raise ValueError(
+            "this loss compares two views of each image, and there is no strong one: train on a data.Dataset or on "
+            "arrays with a term that has a strong_view, such as MLKD; batches from an iterable come in one view"
+        )
+    return student.strong
+
+
+def _total(terms: Iterable[jax.Array]) -> jax.Array:
+    return functools.reduce(jnp.add, terms)

@@ -1,0 +1,132 @@
+"""Contrastive representation distillation (CRD; Tian et al., ICLR 2020): the teacher's embedding of the same image.
+
+Among the embeddings of many other images, a student's should be recognised as belonging to the teacher's of the same
+image, and the other way round.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jaxkd.base import Batch
+from jaxkd.losses.base import HyperParameter, Loss, Network
+from jaxkd.losses.contrast import Classes
+from jaxkd.losses.divergence import at_least_float32
+from jaxkd.losses.projection import Projection, embedding_widths
+from jaxkd.losses.stages import taught
+from jaxkd.losses.unit import unit
+
+_EPSILON = 1e-7
+
+
+def noise_contrastive_loss(log_likelihood: jax.Array, examples: int) -> jax.Array:
+    """How badly the first of each row is told from the others, `[B, 1 + K] -> []`.
+
+    With p the likelihood and c = K / N the frequency of noise, it is the mean over the batch of
+    −log(p₀ / (p₀ + c)) − Σ log(c / (pₖ + c)), in log space.
+
+    Args:
+      log_likelihood: of being the match; that of the true one first, then of K drawn evenly from N.
+      examples: N.
+
+    Example:
+      >>> float(noise_contrastive_loss(jnp.log(jnp.full((1, 2), 0.25)), examples=4).round(4))  # p = c: −2 log ½
+      1.3863
+    """
+    noise = (log_likelihood.shape[1] - 1) / examples
+    either = jnp.logaddexp(log_likelihood, jnp.full_like(log_likelihood, np.log(noise + _EPSILON)))
+    match, others = either[:, 0] - log_likelihood[:, 0], either[:, 1:] - np.log(noise)
+    return jnp.mean(match + others.sum(1))
+
+
+class CRD(Loss):
+    """Noise-contrastive estimation between each network's embedding and a memory of the other's; published weight 0.8.
+
+    Two trained linear heads bring both embeddings to `feature_dim` and to length one. The likelihood that a student's
+    s and a remembered t belong together is exp(s·t / T) / Z, likewise for the teacher's and a remembered s; both losses
+    are added. Z is N times the mean of the first batch's exp(…) and stays. A memory is read before the batch's own
+    rows move towards their new embeddings.
+
+    On the device it keeps two memories of N × `feature_dim` float32, 26 MB each for CIFAR-100, saved with the run. The
+    similarities of a batch to all N are computed as one matrix product, `[B, N]` or 13 MB at batch 64, and the wanted
+    ones are picked from it: picking the remembered vectors first would move `[B, 1 + K, feature_dim]`, 537 MB, for each
+    memory.
+
+    Args:
+      labels: `[N]` class indices of the very data set that `fit` gets, in its order (`train.labels`): memories are
+        addressed by `batch.index`. For a batch whose labels are others than these, the loss is NaN, which stops
+        training.
+      negatives: K, drawn anew for each example from other classes, without replacement; where there are fewer than K,
+        each is taken once before any is taken again.
+      mode: what an example should match: `"exact"`, the other network's embedding of itself; `"relaxed"`, that of a
+        random example of its class.
+      feature_dim: size of the embeddings that are compared.
+      temperature: T.
+      momentum: how much of a remembered embedding stays when its example is seen again.
+      position: which feature; by default the pooled one.
+
+    Raises:
+      ValueError: for labels that are none, or an argument out of range; at compile, where a network has no embedding.
+
+    Example:
+      >>> from jaxkd import Outputs
+      >>> crd = CRD(labels=np.array([0, 0, 1, 1]), negatives=2, feature_dim=8)
+      >>> network = Network(None, Outputs(None, (jnp.ones((2, 3)),)))
+      >>> crd.build(network, network, nnx.Rngs(0))
+      >>> batch = Batch(images=None, labels=jnp.array([0, 1]), index=jnp.array([1, 2]))
+      >>> crd.draw(batch, jax.random.key(0)).sort(axis=1).tolist()
+      [[1, 2, 3], [0, 1, 2]]
+      >>> bool(crd(network.outputs, network.outputs, batch, None, jax.random.key(0)) > 0)
+      True
+    """
+
+    def __init__(
+        self,
+        labels: np.ndarray,
+        negatives: int = 16384,
+        mode: Literal["exact", "relaxed"] = "exact",
+        feature_dim: int = 128,
+        temperature: float = 0.07,
+        momentum: float = 0.5,
+        position: int = -1,
+    ):
+        if mode not in ("exact", "relaxed"):
+            raise ValueError(f"mode={mode!r}: choose 'exact' (match oneself) or 'relaxed' (anyone of the same class)")
+        if negatives < 1 or feature_dim < 1:
+            raise ValueError(f"negatives={negatives!r}, feature_dim={feature_dim!r}: each must be at least 1")
+        if not (temperature > 0 and 0 <= momentum < 1):
+            raise ValueError(f"temperature={temperature!r}, momentum={momentum!r}: must be positive; within 0 and 1")
+        self.classes = Classes(labels)
+        self.negatives, self.mode, self.feature_dim, self.position = negatives, mode, feature_dim, position
+        self.temperature = HyperParameter(jnp.float32(temperature))
+        self.momentum = HyperParameter(jnp.float32(momentum))
+
+    def build(self, student: Network, teacher: Network | None, rngs: nnx.Rngs) -> None:
+        widths = embedding_widths(self, student, taught(self, teacher), self.position)
+        self.student, self.teacher = (
+            Side(width, self.feature_dim, len(self.classes), rngs=rngs) for width in widths
+        )
+
+    def draw(self, batch: Batch, key: jax.Array) -> jax.Array:
+        """Indices `[B, 1 + negatives]` of what each example is compared with, its match first."""
+        fellow, others = jax.random.split(key)
+        match = batch.index if self.mode == "exact" else self.classes.fellows(batch.labels, fellow)
+        return jnp.concatenate([match[:, None], self.classes.others(batch.labels, self.negatives, others)], axis=1)
+
+    def __call__(self, student, teacher, batch, progress, key) -> jax.Array:
+        ours, theirs = (
+            side.embed(network.features[self.position])
+            for side, network in ((self.student, student), (self.teacher, teacher))
+        )
+        drawn = self.draw(batch, key)
+        loss = sum(
+            noise_contrastive_loss(side.log_likelihood(other.memory[...], embedding, drawn, self.temperature[...]), N)
+        )
+        self.student.remember(batch.index, ours, self.momentum[...])
+        self.teacher.remember(batch.index, theirs, self.momentum[...])
+        return jnp.where(self._knows(batch), loss, jnp.nan)

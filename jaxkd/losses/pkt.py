@@ -1,0 +1,63 @@
+"""Probabilistic knowledge transfer (PKT; Passalis & Tefas, ECCV 2018): whom an embedding is similar to."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from jaxkd.losses.base import Loss, Network
+from jaxkd.losses.divergence import at_least_float32
+from jaxkd.losses.stages import taught
+from jaxkd.losses.unit import length
+
+_EPSILON = 1e-7
+
+
+def probabilistic_transfer(student: jax.Array, teacher: jax.Array) -> jax.Array:
+    """Mean over all B² pairs of p·log(p/q), `[B, C], [B, D] -> []`.
+
+    p and q are the cosine similarities of teacher and student, moved to 0…1 and divided by the sum of their row.
+
+    Example:
+      >>> float(probabilistic_transfer(jnp.eye(2), 3.0 * jnp.eye(2)))
+      0.0
+    """
+    p, q = _neighbours(teacher), _neighbours(student)
+    return jnp.mean(p * (jnp.log(p + _EPSILON) - jnp.log(q + _EPSILON)))
+
+
+def _neighbours(embeddings: jax.Array) -> jax.Array:
+    """How likely each example picks each other as its neighbour, `[B, C] -> [B, B]`."""
+    embeddings = at_least_float32(embeddings.reshape(len(embeddings), -1))
+    embeddings = embeddings / (length(embeddings, keepdims=True) + _EPSILON)
+    # All that counts are small differences of similarities, which narrower products would blur.
+    similarity = (jnp.matmul(embeddings, embeddings.T, precision="highest") + 1) / 2
+    # Rounding can bring opposite vectors to just below −1, and the logarithm to NaN.
+    similarity = jnp.maximum(similarity, 0.0)
+    return similarity / similarity.sum(1, keepdims=True)
+
+
+class PKT(Loss):
+    """The mean of p·log(p/q) over all pairs of a batch, see `probabilistic_transfer`; published with weight 30000.
+
+    The mean over B² makes it shrink with the square of the batch size: the weight belongs to batches of 64.
+
+    Args:
+      position: which feature; by default the pooled one, as RepDistiller takes it.
+
+    Example:
+      >>> from jaxkd import Outputs
+      >>> student, teacher = Outputs(None, (jnp.eye(2),)), Outputs(None, (jnp.array([[1.0, 0.0], [1.0, 0.0]]),))
+      >>> round(float(PKT()(student, teacher, None, None, None)), 4)
+      0.0294
+    """
+
+    def __init__(self, position: int = -1):
+        self.position = position
+
+    def build(self, student: Network, teacher: Network | None, rngs) -> None:
+        for network in (student, taught(self, teacher)):
+            network.feature(self.position)
+
+    def __call__(self, student, teacher, batch, progress, key) -> jax.Array:
+        return probabilistic_transfer(student.features[self.position], teacher.features[self.position])

@@ -1,0 +1,73 @@
+"""Softmax regression representation learning (SRRL; Yang et al., ICLR 2021): the teacher's classifier as the judge."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxkd.losses.base import Loss, Network
+from jaxkd.losses.divergence import at_least_float32
+from jaxkd.losses.projection import BatchNorm, Projection, embedding_widths
+from jaxkd.losses.stages import taught
+
+
+def representation_loss(
+    student: tuple[jax.Array, jax.Array], teacher: tuple[jax.Array, jax.Array]
+) -> jax.Array:
+    """Mean squared error of the embeddings + mean squared error of the logits, each over all elements.
+
+    Args:
+      student: `[B, D]` embeddings at the teacher's width, and the `[B, K]` logits the teacher's classifier gives them.
+      teacher: its own embeddings and logits.
+
+    Example:
+      >>> student, teacher = (jnp.zeros((1, 2)), jnp.zeros((1, 4))), (jnp.array([[2.0, 4.0]]), jnp.ones((1, 4)))
+      >>> float(representation_loss(student, teacher))
+      11.0
+    """
+    embeddings, logits = (
+        jnp.mean(jnp.square(at_least_float32(ours) - at_least_float32(theirs)))
+        for ours, theirs in zip(student, teacher, strict=True)
+    )
+    return embeddings + logits
+
+
+class SRRL(Loss):
+    """The student's embedding, brought to the teacher's width, should be the teacher's and be classified like it.
+
+    A linear map, BatchNorm and ReLU bring it there; the teacher's own frozen classifier judges it, see
+    `representation_loss`. Published with weight 1.
+
+    Args:
+      position: which feature; by default the pooled one.
+
+    Raises:
+      ValueError: at compile, where a network has no embedding there or the teacher's outputs bring no classifier.
+
+    Example:
+      >>> from jaxkd import Outputs
+      >>> srrl, student = SRRL(), Network(None, Outputs(None, (jnp.zeros((2, 3)),)))
+      >>> teacher = Outputs(jnp.zeros((2, 4)), (jnp.zeros((2, 5)),), classify=lambda embedding: embedding[:, :4] + 1.0)
+      >>> srrl.build(student, Network(None, teacher), nnx.Rngs(0))
+      >>> float(srrl(student.outputs, teacher, None, None, None))
+      1.0
+    """
+
+    def __init__(self, position: int = -1):
+        self.position = position
+
+    def build(self, student: Network, teacher: Network | None, rngs: nnx.Rngs) -> None:
+        ours, theirs = embedding_widths(self, student, taught(self, teacher), self.position)
+        if teacher.outputs.classify is None:
+            raise ValueError(
+                f"SRRL asks the teacher's classifier, but {type(teacher.model).__name__} does not give it: let it "
+                "return Outputs(…, classify=…), a function from embeddings [B, C] to logits [B, K]"
+            )
+        self.projection = Projection(ours, theirs, rngs=rngs)
+        self.norm = BatchNorm(theirs)
+
+    def __call__(self, student, teacher, batch, progress, key) -> jax.Array:
+        brought = jax.nn.relu(self.norm(self.projection(at_least_float32(student.features[self.position]))))
+        theirs = teacher.features[self.position], teacher.logits
+        return representation_loss((brought, teacher.classify(brought)), theirs)
