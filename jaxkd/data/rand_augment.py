@@ -82,7 +82,8 @@ class RandAugment:
             raise TypeError(f"RandAugment changes uint8 pixels; these are {images.dtype}: augment before normalising")
         images = _moved(images, self._maps(*images.shape[1:3])[backward.astype(jnp.int32), number])
         images = _looked_up(images, self._tables(images, number))
-        return _blended(images, number, 1 + jnp.where(backward, -1.0, 1.0) * (0.9 * self.magnitude / STRONGEST))
+        change = 0.9 * self.magnitude / STRONGEST
+        return _blended(images, number, jnp.where(backward, jnp.float32(1 - change), jnp.float32(1 + change)))
 
     def _maps(self, height: int, width: int) -> jax.Array:
         """`[2, operations, 6]` maps in 16-bit fixed point, forward and backward, the identity where none is meant."""

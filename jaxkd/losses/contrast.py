@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jaxkd.base import Batch
+
 _ROUNDS = 4
 """Of the Feistel network: with four rounds of random functions no order is preferred (Luby & Rackoff 1988)."""
 
@@ -37,7 +39,9 @@ class Classes(nnx.Module):
             )
         counts = np.bincount(labels)
         if np.count_nonzero(counts) < 2:
-            raise ValueError(f"{len(labels)} labels of {np.count_nonzero(counts)} class(es): contrast needs two or more")
+            raise ValueError(
+                f"{len(labels)} labels of {np.count_nonzero(counts)} class(es): contrast needs two or more"
+            )
         self.labels = nnx.Variable(jnp.asarray(labels, jnp.int32))
         self.grouped = nnx.Variable(jnp.asarray(np.argsort(labels, kind="stable"), jnp.int32))
         self.ends = nnx.Variable(jnp.asarray(np.cumsum(counts), jnp.int32))
@@ -46,6 +50,10 @@ class Classes(nnx.Module):
     def __len__(self) -> int:
         """N."""
         return self.labels.shape[0]
+
+    def knows(self, batch: Batch) -> jax.Array:
+        """Whether the batch's examples have the labels given here for their indices."""
+        return jnp.all(self.labels[...].at[batch.index].get(mode="fill", fill_value=-1) == batch.labels)
 
     def others(self, labels: jax.Array, count: int, key: jax.Array) -> jax.Array:
         """`count` examples of other classes for each label, `[B] -> [B, count]`; none twice before each was once."""

@@ -6,6 +6,7 @@ image, and the other way round.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import jax
@@ -19,6 +20,7 @@ from jaxkd.losses.contrast import Classes
 from jaxkd.losses.divergence import at_least_float32
 from jaxkd.losses.projection import Projection, embedding_widths
 from jaxkd.losses.stages import taught
+from jaxkd.losses.temperature import checked_temperature
 from jaxkd.losses.unit import unit
 
 _EPSILON = 1e-7
@@ -35,13 +37,50 @@ def noise_contrastive_loss(log_likelihood: jax.Array, examples: int) -> jax.Arra
       examples: N.
 
     Example:
-      >>> float(noise_contrastive_loss(jnp.log(jnp.full((1, 2), 0.25)), examples=4).round(4))  # p = c: −2 log ½
+      >>> round(float(noise_contrastive_loss(jnp.log(jnp.full((1, 2), 0.25)), examples=4)), 4)  # p = c: −2 log ½
       1.3863
     """
     noise = (log_likelihood.shape[1] - 1) / examples
-    either = jnp.logaddexp(log_likelihood, jnp.full_like(log_likelihood, np.log(noise + _EPSILON)))
-    match, others = either[:, 0] - log_likelihood[:, 0], either[:, 1:] - np.log(noise)
+    either = jnp.logaddexp(log_likelihood, jnp.full_like(log_likelihood, math.log(noise + _EPSILON)))
+    match, others = either[:, 0] - log_likelihood[:, 0], either[:, 1:] - math.log(noise)
     return jnp.mean(match + others.sum(1))
+
+
+class Side(nnx.Module):
+    """What CRD keeps for one of the two networks: a head, a memory of its embeddings, and log Z.
+
+    Memories start evenly within ±√(3 / size), so about at length one. log Z is −∞ until the first batch sets it.
+    """
+
+    def __init__(self, inputs: int, size: int, examples: int, *, rngs: nnx.Rngs):
+        bound = math.sqrt(3 / size)
+        self.head = Projection(inputs, size, bias=True, rngs=rngs)
+        self.memory = nnx.Variable(jax.random.uniform(rngs.params(), (examples, size), minval=-bound, maxval=bound))
+        self.log_z = nnx.Variable(jnp.float32(-jnp.inf))
+
+    def embed(self, feature: jax.Array) -> jax.Array:
+        """`[B, C] -> [B, size]`, of length one."""
+        return unit(self.head(at_least_float32(feature)))
+
+    def log_likelihood(
+        self, embedding: jax.Array, memory: jax.Array, drawn: jax.Array, temperature: jax.Array
+    ) -> jax.Array:
+        """log(exp(e·m / T) / Z) of this network's embeddings and the other's drawn memories, `[B, 1 + K]`."""
+        # At full precision, because dividing by T = 0.07 makes errors of the similarities 14 times larger.
+        similarities = jnp.matmul(embedding, memory.astype(embedding.dtype).T, precision="highest")
+        scores = jnp.take_along_axis(similarities, drawn, axis=1) / temperature.astype(embedding.dtype)
+        present = self.log_z[...].astype(scores.dtype)
+        first = jax.nn.logsumexp(jax.lax.stop_gradient(scores)) + math.log(len(memory) / drawn.size)
+        log_z = jnp.where(jnp.isneginf(present), first, present)
+        self.log_z[...] = log_z.astype(self.log_z[...].dtype)
+        return scores - log_z
+
+    def remember(self, index: jax.Array, embedding: jax.Array, momentum: jax.Array) -> None:
+        """Moves the memories of these examples towards their embeddings."""
+        memory = self.memory[...]
+        share = momentum.astype(memory.dtype)
+        new = share * memory[index] + (1 - share) * jax.lax.stop_gradient(embedding).astype(memory.dtype)
+        self.memory[...] = memory.at[index].set(unit(new))
 
 
 class CRD(Loss):
@@ -99,18 +138,16 @@ class CRD(Loss):
             raise ValueError(f"mode={mode!r}: choose 'exact' (match oneself) or 'relaxed' (anyone of the same class)")
         if negatives < 1 or feature_dim < 1:
             raise ValueError(f"negatives={negatives!r}, feature_dim={feature_dim!r}: each must be at least 1")
-        if not (temperature > 0 and 0 <= momentum < 1):
-            raise ValueError(f"temperature={temperature!r}, momentum={momentum!r}: must be positive; within 0 and 1")
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum={momentum!r}: must be at least 0 and less than 1")
         self.classes = Classes(labels)
         self.negatives, self.mode, self.feature_dim, self.position = negatives, mode, feature_dim, position
-        self.temperature = HyperParameter(jnp.float32(temperature))
+        self.temperature = HyperParameter(jnp.float32(checked_temperature("temperature", temperature)))
         self.momentum = HyperParameter(jnp.float32(momentum))
 
     def build(self, student: Network, teacher: Network | None, rngs: nnx.Rngs) -> None:
         widths = embedding_widths(self, student, taught(self, teacher), self.position)
-        self.student, self.teacher = (
-            Side(width, self.feature_dim, len(self.classes), rngs=rngs) for width in widths
-        )
+        self.student, self.teacher = (Side(width, self.feature_dim, len(self.classes), rngs=rngs) for width in widths)
 
     def draw(self, batch: Batch, key: jax.Array) -> jax.Array:
         """Indices `[B, 1 + negatives]` of what each example is compared with, its match first."""
@@ -119,14 +156,14 @@ class CRD(Loss):
         return jnp.concatenate([match[:, None], self.classes.others(batch.labels, self.negatives, others)], axis=1)
 
     def __call__(self, student, teacher, batch, progress, key) -> jax.Array:
-        ours, theirs = (
-            side.embed(network.features[self.position])
-            for side, network in ((self.student, student), (self.teacher, teacher))
-        )
-        drawn = self.draw(batch, key)
-        loss = sum(
-            noise_contrastive_loss(side.log_likelihood(other.memory[...], embedding, drawn, self.temperature[...]), N)
+        ours = self.student.embed(student.features[self.position])
+        theirs = self.teacher.embed(teacher.features[self.position])
+        drawn, memories = self.draw(batch, key), (self.student.memory[...], self.teacher.memory[...])
+        likelihoods = (
+            self.student.log_likelihood(ours, memories[1], drawn, self.temperature[...]),
+            self.teacher.log_likelihood(theirs, memories[0], drawn, self.temperature[...]),
         )
         self.student.remember(batch.index, ours, self.momentum[...])
         self.teacher.remember(batch.index, theirs, self.momentum[...])
-        return jnp.where(self._knows(batch), loss, jnp.nan)
+        loss = sum(noise_contrastive_loss(likelihood, len(self.classes)) for likelihood in likelihoods)
+        return jnp.where(self.classes.knows(batch), loss, jnp.nan)

@@ -36,8 +36,8 @@ def decoupled_divergence(
     Example:
       >>> teacher, student = jnp.array([[1.0, 0.0, 0.0]]), jnp.array([[0.0, 0.0, 0.0]])
       >>> target, others = decoupled_divergence(teacher, student, jnp.array([0]))
-      >>> target.round(4).tolist(), others.tolist()
-      ([0.1233], [0.0])
+      >>> [round(float(value[0]), 4) for value in (target, others)]
+      [0.1233, 0.0]
     """
     others = [other_logits(logits, labels) for logits in (teacher_logits, student_logits)]
     pairs = [

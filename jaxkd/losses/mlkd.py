@@ -24,16 +24,6 @@ BOTH_VIEWS, WEAK_VIEW = (3.0, 5.0), (2.0, 6.0)
 """The temperatures beside the base: those at which the published code compares both views, and the weak one only."""
 
 
-def instance_divergence(ready: Tempered) -> jax.Array:
-    """scale · KL of each example, averaged over the batch: the loss of `KD`.
-
-    Example:
-      >>> float(instance_divergence(Tempered(jnp.zeros((2, 3)), jnp.zeros((2, 3)), jnp.float32(16.0))))
-      0.0
-    """
-    return jnp.mean(ready.scale * kl_divergence(ready.teacher, ready.student))
-
-
 def batch_correlation(teacher_logits: jax.Array, student_logits: jax.Array) -> jax.Array:
     """‖PₜPₜᵀ − PₛPₛᵀ‖² / B, with P the `[B, K]` probabilities: whether they agree which examples are alike.
 
@@ -91,7 +81,8 @@ class MLKD(Loss):
       temperature: T, or a temperature rule.
       standardize: whether logits are standardised before KD (Sun et al., CVPR 2024).
       strong_view: the strong augmentation, called as `(key, images)` with uint8 images `[B, H, W, C]` that are already
-        cropped and flipped; `data.RandAugment()` by default. Equal ones make equal programs: give a frozen dataclass or one function.
+        cropped and flipped; `data.RandAugment()` by default. Equal ones make equal programs: give a frozen dataclass
+        or one function.
 
     Example:
       >>> from jaxkd import Batch
@@ -125,8 +116,8 @@ class MLKD(Loss):
         examples, classes = unsure_shares(at_least_float32(teacher.logits))
 
         both = 1 + len(BOTH_VIEWS)
-        kd = examples * _total(instance_divergence(each) for each in weak)
-        kd += _total(instance_divergence(each) for each in (*strong[:both], *weak[both:]))
+        kd = examples * _total(_kd(each) for each in weak)
+        kd += _total(_kd(each) for each in (*strong[:both], *weak[both:]))
         by_class = classes * _total(class_correlation(each.teacher, each.student) for each in raw)
         by_batch = examples * _total(batch_correlation(each.teacher, each.student) for each in raw)
         for monitor, value in (
@@ -166,6 +157,10 @@ def strong_outputs(student: Outputs) -> Outputs:
             "arrays with a term that has a strong_view, such as MLKD; batches from an iterable come in one view"
         )
     return student.strong
+
+
+def _kd(ready: Tempered) -> jax.Array:
+    return jnp.mean(ready.scale * kl_divergence(ready.teacher, ready.student))
 
 
 def _total(terms: Iterable[jax.Array]) -> jax.Array:

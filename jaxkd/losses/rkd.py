@@ -1,4 +1,4 @@
-"""Relational knowledge distillation (Park et al., CVPR 2019): distances and angles between examples carry over."""
+"""Relational knowledge distillation (RKD; Park et al., CVPR 2019): distances and angles between examples."""
 
 from __future__ import annotations
 
@@ -7,36 +7,32 @@ import jax.numpy as jnp
 
 from jaxkd.losses.base import HyperParameter, Loss, Network
 from jaxkd.losses.divergence import at_least_float32
-from jaxkd.losses.stages import taught
-from jaxkd.losses.unit import length, unit
+from jaxkd.losses.norms import length, unit
+from jaxkd.losses.shapes import embedding_width, taught_by
 
 
 def distance_loss(student: jax.Array, teacher: jax.Array) -> jax.Array:
-    """Huber loss of all B² distances between examples, each network's in units of its own mean positive distance.
+    """Mean Huber loss of the B² distances between examples, `[B, C], [B, D] -> []`.
 
-    Args:
-      student: `[B, C]` embeddings.
-      teacher: `[B, C']`.
+    Each network's distances are divided by the mean of those that are not 0.
 
     Example:
-      >>> points = jnp.array([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]])
-      >>> float(distance_loss(points, 7 * points))
+      >>> ours, theirs = jnp.array([[0.0], [1.0], [2.0]]), jnp.array([[0.0], [2.0], [4.0]])
+      >>> float(distance_loss(ours, theirs))
       0.0
     """
     return jnp.mean(_huber(_relative_distances(student) - _relative_distances(teacher)))
 
 
 def angle_loss(student: jax.Array, teacher: jax.Array) -> jax.Array:
-    """Huber loss of the cosines of all B³ angles, the corner at each example; points that coincide span none.
+    """Mean Huber loss of the cosines of the B³ angles between examples, `[B, C], [B, D] -> []`.
 
-    Args:
-      student: `[B, C]` embeddings.
-      teacher: `[B, C']`.
+    Entry (i, j, k) is the angle at i between j and k, its cosine 0 where two of them coincide.
 
     Example:
-      >>> right, flat = jnp.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), jnp.array([[0.0], [1.0], [2.0]])
-      >>> float(angle_loss(right, right)) < 0.01 < float(angle_loss(right, flat))
-      True
+      >>> straight, square = jnp.array([[-1.0, 0.0], [0.0, 0.0], [1.0, 0.0]]), jnp.array([[1.0, 0.0], [0, 0], [0, 1.0]])
+      >>> round(27 * float(angle_loss(straight, square)), 4)  # at the middle 2 · ½ · 1²; at the ends 4 · ½ · (1 − √½)²
+      1.1716
     """
     return jnp.mean(_huber(_cosines(student) - _cosines(teacher)))
 
@@ -47,10 +43,9 @@ def _differences(points: jax.Array) -> jax.Array:
 
 
 def _relative_distances(points: jax.Array) -> jax.Array:
-    distances = length(_differences(points))
-    positive = distances > 0
-    # Where all examples coincide, the mean of no distances: any unit will do.
-    mean = jnp.sum(distances) / jnp.maximum(jnp.sum(positive), 1).astype(distances.dtype)
+    distances = length(_differences(points))[..., 0]
+    count = jnp.maximum(jnp.sum(distances > 0), 1).astype(distances.dtype)
+    mean = jnp.sum(distances) / count
     return distances / jnp.where(mean > 0, mean, 1.0)
 
 
@@ -65,30 +60,32 @@ def _huber(error: jax.Array) -> jax.Array:
 
 
 class RKD(Loss):
-    """`distance` · distance loss + `angle` · angle loss of the pooled embeddings. Usual weight: 1.
+    """distance · distance loss + angle · angle loss of the embeddings; published with weight 1.
 
-    A batch of one or two examples has no relations and a loss of 0.
+    One or two examples have no relations that could differ: their loss is 0.
 
     Args:
       distance: weight of the distances.
       angle: weight of the angles.
+      position: which feature; the pooled one.
 
     Example:
       >>> from jaxkd import Outputs
-      >>> student, teacher = Outputs(None, (jnp.array([[0.0], [1.0]]),)), Outputs(None, (jnp.array([[5.0], [9.0]]),))
-      >>> float(RKD()(student, teacher, None, None, None))
-      0.0
+      >>> ours, theirs = jnp.array([[0.0], [1.0], [2.0]]), jnp.array([[0.0], [1.0], [5.0]])
+      >>> round(float(RKD()(Outputs(None, (ours,)), Outputs(None, (theirs,)), None, None, None)), 4)
+      0.6944
     """
 
-    def __init__(self, distance: float = 25.0, angle: float = 50.0):
+    def __init__(self, distance: float = 25.0, angle: float = 50.0, position: int = -1):
         self.distance = HyperParameter(jnp.float32(distance))
         self.angle = HyperParameter(jnp.float32(angle))
+        self.position = position
 
     def build(self, student: Network, teacher: Network | None, rngs) -> None:
-        for network in (student, taught(self, teacher)):
-            network.feature(-1)
+        for network in (student, taught_by("RKD", teacher)):
+            embedding_width("RKD", network, self.position)
 
     def __call__(self, student, teacher, batch, progress, key) -> jax.Array:
-        ours, theirs = (at_least_float32(net.features[-1]) for net in (student, teacher))
-        distance, angle = (weight[...].astype(ours.dtype) for weight in (self.distance, self.angle))
-        return distance * distance_loss(ours, theirs) + angle * angle_loss(ours, theirs)
+        pair = student.features[self.position], teacher.features[self.position]
+        distances, angles = distance_loss(*pair), angle_loss(*pair)
+        return self.distance[...].astype(distances.dtype) * distances + self.angle[...].astype(angles.dtype) * angles

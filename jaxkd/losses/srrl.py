@@ -12,9 +12,7 @@ from jaxkd.losses.projection import BatchNorm, Projection, embedding_widths
 from jaxkd.losses.stages import taught
 
 
-def representation_loss(
-    student: tuple[jax.Array, jax.Array], teacher: tuple[jax.Array, jax.Array]
-) -> jax.Array:
+def representation_loss(student: tuple[jax.Array, jax.Array], teacher: tuple[jax.Array, jax.Array]) -> jax.Array:
     """Mean squared error of the embeddings + mean squared error of the logits, each over all elements.
 
     Args:
@@ -58,7 +56,8 @@ class SRRL(Loss):
         self.position = position
 
     def build(self, student: Network, teacher: Network | None, rngs: nnx.Rngs) -> None:
-        ours, theirs = embedding_widths(self, student, taught(self, teacher), self.position)
+        teacher = taught(self, teacher)
+        ours, theirs = embedding_widths(self, student, teacher, self.position)
         if teacher.outputs.classify is None:
             raise ValueError(
                 f"SRRL asks the teacher's classifier, but {type(teacher.model).__name__} does not give it: let it "

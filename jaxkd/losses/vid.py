@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 
@@ -40,8 +41,9 @@ class Regressor(nnx.Module):
 
     def __init__(self, inputs: int, outputs: int, variance: float, *, rngs: nnx.Rngs):
         widths = (inputs, outputs, outputs, outputs)
-        self.layers = nnx.List([Projection(*pair, rngs=rngs) for pair in zip(widths, widths[1:], strict=False)])
-        self.scale = nnx.Param(jnp.full(outputs, jnp.log(jnp.expm1(variance - _EPSILON))))
+        self.layers = nnx.List([Projection(*pair, rngs=rngs) for pair in itertools.pairwise(widths)])
+        trained = variance - _EPSILON
+        self.scale = nnx.Param(jnp.full(outputs, trained + math.log(-math.expm1(-trained))))  # softplus⁻¹
 
     def __call__(self, student: jax.Array, teacher: jax.Array) -> jax.Array:
         """How surprising the teacher's map is."""
@@ -82,7 +84,8 @@ class VID(Loss):
         self.variance = variance
 
     def build(self, student: Network, teacher: Network | None, rngs: nnx.Rngs) -> None:
-        check_stages(self, student, taught(self, teacher), self.positions)
+        teacher = taught(self, teacher)
+        check_stages(self, student, teacher, self.positions)
         self.regressors = nnx.List(
             Regressor(ours.shape[-1], theirs.shape[-1], self.variance, rngs=rngs)
             for ours, theirs in self._pairs(student.outputs, teacher.outputs)

@@ -1,0 +1,55 @@
+"""Correlation congruence (CC; Peng et al., ICCV 2019), in the form in which RepDistiller compares it."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxkd.losses.base import Loss, Network
+from jaxkd.losses.divergence import at_least_float32
+from jaxkd.losses.projection import Projection
+from jaxkd.losses.shapes import embedding_width, taught_by
+
+
+def adjacent_congruence(student: jax.Array, teacher: jax.Array) -> jax.Array:
+    """Mean over neighbours i, i+1 of the batch of Σ |δᵢ| |δᵢ₊₁|, δ the difference of the embeddings, `[B, C] -> []`.
+
+    A single example has no neighbour: 0.
+
+    Example:
+      >>> float(adjacent_congruence(jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.zeros((2, 2))))
+      11.0
+    """
+    apart = jnp.abs(student - teacher)
+    return jnp.sum(apart[:-1] * apart[1:]) / max(len(apart) - 1, 1)
+
+
+class CC(Loss):
+    """Congruence of two linear embeddings, one of each network's pooled feature; published with weight 0.02.
+
+    The paper compares matrices of kernel values between examples. What the reference numbers of the literature since
+    2020 were computed with is this: where both of two neighbours in the batch differ in a dimension, they pay. Both
+    embeddings are trained, the teacher's too.
+
+    Args:
+      width: dimensions of the embeddings.
+      position: which feature; the pooled one.
+
+    Raises:
+      ValueError: at compile, where a network has no embedding at this position.
+    """
+
+    def __init__(self, width: int = 128, position: int = -1):
+        if width < 1:
+            raise ValueError(f"width={width!r}: an embedding has at least one dimension")
+        self.width, self.position = width, position
+
+    def build(self, student: Network, teacher: Network | None, rngs: nnx.Rngs) -> None:
+        ours, theirs = (embedding_width("CC", net, self.position) for net in (student, taught_by("CC", teacher)))
+        self.student_embedding = Projection(ours, self.width, bias=True, rngs=rngs)
+        self.teacher_embedding = Projection(theirs, self.width, bias=True, rngs=rngs)
+
+    def __call__(self, student, teacher, batch, progress, key) -> jax.Array:
+        ours, theirs = (at_least_float32(network.features[self.position]) for network in (student, teacher))
+        return adjacent_congruence(self.student_embedding(ours), self.teacher_embedding(theirs))

@@ -1,0 +1,53 @@
+"""FitNets (Romero et al., ICLR 2015): a hint from the middle of the teacher, which a regressor reads in the student."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxkd.losses.base import Loss, Network
+from jaxkd.losses.divergence import at_least_float32
+from jaxkd.losses.pooling import pool_to_common
+from jaxkd.losses.projection import Projection
+from jaxkd.losses.shapes import map_channels, taught_by
+
+
+def hint_loss(student: jax.Array, teacher: jax.Array) -> jax.Array:
+    """Mean over all elements of the squared difference of two batches of maps, `[B, H, W, C], [B, H, W, C] -> []`.
+
+    Example:
+      >>> float(hint_loss(jnp.zeros((1, 1, 1, 2)), jnp.array([[[[2.0, 4.0]]]])))
+      10.0
+    """
+    return jnp.mean(jnp.square(student - teacher))
+
+
+class FitNet(Loss):
+    """The mean squared difference of the teacher's maps and a regression of them from the student's; usual weight 100.
+
+    The regressor is the paper's: a convolution and nothing else, here a 1×1 one with bias. RepDistiller lets BatchNorm
+    and ReLU follow; its regressor cannot predict the negative values that the stages of a WRN have, and its scale can
+    shrink the student's maps to noise. Maps of different sizes are average-pooled to the smaller size, where the paper
+    enlarges the window. The paper trains the hint first and then the rest, which weights by epoch can express.
+
+    Args:
+      position: which feature; by default 2, the middle stage of a CIFAR ResNet, as in RepDistiller.
+
+    Raises:
+      ValueError: at compile, where a network has no map at this position.
+    """
+
+    def __init__(self, position: int = 2):
+        self.position = position
+
+    def build(self, student: Network, teacher: Network | None, rngs: nnx.Rngs) -> None:
+        channels = [
+            map_channels("FitNet", network, self.position) for network in (student, taught_by("FitNet", teacher))
+        ]
+        self.regressor = Projection(*channels, bias=True, rngs=rngs)
+
+    def __call__(self, student, teacher, batch, progress, key) -> jax.Array:
+        maps = (at_least_float32(network.features[self.position]) for network in (student, teacher))
+        ours, hint = pool_to_common(*maps)
+        return hint_loss(self.regressor(ours), hint)

@@ -1,0 +1,75 @@
+"""Attention-based fusion of a stage's maps with those of deeper stages (Chen et al., CVPR 2021)."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.nn.initializers import variance_scaling
+
+from jaxkd.losses.projection import BatchNorm, Projection
+
+_uniform = variance_scaling(1.0, "fan_in", "uniform")
+
+
+def nearest(maps: jax.Array, size: tuple[int, ...]) -> jax.Array:
+    """Repeats or drops rows and columns, `[B, H, W, C] -> [B, *size, C]`: row i is row ⌊i · H / size⌋.
+
+    Example:
+      >>> nearest(jnp.array([1.0, 2.0]).reshape(1, 2, 1, 1), (4, 1)).ravel().tolist()
+      [1.0, 1.0, 2.0, 2.0]
+    """
+    if maps.shape[1:3] == size:
+        return maps
+    # As products with 0 and 1: the gradient of indexing would be a slow scatter.
+    rows, columns = (
+        jnp.asarray(np.eye(before)[np.arange(after) * before // after], maps.dtype)
+        for before, after in zip(maps.shape[1:3], size, strict=True)
+    )
+    return jnp.einsum("hH,wW,bHWc->bhwc", rows, columns, maps, precision="highest")
+
+
+def convolve(maps: jax.Array, kernel: jax.Array) -> jax.Array:
+    """A 3×3 convolution that keeps the size, `[B, H, W, C], [3, 3, C, D] -> [B, H, W, D]`.
+
+    It is nine matrix products of shifted maps: XLA's own gradients of a convolution are many times slower in a compiled
+    loop on the CPU.
+
+    Example:
+      >>> convolve(jnp.ones((1, 2, 2, 1)), jnp.ones((3, 3, 1, 1))).ravel().tolist()
+      [4.0, 4.0, 4.0, 4.0]
+    """
+    height, width = maps.shape[1:3]
+    padded = jnp.pad(maps, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    shifted = [[padded[:, i : i + height, j : j + width] @ kernel[i, j] for j in range(3)] for i in range(3)]
+    return sum(shifted[0] + shifted[1] + shifted[2])
+
+
+class Fusion(nnx.Module):
+    """Brings maps to a common width, weighs them against the deeper maps at each place, and predicts the teacher's.
+
+    Args:
+      inputs: channels of the student's maps.
+      width: channels of what is passed on from the deepest stage to the first.
+      outputs: channels of the teacher's maps.
+      deepest: whether this is the last stage, which has nothing deeper to fuse with.
+      rngs: where the initial values come from.
+    """
+
+    def __init__(self, inputs: int, width: int, outputs: int, *, deepest: bool, rngs: nnx.Rngs):
+        self.projection, self.norm = Projection(inputs, width, rngs=rngs), BatchNorm(width)
+        self.attention = None if deepest else Projection(2 * width, 2, bias=True, rngs=rngs)
+        self.kernel = nnx.Param(_uniform(rngs.params(), (3, 3, width, outputs), jnp.float32))
+        self.out_norm = BatchNorm(outputs)
+
+    def __call__(self, maps: jax.Array, deeper: jax.Array | None, size: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+        """What is compared with the teacher, `[B, *size, outputs]`, and what is passed on, `[B, *size, width]`."""
+        fused = self.norm(self.projection(maps))
+        if self.attention is not None:
+            assert deeper is not None
+            deeper = nearest(deeper, maps.shape[1:3])
+            weights = jax.nn.sigmoid(self.attention(jnp.concatenate([fused, deeper], axis=-1)))
+            fused = fused * weights[..., :1] + deeper * weights[..., 1:]
+        fused = nearest(fused, size)
+        return self.out_norm(convolve(fused, self.kernel[...].astype(fused.dtype))), fused
