@@ -15,6 +15,8 @@ import jaxkd
 from jaxkd import convert, data, models, recipes
 
 EXAMPLES = """examples:
+  one number of a paper's table; --list-recipes prints them all:
+    python experiments/distill.py --data-dir ~/data --recipe ctkd+dkd/resnet56-resnet20 --teacher cifar100_resnet56.pth
   KD, ResNet-56 to ResNet-20:
     python experiments/distill.py --data-dir ~/data --teacher cifar100_resnet56.pth --teacher-name resnet56 \\
         --student resnet20 --method kd
@@ -36,74 +38,81 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = command_line()
     options = parser.parse_args(arguments)
     try:
-        method = method_of(options)
-        training = training_options.training_of(options, options.student)
-        teacher = load_teacher(options, method)
+        recipe = training_options.recipe_of(options)
+        name = options.student or (recipe and recipe.student)
+        if name is None:
+            raise ValueError(
+                "say which network by --student, as in resnet20, or by --recipe, as in kd/resnet56-resnet20"
+            )
+        method = method_of(options, recipe)
+        training = training_options.training_of(options, name, recipe)
+        teacher = load_teacher(options, method, recipe)
         train, test = training_options.load_data(options, training)
         check_classes(teacher, train)
-        student: Any = models.create(options.student, num_classes=train.num_classes, seed=options.seed)
-        directory = RunDirectory(options.output or default_output(options, teacher))
+        student: Any = models.create(name, num_classes=train.num_classes, seed=options.seed)
+        directory = RunDirectory(options.output or default_output(options, method, teacher, name))
         settings = training_options.settings_of(
             options,
             training,
             train,
-            method={"name": method.name, "weights": dict(method.weights), "settings": dict(method.settings)},
-            student=options.student,
+            method=method.describe(),
+            student=name,
             teacher=None if teacher is None else {"name": teacher.name, "sha256": fingerprint(options.teacher)},
         )
         directory.check(settings, options.resume)
+        trainer = jaxkd.Trainer(student) if teacher is None else jaxkd.Distiller(student=student, teacher=teacher)
+        training_options.compile_trainer(trainer, train, training, options, method.losses(train), method.weights)
     except (ValueError, OSError) as error:
         parser.error(str(error))
     directory.start(settings, vars(options))
 
     student_parameters = training_options.parameters(student)
-    facts: dict[str, Any] = {"student": {"name": options.student, "parameters": student_parameters}}
-    print(f"student {options.student}: {student_parameters:,} parameters; {method.title}, recipe {training.name}")
-    if teacher is None:
-        trainer = jaxkd.Trainer(student)
-    else:
+    print(f"student {name}: {student_parameters:,} parameters; {method.title}, recipe {training.name}")
+    facts: dict[str, Any] = {"student": {"name": name, "parameters": student_parameters}}
+    if teacher is not None:
         facts["teacher"] = describe_teacher(teacher, test, options.evaluate_teacher)
-        trainer = jaxkd.Distiller(student=student, teacher=teacher)
-    training_options.run(
-        trainer, train, test, training, options, directory, "student", facts, method.losses(), method.weights
-    )
+    facts |= training_options.published(recipe, method, teacher and teacher.name, name, training, options)
+    training_options.run(trainer, train, test, training, options, directory, "student", facts)
     return 0
 
 
-def method_of(options: argparse.Namespace) -> recipes.Method:
+def method_of(options: argparse.Namespace, recipe: recipes.Recipe | None) -> recipes.Method:
     """The method, with the published numbers unless the command line has others.
 
     Raises:
       ValueError: for a setting or weight that the method does not have.
     """
+    chosen = recipes.get_method(options.method or "kd") if recipe is None or options.method else recipe.method
     names = ("temperature", "correct", "wrong")
     settings = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    method = recipes.get_method(options.method, **settings)
-    weights = {"ce": options.ce_weight, method.teaching_term or "kd": options.kd_weight}
-    return method.adapted(weights={name: weight for name, weight in weights.items() if weight is not None})
+    weights = {"ce": options.ce_weight, chosen.teaching_term or "kd": options.kd_weight}
+    weights = {name: weight for name, weight in weights.items() if weight is not None}
+    return chosen.adapted(weights | dict(options.weight), **(settings | dict(options.setting)))
 
 
-def load_teacher(options: argparse.Namespace, method: recipes.Method) -> Any:
+def load_teacher(options: argparse.Namespace, method: recipes.Method, recipe: recipes.Recipe | None) -> Any:
     """The teacher, from a torch file or a checkpoint folder; None where the method has no use for one.
 
     Raises:
       ValueError, OSError: for options that do not go together, or a file that cannot be read.
     """
-    path = options.teacher
+    path, name = options.teacher, options.teacher_name or (recipe and recipe.teacher)
     if path is None:
         if method.needs_teacher:
-            raise ValueError(f"--method {options.method} needs a --teacher")
+            which = f", a {name}" if name else ""
+            raise ValueError(f"--method {method.name} needs a --teacher{which}")
         return None
     if not path.exists():
         raise FileNotFoundError(f"--teacher {path}: there is no such file or folder")
     if path.is_dir():
         teacher: Any = convert.load(path)
-        if options.teacher_name not in (None, teacher.name):
-            raise ValueError(f"--teacher-name {options.teacher_name}, but {path} holds a {teacher.name}")
+        if name not in (None, teacher.name):
+            whose = f"--teacher-name {name}" if options.teacher_name else f"--recipe {options.recipe} has a {name}"
+            raise ValueError(f"{whose}, but {path} holds a {teacher.name}")
         return teacher
-    if options.teacher_name is None:
+    if name is None:
         raise ValueError(f"--teacher {path} is a torch file: say which network it is by --teacher-name, as in resnet56")
-    return convert.from_torch(path, options.teacher_name)
+    return convert.from_torch(path, name)
 
 
 def check_classes(teacher: Any, train: data.Dataset) -> None:
@@ -129,10 +138,26 @@ def describe_teacher(teacher: Any, test: data.Dataset, evaluate: bool) -> dict[s
     return described | {"accuracy": measured["accuracy"], "top5": measured["top5"]}
 
 
-def default_output(options: argparse.Namespace, teacher: Any) -> pathlib.Path:
+def default_output(options: argparse.Namespace, method: recipes.Method, teacher: Any, student: str) -> pathlib.Path:
     """A folder under runs/ that says what the run is."""
-    pair = options.student if teacher is None else f"{teacher.name}-{options.student}"
-    return pathlib.Path("runs") / f"{options.data}-{pair}-{options.method}-seed{options.seed}"
+    pair = student if teacher is None else f"{teacher.name}-{student}"
+    return pathlib.Path("runs") / f"{options.data}-{pair}-{method.name}-seed{options.seed}"
+
+
+def named_number(text: str) -> tuple[str, float]:
+    """`NAME=NUMBER` from the command line; whole numbers stay whole.
+
+    Example:
+      >>> named_number("pkt=3e4"), named_number("negatives=4096")
+      (('pkt', 30000.0), ('negatives', 4096))
+    """
+    name, equals, number = text.partition("=")
+    try:
+        if not (name and equals):
+            raise ValueError
+        return name, int(number) if number.lstrip("+-").isdecimal() else float(number)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: write NAME=NUMBER, as in kd=0.9") from None
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -146,20 +171,36 @@ def command_line() -> argparse.ArgumentParser:
         help="a torch file (.pth, .pt, .th, .tar), or a folder that train_teacher.py, jaxkd.convert.save or "
         "python -m jaxkd.convert wrote, which also knows its normalisation",
     )  # fmt: skip
-    networks.add_argument("--teacher-name", metavar="NAME", help="the network in a torch file: resnet56, wrn_40_2, …")
-    networks.add_argument("--student", required=True, metavar="NAME", help="resnet20, wrn_16_2, vgg8, …")
+    networks.add_argument(
+        "--teacher-name",
+        metavar="NAME",
+        help="the network in a torch file: resnet56, wrn_40_2, …; default: the recipe's",
+    )
+    networks.add_argument("--student", metavar="NAME", help="resnet20, wrn_16_2, vgg8, …; default: the recipe's")
     networks.add_argument(
         "--evaluate-teacher", action=argparse.BooleanOptionalAction, default=True,
         help="measure the teacher on the test images first, so that a wrong file or normalisation is noticed",
     )  # fmt: skip
     method = parser.add_argument_group("method", "what is not given keeps its published value")
-    method.add_argument("--method", choices=recipes.methods(), default="kd", help="default: kd; ce is a student alone")
-    method.add_argument("--temperature", type=float, metavar="T", help="of kd and kd+std")
+    method.add_argument(
+        "--method", choices=recipes.methods(), metavar="NAME",
+        help=f"default: the recipe's, else kd; ce is a student alone: {', '.join(recipes.methods())}",
+    )  # fmt: skip
+    method.add_argument("--temperature", type=float, metavar="T", help="of kd, dkd, mlkd, dist and their kin")
     method.add_argument("--correct", type=float, metavar="T", help="of ats: τ₁, for the true class")
     method.add_argument("--wrong", type=float, metavar="T", help="of ats: τ₂, for the other classes")
     method.add_argument("--ce-weight", type=float, metavar="W", help="of the cross-entropy with the labels")
-    method.add_argument("--kd-weight", type=float, metavar="W", help="of the term that compares with the teacher")
-    training_options.add_options(parser)
+    method.add_argument("--kd-weight", type=float, metavar="W", help="of the first term that compares with the teacher")
+    method.add_argument(
+        "--weight", type=named_number, action="append", default=[], metavar="TERM=W",
+        help="of any term, as in pkt=30000; repeatable. It holds from the first epoch, also where the published one "
+        "warms up",
+    )  # fmt: skip
+    method.add_argument(
+        "--setting", type=named_number, action="append", default=[], metavar="NAME=X",
+        help="any other number of the method, as in beta=2 or t_end=10; repeatable",
+    )  # fmt: skip
+    training_options.add_options(parser, recipes.list())
     return parser
 
 

@@ -87,7 +87,7 @@ def train_student(
 ) -> jaxkd.History:
     """One run of a method."""
     distiller = jaxkd.Distiller(student=new_student(seed), teacher=teacher)
-    distiller.compile(optimizer, loss=method.losses(), loss_weights=method.weights, seed=seed)
+    distiller.compile(optimizer, loss=method.losses(few), loss_weights=method.weights, seed=seed)
     return distiller.fit(few, validation_data=test, epochs=training.epochs, batch_size=training.batch_size, verbose=0)
 
 

@@ -10,11 +10,12 @@ import training_options
 from run_directory import RunDirectory
 
 import jaxkd
-from jaxkd import models
+from jaxkd import models, recipes
 
 EXAMPLES = """examples:
   python experiments/train_teacher.py --data digits --model resnet14
   python experiments/train_teacher.py --data cifar100 --data-dir ~/data --model resnet56
+  python experiments/train_teacher.py --recipe ce/resnet56
   python experiments/train_teacher.py --data cifar100 --model ResNet110 --recipe ats --output runs/ats-teacher
   python experiments/train_teacher.py --data cifar100 --data-dir ~/data --model resnet56 --resume
 
@@ -27,18 +28,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = command_line()
     options = parser.parse_args(arguments)
     try:
-        training = training_options.training_of(options, options.model)
+        recipe = recipe_of(options)
+        name = options.model or (recipe and recipe.student)
+        if name is None:
+            raise ValueError("say which network by --model, as in resnet56, or by --recipe, as in ce/resnet56")
+        training = training_options.training_of(options, name, recipe)
         train, test = training_options.load_data(options, training)
-        model = models.create(options.model, num_classes=train.num_classes, seed=options.seed)
-        directory = RunDirectory(options.output or f"runs/{options.data}-{options.model}-seed{options.seed}")
-        settings = training_options.settings_of(options, training, train, model=options.model)
+        model = models.create(name, num_classes=train.num_classes, seed=options.seed)
+        directory = RunDirectory(options.output or f"runs/{options.data}-{name}-seed{options.seed}")
+        settings = training_options.settings_of(options, training, train, model=name)
         directory.check(settings, options.resume)
+        trainer = jaxkd.Trainer(model)
+        training_options.compile_trainer(trainer, train, training, options)
     except (ValueError, OSError) as error:
         parser.error(str(error))
     directory.start(settings, vars(options))
-    facts = {"model": {"name": options.model, "parameters": training_options.parameters(model)}}
-    training_options.run(jaxkd.Trainer(model), train, test, training, options, directory, "model", facts)
+    facts = {
+        "model": {"name": name, "parameters": training_options.parameters(model)},
+        **training_options.published(recipe, recipes.get_method("ce"), None, name, training, options),
+    }
+    training_options.run(trainer, train, test, training, options, directory, "model", facts)
     return 0
+
+
+def recipe_of(options: argparse.Namespace) -> recipes.Recipe | None:
+    """The published recipe, if one is named.
+
+    Raises:
+      ValueError: for an unknown one, and for one with a teacher.
+    """
+    recipe = training_options.recipe_of(options)
+    if recipe is not None and recipe.teacher is not None:
+        raise ValueError(f"--recipe {recipe.name} learns from a {recipe.teacher}: that is what distill.py does")
+    return recipe
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -46,8 +68,8 @@ def command_line() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", required=True, help="the network: resnet56, wrn_40_2, vgg13, ResNet110, …")
-    training_options.add_options(parser)
+    parser.add_argument("--model", help="the network: resnet56, wrn_40_2, vgg13, ResNet110, …; default: the recipe's")
+    training_options.add_options(parser, [name for name in recipes.list() if name.startswith("ce/")])
     return parser
 
 

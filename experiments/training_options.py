@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import difflib
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,8 +18,13 @@ from jaxkd import data, recipes
 from jaxkd.losses import Loss
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the common groups to a command line."""
+def add_options(parser: argparse.ArgumentParser, rows: Sequence[str]) -> None:
+    """Adds the common groups to a command line.
+
+    Args:
+      parser: gets them.
+      rows: the names of the published recipes that the command can run, for `--list-recipes`.
+    """
     images = parser.add_argument_group("data")
     images.add_argument(
         "--data", choices=data.names(), default="cifar100", help="default: cifar100; digits needs no file"
@@ -28,9 +34,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     training = parser.add_argument_group("training", "what is not given comes from the recipe")
     training.add_argument(
-        "--recipe",
-        choices=recipes.trainings(),
-        help="schedule, batch size, decay and normalisation of a paper; default: repdistiller, and digits for digits",
+        "--recipe", metavar="NAME",
+        help=f"one number of a paper's table with all that leads to it, as in {rows[0]}; or only how a paper trains: "
+        f"{', '.join(recipes.trainings())}; default: repdistiller, and digits for digits",
+    )  # fmt: skip
+    training.add_argument(
+        "--list-recipes", action=ListRecipes, nargs=0, const=rows, help="print the published recipes with their numbers"
     )
     training.add_argument(
         "--epochs", type=int, metavar="N", help="another length; the drops of the learning rate move in proportion"
@@ -46,16 +55,79 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     run.add_argument("--quiet", action="store_true", help="no progress while it trains")
 
 
-def training_of(options: argparse.Namespace, network: str) -> recipes.Training:
-    """The recipe with what the command line says otherwise.
+class ListRecipes(argparse.Action):
+    """Prints the recipes named in `const`, table by table, and ends the program, as `--help` does."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        heading = ""
+        for recipe in map(recipes.get, self.const):
+            if heading != (heading := f"{recipe.paper}\n{recipe.table}, {recipe.reported} epoch"):
+                print(f"\n{heading}")
+            print(f"  {recipe.name:40s} {recipe.published}")
+        parser.exit()
+
+
+def recipe_of(options: argparse.Namespace) -> recipes.Recipe | None:
+    """The published recipe that `--recipe` names; None where it names a training, or nothing.
+
+    Raises:
+      ValueError: for a name that is neither, with the closest that exist.
+    """
+    name = options.recipe
+    if name is None or name in recipes.trainings():
+        return None
+    if name in recipes.list():
+        return recipes.get(name)
+    close = difflib.get_close_matches(name, [*recipes.list(), *recipes.trainings()], n=3)
+    hint = f" Did you mean {', '.join(close)}?" if close else ""
+    raise ValueError(
+        f"--recipe {name}: there is no such recipe.{hint} Trainings are {', '.join(recipes.trainings())}; "
+        "--list-recipes prints the published numbers"
+    )
+
+
+def training_of(options: argparse.Namespace, network: str, recipe: recipes.Recipe | None) -> recipes.Training:
+    """How to train: as the recipe says, but for what the command line says otherwise.
 
     Raises:
       ValueError: for numbers that are not positive.
     """
-    name = options.recipe or ("digits" if options.data == "digits" else "repdistiller")
-    return recipes.get_training(name).adapted(
+    if recipe is not None and network == recipe.student:
+        training = recipe.training
+    elif recipe is not None:
+        training = recipes.get_training(recipe.training.name)
+    else:
+        training = recipes.get_training(options.recipe or ("digits" if options.data == "digits" else "repdistiller"))
+    return training.adapted(
         epochs=options.epochs, batch_size=options.batch_size, learning_rate=options.learning_rate, network=network
     )
+
+
+def published(
+    recipe: recipes.Recipe | None, method: recipes.Method, teacher: str | None, student: str,
+    training: recipes.Training, options: argparse.Namespace,
+) -> dict[str, Any]:  # fmt: skip
+    """What a paper states for a run, as JSON values for its result; nothing where the run follows no recipe.
+
+    Accuracies are parts of 1, as the run's own. `as_published` says whether the run keeps to the recipe, so that the
+    two numbers mean the same.
+    """
+    if recipe is None:
+        return {}
+    ours = (method, teacher, student, training, options.data)
+    theirs = (recipe.method, recipe.teacher, recipe.student, recipe.training, recipe.data)
+    accuracy, deviation = recipe.published
+    return {
+        "recipe": {
+            "name": recipe.name,
+            "accuracy": round(accuracy / 100, 6),
+            "deviation": None if deviation is None else round(deviation / 100, 6),
+            "reported": recipe.reported,
+            "paper": recipe.paper,
+            "table": recipe.table,
+            "as_published": ours == theirs,
+        }
+    }
 
 
 def load_data(options: argparse.Namespace, training: recipes.Training) -> tuple[data.Dataset, data.Dataset]:
@@ -76,6 +148,33 @@ def settings_of(
     return {"data": images, "seed": options.seed, "training": dataclasses.asdict(training), **others}
 
 
+def compile_trainer(
+    trainer: jaxkd.Trainer,
+    train: data.Dataset,
+    training: recipes.Training,
+    options: argparse.Namespace,
+    loss: Mapping[str, Loss] | None = None,
+    weights: Mapping[str, recipes.Weight] | None = None,
+) -> None:
+    """Says how to train; networks that a loss cannot work with are refused here.
+
+    Args:
+      trainer: a `Trainer` or `Distiller`.
+      train: what it will learn from.
+      training: the resolved recipe.
+      options: the command line.
+      loss: the loss terms; cross-entropy by default.
+      weights: of these terms.
+
+    Raises:
+      ValueError: as `compile`.
+    """
+    trainer.compile(
+        training.optimizer(), loss=loss, loss_weights=weights, metrics=("accuracy", "top5"), seed=options.seed,
+        image_shape=train.images.shape[1:],
+    )  # fmt: skip
+
+
 def run(
     trainer: jaxkd.Trainer,
     train: data.Dataset,
@@ -85,13 +184,11 @@ def run(
     directory: RunDirectory,
     name: str,
     facts: Mapping[str, Any],
-    loss: Mapping[str, Loss] | None = None,
-    weights: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """Trains, or goes on with training, and leaves everything in the run directory.
 
     Args:
-      trainer: a `Trainer` or `Distiller`.
+      trainer: compiled.
       train: what it learns from.
       test: measured after every epoch.
       training: the resolved recipe.
@@ -99,15 +196,10 @@ def run(
       directory: already begun.
       name: of the trained network's files.
       facts: what else belongs to the result.
-      loss: the loss terms; cross-entropy by default.
-      weights: of these terms.
 
     Returns:
       The result, as it was written.
     """
-    trainer.compile(
-        training.optimizer(), loss=loss, loss_weights=weights, metrics=("accuracy", "top5"), seed=options.seed
-    )
     if directory.begun:
         trainer.restore(directory.checkpoints)
         print(f"going on after epoch {len(trainer.history.epoch)} of {training.epochs}")
@@ -132,6 +224,12 @@ def print_result(result: Mapping[str, Any], directory: RunDirectory) -> None:
         row, mark = result[which], "  (the one this recipe reports)" if which == result["reported"] else ""
         print(
             f"{which} epoch {row['epoch']:4d}: test top-1 {row['val_accuracy']:.2%}, top-5 {row['val_top5']:.2%}{mark}"
+        )
+    if "recipe" in result:
+        recipe = result["recipe"]
+        other = "" if recipe["as_published"] else "; this run was not made as that one"
+        print(
+            f"published       test top-1 {recipe['accuracy']:.2%}, {recipe['reported']} epoch; {recipe['paper']}{other}"
         )
     print(f"everything is in {directory.path}")
 

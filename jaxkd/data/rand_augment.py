@@ -60,11 +60,13 @@ class RandAugment:
 
     def __call__(self, key: jax.Array, images: jax.Array) -> jax.Array:
         """A strong view of each image: uint8 `[B, H, W, C]` in and out. The key decides everything."""
-        for step in jax.random.split(key, self.operations):
+
+        def one(images: jax.Array, step: jax.Array) -> tuple[jax.Array, None]:
             which, direction = jax.random.split(step)
             number = jax.random.randint(which, images.shape[:1], 0, len(OPERATIONS), jnp.int32)
-            images = self.apply(images, number, jax.random.bernoulli(direction, shape=images.shape[:1]))
-        return images
+            return self.apply(images, number, jax.random.bernoulli(direction, shape=images.shape[:1])), None
+
+        return jax.lax.scan(one, jnp.asarray(images), jax.random.split(key, self.operations))[0]
 
     def apply(self, images: jax.Array, number: jax.Array, backward: jax.Array) -> jax.Array:
         """One operation on each image.

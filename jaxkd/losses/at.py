@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxkd.losses.divergence import at_least_float32
-from jaxkd.losses.norms import unit
-from jaxkd.losses.pooling import pool_to_common
+from jaxkd.losses.resize import to_smaller
 from jaxkd.losses.stages import StageLoss
+from jaxkd.losses.unit import unit
 
 
 def attention(maps: jax.Array) -> jax.Array:
@@ -25,14 +25,14 @@ def attention(maps: jax.Array) -> jax.Array:
 def attention_transfer(student: jax.Array, teacher: jax.Array) -> jax.Array:
     """Mean squared difference of both attentions, `[B, H, W, C], [B, H', W', C'] -> []`.
 
-    The larger maps are average-pooled to the size of the smaller.
+    The larger maps are averaged down to the smaller.
 
     Example:
       >>> left, right = (jnp.array([[[[a], [b]]]]) for a, b in ((1.0, 0.0), (0.0, 1.0)))
       >>> float(attention_transfer(left, right))
       1.0
     """
-    ours, theirs = pool_to_common(at_least_float32(student), at_least_float32(teacher))
+    ours, theirs = to_smaller(at_least_float32(student), at_least_float32(teacher))
     return jnp.mean(jnp.square(attention(ours) - attention(theirs)))
 
 
@@ -40,7 +40,10 @@ class AT(StageLoss):
     """The sum over stages of the mean squared difference of the attentions, with p = 2; published with weight 1000.
 
     Args:
-      positions: which features; by default the outputs of all stages, see `StageLoss`.
+      positions: which features; by default every stage after the stem, as in RepDistiller: 1 to 3 of a CIFAR ResNet.
+
+    Raises:
+      ValueError: at compile, where the networks have no maps at these positions or different numbers of stages.
 
     Example:
       >>> from jaxkd import Outputs

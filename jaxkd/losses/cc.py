@@ -8,8 +8,8 @@ from flax import nnx
 
 from jaxkd.losses.base import Loss, Network
 from jaxkd.losses.divergence import at_least_float32
-from jaxkd.losses.projection import Projection
-from jaxkd.losses.shapes import embedding_width, taught_by
+from jaxkd.losses.projection import Projection, embedding_widths
+from jaxkd.losses.stages import taught
 
 
 def adjacent_congruence(student: jax.Array, teacher: jax.Array) -> jax.Array:
@@ -34,7 +34,7 @@ class CC(Loss):
 
     Args:
       width: dimensions of the embeddings.
-      position: which feature; the pooled one.
+      position: which feature; by default the pooled one.
 
     Raises:
       ValueError: at compile, where a network has no embedding at this position.
@@ -46,7 +46,7 @@ class CC(Loss):
         self.width, self.position = width, position
 
     def build(self, student: Network, teacher: Network | None, rngs: nnx.Rngs) -> None:
-        ours, theirs = (embedding_width("CC", net, self.position) for net in (student, taught_by("CC", teacher)))
+        ours, theirs = embedding_widths(self, student, taught(self, teacher), self.position)
         self.student_embedding = Projection(ours, self.width, bias=True, rngs=rngs)
         self.teacher_embedding = Projection(theirs, self.width, bias=True, rngs=rngs)
 

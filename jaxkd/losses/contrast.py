@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -92,7 +94,8 @@ def permuted(key: jax.Array, positions: jax.Array, sizes: jax.Array, most: int) 
     """
     sizes = sizes[:, None]
     base = jnp.ceil(jnp.sqrt(sizes.astype(jnp.float32))).astype(jnp.int32)
-    functions = jax.random.randint(key, (_ROUNDS, len(sizes), int(np.ceil(np.sqrt(most)))), 0, base)
+    shape = _ROUNDS, len(sizes), math.ceil(math.sqrt(most))
+    functions = jax.random.randint(key, shape, 0, jnp.broadcast_to(base, shape))
 
     def shuffle(numbers: jax.Array) -> jax.Array:
         high, low = numbers // base, numbers % base

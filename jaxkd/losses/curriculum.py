@@ -93,4 +93,4 @@ class CurriculumTemperature(nnx.Module):
         value = self.t_start + self.t_end * jax.nn.sigmoid(raw)
         self.temperature[...] = jax.lax.stop_gradient(value).astype(jnp.float32)
         self.lambda_[...] = factor.astype(jnp.float32)
-        return Tempered(student / value, teacher / value, jnp.square(value))
+        return Tempered.at(student, teacher, value)

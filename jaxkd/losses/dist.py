@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxkd.losses.base import HyperParameter, Loss
-from jaxkd.losses.norms import length
 from jaxkd.losses.temperature import Temperature, as_temperature, temper
+from jaxkd.losses.unit import length
 
 _EPSILON = 1e-8
 
@@ -23,7 +23,7 @@ def correlation(a: jax.Array, b: jax.Array) -> jax.Array:
       -1.0
     """
     a, b = (values - values.mean(-1, keepdims=True) for values in (a, b))
-    both = (length(a) * length(b))[..., 0]
+    both = length(a) * length(b)
     together = jnp.where(both > 0, jnp.sum(a * b, axis=-1), 0.0)
     return together / (both + _EPSILON)
 

@@ -8,9 +8,9 @@ from flax import nnx
 
 from jaxkd.losses.base import Loss, Network
 from jaxkd.losses.divergence import at_least_float32
-from jaxkd.losses.pooling import pool_to_common
 from jaxkd.losses.projection import Projection
-from jaxkd.losses.shapes import map_channels, taught_by
+from jaxkd.losses.resize import to_smaller
+from jaxkd.losses.stages import feature_maps, taught
 
 
 def hint_loss(student: jax.Array, teacher: jax.Array) -> jax.Array:
@@ -28,7 +28,7 @@ class FitNet(Loss):
 
     The regressor is the paper's: a convolution and nothing else, here a 1×1 one with bias. RepDistiller lets BatchNorm
     and ReLU follow; its regressor cannot predict the negative values that the stages of a WRN have, and its scale can
-    shrink the student's maps to noise. Maps of different sizes are average-pooled to the smaller size, where the paper
+    shrink the student's maps to noise. Maps of different sizes are averaged down to the smaller, where the paper
     enlarges the window. The paper trains the hint first and then the rest, which weights by epoch can express.
 
     Args:
@@ -42,12 +42,10 @@ class FitNet(Loss):
         self.position = position
 
     def build(self, student: Network, teacher: Network | None, rngs: nnx.Rngs) -> None:
-        channels = [
-            map_channels("FitNet", network, self.position) for network in (student, taught_by("FitNet", teacher))
-        ]
-        self.regressor = Projection(*channels, bias=True, rngs=rngs)
+        ours, hint = feature_maps(self, student, taught(self, teacher), self.position)
+        self.regressor = Projection(ours.shape[-1], hint.shape[-1], bias=True, rngs=rngs)
 
     def __call__(self, student, teacher, batch, progress, key) -> jax.Array:
         maps = (at_least_float32(network.features[self.position]) for network in (student, teacher))
-        ours, hint = pool_to_common(*maps)
+        ours, hint = to_smaller(*maps)
         return hint_loss(self.regressor(ours), hint)

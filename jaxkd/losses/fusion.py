@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.nn.initializers import variance_scaling
 
 from jaxkd.losses.projection import BatchNorm, Projection
+from jaxkd.losses.resize import nearest
 
 _uniform = variance_scaling(1.0, "fan_in", "uniform")
-
-
-def nearest(maps: jax.Array, size: tuple[int, ...]) -> jax.Array:
-    """Repeats or drops rows and columns, `[B, H, W, C] -> [B, *size, C]`: row i is row ⌊i · H / size⌋.
-
-    Example:
-      >>> nearest(jnp.array([1.0, 2.0]).reshape(1, 2, 1, 1), (4, 1)).ravel().tolist()
-      [1.0, 1.0, 2.0, 2.0]
-    """
-    if maps.shape[1:3] == size:
-        return maps
-    # As products with 0 and 1: the gradient of indexing would be a slow scatter.
-    rows, columns = (
-        jnp.asarray(np.eye(before)[np.arange(after) * before // after], maps.dtype)
-        for before, after in zip(maps.shape[1:3], size, strict=True)
-    )
-    return jnp.einsum("hH,wW,bHWc->bhwc", rows, columns, maps, precision="highest")
 
 
 def convolve(maps: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -42,8 +27,8 @@ def convolve(maps: jax.Array, kernel: jax.Array) -> jax.Array:
     """
     height, width = maps.shape[1:3]
     padded = jnp.pad(maps, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    shifted = [[padded[:, i : i + height, j : j + width] @ kernel[i, j] for j in range(3)] for i in range(3)]
-    return sum(shifted[0] + shifted[1] + shifted[2])
+    shifts = ((i, j) for i in range(3) for j in range(3))
+    return functools.reduce(jnp.add, (padded[:, i : i + height, j : j + width] @ kernel[i, j] for i, j in shifts))
 
 
 class Fusion(nnx.Module):
@@ -51,13 +36,13 @@ class Fusion(nnx.Module):
 
     Args:
       inputs: channels of the student's maps.
-      width: channels of what is passed on from the deepest stage to the first.
       outputs: channels of the teacher's maps.
+      width: channels of what is passed on from the deepest stage to the first.
       deepest: whether this is the last stage, which has nothing deeper to fuse with.
       rngs: where the initial values come from.
     """
 
-    def __init__(self, inputs: int, width: int, outputs: int, *, deepest: bool, rngs: nnx.Rngs):
+    def __init__(self, inputs: int, outputs: int, width: int, *, deepest: bool, rngs: nnx.Rngs):
         self.projection, self.norm = Projection(inputs, width, rngs=rngs), BatchNorm(width)
         self.attention = None if deepest else Projection(2 * width, 2, bias=True, rngs=rngs)
         self.kernel = nnx.Param(_uniform(rngs.params(), (3, 3, width, outputs), jnp.float32))

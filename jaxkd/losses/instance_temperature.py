@@ -111,7 +111,7 @@ class InstanceTemperature(nnx.Module):
         value = self.t_start + self.t_end * jax.nn.sigmoid(raw)
         self.temperature[...] = jax.lax.stop_gradient(jnp.mean(value)).astype(jnp.float32)
         self.lambda_[...] = factor.astype(jnp.float32)
-        return Tempered(student / value, teacher / value, jnp.square(value[:, 0]))
+        return Tempered.at(student, teacher, value[:, 0])
 
     def _raw(self, predictions: jax.Array) -> jax.Array:
         """`[B, 2K] -> [B, 1]`, what the sigmoid takes."""

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxkd.losses.base import Loss
-from jaxkd.losses.divergence import kl_divergence
 from jaxkd.losses.temperature import Temperature, as_temperature, temper
+from jaxkd.losses.tempered_kl import scaled_kl
 
 
 class KD(Loss):
@@ -32,4 +32,4 @@ class KD(Loss):
 
     def __call__(self, student, teacher, batch, progress, key) -> jax.Array:
         ready = temper(self.temperature, self.standardize, student, teacher, batch, progress)
-        return jnp.mean(ready.scale * kl_divergence(ready.teacher, ready.student))
+        return jnp.mean(scaled_kl(ready))

@@ -17,8 +17,9 @@ from flax import nnx
 from jaxkd.base import Outputs
 from jaxkd.data.rand_augment import RandAugment
 from jaxkd.losses.base import Loss, Monitor
-from jaxkd.losses.divergence import at_least_float32, cross_entropy, kl_divergence
+from jaxkd.losses.divergence import at_least_float32, cross_entropy
 from jaxkd.losses.temperature import FixedTemperature, Temperature, Tempered, as_temperature, temper
+from jaxkd.losses.tempered_kl import scaled_kl
 
 BOTH_VIEWS, WEAK_VIEW = (3.0, 5.0), (2.0, 6.0)
 """The temperatures beside the base: those at which the published code compares both views, and the weak one only."""
@@ -116,8 +117,8 @@ class MLKD(Loss):
         examples, classes = unsure_shares(at_least_float32(teacher.logits))
 
         both = 1 + len(BOTH_VIEWS)
-        kd = examples * _total(_kd(each) for each in weak)
-        kd += _total(_kd(each) for each in (*strong[:both], *weak[both:]))
+        kd = examples * _total(jnp.mean(scaled_kl(each)) for each in weak)
+        kd += _total(jnp.mean(scaled_kl(each)) for each in (*strong[:both], *weak[both:]))
         by_class = classes * _total(class_correlation(each.teacher, each.student) for each in raw)
         by_batch = examples * _total(batch_correlation(each.teacher, each.student) for each in raw)
         for monitor, value in (
@@ -157,10 +158,6 @@ def strong_outputs(student: Outputs) -> Outputs:
             "arrays with a term that has a strong_view, such as MLKD; batches from an iterable come in one view"
         )
     return student.strong
-
-
-def _kd(ready: Tempered) -> jax.Array:
-    return jnp.mean(ready.scale * kl_divergence(ready.teacher, ready.student))
 
 
 def _total(terms: Iterable[jax.Array]) -> jax.Array:

@@ -6,23 +6,23 @@ import jax
 import jax.numpy as jnp
 
 from jaxkd.losses.divergence import at_least_float32
-from jaxkd.losses.norms import unit
-from jaxkd.losses.pooling import pool_to_common
+from jaxkd.losses.resize import to_smaller
 from jaxkd.losses.stages import StageLoss
+from jaxkd.losses.unit import unit
 
 
 def channel_discrepancy(student: jax.Array, teacher: jax.Array) -> jax.Array:
     """Squared maximum mean discrepancy of the channels with k(a, b) = (a · b)², `[B, H, W, C], [B, H', W', C'] -> []`.
 
     A sample is one channel's map at length one, so the numbers of channels may differ. The larger maps are
-    average-pooled to the size of the smaller.
+    averaged down to the smaller.
 
     Example:
       >>> left, right = (jnp.array([[[[a], [b]]]]) for a, b in ((1.0, 0.0), (0.0, 1.0)))
       >>> float(channel_discrepancy(left, right))
       2.0
     """
-    pooled = pool_to_common(at_least_float32(student), at_least_float32(teacher))
+    pooled = to_smaller(at_least_float32(student), at_least_float32(teacher))
     ours, theirs = (_selectivity(maps) for maps in pooled)
     return _mean_kernel(ours, ours) + _mean_kernel(theirs, theirs) - 2 * _mean_kernel(ours, theirs)
 
@@ -41,7 +41,10 @@ class NST(StageLoss):
     """The sum over stages of the discrepancy of the channels; published with weight 50.
 
     Args:
-      positions: which features; by default the outputs of all stages, see `StageLoss`.
+      positions: which features; by default every stage after the stem, as in RepDistiller: 1 to 3 of a CIFAR ResNet.
+
+    Raises:
+      ValueError: at compile, where the networks have no maps at these positions or different numbers of stages.
 
     Example:
       >>> from jaxkd import Outputs

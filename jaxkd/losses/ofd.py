@@ -12,7 +12,7 @@ from flax import nnx
 from jaxkd.losses.base import Loss, Network
 from jaxkd.losses.divergence import at_least_float32
 from jaxkd.losses.projection import BatchNorm, Projection
-from jaxkd.losses.shapes import name_of, taught_by
+from jaxkd.losses.stages import taught
 
 _RARE = 0.001
 
@@ -75,45 +75,44 @@ class OFD(Loss):
     """
 
     def build(self, student: Network, teacher: Network | None, rngs: nnx.Rngs) -> None:
-        teacher = taught_by("OFD", teacher)
-        positions = _stages(student, teacher)
-        norms = _norms(teacher)
+        teacher = taught(self, teacher)
+        stages = range(1, _shared_preactivations(student, teacher))
+        margins = _margins(teacher)
         self.connectors = nnx.List(
-            [Connector(student.preactivation(i).shape[-1], _margins(norms[i]), rngs=rngs) for i in positions]
+            [Connector(student.preactivation(i).shape[-1], margins[i], rngs=rngs) for i in stages]
         )
 
     def __call__(self, student, teacher, batch, progress, key) -> jax.Array:
-        total = jnp.float32(0.0)
-        for connector, ours, theirs in zip(
-            self.connectors, student.preactivations[1:], teacher.preactivations[1:], strict=True
-        ):
-            total = total / 2 + connector(ours, theirs)
-        return total
+        pairs = zip(student.preactivations[1:], teacher.preactivations[1:], strict=True)
+        costs = jnp.stack([connector(*pair) for connector, pair in zip(self.connectors, pairs, strict=True)])
+        return costs @ jnp.asarray(0.5 ** np.arange(len(costs))[::-1], costs.dtype)
 
 
-def _margins(norm) -> np.ndarray:
-    shifts, scales = (np.asarray(value[...], np.float64) for value in (norm.bias, norm.scale))
-    return np.array([expected_negative(*pair) for pair in zip(shifts, scales, strict=True)])
+def _shared_preactivations(student: Network, teacher: Network) -> int:
+    """How many preactivations both networks have, which must agree in size after the stem."""
+    for network in (student, teacher):
+        network.preactivation(1)
+    ours, theirs = ([entry.shape[1:3] for entry in network.outputs.preactivations] for network in (student, teacher))
+    if ours[1:] != theirs[1:]:
+        listed = [", ".join(f"{h}×{w}" for h, w in sizes[1:]) for sizes in (ours, theirs)]
+        raise ValueError(
+            f"OFD compares preactivations of equal size, but after the stem the student's are {listed[0]} and the "
+            f"teacher's {listed[1]}; choose networks whose stages agree"
+        )
+    return len(ours)
 
 
-def _norms(teacher: Network):
+def _margins(teacher: Network) -> list[np.ndarray]:
+    """`[C]` for each preactivation of the teacher."""
     norms = getattr(teacher.model, "preactivation_norms", None)
     if norms is None:
         raise ValueError(
-            f"OFD takes its margins from the teacher's BatchNorms, but {name_of(teacher)} has no method "
-            "preactivation_norms(), which returns the last one before each preactivation"
+            f"OFD takes its margins from the teacher's BatchNorms, but {type(teacher.model).__name__} does not give "
+            "them: add a method preactivation_norms(), which returns the last one before each preactivation"
         )
-    return norms()
+    return [_margin(norm) for norm in norms()]
 
 
-def _stages(student: Network, teacher: Network) -> range:
-    for network in (student, teacher):
-        network.preactivation(1)
-    shapes = [[entry.shape[1:3] for entry in network.outputs.preactivations] for network in (student, teacher)]
-    if shapes[0][1:] != shapes[1][1:]:
-        listed = [", ".join(f"{i}: {h}×{w}" for i, (h, w) in enumerate(sizes)) for sizes in shapes]
-        raise ValueError(
-            f"OFD needs preactivations of the same sizes after the stem, but {name_of(student)} has {listed[0]} and "
-            f"{name_of(teacher)} {listed[1]}"
-        )
-    return range(1, len(shapes[0]))
+def _margin(norm) -> np.ndarray:
+    means, deviations = (np.asarray(value[...], np.float64) for value in (norm.bias, norm.scale))
+    return np.array([expected_negative(*pair) for pair in zip(means, deviations, strict=True)])

@@ -72,7 +72,7 @@ class BatchNorm(nnx.Module):
 
 
 def embedding_widths(loss: Loss, student: Network, teacher: Network, position: int) -> tuple[int, int]:
-    """The channels of both networks' embeddings `[B, C]` at a position.
+    """The channels of both networks' embeddings `[B, C]` at one position.
 
     Raises:
       ValueError: where a network has no feature there, or has a map instead of a vector; it names what there is.

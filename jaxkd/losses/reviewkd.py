@@ -1,4 +1,4 @@
-"""Knowledge review (ReviewKD; Chen et al., CVPR 2021): each of the teacher's stages teaches the student's later ones too.
+"""Knowledge review (ReviewKD; Chen et al., CVPR 2021): each stage learns with all deeper ones.
 
 From the last stage back, the student's maps are fused with what was gathered from all deeper ones and then compared
 with the teacher's at several sizes.
@@ -10,14 +10,15 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
-from jaxkd.base import Outputs
 from jaxkd.losses.base import Loss, Network
 from jaxkd.losses.divergence import at_least_float32
 from jaxkd.losses.fusion import Fusion
-from jaxkd.losses.pooling import adaptive_average_pool
-from jaxkd.losses.shapes import embedding_width, map_channels, name_of, taught_by
+from jaxkd.losses.projection import embedding_widths
+from jaxkd.losses.resize import average_pool
+from jaxkd.losses.stages import check_stages, taught
 
 _SIZES = (4, 2, 1)
 _WIDEST = 512
@@ -35,12 +36,10 @@ def hierarchical_context(student: jax.Array, teacher: jax.Array) -> jax.Array:
     """
     own = student.shape[1:3]
     sizes = [own, *((size, size) for size in _SIZES if size < min(own))]
-    weights = [0.5**i for i in range(len(sizes))]
-    errors = [
-        jnp.mean(jnp.square(adaptive_average_pool(student, size) - adaptive_average_pool(teacher, size)))
-        for size in sizes
-    ]
-    return sum(weight * error for weight, error in zip(weights, errors, strict=True)) / sum(weights)
+    apart = [average_pool(student, size) - average_pool(teacher, size) for size in sizes]
+    weights = 0.5 ** np.arange(len(sizes))
+    errors = jnp.stack([jnp.mean(jnp.square(difference)) for difference in apart])
+    return errors @ jnp.asarray(weights / weights.sum(), errors.dtype)
 
 
 class ReviewKD(Loss):
@@ -54,35 +53,24 @@ class ReviewKD(Loss):
     """
 
     def build(self, student: Network, teacher: Network | None, rngs: nnx.Rngs) -> None:
-        ours, theirs = _student_channels(student), _teacher_channels(taught_by("ReviewKD", teacher))
-        if len(ours) != len(theirs):
-            raise ValueError(
-                f"ReviewKD pairs stages, but the student has {len(ours)} features after the stem and the teacher "
-                f"{len(theirs) - 1} preactivations after the stem and an embedding: choose networks with as many stages"
-            )
-        width = min(_WIDEST, ours[-1])
-        last = len(ours) - 1
-        self.fusions = nnx.List(
-            [
-                Fusion(a, width, b, deepest=i == last, rngs=rngs)
-                for i, (a, b) in enumerate(zip(ours, theirs, strict=True))
-            ]
-        )
+        *stages, embedding = _widths(self, student, taught(self, teacher))
+        passed_on = min(_WIDEST, embedding[0])
+        self.fusions = nnx.List([Fusion(*widths, passed_on, deepest=False, rngs=rngs) for widths in stages])
+        self.fusions.append(Fusion(*embedding, passed_on, deepest=True, rngs=rngs))
 
     def __call__(self, student, teacher, batch, progress, key) -> jax.Array:
-        targets = [_as_maps(out) for out in (*teacher.preactivations[1:], teacher.features[-1])]
-        fused = self.review(student, [target.shape[1:3] for target in targets])
-        errors = [hierarchical_context(ours, theirs) for ours, theirs in zip(fused, targets, strict=True)]
-        return sum(errors[1:], errors[0])
+        targets = [_as_maps(out) for out in (*teacher.preactivations[1 : len(self.fusions)], teacher.features[-1])]
+        fused = self.review(student.features, [target.shape[1:3] for target in targets])
+        return jnp.stack([hierarchical_context(*pair) for pair in zip(fused, targets, strict=True)]).sum()
 
-    def review(self, student: Outputs, sizes: Sequence[tuple[int, ...]]) -> list[jax.Array]:
-        """The student's stages, each fused with all deeper ones and brought to the teacher's channels and size."""
-        fused, deeper = [], None
-        stages = [_as_maps(feature) for feature in student.features[1:]]
-        for fusion, maps, size in reversed(list(zip(self.fusions, stages, sizes, strict=True))):
-            out, deeper = fusion(maps, deeper, size)
-            fused.append(out)
-        return fused[::-1]
+    def review(self, features: Sequence[jax.Array], sizes: Sequence[tuple[int, ...]]) -> list[jax.Array]:
+        """Features 1 and on, each fused with all deeper ones and brought to the teacher's channels and these sizes."""
+        reviewed: list[jax.Array] = []
+        deeper = None
+        for fusion, feature, size in reversed(list(zip(self.fusions, features[1:], sizes, strict=True))):
+            out, deeper = fusion(_as_maps(feature), deeper, size)
+            reviewed.insert(0, out)
+        return reviewed
 
 
 def _as_maps(feature: jax.Array) -> jax.Array:
@@ -90,13 +78,11 @@ def _as_maps(feature: jax.Array) -> jax.Array:
     return feature if feature.ndim == 4 else feature[:, None, None, :]
 
 
-def _student_channels(student: Network) -> list[int]:
-    last = len(student.outputs.features) - 1
-    maps = [map_channels("ReviewKD", student, i) for i in range(1, last)]
-    return [*maps, embedding_width("ReviewKD", student, -1)]
-
-
-def _teacher_channels(teacher: Network) -> list[int]:
-    teacher.preactivation(1)
-    maps = [entry.shape[-1] for entry in teacher.outputs.preactivations[1:]]
-    return [*maps, embedding_width("ReviewKD", teacher, -1)]
+def _widths(loss: Loss, student: Network, teacher: Network) -> list[tuple[int, int]]:
+    """Channels of the student's features from 1 on and of what the teacher has for each."""
+    check_stages(loss, student, teacher, None)
+    widths = [
+        (feature.shape[-1], teacher.preactivation(i).shape[-1])
+        for i, feature in enumerate(student.outputs.features[1:-1], start=1)
+    ]
+    return [*widths, embedding_widths(loss, student, teacher, -1)]

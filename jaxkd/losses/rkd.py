@@ -7,8 +7,9 @@ import jax.numpy as jnp
 
 from jaxkd.losses.base import HyperParameter, Loss, Network
 from jaxkd.losses.divergence import at_least_float32
-from jaxkd.losses.norms import length, unit
-from jaxkd.losses.shapes import embedding_width, taught_by
+from jaxkd.losses.projection import embedding_widths
+from jaxkd.losses.stages import taught
+from jaxkd.losses.unit import length, unit
 
 
 def distance_loss(student: jax.Array, teacher: jax.Array) -> jax.Array:
@@ -43,7 +44,7 @@ def _differences(points: jax.Array) -> jax.Array:
 
 
 def _relative_distances(points: jax.Array) -> jax.Array:
-    distances = length(_differences(points))[..., 0]
+    distances = length(_differences(points))
     count = jnp.maximum(jnp.sum(distances > 0), 1).astype(distances.dtype)
     mean = jnp.sum(distances) / count
     return distances / jnp.where(mean > 0, mean, 1.0)
@@ -67,13 +68,16 @@ class RKD(Loss):
     Args:
       distance: weight of the distances.
       angle: weight of the angles.
-      position: which feature; the pooled one.
+      position: which feature; by default the pooled one.
+
+    Raises:
+      ValueError: at compile, where a network has no embedding there.
 
     Example:
       >>> from jaxkd import Outputs
       >>> ours, theirs = jnp.array([[0.0], [1.0], [2.0]]), jnp.array([[0.0], [1.0], [5.0]])
       >>> round(float(RKD()(Outputs(None, (ours,)), Outputs(None, (theirs,)), None, None, None)), 4)
-      0.6944
+      1.125
     """
 
     def __init__(self, distance: float = 25.0, angle: float = 50.0, position: int = -1):
@@ -82,8 +86,7 @@ class RKD(Loss):
         self.position = position
 
     def build(self, student: Network, teacher: Network | None, rngs) -> None:
-        for network in (student, taught_by("RKD", teacher)):
-            embedding_width("RKD", network, self.position)
+        embedding_widths(self, student, taught(self, teacher), self.position)
 
     def __call__(self, student, teacher, batch, progress, key) -> jax.Array:
         pair = student.features[self.position], teacher.features[self.position]

@@ -1,62 +1,87 @@
-"""Losses that compare two networks stage by stage and add up what they find."""
+"""Which features of two networks a loss compares, and the errors where they cannot be compared."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
+import jax.numpy as jnp
 
+from jaxkd.base import Outputs
 from jaxkd.losses.base import Loss, Network
-from jaxkd.losses.shapes import map_channels, name_of, taught_by
 
 
-def shared_stages(
-    method: str, student: Network, teacher: Network, positions: Sequence[int] | None = None
-) -> tuple[int, ...]:
-    """The positions given, or those of the features that both networks have between the first and the last.
+def taught(loss: Loss, teacher: Network | None) -> Network:
+    """The teacher a loss needs.
 
     Raises:
-      ValueError: where there are none, or a network has no map `[B, H, W, C]` at one of them.
+      ValueError: if there is none.
     """
-    if positions is None:
-        fewer = min(student, teacher, key=lambda network: len(network.outputs.features))
-        positions = range(1, len(fewer.outputs.features) - 1)
-        if not positions:
+    if teacher is None:
+        raise ValueError(f"{type(loss).__name__} compares with a teacher: use jaxkd.Distiller, which has one")
+    return teacher
+
+
+def stages(features: Sequence[jax.Array], positions: Sequence[int] | None) -> list[jax.Array]:
+    """The features at these positions; for None, all stages after the stem and before the pooled embedding."""
+    return list(features[1:-1]) if positions is None else [features[i] for i in positions]
+
+
+def check_stages(loss: Loss, student: Network, teacher: Network, positions: Sequence[int] | None) -> None:
+    """Raises a ValueError unless both networks have maps `[B, H, W, C]` at these positions, as many as each other."""
+    for position in positions or ():
+        feature_maps(loss, student, teacher, position)
+    ours, theirs = (len(stages(network.outputs.features, positions)) for network in (student, teacher))
+    if ours != theirs or not ours:
+        raise ValueError(
+            f"{type(loss).__name__} pairs the stages between stem and pooled embedding, but the student has {ours} and "
+            f"the teacher {theirs}; give positions=(…) of features to compare"
+        )
+    for position in range(1, ours + 1) if positions is None else ():
+        feature_maps(loss, student, teacher, position)
+
+
+def feature_maps(
+    loss: Loss, student: Network, teacher: Network, position: int
+) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+    """The shapes of both networks' maps at one position.
+
+    Raises:
+      ValueError: where a network has no feature there, or has a vector instead of a map; it names what there is.
+    """
+    ours, theirs = student.feature(position), teacher.feature(position)
+    for whose, feature in (("student", ours), ("teacher", theirs)):
+        if len(feature.shape) != 4:
             raise ValueError(
-                f"{method} takes the features between the first and the last, but {name_of(fewer)} has only "
-                f"{len(fewer.outputs.features)} in all: give positions=(…)"
+                f"{type(loss).__name__} compares maps [H, W, C], but the {whose}'s feature {position} has the shape "
+                f"{list(feature.shape[1:])}; choose an earlier position"
             )
-    for position in positions:
-        for network in (student, teacher):
-            map_channels(method, network, position)
-    return tuple(positions)
+    return ours, theirs
 
 
 class StageLoss(Loss):
-    """The sum over stages of what `compare` says of both networks' maps.
+    """The sum over stages of what `compare` says of the two networks' maps.
 
     Args:
-      positions: which features; by default the outputs of all stages that both networks have, without the stem and the
-        pooled one, as RepDistiller takes them (1, 2 and 3 of a CIFAR ResNet or WRN).
+      positions: which features; by default every stage after the stem, as in RepDistiller: 1 to 3 of a CIFAR ResNet.
 
     Raises:
-      ValueError: for no positions; at compile, for positions where a network has no map.
+      ValueError: at compile, where the networks have no maps at these positions or different numbers of stages.
     """
 
     def __init__(self, positions: Sequence[int] | None = None):
-        if positions is not None and len(positions) == 0:
-            raise ValueError(f"positions={positions!r}: give at least one")
         self.positions = None if positions is None else tuple(positions)
-        self._compared = self.positions
 
     def build(self, student: Network, teacher: Network | None, rngs) -> None:
-        method = type(self).__name__
-        self._compared = shared_stages(method, student, taught_by(method, teacher), self.positions)
+        check_stages(self, student, taught(self, teacher), self.positions)
+
+    def pairs(self, student: Outputs, teacher: Outputs) -> Iterator[tuple[jax.Array, jax.Array]]:
+        """The maps that are compared, or their shapes."""
+        return zip(*(stages(network.features, self.positions) for network in (student, teacher)), strict=True)
 
     def compare(self, student: jax.Array, teacher: jax.Array) -> jax.Array:
         """How much two batches of maps `[B, H, W, C]`, `[B, H', W', C']` differ: a scalar."""
         raise NotImplementedError
 
     def __call__(self, student, teacher, batch, progress, key) -> jax.Array:
-        terms = [self.compare(student.features[i], teacher.features[i]) for i in self._compared]
-        return sum(terms[1:], terms[0])
+        return jnp.stack([self.compare(*pair) for pair in self.pairs(student, teacher)]).sum()

@@ -27,11 +27,20 @@ class Tempered(NamedTuple):
       student: `[B, K]` the student's logits, divided by its temperature.
       teacher: `[B, K]` the teacher's likewise.
       scale: what the divergence is multiplied by so that gradients keep their size (T²): a scalar, or `[B]`.
+      shared: the logits of student and teacher before they were divided and the one temperature of both, where they
+        share one: from these the temperature's gradient can be taken without cancellation.
     """
 
     student: jax.Array
     teacher: jax.Array
     scale: jax.Array
+    shared: tuple[jax.Array, jax.Array, jax.Array] | None = None
+
+    @classmethod
+    def at(cls, student: jax.Array, teacher: jax.Array, temperature: jax.Array) -> Tempered:
+        """Both divided by one temperature T, a scalar or `[B]`; the scale is T²."""
+        divisor = temperature[:, None] if jnp.ndim(temperature) else temperature
+        return cls(student / divisor, teacher / divisor, jnp.square(temperature), (student, teacher, temperature))
 
 
 class Temperature(Protocol):
@@ -55,8 +64,7 @@ class FixedTemperature(nnx.Module):
         self.value = HyperParameter(jnp.float32(checked_temperature("temperature", value)))
 
     def temper(self, student: jax.Array, teacher: jax.Array, labels: jax.Array, progress: Progress) -> Tempered:
-        value = self.value[...].astype(student.dtype)
-        return Tempered(student / value, teacher / value, jnp.square(value))
+        return Tempered.at(student, teacher, self.value[...].astype(student.dtype))
 
 
 def checked_temperature(name: str, value: float) -> float:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxkd.base import Outputs
-from jaxkd.losses.base import Loss, Network
+from jaxkd.losses.base import Network
 from jaxkd.losses.divergence import at_least_float32
 from jaxkd.losses.projection import Projection
 from jaxkd.losses.resize import to_smaller
-from jaxkd.losses.stages import check_stages, stages, taught
+from jaxkd.losses.stages import StageLoss, taught
 
 _EPSILON = 1e-5
 
@@ -55,18 +54,17 @@ class Regressor(nnx.Module):
         return gaussian_surprise(mean, jax.nn.softplus(self.scale[...]) + _EPSILON, target)
 
 
-class VID(Loss):
+class VID(StageLoss):
     """The sum over the stages of how surprising the teacher's maps are, given the student's; published with weight 1.
 
-    Where maps differ in size, the larger are averaged down to the smaller.
+    The larger maps are average-pooled to the size of the smaller.
 
     Args:
-      positions: which features; by default every stage after the stem, as in RepDistiller: 1 to 3 of a CIFAR ResNet.
+      positions: which features; by default the outputs of all stages, see `StageLoss`.
       variance: of every channel before training.
 
     Raises:
-      ValueError: for a variance of 1e-5 or less; at compile, where the networks have no maps at these positions or
-        different numbers of stages.
+      ValueError: for a variance of 1e-5 or less, and what `StageLoss` refuses.
 
     Example:
       >>> from jaxkd import Outputs
@@ -78,22 +76,18 @@ class VID(Loss):
     """
 
     def __init__(self, positions: Sequence[int] | None = None, variance: float = 5.0):
+        super().__init__(positions)
         if not (math.isfinite(variance) and variance > _EPSILON):
             raise ValueError(f"variance={variance!r}: give a number above {_EPSILON:g}")
-        self.positions = None if positions is None else tuple(positions)
         self.variance = variance
 
     def build(self, student: Network, teacher: Network | None, rngs: nnx.Rngs) -> None:
-        teacher = taught(self, teacher)
-        check_stages(self, student, teacher, self.positions)
+        super().build(student, teacher, rngs)
+        pairs = self.pairs(student.outputs, taught(self, teacher).outputs)
         self.regressors = nnx.List(
-            Regressor(ours.shape[-1], theirs.shape[-1], self.variance, rngs=rngs)
-            for ours, theirs in self._pairs(student.outputs, teacher.outputs)
+            Regressor(ours.shape[-1], theirs.shape[-1], self.variance, rngs=rngs) for ours, theirs in pairs
         )
 
-    def _pairs(self, student: Outputs, teacher: Outputs) -> Iterator[tuple[jax.Array, jax.Array]]:
-        return zip(*(stages(network.features, self.positions) for network in (student, teacher)), strict=True)
-
     def __call__(self, student, teacher, batch, progress, key) -> jax.Array:
-        pairs = self._pairs(student, teacher)
+        pairs = self.pairs(student, teacher)
         return jnp.stack([regressor(*pair) for regressor, pair in zip(self.regressors, pairs, strict=True)]).sum()

@@ -1,0 +1,180 @@
+"""How papers train: `Training`, and the table of those that are known.
+
+A new row is an entry in the table, never a branch in the code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Literal
+
+import optax
+
+from jaxkd import optimizers
+from jaxkd.base import Normalization
+from jaxkd.recipes import papers
+
+_LIGHT = re.compile(r"(mobile|shuffle)", re.IGNORECASE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """How networks are trained: SGD on batches, with a learning rate that drops.
+
+    Attributes:
+      name: what `get_training` knows it by.
+      paper: where it comes from.
+      epochs: how many.
+      batch_size: examples per step.
+      learning_rate: the first one, after the warm-up.
+      drops: after so many completed epochs the rate falls to a tenth.
+      warmup: epochs in which the rate rises from 1e-8.
+      momentum: of SGD.
+      weight_decay: of every parameter.
+      light_learning_rate: the first rate for MobileNets and ShuffleNets; None where they get no other.
+      normalization: what images are normalised with; None means the data set's own statistics.
+      reported: the epoch whose accuracy the paper's tables state.
+    """
+
+    name: str
+    paper: str
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    drops: tuple[int, ...]
+    warmup: int = 0
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    light_learning_rate: float | None = None
+    normalization: Normalization | None = None
+    reported: Literal["last", "best"] = "last"
+
+    def adapted(
+        self,
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        learning_rate: float | None = None,
+        network: str | None = None,
+    ) -> Training:
+        """The same with some of its numbers changed; None keeps the recipe's own.
+
+        Args:
+          epochs: another length. Drops and warm-up keep their place as parts of the whole, rounded to epochs; drops
+            that round to the same epoch become one, and those at the very end are left out.
+          batch_size: another number of examples per step. The rate stays: give it as well if it should follow.
+          learning_rate: another first rate.
+          network: the name of the network to train, which decides between the two rates of the recipe.
+
+        Raises:
+          ValueError: for a number that is not positive.
+
+        Example:
+          >>> get_training("repdistiller").adapted(epochs=24).drops
+          (15, 18, 21)
+          >>> get_training("repdistiller").adapted(network="MobileNetV2").learning_rate
+          0.01
+        """
+        for title, value in (("epochs", epochs), ("batch_size", batch_size), ("learning_rate", learning_rate)):
+            if value is not None and not value > 0:
+                raise ValueError(f"{title}={value}: give a number above 0")
+        changes: dict[str, object] = {}
+        if epochs is not None and epochs != self.epochs:
+            part = epochs / self.epochs
+            warmup = round(self.warmup * part)
+            drops = sorted({round(drop * part) for drop in self.drops})
+            changes |= {"epochs": epochs, "warmup": warmup, "drops": tuple(d for d in drops if warmup < d < epochs)}
+        if batch_size is not None:
+            changes["batch_size"] = batch_size
+        if learning_rate is not None:
+            changes["learning_rate"] = learning_rate
+        elif network is not None and self.light_learning_rate is not None and _LIGHT.search(network):
+            changes["learning_rate"] = self.light_learning_rate
+        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+
+    def optimizer(self, epochs: int | None = None) -> optax.GradientTransformationExtraArgs:
+        """SGD with this schedule, its drops scaled to another number of `epochs` where one is given.
+
+        Example:
+          >>> optimizer = get_training("ats").optimizer(epochs=48)
+        """
+        chosen = self.adapted(epochs=epochs)
+        rate = optimizers.step_decay(chosen.learning_rate, chosen.drops, warmup=chosen.warmup)
+        return optimizers.sgd(rate, momentum=chosen.momentum, weight_decay=chosen.weight_decay)
+
+
+def trainings() -> list[str]:
+    """The names of the training recipes.
+
+    Example:
+      >>> "ats" in trainings()
+      True
+    """
+    return list(_TRAININGS)
+
+
+def get_training(name: str) -> Training:
+    """A training recipe by its name.
+
+    Raises:
+      ValueError: for an unknown one, with those that exist.
+
+    Example:
+      >>> get_training("ats").batch_size
+      128
+    """
+    if name not in _TRAININGS:
+        raise ValueError(f"no training recipe is called {name!r}; there are {', '.join(_TRAININGS)}")
+    return _TRAININGS[name]
+
+
+_CIFAR_240 = Training(
+    name="repdistiller",
+    paper=f"{papers.CONTRASTIVE}; also {papers.CURRICULUM}",
+    epochs=240,
+    batch_size=64,
+    learning_rate=0.05,
+    light_learning_rate=0.01,
+    drops=(150, 180, 210),
+)
+
+_TRAININGS: Mapping[str, Training] = MappingProxyType(
+    {
+        training.name: training
+        for training in (
+            _CIFAR_240,
+            dataclasses.replace(_CIFAR_240, name="mdistiller", paper=papers.DECOUPLED, reported="best"),
+            dataclasses.replace(_CIFAR_240, name="standardization", paper=papers.STANDARDIZATION, reported="best"),
+            # The drops stay where the 240 epochs have them: more than half of the run goes at the lowest rate.
+            dataclasses.replace(
+                _CIFAR_240,
+                name="mlkd",
+                paper=f"{papers.MULTI_LEVEL}, as run by {papers.STANDARDIZATION}",
+                epochs=480,
+                learning_rate=0.025,
+                light_learning_rate=None,
+                reported="best",
+            ),
+            Training(
+                name="ats",
+                paper=papers.ASYMMETRIC,
+                epochs=240,
+                batch_size=128,
+                learning_rate=0.05,
+                drops=(150, 180, 210),
+                warmup=5,
+                normalization=Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+            ),
+            Training(
+                name="digits",
+                paper="no paper: a short schedule for the digits that come with jaxkd",
+                epochs=30,
+                batch_size=40,
+                learning_rate=0.05,
+                drops=(18, 26),
+            ),
+        )
+    }
+)
