@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name = options.student or (recipe and recipe.student)
         if name is None:
             raise ValueError(
-                "say which network by --student, as in resnet20, or by --recipe, as in kd/resnet56-resnet20"
+                "name the network by --student, as in resnet20, or by --recipe, as in kd/resnet56-resnet20"
             )
         method = method_of(options, recipe)
         training = training_options.training_of(options, name, recipe)

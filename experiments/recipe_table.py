@@ -2,8 +2,8 @@
 
     python experiments/recipe_table.py
 
-A run counts if its result.json lies anywhere under experiments/results and says that the run kept to its recipe; several
-of one recipe (other seeds) are averaged.
+A run counts if its result.json lies anywhere under experiments/results and says that it kept to its recipe. Several of
+one recipe, with other seeds, are averaged.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ def section(table: recipes.Table, ours: Mapping[str, Sequence[float]]) -> str:
         "|---" * (1 + len(table.columns)) + "|",
     ]
     for method, row in table.rows.items():
-        cells = [f"{number} / {mean(ours.get(f'{method}/{column}'))}" for column, number in zip(table.columns, row)]
+        reached_here = (mean(ours.get(f"{method}/{column}")) for column in table.columns)
+        cells = [f"{number} / {own}" for number, own in zip(row, reached_here, strict=True)]
         lines.append(f"| `{method}` | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         recipe = recipe_of(options)
         name = options.model or (recipe and recipe.student)
         if name is None:
-            raise ValueError("say which network by --model, as in resnet56, or by --recipe, as in ce/resnet56")
+            raise ValueError("name the network by --model, as in resnet56, or by --recipe, as in ce/resnet56")
         training = training_options.training_of(options, name, recipe)
         train, test = training_options.load_data(options, training)
         model = models.create(name, num_classes=train.num_classes, seed=options.seed)

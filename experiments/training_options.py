@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
+import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -59,12 +59,16 @@ class ListRecipes(argparse.Action):
     """Prints the recipes named in `const`, table by table, and ends the program, as `--help` does."""
 
     def __call__(self, parser, namespace, values, option_string=None):
-        heading = ""
-        for recipe in map(recipes.get, self.const):
-            if heading != (heading := f"{recipe.paper}\n{recipe.table}, {recipe.reported} epoch"):
-                print(f"\n{heading}")
-            print(f"  {recipe.name:40s} {recipe.published}")
+        lines: list[str] = []
+        for heading, group in itertools.groupby(map(recipes.get, self.const), key=table_of):
+            lines += ["", *heading, *(f"  {recipe.name:40s} {recipe.published}" for recipe in group)]
+        print("\n".join(lines))
         parser.exit()
+
+
+def table_of(recipe: recipes.Recipe) -> tuple[str, str]:
+    """Where a number is published: the paper, and the table with the epoch it states."""
+    return recipe.paper, f"{recipe.table}, {recipe.reported} epoch"
 
 
 def recipe_of(options: argparse.Namespace) -> recipes.Recipe | None:
@@ -73,17 +77,12 @@ def recipe_of(options: argparse.Namespace) -> recipes.Recipe | None:
     Raises:
       ValueError: for a name that is neither, with the closest that exist.
     """
-    name = options.recipe
-    if name is None or name in recipes.trainings():
+    if options.recipe is None or options.recipe in recipes.trainings():
         return None
-    if name in recipes.list():
-        return recipes.get(name)
-    close = difflib.get_close_matches(name, [*recipes.list(), *recipes.trainings()], n=3)
-    hint = f" Did you mean {', '.join(close)}?" if close else ""
-    raise ValueError(
-        f"--recipe {name}: there is no such recipe.{hint} Trainings are {', '.join(recipes.trainings())}; "
-        "--list-recipes prints the published numbers"
-    )
+    try:
+        return recipes.get(options.recipe)
+    except ValueError as error:
+        raise ValueError(f"--recipe: {error}; names of trainings are {', '.join(recipes.trainings())}") from None
 
 
 def training_of(options: argparse.Namespace, network: str, recipe: recipes.Recipe | None) -> recipes.Training:
@@ -92,12 +91,8 @@ def training_of(options: argparse.Namespace, network: str, recipe: recipes.Recip
     Raises:
       ValueError: for numbers that are not positive.
     """
-    if recipe is not None and network == recipe.student:
-        training = recipe.training
-    elif recipe is not None:
-        training = recipes.get_training(recipe.training.name)
-    else:
-        training = recipes.get_training(options.recipe or ("digits" if options.data == "digits" else "repdistiller"))
+    default = "digits" if options.data == "digits" else "repdistiller"
+    training = recipes.get_training(recipe.training.name if recipe else options.recipe or default)
     return training.adapted(
         epochs=options.epochs, batch_size=options.batch_size, learning_rate=options.learning_rate, network=network
     )
@@ -227,10 +222,8 @@ def print_result(result: Mapping[str, Any], directory: RunDirectory) -> None:
         )
     if "recipe" in result:
         recipe = result["recipe"]
-        other = "" if recipe["as_published"] else "; this run was not made as that one"
-        print(
-            f"published       test top-1 {recipe['accuracy']:.2%}, {recipe['reported']} epoch; {recipe['paper']}{other}"
-        )
+        kept = "" if recipe["as_published"] else ", by a run that differs from this one"
+        print(f"published: test top-1 {recipe['accuracy']:.2%}, {recipe['reported']} epoch{kept}; {recipe['paper']}")
     print(f"everything is in {directory.path}")
 
 

@@ -1,6 +1,7 @@
 """Losses on features as the engine uses them: built for two networks, then pure functions of their variables."""
 
 import contextlib
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +39,7 @@ def golden_arrays(name, dtype):
 
 def network(*features, logits=None, classify=None):
     """What a loss is told of a network with these features."""
-    return Network(nnx.Module(), Outputs(logits, features, classify=classify))
+    return Network(nnx.Module(), Outputs(logits, features, classify=classify and jax.tree_util.Partial(classify)))
 
 
 def built(loss, student, teacher):
@@ -49,15 +50,19 @@ def built(loss, student, teacher):
 
 def evaluate(graph, params, rest, student, teacher, batch=None, key=None):
     """Compiled: the value, its gradients for the params and the student's features, the other variables afterwards."""
+    outputs = student._replace(features=()), teacher
+    (found, after), (learned, gradient) = _compiled(graph)(params, student.features, rest, outputs, batch, key)
+    return found, learned, gradient, after
 
-    def value(params, features):
-        loss = nnx.merge(graph, params, rest)
+
+@functools.cache
+def _compiled(graph):
+    def value(params, features, rest, outputs, batch, key):
+        loss, (student, teacher) = nnx.merge(graph, params, rest), outputs
         found = loss(student._replace(features=features), teacher, batch, PROGRESS, key)
         return found, split(loss)[2]
 
-    run = jax.jit(jax.value_and_grad(value, argnums=(0, 1), has_aux=True))
-    (found, after), (learned, gradient) = run(params, student.features)
-    return found, learned, gradient, after
+    return jax.jit(jax.value_and_grad(value, argnums=(0, 1), has_aux=True))
 
 
 def relative_error(ours, theirs):

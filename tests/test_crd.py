@@ -182,16 +182,13 @@ def test_every_row_is_a_permutation(size):
 
 
 def test_no_entry_and_no_pair_of_entries_is_preferred():
-    rows, size = 40_000, 6
-    positions = jnp.broadcast_to(jnp.array([0, 4]), (rows, 2))
-    first, second = np.asarray(permuted(jax.random.key(1), positions, jnp.full(rows, size), most=size)).T
-    # Of 6 values and of 30 ordered pairs: five standard deviations of a fair draw.
-    for found, kinds in ((first, range(6)), (first * size + second, [i * 6 + j for i in range(6) for j in range(6)])):
-        counts = np.bincount(found, minlength=36)[list(kinds)]
-        counts = counts[counts > 0]
-        expected = rows / len(counts)
-        assert len(counts) in (6, 30)
-        assert np.abs(counts - expected).max() < 5 * np.sqrt(expected)
+    rows, size = 40_000, 30
+    positions = jnp.broadcast_to(jnp.array([0, 17]), (rows, 2))
+    one, other = np.asarray(permuted(jax.random.key(1), positions, jnp.full(rows, size), most=size)).T
+    assert (one != other).all()
+    for found, kinds in ((one, size), (other, size), ((one - other) % size - 1, size - 1)):
+        fair = rows / kinds
+        assert np.abs(np.bincount(found, minlength=kinds) - fair).max() < 5 * np.sqrt(fair)
 
 
 # Through the engine.
@@ -240,8 +237,10 @@ def test_a_run_learns_remembers_and_resumes_bit_for_bit(train, tmp_path):
 def test_labels_of_another_data_set_stop_training(train):
     with pytest.raises(FloatingPointError, match="crd"):
         fit(compiled(np.roll(train.labels, 1)), train, 1)
-    with pytest.raises(FloatingPointError, match="crd"):
-        fit(compiled(train.labels[:-1]), train, 1)
+    classes = Classes(LABELS)
+    assert classes.knows(batch_of(LABELS[[3, 199]], [3, 199]))
+    for labels, index in (([4], [3]), ([0], [200]), ([9], [-201])):  # another label; beyond the end of either side
+        assert not classes.knows(batch_of(labels, index))
 
 
 # Errors.

@@ -17,6 +17,7 @@ from jaxkd.convert import torch_file
 
 ROOT = pathlib.Path(__file__).parents[1]
 SCRIPTS = ("quickstart", "train_teacher", "distill")
+PARTS = ("recipe_table", "run_directory", "training_options")
 SMALL = ["--data", "digits", "--batch-size", "479", "--quiet"]  # three equal steps an epoch
 
 
@@ -25,7 +26,7 @@ def scripts():
     """The scripts' own folder on the import path, as Python puts it there when one of them is started."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "experiments"))
-        yield {name: importlib.import_module(name) for name in (*SCRIPTS, "run_directory", "training_options")}
+        yield {name: importlib.import_module(name) for name in (*SCRIPTS, *PARTS)}
 
 
 @pytest.fixture(scope="module")
@@ -172,11 +173,151 @@ def test_a_teacher_folder_and_a_student_alone(scripts, teacher, tmp_path, capsys
     assert "last epoch    1" in capsys.readouterr().out
 
 
+def test_a_published_recipe_runs_with_some_of_it_overridden(scripts, teacher, tmp_path, capsys):
+    path = tmp_path / "run"
+    arguments = [
+        *("--recipe", "kd/resnet56-resnet20", "--teacher", str(teacher / "model.pth"), "--teacher-name", "resnet8"),
+        *("--student", "resnet8", "--epochs", "1", "--temperature", "2", "--output", str(path)),
+    ]
+    assert scripts["distill"].main([*arguments, "--no-evaluate-teacher", *SMALL]) == 0
+    settings = read(path / "config.json")["settings"]
+    weights = {"ce": 0.1, "kd": 0.9}
+    assert settings["method"] == {"name": "kd", "weights": weights, "settings": {"temperature": 2.0}}
+    assert (settings["training"]["name"], settings["training"]["epochs"]) == ("repdistiller", 1)
+    assert (settings["student"], settings["teacher"]["name"]) == ("resnet8", "resnet8")
+    assert read(path / "result.json")["recipe"] == {
+        "name": "kd/resnet56-resnet20",
+        "accuracy": 0.7066,
+        "deviation": None,
+        "reported": "last",
+        "paper": "Tian et al., Contrastive Representation Distillation, ICLR 2020",
+        "table": "CIFAR-100, teacher and student of one style",
+        "as_published": False,
+    }
+    printed = capsys.readouterr().out
+    assert "published: test top-1 70.66%, last epoch, by a run that differs from this one; Tian et al." in printed
+
+
+def resolved(scripts, *arguments):
+    """What distill.py makes of a command line, without files: student, method, training, and the published facts."""
+    options = scripts["distill"].command_line().parse_args(arguments)
+    recipe = scripts["training_options"].recipe_of(options)
+    student = options.student or recipe.student
+    method = scripts["distill"].method_of(options, recipe)
+    training = scripts["training_options"].training_of(options, student, recipe)
+    facts = scripts["training_options"].published(recipe, method, "resnet56", student, training, options)
+    return student, method, training, facts
+
+
+def test_a_recipe_resolves_to_what_was_published(scripts):
+    student, method, training, facts = resolved(scripts, "--recipe", "dkd/resnet56-resnet20")
+    assert (student, training) == ("resnet20", recipes.get_training("mdistiller"))
+    assert method.describe()["settings"] == {"alpha": 1.0, "beta": 2.0, "temperature": 4.0}
+    assert method.describe()["weights"]["dkd"] == {"function": "Warmup", "epochs": 20, "weight": 1.0}
+    assert facts["recipe"]["as_published"]
+    assert (facts["recipe"]["accuracy"], facts["recipe"]["deviation"]) == (0.7197, None)
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["--setting beta=8", "--weight dkd=1", "--ce-weight 0.5", "--epochs 24", "--student resnet32", "--data digits",
+     "--method kd", "--temperature 2", "--learning-rate 0.1"],
+)  # fmt: skip
+def test_any_override_makes_it_another_run(scripts, change):
+    facts = resolved(scripts, "--recipe", "dkd/resnet56-resnet20", *change.split())[-1]
+    assert facts["recipe"]["as_published"] is False
+
+
+def test_without_a_recipe_nothing_is_published(scripts):
+    for arguments in ([], ["--recipe", "standardization"]):
+        assert resolved(scripts, "--student", "resnet20", *arguments)[-1] == {}
+
+
+def test_a_teacher_of_a_recipe_is_trained_by_its_name(scripts, tmp_path):
+    arguments = ["--recipe", "ce/resnet20", "--epochs", "1", "--output", str(tmp_path / "run"), *SMALL]
+    assert scripts["train_teacher"].main([*arguments, "--model", "resnet8"]) == 0
+    assert read(tmp_path / "run" / "result.json")["recipe"]["accuracy"] == 0.6906
+    settings = read(tmp_path / "run" / "config.json")["settings"]
+    assert (settings["model"], settings["training"]["name"]) == ("resnet8", "repdistiller")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--recipe", "kd/resnet56-resnet20"],
+            "kd/resnet56-resnet20 learns from a resnet56: that is what distill.py does",
+        ),
+        (["--recipe", "ce/resnet21"], "did you mean ce/resnet"),
+        ([], "name the network by --model"),
+    ],
+)
+def test_a_teacher_that_cannot_be_trained(scripts, arguments, message, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        scripts["train_teacher"].main([*SMALL, *arguments])
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_student_needs_a_name(scripts, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        scripts["distill"].main(SMALL)
+    assert "name the network by --student, as in resnet20, or by --recipe" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(("name", "count"), [("distill", 171), ("train_teacher", 11)])
+def test_recipes_are_listed(scripts, name, count, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        scripts[name].main(["--list-recipes"])
+    rows = re.findall(r"^  (\S+/\S+) +(\d\d\.\d\d.*)$", capsys.readouterr().out, re.MULTILINE)
+    assert len(rows) == count
+    assert ("ce/resnet56", "72.34") in rows
+    assert (("ctkd+dkd/resnet56-resnet20", "71.65 ± 0.24") in rows) is (name == "distill")
+
+
+def test_the_page_has_the_published_numbers(scripts):
+    """Run experiments/recipe_table.py where this fails."""
+    page = (ROOT / "experiments" / "README.md").read_text(encoding="utf-8")
+    table = scripts["recipe_table"]
+    assert table.updated(page, table.reached(ROOT / "experiments" / "results")) == page
+    cells = re.findall(r"\d\d\.\d\d(?: ± \d\.\d\d)? / (?:–|\d)", page)
+    assert len(cells) == len(recipes.list())
+
+
+def test_the_page_gets_our_numbers_from_the_runs_that_kept_to_a_recipe(scripts, tmp_path):
+    table, name = scripts["recipe_table"], "dkd/resnet56-resnet20"
+    for seed, (best, kept) in enumerate([(0.71, True), (0.73, True), (0.5, False)]):
+        (tmp_path / str(seed)).mkdir()
+        recipe = {"name": name, "reported": "best", "as_published": kept}
+        result = {"recipe": recipe, "best": {"val_accuracy": best}, "last": {"val_accuracy": 0.1}}
+        (tmp_path / str(seed) / "result.json").write_text(json.dumps(result))
+    (tmp_path / "result.json").write_text(json.dumps({"last": {"val_accuracy": 0.9}}))
+    ours = table.reached(tmp_path)
+    assert ours == {name: pytest.approx([71.0, 73.0])}
+    page = table.updated(f"a{table.BEGIN}old{table.END}b", ours)
+    assert page.startswith(f"a{table.BEGIN}")
+    assert page.endswith(f"{table.END}b")
+    assert "old" not in page
+    assert "| `dkd` | 71.97 / 72.00 ± 1.41 (2) | 74.11 / – |" in page
+
+
+def test_every_method_is_on_the_front_page():
+    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## Methods")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (`[^|]*) \|", section, re.MULTILINE)
+    assert set(re.findall(r"`([^`]+)`", " ".join(rows))) == {"--method", *recipes.methods()} - {"ce"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--method", "kdd"], "invalid choice: 'kdd'"),
-        (["--recipe", "crd"], "invalid choice: 'crd'"),
+        (["--recipe", "crd"], "no recipe is called 'crd'; did you mean crd/resnet56-resnet20"),
+        (["--recipe", "crd"], "names of trainings are repdistiller, mdistiller"),
+        (["--recipe", "kd/resnet56-resnet20"], "--recipe kd/resnet56-resnet20 has a resnet56, but"),
+        (["--weight", "kd"], "'kd': write NAME=NUMBER"),
+        (["--weight", "kd=much"], "'kd=much': write NAME=NUMBER"),
+        (["--weight", "dkd=1"], "'kd' has no term 'dkd'; it has ce, kd"),
+        (["--setting", "beta=1"], "'kd' has no setting 'beta'; it has temperature"),
+        (["--method", "reviewkd", "--student", "vgg8"], "ReviewKD"),
         (["--student", "resnet21"], "unknown model 'resnet21'"),
         (["--epochs", "0"], "epochs=0"),
         (["--method", "ats", "--temperature", "4"], "'ats' has no setting 'temperature'"),
@@ -280,7 +421,10 @@ def test_commands_on_the_pages_are_valid(scripts, page):
     for name, arguments in commands:
         options = scripts[name].command_line().parse_args(shlex.split(arguments, comments=True))
         if name == "distill":
-            assert scripts[name].method_of(options).name in recipes.methods()
+            recipe = scripts["training_options"].recipe_of(options)
+            assert scripts[name].method_of(options, recipe).name in recipes.methods()
+        elif name == "train_teacher":
+            scripts[name].recipe_of(options)
 
 
 def test_the_example_on_the_front_page_runs(teacher, tmp_path, monkeypatch):

@@ -1,4 +1,6 @@
 import dataclasses
+import json
+import re
 
 import jax.numpy as jnp
 import numpy as np
@@ -7,23 +9,52 @@ import pytest
 from tiny import TinyNet, digits
 
 import jaxkd
-from jaxkd import losses, recipes
+from jaxkd import losses, models, recipes
 from jaxkd.base import Normalization
+from jaxkd.losses.weights import warmup
 
 PUBLISHED_TRAININGS = {
     "repdistiller": (240, 64, 0.05, (150, 180, 210), 0, 0.9, 5e-4, 0.01, "last"),
+    "mdistiller": (240, 64, 0.05, (150, 180, 210), 0, 0.9, 5e-4, 0.01, "best"),
     "standardization": (240, 64, 0.05, (150, 180, 210), 0, 0.9, 5e-4, 0.01, "best"),
+    "mlkd": (480, 64, 0.025, (150, 180, 210), 0, 0.9, 5e-4, None, "best"),
     "ats": (240, 128, 0.05, (150, 180, 210), 5, 0.9, 5e-4, None, "last"),
 }
 
+CURRICULUM = {"t_start": 1.0, "t_end": 20.0, "curriculum_epochs": 10}
+KD = {"ce": 0.1, "kd": 0.9}
+NEGATIVES = {"negatives": 16384}
+PLUGINS = {"pkt": 30000.0, "sp": 3000.0, "vid": 1.0, "crd": 0.8, "srrl": 1.0}
+
 PUBLISHED_METHODS = {
     "ce": ({"ce": 1.0}, {}),
-    "kd": ({"ce": 0.1, "kd": 0.9}, {"temperature": 4.0}),
+    "kd": (KD, {"temperature": 4.0}),
     "ats": ({"ce": 0.5, "ats": 0.5}, {"correct": 4.0, "wrong": 2.0, "student": 1.0}),
-    "ctkd": ({"ce": 0.1, "kd": 0.9}, {"t_start": 1.0, "t_end": 20.0, "curriculum_epochs": 10}),
+    "ctkd": (KD, CURRICULUM),
+    "ctkd-instance": (KD, {"hidden": 128, **CURRICULUM}),
     "kd+std": ({"ce": 0.1, "kd": 9.0}, {"temperature": 2.0}),
-    "ctkd+std": ({"ce": 0.1, "kd": 9.0}, {"t_start": 1.0, "t_end": 20.0, "curriculum_epochs": 10}),
+    "ctkd+std": ({"ce": 0.1, "kd": 9.0}, CURRICULUM),
     "ats+std": ({"ce": 0.5, "ats": 0.5}, {"correct": 4.0, "wrong": 2.0, "student": 1.0}),
+    "dkd": ({"ce": 1.0, "dkd": warmup(20)}, {"alpha": 1.0, "beta": 8.0, "temperature": 4.0}),
+    "dkd+std": ({"ce": 1.0, "dkd": warmup(20)}, {"alpha": 9.0, "beta": 18.0, "temperature": 2.0}),
+    "dkd-constant": ({"ce": 1.0, "dkd": 1.0}, {"alpha": 1.0, "beta": 2.0, "temperature": 4.0}),
+    "ctkd+dkd": ({"ce": 1.0, "dkd": 1.0}, {"alpha": 1.0, "beta": 2.0, **CURRICULUM}),
+    "mlkd": ({"ce": 0.1, "mlkd": 0.9}, {"temperature": 4.0}),
+    "mlkd+std": ({"ce": 0.1, "mlkd": 9.0}, {"temperature": 2.0}),
+    **{name: ({"ce": 1.0, name: weight}, {}) for name, weight in PLUGINS.items()},
+    **{f"kd+{name}": ({**KD, name: weight}, {"temperature": 4.0}) for name, weight in PLUGINS.items()},
+    **{f"ctkd+{name}": ({**KD, name: weight}, CURRICULUM) for name, weight in PLUGINS.items()},
+    "crd": ({"ce": 1.0, "crd": 0.8}, {**NEGATIVES, "feature_dim": 128, "temperature": 0.07, "momentum": 0.5}),
+    "kd+crd": ({**KD, "crd": 0.8}, {"temperature": 4.0, **NEGATIVES}),
+    "ctkd+crd": ({**KD, "crd": 0.8}, {**CURRICULUM, **NEGATIVES}),
+    "fitnet": ({"ce": 1.0, "fitnet": 100.0}, {}),
+    "at": ({"ce": 1.0, "at": 1000.0}, {}),
+    "rkd": ({"ce": 1.0, "rkd": 1.0}, {"distance": 25.0, "angle": 50.0}),
+    "nst": ({"ce": 1.0, "nst": 50.0}, {}),
+    "cc": ({"ce": 1.0, "cc": 0.02}, {"width": 128}),
+    "ofd": ({"ce": 1.0, "ofd": 0.001}, {}),
+    "reviewkd": ({"ce": 1.0, "reviewkd": warmup(20, 5.0)}, {}),
+    "dist": ({"ce": 1.0, "dist": 1.0}, {"beta": 2.0, "gamma": 2.0, "temperature": 4.0}),
 }
 
 
@@ -50,12 +81,68 @@ def test_ats_normalises_as_imagenet_and_the_others_as_the_data():
 def test_methods_have_the_published_numbers(name):
     method = recipes.get_method(name)
     assert (dict(method.weights), dict(method.settings)) == PUBLISHED_METHODS[name]
-    assert method.losses().keys() == method.weights.keys()
+    assert method.losses(digits()[0]).keys() == method.weights.keys()
+    assert method.title
+    assert method.paper
 
 
 def test_every_method_is_in_the_table_of_this_test():
     assert set(recipes.methods()) == set(PUBLISHED_METHODS)
     assert set(recipes.trainings()) == {*PUBLISHED_TRAININGS, "digits"}
+
+
+def test_the_terms_are_the_losses_of_their_names():
+    for name in recipes.methods():
+        made = {
+            term: type(loss).__name__.lower() for term, loss in recipes.get_method(name).losses(digits()[0]).items()
+        }
+        first = "twoviewcrossentropy" if "mlkd" in made else "crossentropy"
+        assert made == {term: first if term == "ce" else term for term in made}, name
+
+
+def test_the_settings_reach_the_losses():
+    for name, standardize in (("dkd", False), ("dkd+std", True), ("dkd-constant", False)):
+        method = recipes.get_method(name, alpha=3.0, beta=5.0, temperature=7.0)
+        dkd = method.losses()["dkd"]
+        assert (float(dkd.alpha[...]), float(dkd.beta[...]), float(dkd.temperature.value[...])) == (3.0, 5.0, 7.0)
+        assert dkd.standardize is standardize
+    dkd = recipes.get_method("ctkd+dkd", t_end=9.0, beta=4.0).losses()["dkd"]
+    assert (float(dkd.beta[...]), dkd.temperature.t_end) == (4.0, 9.0)
+    for name, standardize in (("mlkd", False), ("mlkd+std", True)):
+        mlkd = recipes.get_method(name, temperature=3.5).losses()["mlkd"]
+        assert (float(mlkd.temperature.value[...]), mlkd.standardize) == (3.5, standardize)
+    instance = recipes.get_method("ctkd-instance", hidden=5, t_start=2.0).losses()["kd"].temperature
+    assert (instance.hidden, instance.t_start) == (5, 2.0)
+    rkd = recipes.get_method("rkd", distance=1.0).losses()["rkd"]
+    assert (float(rkd.distance[...]), float(rkd.angle[...])) == (1.0, 50.0)
+
+
+@pytest.mark.parametrize("name", ["crd", "kd+crd", "ctkd+crd"])
+def test_crd_is_given_the_training_labels(name):
+    method, train = recipes.get_method(name, negatives=7), digits()[0].subset(64)
+    crd = method.losses(train)["crd"]
+    assert (crd.negatives, len(crd.classes)) == (7, 64)
+    with pytest.raises(
+        ValueError, match=rf"{re.escape(repr(name))} remembers every training image: give losses\(train"
+    ):
+        method.losses()
+
+
+def test_a_number_takes_the_place_of_a_warm_up():
+    method = recipes.get_method("dkd")
+    assert [float(method.weights["dkd"](epoch)) for epoch in (1, 10, 20, 240)] == pytest.approx([0.05, 0.5, 1, 1])
+    assert method.adapted({"dkd": 2.0}).weights["dkd"] == 2.0
+    assert method.adapted({"ce": 0.5}).weights["dkd"] == warmup(20)
+    assert recipes.get_method("kd", weights={"kd": warmup(5, 0.9)}).weights["kd"] == warmup(5, 0.9)
+
+
+def test_a_method_describes_itself_in_json():
+    described = json.loads(json.dumps(recipes.get_method("ctkd+dkd", weights={"dkd": warmup(20, 3.0)}).describe()))
+    assert described == {
+        "name": "ctkd+dkd",
+        "weights": {"ce": 1.0, "dkd": {"function": "Warmup", "epochs": 20, "weight": 3.0}},
+        "settings": {"alpha": 1.0, "beta": 2.0, "t_start": 1.0, "t_end": 20.0, "curriculum_epochs": 10},
+    }
 
 
 def test_the_losses_are_built_as_their_names_say():
@@ -105,6 +192,9 @@ def test_a_shorter_curriculum_ends_earlier():
         (lambda: recipes.get_method("ats", weights={"kd": 1.0}), r"'ats' has no term 'kd'; it has ce, ats"),
         (lambda: recipes.get_method("kd", temperature=-1.0), r"temperature=-1.0"),
         (lambda: recipes.get_method("kd", weights={"kd": float("nan")}), r"weight of 'kd' is nan"),
+        (lambda: recipes.get_method("crd", negatives=0), r"negatives=0"),
+        (lambda: recipes.get_method("dkd", temperature=0.0), r"temperature=0.0"),
+        (lambda: recipes.get_method("kd+pkt", weights={"sp": 1.0}), r"'kd\+pkt' has no term 'sp'; it has ce, kd, pkt"),
         (lambda: recipes.get_training("ats").adapted(epochs=0), r"epochs=0"),
         (lambda: recipes.get_training("ats").adapted(learning_rate=-0.1), r"learning_rate=-0.1"),
         (lambda: recipes.get_training("ats").adapted(batch_size=0), r"batch_size=0"),
@@ -113,6 +203,11 @@ def test_a_shorter_curriculum_ends_earlier():
 def test_what_does_not_exist_is_refused_by_name(ask, message):
     with pytest.raises(ValueError, match=message):
         ask()
+
+
+def test_a_weight_that_cannot_be_written_down_is_refused():
+    with pytest.raises(TypeError, match=r"weight of 'kd' is <function.*a dataclass that is called with the epoch"):
+        recipes.get_method("kd", weights={"kd": lambda epoch: epoch})
 
 
 def test_the_schedule_of_the_paper_stays_exact():
@@ -153,9 +248,9 @@ def test_recipes_cannot_be_changed_by_accident():
         recipes.get_method("kd").weights["kd"] = 2.0
 
 
-def test_every_method_trains_and_reports_its_terms():
+def test_methods_of_logits_train_and_report_their_terms():
     few = digits()[0].subset(64)
-    for name in recipes.methods():
+    for name in ("ce", "kd", "ats", "ctkd", "kd+std", "ctkd+std", "ats+std"):
         method = recipes.get_method(name)
         distiller = jaxkd.Distiller(student=TinyNet(10, seed=0), teacher=TinyNet(10, seed=1))
         distiller.compile(recipes.get_training("digits").optimizer(), loss=method.losses(), loss_weights=method.weights)
@@ -163,3 +258,14 @@ def test_every_method_trains_and_reports_its_terms():
         assert all(np.isfinite(history.last(term)) for term in method.weights), name
         total = sum(weight * history.last(term) for term, weight in method.weights.items())
         assert history.last("loss") == pytest.approx(total, rel=1e-5), name
+
+
+def test_every_method_can_be_compiled():
+    """A ResNet-14 and a ResNet-8 have all that any method asks of networks."""
+    train, optimizer = digits()[0], recipes.get_training("digits").optimizer()
+    teacher, student = (models.create(name, num_classes=10) for name in ("resnet14", "resnet8"))
+    for name in recipes.methods():
+        method = recipes.get_method(name)
+        distiller = jaxkd.Distiller(student=student, teacher=teacher)
+        distiller.compile(optimizer, loss=method.losses(train), loss_weights=method.weights)
+        assert set(distiller.state.params["losses"]) <= set(method.weights), name

@@ -1,26 +1,66 @@
-"""Losses, one file per method. All are called as `loss(student, teacher, batch, progress, key)` and combine freely."""
+"""Losses, one file per method. All are called as `loss(student, teacher, batch, progress, key)` and combine freely.
 
+On logits: `CrossEntropy`, `KD`, `ATS`, `DKD`, `MLKD`, `DIST`. Their temperature is a number or a rule:
+`CurriculumTemperature`, `InstanceTemperature`, `ATS`. On features: `FitNet`, `AT`, `PKT`, `SP`, `VID`, `RKD`, `NST`, `CC`,
+`OFD`, `ReviewKD`, `CRD`, `SRRL`.
+"""
+
+from jaxkd.losses.at import AT
 from jaxkd.losses.ats import ATS, asymmetric_scaling
 from jaxkd.losses.base import HyperParameter, Loss, Monitor, Network
+from jaxkd.losses.cc import CC
+from jaxkd.losses.crd import CRD
 from jaxkd.losses.cross_entropy import CrossEntropy
 from jaxkd.losses.curriculum import CurriculumTemperature, cosine_curriculum, scale_gradient
+from jaxkd.losses.dist import DIST
 from jaxkd.losses.divergence import cross_entropy, kl_divergence, soft_cross_entropy
+from jaxkd.losses.dkd import DKD
+from jaxkd.losses.fitnet import FitNet
+from jaxkd.losses.instance_temperature import InstanceTemperature
 from jaxkd.losses.kd import KD
+from jaxkd.losses.mlkd import MLKD, TwoViewCrossEntropy
+from jaxkd.losses.nst import NST
+from jaxkd.losses.ofd import OFD
+from jaxkd.losses.pkt import PKT
+from jaxkd.losses.reviewkd import ReviewKD
+from jaxkd.losses.rkd import RKD
+from jaxkd.losses.sp import SP
+from jaxkd.losses.srrl import SRRL
 from jaxkd.losses.standardization import standardize
 from jaxkd.losses.temperature import FixedTemperature, Temperature, Tempered, as_temperature, temper
+from jaxkd.losses.tempered_kl import tempered_kl
+from jaxkd.losses.vid import VID
+from jaxkd.losses.weights import warmup
 
 __all__ = [
+    "AT",
     "ATS",
+    "CC",
+    "CRD",
+    "DIST",
+    "DKD",
     "KD",
+    "MLKD",
+    "NST",
+    "OFD",
+    "PKT",
+    "RKD",
+    "SP",
+    "SRRL",
+    "VID",
     "CrossEntropy",
     "CurriculumTemperature",
+    "FitNet",
     "FixedTemperature",
     "HyperParameter",
+    "InstanceTemperature",
     "Loss",
     "Monitor",
     "Network",
+    "ReviewKD",
     "Temperature",
     "Tempered",
+    "TwoViewCrossEntropy",
     "as_temperature",
     "asymmetric_scaling",
     "cosine_curriculum",
@@ -30,4 +70,6 @@ __all__ = [
     "soft_cross_entropy",
     "standardize",
     "temper",
+    "tempered_kl",
+    "warmup",
 ]

@@ -28,9 +28,9 @@ def adjacent_congruence(student: jax.Array, teacher: jax.Array) -> jax.Array:
 class CC(Loss):
     """Congruence of two linear embeddings, one of each network's pooled feature; published with weight 0.02.
 
-    The paper compares matrices of kernel values between examples. What the reference numbers of the literature since
-    2020 were computed with is this: where both of two neighbours in the batch differ in a dimension, they pay. Both
-    embeddings are trained, the teacher's too.
+    The paper compares matrices of kernel values between examples. RepDistiller, whose numbers later papers quote,
+    compares neighbours in the batch instead, and so does this: they pay for each dimension in which both differ from
+    the teacher. Both embeddings are trained, the teacher's too.
 
     Args:
       width: dimensions of the embeddings.

@@ -32,8 +32,8 @@ class DIST(Loss):
     """T² · (β · (1 − inter-class correlation) + γ · (1 − intra-class correlation)) of the softened predictions.
 
     The first correlation is over the classes of an example, averaged over examples; the second over the examples of a
-    class, averaged over classes. A batch of one has no second: it counts as 0. Published with weight 1 and T = 1 for
-    ImageNet, weight 2 and T = 4 for CIFAR-100, besides cross-entropy of weight 1.
+    class, averaged over classes. In a batch of one the second is undefined and taken as 0: a constant. The published
+    code's defaults are kept here; they are meant for ImageNet, while T = 4 is usual on CIFAR-100.
 
     Args:
       beta: β.

@@ -26,10 +26,10 @@ def hint_loss(student: jax.Array, teacher: jax.Array) -> jax.Array:
 class FitNet(Loss):
     """The mean squared difference of the teacher's maps and a regression of them from the student's; usual weight 100.
 
-    The regressor is the paper's: a convolution and nothing else, here a 1×1 one with bias. RepDistiller lets BatchNorm
-    and ReLU follow; its regressor cannot predict the negative values that the stages of a WRN have, and its scale can
-    shrink the student's maps to noise. Maps of different sizes are averaged down to the smaller, where the paper
-    enlarges the window. The paper trains the hint first and then the rest, which weights by epoch can express.
+    The regressor is a 1×1 convolution with bias. In the paper the hint's own nonlinearity follows, in RepDistiller
+    BatchNorm and ReLU; here nothing does, so that it can predict any map, also the stages of a WRN, which have negative
+    values. Maps of different sizes are averaged down to the smaller. The paper trains the hint first and then the rest;
+    weights by epoch can express that.
 
     Args:
       position: which feature; by default 2, the middle stage of a CIFAR ResNet, as in RepDistiller.

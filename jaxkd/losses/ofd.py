@@ -85,7 +85,7 @@ class OFD(Loss):
     def __call__(self, student, teacher, batch, progress, key) -> jax.Array:
         pairs = zip(student.preactivations[1:], teacher.preactivations[1:], strict=True)
         costs = jnp.stack([connector(*pair) for connector, pair in zip(self.connectors, pairs, strict=True)])
-        return costs @ jnp.asarray(0.5 ** np.arange(len(costs))[::-1], costs.dtype)
+        return jnp.sum(costs * jnp.asarray(0.5 ** np.arange(len(costs))[::-1], costs.dtype))
 
 
 def _shared_preactivations(student: Network, teacher: Network) -> int:

@@ -39,7 +39,7 @@ def hierarchical_context(student: jax.Array, teacher: jax.Array) -> jax.Array:
     apart = [average_pool(student, size) - average_pool(teacher, size) for size in sizes]
     weights = 0.5 ** np.arange(len(sizes))
     errors = jnp.stack([jnp.mean(jnp.square(difference)) for difference in apart])
-    return errors @ jnp.asarray(weights / weights.sum(), errors.dtype)
+    return jnp.sum(errors * jnp.asarray(weights / weights.sum(), errors.dtype))
 
 
 class ReviewKD(Loss):

@@ -113,7 +113,8 @@ def get(name: str) -> Recipe:
       ('wrn_40_2', 6.0, '76.24', 'best')
     """
     if name not in _PLACES:
-        close = difflib.get_close_matches(name, _PLACES, n=3)
+        same_method = [known for known in _PLACES if known.startswith(f"{name}/")]
+        close = same_method[:3] or difflib.get_close_matches(name, _PLACES, n=3)
         hint = f"; did you mean {', '.join(close)}?" if close else ";"
         raise ValueError(f"no recipe is called {name!r}{hint} jaxkd.recipes.list() gives all {len(_PLACES)}")
     table, published = _PLACES[name]

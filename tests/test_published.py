@@ -1,0 +1,184 @@
+"""The published recipes against the papers' tables, written out here once more by hand."""
+
+import collections
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+from tiny import digits
+
+from jaxkd import models, recipes
+from jaxkd.losses import Network
+from jaxkd.losses.weights import warmup
+from jaxkd.recipes import Published
+
+PAIRS = (
+    "resnet56-resnet20", "resnet110-resnet20", "resnet110-resnet32", "resnet32x4-resnet8x4", "wrn_40_2-wrn_16_2",
+    "wrn_40_2-wrn_40_1", "vgg13-vgg8",
+)  # fmt: skip
+FOUR_PAIRS = ("resnet56-resnet20", "resnet110-resnet32", "wrn_40_2-wrn_16_2", "wrn_40_2-wrn_40_1")
+ALONE = {
+    "resnet56": 72.34, "resnet110": 74.31, "resnet32x4": 79.42, "wrn_40_2": 75.61, "vgg13": 74.64, "resnet20": 69.06,
+    "resnet32": 71.14, "resnet8x4": 72.50, "wrn_16_2": 73.26, "wrn_40_1": 71.98, "vgg8": 70.36,
+}  # fmt: skip
+
+# Method: training, then an accuracy per pair.
+BY_PAIR = {
+    "kd": ("repdistiller", 70.66, 70.67, 73.08, 73.33, 74.92, 73.54, 72.98),
+    "ctkd": ("repdistiller", 71.19, 70.99, 73.52, 73.39, 75.45, 73.93, 73.52),
+    "kd+std": ("standardization", 71.43, 71.48, 74.17, 76.62, 76.11, 74.37, 74.36),
+    "ctkd+std": ("standardization", 71.34, 71.39, 74.01, 76.67, 76.08, 74.58, 74.47),
+    "dkd": ("mdistiller", 71.97, 71.06, 74.11, 76.32, 76.24, 74.81, 74.68),
+    "dkd+std": ("standardization", 72.32, 71.85, 74.29, 77.01, 76.39, 74.89, 74.81),
+    "mlkd": ("mlkd", 72.19, 71.89, 74.11, 77.08, 76.63, 75.35, 75.18),
+    "mlkd+std": ("mlkd", 72.33, 72.27, 74.32, 78.28, 76.95, 75.56, 75.22),
+    "crd": ("repdistiller", 71.16, 71.46, 73.48, 75.51, 75.48, 74.14, 73.94),
+    "at": ("repdistiller", 70.55, 70.22, 72.31, 73.44, 74.08, 72.77, 71.43),
+    "sp": ("repdistiller", 69.67, 70.04, 72.69, 72.94, 73.83, 72.43, 72.68),
+    "cc": ("repdistiller", 69.63, 69.48, 71.48, 72.97, 73.56, 72.21, 70.71),
+    "vid": ("repdistiller", 70.38, 70.16, 72.61, 73.09, 74.11, 73.30, 71.23),
+    "rkd": ("repdistiller", 69.61, 69.25, 71.82, 71.90, 73.35, 72.22, 71.48),
+    "pkt": ("repdistiller", 70.34, 70.25, 72.61, 73.64, 74.54, 73.45, 72.88),
+    "nst": ("repdistiller", 69.60, 69.53, 71.96, 73.30, 73.68, 72.24, 71.53),
+}
+
+# Without and with a learned temperature: mean and deviation per pair.
+PLUGGED = {
+    ("kd+pkt", "ctkd+pkt"): (
+        ((70.85, 0.22), (71.16, 0.08)),
+        ((73.36, 0.15), (73.53, 0.05)),
+        ((74.82, 0.19), (75.32, 0.11)),
+        ((74.01, 0.23), (74.11, 0.20)),
+    ),
+    ("kd+sp", "ctkd+sp"): (
+        ((70.84, 0.25), (71.27, 0.10)),
+        ((73.09, 0.18), (73.39, 0.11)),
+        ((74.88, 0.28), (75.33, 0.14)),
+        ((73.77, 0.20), (74.00, 0.15)),
+    ),
+    ("kd+vid", "ctkd+vid"): (
+        ((70.62, 0.08), (70.75, 0.11)),
+        ((73.02, 0.10), (73.38, 0.24)),
+        ((74.89, 0.16), (75.22, 0.20)),
+        ((73.60, 0.26), (73.81, 0.24)),
+    ),
+    ("kd+crd", "ctkd+crd"): (
+        ((71.69, 0.15), (72.11, 0.15)),
+        ((73.63, 0.19), (74.10, 0.20)),
+        ((75.53, 0.10), (75.75, 0.27)),
+        ((74.36, 0.10), (74.69, 0.05)),
+    ),
+    ("kd+srrl", "ctkd+srrl"): (
+        ((71.13, 0.18), (71.45, 0.15)),
+        ((73.48, 0.16), (73.75, 0.30)),
+        ((75.69, 0.19), (75.96, 0.06)),
+        ((74.18, 0.03), (74.40, 0.13)),
+    ),
+    ("dkd-constant", "ctkd+dkd"): (
+        ((71.43, 0.13), (71.65, 0.24)),
+        ((73.66, 0.15), (74.02, 0.29)),
+        ((75.70, 0.06), (75.81, 0.14)),
+        ((74.54, 0.12), (74.59, 0.08)),
+    ),
+}
+
+
+def expected():
+    """Name: accuracy, deviation, training."""
+    rows = {f"ce/{network}": (accuracy, None, "repdistiller") for network, accuracy in ALONE.items()}
+    for method, (training, *accuracies) in BY_PAIR.items():
+        for pair, accuracy in zip(PAIRS, accuracies, strict=True):
+            rows[f"{method}/{pair}"] = accuracy, None, training
+    for methods, numbers in PLUGGED.items():
+        for pair, both in zip(FOUR_PAIRS, numbers, strict=True):
+            for method, number in zip(methods, both, strict=True):
+                rows[f"{method}/{pair}"] = *number, "repdistiller"
+    return rows
+
+
+def test_the_recipes_are_those_of_the_tables():
+    made = {}
+    for name in recipes.list():
+        recipe = recipes.get(name)
+        made[name] = *recipe.published, recipe.training.name
+        assert name == "/".join([recipe.method.name, "-".join(filter(None, [recipe.teacher, recipe.student]))])
+    assert made == expected()
+    assert len(recipes.list()) == len(set(recipes.list())) == 11 + 16 * 7 + 12 * 4
+
+
+def test_a_recipe_says_where_it_is_from():
+    recipe = recipes.get("ctkd+dkd/wrn_40_2-wrn_40_1")
+    assert (recipe.teacher, recipe.student, recipe.data) == ("wrn_40_2", "wrn_40_1", "cifar100")
+    assert recipe.paper == "Li et al., Curriculum Temperature for Knowledge Distillation, AAAI 2023"
+    assert recipe.table == "CIFAR-100, other methods without and with a learned temperature"
+    assert (str(recipe.published), recipe.reported) == ("74.59 ± 0.08", "last")
+    assert (str(Published(71.0)), recipes.get("dkd/vgg13-vgg8").reported) == ("71.00", "best")
+    papers = {name: recipes.get(name).paper.split(",")[-1].strip() for name in recipes.list()}
+    assert papers["kd/vgg13-vgg8"] == papers["ce/vgg8"] == papers["nst/vgg13-vgg8"] == "ICLR 2020"
+    assert papers["ctkd/vgg13-vgg8"] == "AAAI 2023"
+    assert papers["dkd/vgg13-vgg8"] == "CVPR 2022"
+    assert {papers[f"{method}/vgg13-vgg8"] for method in ("kd+std", "dkd+std", "mlkd", "mlkd+std")} == {"CVPR 2024"}
+    assert papers["dkd/resnet110-resnet20"] == "CVPR 2024"  # DKD's own table does not have this pair
+
+
+def test_settings_by_pair():
+    betas = [recipes.get(f"dkd/{pair}").method.settings["beta"] for pair in PAIRS]
+    assert betas == [2.0, 2.0, 2.0, 8.0, 6.0, 6.0, 6.0]
+    standardized = [recipes.get(f"kd+std/{pair}").method for pair in PAIRS]
+    assert [method.settings["temperature"] for method in standardized] == [2, 4, 2, 2, 2, 2, 3]
+    assert [method.weights["kd"] for method in standardized] == [9, 12, 9, 9, 9, 9, 9]
+    standardized = [recipes.get(f"dkd+std/{pair}").method.settings for pair in PAIRS]
+    assert [tuple(settings.values()) for settings in standardized] == [
+        (12, 24, 3), (15, 30, 2), (15, 30, 2), (9, 18, 2), (12, 24, 2), (12, 24, 2), (15, 30, 2),
+    ]  # fmt: skip
+    for pair in FOUR_PAIRS:
+        method = recipes.get(f"ctkd+dkd/{pair}").method
+        assert (method.settings["alpha"], method.settings["beta"]) == (1.0, 2.0)
+        assert dict(method.weights) == {"ce": 1.0, "dkd": 1.0}
+    assert recipes.get("dkd/vgg13-vgg8").method.weights["dkd"] == warmup(20)
+
+
+def test_the_other_recipes_have_the_settings_of_their_method():
+    changed = {name for name in recipes.list() if recipes.get(name).method != recipes.get_method(name.split("/")[0])}
+    own = {f"dkd/{pair}" for pair in PAIRS if pair != "resnet32x4-resnet8x4"}
+    own |= {f"dkd+std/{pair}" for pair in PAIRS if pair != "resnet32x4-resnet8x4"}
+    assert changed == own | {"kd+std/resnet110-resnet20", "kd+std/vgg13-vgg8"}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("kd/resnet56-resnet21", r"'kd/resnet56-resnet21'; did you mean kd/resnet56-resnet20"),
+        ("ctkd", r"'ctkd'; did you mean ctkd/resnet56-resnet20, ctkd/resnet110-resnet20, "),
+        ("ctdk/vgg13-vgg8", r"did you mean ctkd/vgg13-vgg8"),
+        ("repdistiller", r"'repdistiller'; jaxkd.recipes.list\(\) gives all 171"),
+    ],
+)
+def test_an_unknown_recipe_is_refused_with_the_closest(name, message):
+    with pytest.raises(ValueError, match=message):
+        recipes.get(name)
+
+
+def abstract_network(name):
+    """A network with shapes in the place of its weights: ResNet-110 would take long to initialise."""
+    model = nnx.eval_shape(lambda: models.create(name, num_classes=100))
+    graph, state = nnx.split(model)
+    images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+    return Network(model, jax.eval_shape(lambda state, images: nnx.merge(graph, state)(images), state, images))
+
+
+def test_every_recipe_can_be_built():
+    """The networks exist and have the features that the losses ask for."""
+    networks = {name: abstract_network(name) for name in ALONE}
+    assert all(name in models.list() or name == "resnet110" for name in networks)
+    built = collections.Counter()
+    for name in recipes.list():
+        recipe = recipes.get(name)
+        student, teacher = networks[recipe.student], networks.get(recipe.teacher)
+        assert (teacher is not None) == recipe.method.needs_teacher
+        losses = nnx.Dict(recipe.method.losses(digits()[0]))
+        for part in [part for _, part in nnx.iter_modules(losses) if hasattr(part, "build")]:
+            part.build(student, teacher, nnx.Rngs(0))
+            built[recipe.method.name] += 1
+    assert {"at": 7, "crd": 7, "ctkd+crd": 4, "kd+srrl": 4, "vid": 7}.items() <= built.items()
