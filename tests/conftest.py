@@ -6,8 +6,7 @@ import sys
 
 import jax
 import pytest
-
-SHARED = pathlib.Path(__file__).parents[2] / "shared"
+from reference import SHARED
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

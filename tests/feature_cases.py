@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from reference import GOLDENS
+from reference import golden
 
 from jaxkd import Batch, Outputs, Progress
 from jaxkd.engine.state import split
@@ -28,7 +28,7 @@ def precision(dtype):
 def golden_arrays(name, dtype):
     """The arrays of one reference case: floats as `dtype`, maps with their channels last, indices as int32."""
     arrays = {}
-    for key, value in np.load(GOLDENS / "losses" / f"{name}.npz").items():
+    for key, value in golden(f"losses/{name}").items():
         if np.issubdtype(value.dtype, np.integer):
             arrays[key] = jnp.asarray(value, jnp.int32)
         else:

@@ -4,11 +4,23 @@ import pathlib
 import zlib
 
 import numpy as np
+import pytest
 
 from jaxkd import models
 from jaxkd.convert import load_state_dict, to_state_dict
 
 GOLDENS = pathlib.Path(__file__).parent / "goldens"
+SHARED = pathlib.Path(__file__).parents[2] / "shared"
+
+
+def golden(name):
+    """Reference arrays: small files are in the repository, all are in the folder beside a developer's checkout."""
+    path = GOLDENS / f"{name}.npz"
+    if not path.is_file():
+        path = SHARED / "goldens" / f"{name}.npz"
+    if not path.is_file():
+        pytest.skip(f"{name}.npz is not in the repository, and there is no folder of reference numbers beside it")
+    return np.load(path)
 
 
 def reference_weights(names_and_shapes, salt="", logits_factor=1.0):

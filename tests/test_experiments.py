@@ -429,7 +429,7 @@ def test_commands_on_the_pages_are_valid(scripts, page):
 
 def test_the_example_on_the_front_page_runs(teacher, tmp_path, monkeypatch):
     """As it stands, but for the sizes, the files and the data."""
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    code, _ = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     smaller = {
         '"cifar100", data_dir="~/data"': '"digits"',
         '"cifar100_resnet56.pth", "resnet56"': f'"{teacher / "model.pth"}", "resnet8"',

@@ -8,7 +8,7 @@ from flax import nnx
 from jax import lax
 
 from jaxkd import models
-from jaxkd.models.convolution import _autodiff_gradients, _loop_gradients, convolve
+from jaxkd.convolution import _autodiff_gradients, _loop_gradients, convolve
 from jaxkd.models.layers import BatchNorm, Conv, Linear
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from reference import GOLDENS, reference_weights
+from reference import GOLDENS, golden, reference_weights
 
 from jaxkd import convert
 from jaxkd.convert.zoo import abstract_model
@@ -21,18 +21,12 @@ ATS = "ResNet14 ResNet110 VGG8 WRN28-1 WRN28-8"
 ENTRIES = [f"ctkd/{name}" for name in CTKD.split()] + [f"ats/{name}" for name in ATS.split()]
 
 
-def arrays(entry: str, request) -> np.lib.npyio.NpzFile:
-    """The reference values of a network: in the repository for some of each family, beside it for all."""
-    path = GOLDENS / f"models/{entry}.npz"
-    return np.load(path if path.is_file() else request.getfixturevalue("shared") / f"goldens/models/{entry}.npz")
-
-
 def relative_error(ours, theirs) -> float:
     return float(np.abs(np.asarray(ours) - theirs).max() / np.abs(theirs).max())
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
-def test_state_dict_logits_and_features_are_the_authors(entry, request):
+def test_state_dict_logits_and_features_are_the_authors(entry):
     listing = json.loads((GOLDENS / f"models/{entry}.json").read_text())
     # Put together again by Flax, which sorts attributes: the order of keys is tested where it is hardest.
     model = abstract_model(listing["name"], listing["num_classes"])
@@ -42,7 +36,7 @@ def test_state_dict_logits_and_features_are_the_authors(entry, request):
     assert [[key, list(value.shape)] for key, value in weights.items()] == listing["state_dict"]
     assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))) == listing["parameters"]
 
-    reference = arrays(entry, request)
+    reference = golden(f"models/{entry}")
     rng = np.random.default_rng(zlib.crc32(b"input"))
     images = rng.standard_normal(listing["input_shape"]).astype(np.float32)
     outputs = model(jnp.asarray(images.transpose(0, 2, 3, 1)))

@@ -11,7 +11,6 @@ from flax import nnx
 
 from jaxkd import Outputs
 from jaxkd.losses import Network
-from jaxkd.losses.fusion import convolve
 from jaxkd.losses.ofd import OFD, expected_negative, partial_l2
 from jaxkd.losses.resize import average_pool, nearest
 from jaxkd.losses.reviewkd import ReviewKD, hierarchical_context
@@ -107,12 +106,6 @@ def test_hierarchical_context_by_hand():
     # A 4×4 map whose upper half is 2 too high: 2 as it is; 2 over 2×2; 1 when averaged: (2 + 2/2 + 1/4) / (7/4).
     apart = jnp.zeros((1, 4, 4, 1)).at[:, :2].set(2.0)
     assert float(hierarchical_context(apart + 3, jnp.full_like(apart, 3.0))) == pytest.approx(3.25 / 1.75, rel=1e-6)
-
-
-def test_a_3x3_convolution_by_hand():
-    kernel = jnp.arange(9.0).reshape(3, 3, 1, 1)
-    maps = jnp.zeros((1, 3, 3, 1)).at[0, 1, 1, 0].set(1.0)
-    assert convolve(maps, kernel)[0, :, :, 0].tolist() == [[8, 7, 6], [5, 4, 3], [2, 1, 0]]
 
 
 def test_sizes_change_as_in_pytorch():

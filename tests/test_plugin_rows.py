@@ -96,6 +96,22 @@ def test_a_student_that_equals_its_teacher_is_at_the_minimum(name):
     assert max(np.abs(part).max() for part in gradient) < 1e-7
 
 
+@pytest.mark.parametrize(("name", "rate"), [("vid", 1.0), ("srrl", 0.05), ("crd", 0.01)])
+def test_descending_along_the_gradient_of_what_it_learns_lowers_it(name, rate):
+    student, teacher = pair()
+    graph, params, rest = built(LOSSES[name](), student, teacher)
+    batch, values = batch_of(LABELS[:B]), []
+    for _ in range(30):
+        value, gradient, _, after = evaluate(
+            graph, params, rest, student.outputs, teacher.outputs, batch, jax.random.key(0)
+        )
+        rest = after if not values else rest  # Z is set; then the memories are held still
+        params = jax.tree.map(lambda leaf, slope: leaf - rate * slope, params, gradient)
+        values.append(float(value))
+    assert np.diff(values[1:]).max() < 0
+    assert values[-1] < 0.97 * values[1]
+
+
 def test_all_of_them_train_one_student(tmp_path):
     train = digits()[0].subset(64)
     sgd = optimizers.sgd(0.02, momentum=0.9, weight_decay=5e-4)
@@ -116,11 +132,11 @@ def test_all_of_them_train_one_student(tmp_path):
     distiller = compiled()
     start, teacher = leaves(distiller.state.params["losses"]), weights(distiller.teacher)
     assert len(start) == sum(LEARNS.values()) + 8  # VID has three stages here
-    distiller.fit(train, epochs=4, batch_size=32, verbose=0)
+    distiller.fit(train, epochs=6, batch_size=32, verbose=0)
     logs = distiller.history.history
     assert finite([logs[name] for name in LOSSES])
-    for name in set(LOSSES) - {"crd"}:  # which first rises, while its memories fill with embeddings all alike
-        assert logs[name][-1] < logs[name][0], name
+    for name in ("ce", "pkt", "sp"):
+        assert logs[name][-1] < 0.97 * logs[name][0], name
     learned = leaves(distiller.state.params["losses"])
     assert all((new != old).any() for new, old in zip(learned, start, strict=True))
     assert_same_bits(weights(distiller.teacher), teacher)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from reference import GOLDENS, reference_model
+from reference import GOLDENS, golden, reference_model
 
 import jaxkd
 from jaxkd import losses, optimizers
@@ -113,7 +113,7 @@ def assert_close(found, wanted, tolerance, where=""):
 
 @pytest.mark.parametrize("method", TERMS)
 def test_five_steps(method):
-    case, golden, batches = CASES[method], np.load(FOLDER / f"{method}.npz"), BATCHES
+    case, final, batches = CASES[method], golden(f"trajectories/{method}"), BATCHES
     terms, weights = TERMS[method]
     distiller = jaxkd.Distiller(
         student=reference_model(case["student"], "student:"),
@@ -122,24 +122,24 @@ def test_five_steps(method):
     sgd = optimizers.sgd(case["lr"], momentum=case["momentum"], weight_decay=case["weight_decay"])
     distiller.compile(sgd, loss=terms, loss_weights=weights)
     if method in EXTRAS:
-        distiller.state = start_from(distiller.state, method, *EXTRAS[method](golden, "extra"))
+        distiller.state = start_from(distiller.state, method, *EXTRAS[method](final, "extra"))
     images = batches["images_nchw"].transpose(0, 1, 3, 4, 2).astype(np.float32)
     steps = [[batch] for batch in zip(images, batches["labels"], batches["index"], strict=True)]
     # An epoch of one batch each, so that λ moves with every step as it does in the reference.
     found = [distiller.fit(step, epochs=1, verbose=0).last("loss") for step in steps]
 
-    np.testing.assert_allclose(found, golden["loss_per_step"], rtol=1e-4)
+    np.testing.assert_allclose(found, final["loss_per_step"], rtol=1e-4)
     student = to_state_dict(distiller.student)
-    finals = {key.removeprefix("student_final/"): golden[key] for key in golden if key.startswith("student_final/")}
+    finals = {key.removeprefix("student_final/"): final[key] for key in final if key.startswith("student_final/")}
     assert finals.keys() == {key for key in student if not key.endswith("num_batches_tracked")}
     assert_close(student, finals, 1e-3)
     if method in EXTRAS:
-        learned, kept = EXTRAS[method](golden, "extra_final")
+        learned, kept = EXTRAS[method](final, "extra_final")
         assert_close(distiller.state.params["losses"][method], learned, 1e-3)
         assert_close(distiller.state.variables["losses"].get(method, {}), kept, 1e-3)
     if method == "ctkd":
         raw = distiller.state.params["losses"]["kd"]["temperature"]["raw"]
-        np.testing.assert_allclose(raw, golden["raw_temperature_final"][0], rtol=1e-5)
+        np.testing.assert_allclose(raw, final["raw_temperature_final"][0], rtol=1e-5)
         np.testing.assert_allclose(
-            distiller.history.history["kd_temperature"], golden["temperature_per_step"], rtol=1e-6
+            distiller.history.history["kd_temperature"], final["temperature_per_step"], rtol=1e-6
         )

@@ -76,9 +76,9 @@ def permuted(key: jax.Array, positions: jax.Array, sizes: jax.Array, most: int) 
 
     Drawing K of N without replacement by sorting N random numbers would take most of a training step at N = 50,000.
     Instead a Feistel network computes only the K wanted entries of a permutation: a position is written as two digits
-    in a base just above √size, and in each round one digit is shifted by a random function of the other. Results beyond `size`
-    are sent through again, which leads back into the range (Black & Rogaway, "Ciphers with arbitrary finite domains",
-    2002).
+    in a base just above √size, and in each round one digit is shifted by a random function of the other. Results beyond
+    `size` are sent through again, which leads back into the range (Black & Rogaway, "Ciphers with arbitrary finite
+    domains", 2002).
 
     Args:
       key: a random key.

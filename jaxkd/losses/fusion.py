@@ -7,28 +7,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.nn.initializers import variance_scaling
 
+from jaxkd.convolution import convolve
 from jaxkd.losses.projection import BatchNorm, Projection
 from jaxkd.losses.resize import nearest
 
 _uniform = variance_scaling(1.0, "fan_in", "uniform")
-
-
-def convolve(maps: jax.Array, kernel: jax.Array) -> jax.Array:
-    """A 3×3 convolution that keeps the size, `[B, H, W, C], [3, 3, C, D] -> [B, H, W, D]`.
-
-    It is one matrix product for each row of the kernel: the gradients XLA has for a convolution are many times slower
-    in a compiled loop on the CPU.
-
-    Example:
-      >>> convolve(jnp.ones((1, 2, 2, 1)), jnp.ones((3, 3, 1, 1))).ravel().tolist()
-      [4.0, 4.0, 4.0, 4.0]
-    """
-    height, width = maps.shape[1:3]
-    padded = jnp.pad(maps, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    beside = jnp.concatenate([padded[:, :, j : j + width] for j in range(3)], axis=-1)
-    rows = kernel.reshape(3, -1, kernel.shape[-1])
-    above, same, below = (beside[:, i : i + height] @ row for i, row in enumerate(rows))
-    return above + same + below
 
 
 class Fusion(nnx.Module):
@@ -43,7 +26,8 @@ class Fusion(nnx.Module):
     """
 
     def __init__(self, inputs: int, outputs: int, width: int, *, deepest: bool, rngs: nnx.Rngs):
-        self.projection, self.norm = Projection(inputs, width, rngs=rngs), BatchNorm(width)
+        self.projection = Projection(inputs, width, kernel_init=_uniform, rngs=rngs)
+        self.norm = BatchNorm(width)
         self.attention = None if deepest else Projection(2 * width, 2, bias=True, rngs=rngs)
         self.kernel = nnx.Param(_uniform(rngs.params(), (3, 3, width, outputs), jnp.float32))
         self.out_norm = BatchNorm(outputs)
@@ -57,4 +41,4 @@ class Fusion(nnx.Module):
             weights = jax.nn.sigmoid(self.attention(jnp.concatenate([fused, deeper], axis=-1)))
             fused = fused * weights[..., :1] + deeper * weights[..., 1:]
         fused = nearest(fused, size)
-        return self.out_norm(convolve(fused, self.kernel[...].astype(fused.dtype))), fused
+        return self.out_norm(convolve(fused, self.kernel[...].astype(fused.dtype), 1, 1)), fused

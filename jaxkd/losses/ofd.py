@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.nn.initializers import variance_scaling
 
 from jaxkd.losses.base import Loss, Network
 from jaxkd.losses.divergence import at_least_float32
@@ -15,6 +16,8 @@ from jaxkd.losses.projection import BatchNorm, Projection
 from jaxkd.losses.stages import taught
 
 _RARE = 0.001
+
+_kaiming = variance_scaling(2.0, "fan_out", "normal")
 
 
 def expected_negative(mean: float, deviation: float) -> float:
@@ -53,7 +56,7 @@ class Connector(nnx.Module):
     """One stage: a 1×1 convolution and BatchNorm from the student's channels to the teacher's, and the margin."""
 
     def __init__(self, inputs: int, margin: np.ndarray, *, rngs: nnx.Rngs):
-        self.projection = Projection(inputs, len(margin), rngs=rngs)
+        self.projection = Projection(inputs, len(margin), kernel_init=_kaiming, rngs=rngs)
         self.norm = BatchNorm(len(margin))
         self.margin = nnx.Variable(jnp.asarray(margin, jnp.float32))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.nn.initializers import variance_scaling
+from jax.nn.initializers import Initializer, variance_scaling
 
 from jaxkd.losses.base import Loss, Network
 
@@ -15,12 +15,13 @@ _uniform = variance_scaling(1 / 3, "fan_in", "uniform")  # within ±1/sqrt(input
 class Projection(nnx.Module):
     """A linear map of the last axis, `[…, inputs] -> […, outputs]`: a 1×1 convolution where the others are B, H, W.
 
-    Weights and bias start uniform within ±1/sqrt(inputs), as in PyTorch.
+    Weights and bias start uniform within ±1/sqrt(inputs), as in PyTorch, unless `kernel_init` draws the weights.
 
     Args:
       inputs: channels it takes.
       outputs: channels it gives.
       bias: whether it also adds a trained constant.
+      kernel_init: draws the weights.
       rngs: where the initial values come from.
 
     Example:
@@ -28,8 +29,10 @@ class Projection(nnx.Module):
       (2, 4, 4, 5)
     """
 
-    def __init__(self, inputs: int, outputs: int, *, bias: bool = False, rngs: nnx.Rngs):
-        self.kernel = nnx.Param(_uniform(rngs.params(), (inputs, outputs), jnp.float32))
+    def __init__(
+        self, inputs: int, outputs: int, *, bias: bool = False, kernel_init: Initializer = _uniform, rngs: nnx.Rngs
+    ):
+        self.kernel = nnx.Param(kernel_init(rngs.params(), (inputs, outputs), jnp.float32))
         bound = inputs**-0.5
         self.bias = (
             nnx.Param(jax.random.uniform(rngs.params(), (outputs,), minval=-bound, maxval=bound)) if bias else None

@@ -1,8 +1,8 @@
 """T² · KL between two softmaxes at one temperature, with a gradient for the temperature that float32 does not wash out.
 
-The derivative by T has a part from T² and parts from both softmaxes, which cancel: at T = 15 what remains is a thousandth
-of either or less, and autodiff in float32 leaves it wrong by percents. A learned temperature is trained by nothing else.
-Here the parts are combined on paper, in the small quantity a = (teacher − student) / T, centred under
+The derivative by T has a part from T² and parts from both softmaxes, which cancel: at T = 15 what remains is a
+thousandth of either or less, and autodiff in float32 leaves it wrong by percents. A learned temperature is trained by
+nothing else. Here the parts are combined on paper, in the small quantity a = (teacher − student) / T, centred under
 p = softmax(teacher / T), so that what cancels is never computed. With u the teacher's logits, centred likewise, and
 E the mean under p,
 

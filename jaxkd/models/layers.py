@@ -10,7 +10,7 @@ from flax import nnx
 from jax import lax
 from jax.nn.initializers import Initializer, variance_scaling, zeros
 
-from jaxkd.models.convolution import convolve
+from jaxkd.convolution import convolve
 
 kaiming_fan_out: Initializer = variance_scaling(2.0, "fan_out", "normal")
 """Normal with variance 2 / (k·k·out): what the CIFAR ResNets, WRNs and VGGs draw their convolutions from (He 2015)."""
