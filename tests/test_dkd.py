@@ -80,32 +80,6 @@ def test_the_two_parts_make_up_kl():
     np.testing.assert_allclose(target + rest * others, kl_divergence(teacher, student), rtol=1e-4)
 
 
-@pytest.mark.parametrize("classes", [2, 3, 10])
-@pytest.mark.parametrize("scale", [0.0, 1e-7, 1.0, 1e4])
-@pytest.mark.parametrize("standardize", [False, True])
-def test_finite_and_at_its_minimum_where_both_agree(classes, scale, standardize):
-    step = jax.jit(
-        jax.value_and_grad(lambda z, t: value_of(DKD(standardize=standardize), z, t, np.arange(B) % classes))
-    )
-    same = logits(0, (B, classes), scale)
-    value, gradient = step(same, same)
-    assert abs(float(value)) < 1e-4
-    # Standardising stretches the smallest logits, and with them the rounding of a gradient that should be zero.
-    assert np.abs(gradient).max() < (1e-4 if scale >= 1 or not standardize else np.inf)
-    for teacher in (logits(1, (B, classes), scale), -same, np.zeros_like(same)):
-        assert np.isfinite(jax.tree.leaves(step(same, teacher))[0])
-        assert np.isfinite(step(same, teacher)[1]).all()
-
-
-def test_the_certain_and_wrong_stay_finite():
-    sure = np.where(np.arange(K) == np.arange(B)[:, None], 1e4, -1e4).astype(np.float32)
-    step = jax.jit(jax.value_and_grad(lambda z, t: value_of(DKD(), z, t, np.arange(B))))
-    for teacher in (sure, -sure, np.roll(sure, 1, axis=1)):
-        value, gradient = step(sure, teacher)
-        assert np.isfinite(value)
-        assert np.isfinite(gradient).all()
-
-
 def test_two_classes_have_nothing_beside_the_true_one():
     student, teacher, labels = logits(0, (B, 2)), logits(1, (B, 2)), np.arange(B) % 2
     expected = 16 * kl_divergence(teacher / 4, student / 4).mean()

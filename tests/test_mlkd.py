@@ -103,23 +103,6 @@ def test_kd_part_from_kd():
     assert float(loss.kd[...]) == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("shape", [(1, 10), (6, 2), (5, 10)])
-@pytest.mark.parametrize("standardize", [False, True])
-def test_finite_at_extremes_and_at_its_minimum_where_both_agree(shape, standardize):
-    labels = np.arange(shape[0]) % shape[1]
-    step = jax.jit(jax.value_and_grad(lambda z, t: value_of(MLKD(standardize=standardize), z, t, labels)))
-    for scale in (0.0, 1e-7, 1.0, 1e4):
-        same = logits(0, shape, scale), logits(1, shape, scale)
-        value, gradients = step(same, same)
-        assert abs(float(value)) < 1e-3
-        assert np.isfinite(gradients).all()
-        if scale >= 1:
-            assert np.abs(gradients).max() < 1e-3
-        value, gradients = step(same, (-same[1], same[0]))
-        assert np.isfinite(value)
-        assert np.isfinite(gradients).all()
-
-
 def test_a_single_view_is_refused():
     batch, one = Batch(None, jnp.arange(B), None), Outputs(jnp.asarray(logits(0)))
     for loss in (MLKD(), TwoViewCrossEntropy()):

@@ -67,4 +67,11 @@ def create_state(model: nnx.Module, losses: nnx.Module, teacher: nnx.Module | No
         opt_state=optimizer.init(params),
         teacher=None if teacher is None else nnx.to_pure_dict(nnx.state(teacher)),
     )
-    return jax.tree.map(jnp.copy, state)
+    return jax.tree.map(_own, state)
+
+
+def _own(leaf: jax.Array) -> jax.Array:
+    """A copy that is not weakly typed: the first update would change that, and the whole program be compiled again."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jnp.copy(leaf)
+    return jnp.array(leaf, dtype=leaf.dtype)

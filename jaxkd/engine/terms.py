@@ -78,7 +78,9 @@ def _output_shapes(model: nnx.Module, image_shape: Shape) -> Outputs:
         return jax.eval_shape(lambda images: nnx.merge(graph, state)(images, train=False), images)
     except (TypeError, ValueError) as error:
         name = getattr(model, "name", type(model).__name__)
-        raise ValueError(f"{name} cannot take images of shape {image_shape}: give compile(image_shape=…)") from error
+        raise ValueError(
+            f"{name} cannot take images of shape {image_shape} (compile's image_shape): {error}"
+        ) from error
 
 
 def strong_view_of(losses: nnx.Dict) -> Callable | None:

@@ -42,7 +42,7 @@ class Regressor(nnx.Module):
         widths = (inputs, outputs, outputs, outputs)
         self.layers = nnx.List([Projection(*pair, rngs=rngs) for pair in itertools.pairwise(widths)])
         trained = variance - _EPSILON
-        self.scale = nnx.Param(jnp.full(outputs, trained + math.log(-math.expm1(-trained))))  # softplus⁻¹
+        self.scale = nnx.Param(jnp.full(outputs, trained + math.log(-math.expm1(-trained)), jnp.float32))  # softplus⁻¹
 
     def __call__(self, student: jax.Array, teacher: jax.Array) -> jax.Array:
         """How surprising the teacher's map is."""
