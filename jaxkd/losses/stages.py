@@ -81,7 +81,7 @@ class StageLoss(Loss):
 
     def compare(self, student: jax.Array, teacher: jax.Array) -> jax.Array:
         """How much two batches of maps `[B, H, W, C]`, `[B, H', W', C']` differ: a scalar."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} defines no compare(student, teacher)")
 
     def __call__(self, student, teacher, batch, progress, key) -> jax.Array:
         return jnp.stack([self.compare(*pair) for pair in self.pairs(student, teacher)]).sum()

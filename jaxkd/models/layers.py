@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
-from jax.nn.initializers import Initializer, variance_scaling, zeros
+from jax.nn.initializers import Initializer, variance_scaling
 
 from jaxkd.convolution import convolve
 
@@ -122,6 +122,3 @@ def max_pool(images: jax.Array) -> jax.Array:
 def global_average_pool(images: jax.Array) -> jax.Array:
     """Averages each channel over its map, `[N, H, W, C] -> [N, C]`."""
     return images.mean((1, 2))
-
-
-__all__ = ["BatchNorm", "Conv", "Linear", "global_average_pool", "max_pool", "zeros"]
