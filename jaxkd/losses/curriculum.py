@@ -55,7 +55,41 @@ def scale_gradient(value: jax.Array, factor: jax.Array) -> jax.Array:
 scale_gradient.defvjp(lambda value, factor: (value, factor), lambda factor, g: (g * factor, jnp.zeros_like(factor)))
 
 
-class CurriculumTemperature(nnx.Module):
+class LearnedTemperature(nnx.Module):
+    """What temperatures that learn have in common: T = t_start + t_end · sigmoid(raw), trained through λ, and its logs.
+
+    Args:
+      t_start: the lower bound of T.
+      t_end: the width of T's range.
+      curriculum: λ as a function of the epoch counted from 1; the default is the paper's `cosine_curriculum(10)`.
+
+    Raises:
+      ValueError: for bounds that are no temperatures, or a curriculum that cannot be compiled.
+    """
+
+    def __init__(
+        self,
+        t_start: float = 1.0,
+        t_end: float = 20.0,
+        curriculum: Callable[[jax.Array], jax.Array] | None = None,
+    ):
+        self.t_start, self.t_end = checked_temperature("t_start", t_start), checked_temperature("t_end", t_end)
+        initial = self.t_start + self.t_end * jax.nn.sigmoid(jnp.float32(1.0))
+        self.temperature = Monitor(initial, low=self.t_start, high=self.t_start + self.t_end)
+        self.lambda_ = Monitor(jnp.float32(0.0))
+        self.curriculum = curriculum or _PAPER
+        check_epoch_function("the curriculum", self.curriculum)
+
+    def at(self, raw: jax.Array, student: jax.Array, teacher: jax.Array, progress: Progress) -> Tempered:
+        """Both logits `[B, K]` at the temperature of `raw`, a scalar or `[B]`; the mean of T goes to the logs."""
+        factor = jnp.asarray(self.curriculum(progress.epoch), student.dtype)
+        value = self.t_start + self.t_end * jax.nn.sigmoid(scale_gradient(raw.astype(student.dtype), factor))
+        self.temperature[...] = jax.lax.stop_gradient(jnp.mean(value)).astype(jnp.float32)
+        self.lambda_[...] = factor.astype(jnp.float32)
+        return Tempered.at(student, teacher, value)
+
+
+class CurriculumTemperature(LearnedTemperature):
     """T = t_start + t_end · sigmoid(θ), with θ trained by a gradient multiplied by λ(epoch).
 
     θ starts at 1, so T starts at 15.62 and stays within 1 and 21. The gradient reaches θ through both softmaxes and
@@ -79,18 +113,8 @@ class CurriculumTemperature(nnx.Module):
         t_end: float = 20.0,
         curriculum: Callable[[jax.Array], jax.Array] | None = None,
     ):
-        self.t_start, self.t_end = checked_temperature("t_start", t_start), checked_temperature("t_end", t_end)
+        super().__init__(t_start, t_end, curriculum)
         self.raw = nnx.Param(jnp.float32(1.0))
-        initial = self.t_start + self.t_end * jax.nn.sigmoid(jnp.float32(1.0))
-        self.temperature = Monitor(initial, low=self.t_start, high=self.t_start + self.t_end)
-        self.lambda_ = Monitor(jnp.float32(0.0))
-        self.curriculum = curriculum or _PAPER
-        check_epoch_function("the curriculum", self.curriculum)
 
     def temper(self, student: jax.Array, teacher: jax.Array, labels: jax.Array, progress: Progress) -> Tempered:
-        factor = jnp.asarray(self.curriculum(progress.epoch), student.dtype)
-        raw = scale_gradient(self.raw[...].astype(student.dtype), factor)
-        value = self.t_start + self.t_end * jax.nn.sigmoid(raw)
-        self.temperature[...] = jax.lax.stop_gradient(value).astype(jnp.float32)
-        self.lambda_[...] = factor.astype(jnp.float32)
-        return Tempered.at(student, teacher, value)
+        return self.at(self.raw[...], student, teacher, progress)

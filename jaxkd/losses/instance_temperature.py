@@ -9,11 +9,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxkd.base import Progress
-from jaxkd.losses.base import Monitor, Network
-from jaxkd.losses.curriculum import cosine_curriculum, scale_gradient
-from jaxkd.losses.temperature import Tempered, checked_temperature
+from jaxkd.losses.base import Network
+from jaxkd.losses.curriculum import LearnedTemperature
+from jaxkd.losses.temperature import Tempered
 
-_PAPER = cosine_curriculum()  # one object, so that equal losses are the same program
 _uniform = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
@@ -45,7 +44,7 @@ def instance_divergence(
     return jnp.mean(jnp.square(temperatures[:, 0]) * jnp.sum(target * (log_target - said), -1))
 
 
-class InstanceTemperature(nnx.Module):
+class InstanceTemperature(LearnedTemperature):
     """T = t_start + t_end · sigmoid(MLP(student, teacher)), one for each example.
 
     The network has two layers and reads both logits, those of the student first, as they come (standardised, where the
@@ -84,12 +83,8 @@ class InstanceTemperature(nnx.Module):
     ):
         if isinstance(hidden, bool) or not isinstance(hidden, int) or hidden < 1:
             raise ValueError(f"hidden={hidden!r}: the network has a whole number of hidden units, at least one")
+        super().__init__(t_start, t_end, curriculum)
         self.hidden = hidden
-        self.t_start, self.t_end = checked_temperature("t_start", t_start), checked_temperature("t_end", t_end)
-        initial = self.t_start + self.t_end * jax.nn.sigmoid(jnp.float32(1.0))
-        self.temperature = Monitor(initial, low=self.t_start, high=self.t_start + self.t_end)
-        self.lambda_ = Monitor(jnp.float32(0.0))
-        self.curriculum = curriculum or _PAPER
 
     def build(self, student: Network, teacher: Network | None, rngs: nnx.Rngs) -> None:
         """Makes the network for the number of classes.
@@ -106,15 +101,11 @@ class InstanceTemperature(nnx.Module):
         self.second_bias = nnx.Param(jnp.ones(1))
 
     def temper(self, student: jax.Array, teacher: jax.Array, labels: jax.Array, progress: Progress) -> Tempered:
-        factor = jnp.asarray(self.curriculum(progress.epoch), student.dtype)
-        raw = scale_gradient(self._raw(jax.lax.stop_gradient(jnp.concatenate([student, teacher], -1))), factor)
-        value = self.t_start + self.t_end * jax.nn.sigmoid(raw)
-        self.temperature[...] = jax.lax.stop_gradient(jnp.mean(value)).astype(jnp.float32)
-        self.lambda_[...] = factor.astype(jnp.float32)
-        return Tempered.at(student, teacher, value[:, 0])
+        predictions = jax.lax.stop_gradient(jnp.concatenate([student, teacher], -1))
+        return self.at(self._raw(predictions), student, teacher, progress)
 
     def _raw(self, predictions: jax.Array) -> jax.Array:
-        """`[B, 2K] -> [B, 1]`, what the sigmoid takes."""
+        """`[B, 2K] -> [B]`, what the sigmoid takes."""
         if not hasattr(self, "first"):
             raise ValueError("InstanceTemperature has no network yet: compile() makes it, or call build(…) first")
         first, first_bias, second, second_bias = (
@@ -122,4 +113,4 @@ class InstanceTemperature(nnx.Module):
             for parameter in (self.first, self.first_bias, self.second, self.second_bias)
         )
         hidden = jax.nn.relu(predictions @ first + first_bias[None, :])
-        return hidden @ second + second_bias[None, :]
+        return (hidden @ second + second_bias[None, :])[:, 0]
