@@ -2,8 +2,9 @@
 
 On CPU, XLA runs the gradient convolutions that autodiff writes 15 to 30 times slower inside `lax.scan` than outside,
 which would make a compiled epoch useless there. This convolution therefore carries its own gradient rule: the input
-gradient is again a plain forward convolution, and the weight gradient one or a few matrix products. On GPU and TPU
-autodiff's form is the right one and is kept.
+gradient is again a plain forward convolution, and the weight gradient one or a few matrix products. Grouped
+convolutions, for which XLA has no fast CPU code at all, are taken apart into plain ones. On GPU and TPU XLA's own forms
+are the right ones and are kept.
 """
 
 from __future__ import annotations
@@ -17,15 +18,16 @@ from jax import lax
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def convolve(images: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0) -> jax.Array:
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def convolve(images: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0, groups: int = 1) -> jax.Array:
     """Cross-correlation with PyTorch's explicit padding, as `torch.nn.functional.conv2d`.
 
     Args:
       images: `[N, H, W, C]`.
-      kernel: `[kh, kw, C, O]`.
+      kernel: `[kh, kw, C / groups, O]`.
       stride: step in both directions.
       padding: zeros added on all four sides.
+      groups: the number of equal parts of the channels that see only each other; C of them make it depthwise.
 
     Returns:
       `[N, (H + 2·padding − kh) // stride + 1, …, O]`.
@@ -34,31 +36,67 @@ def convolve(images: jax.Array, kernel: jax.Array, stride: int = 1, padding: int
       >>> convolve(jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 1)), 1, 1)[0, :, :, 0].tolist()[0]
       [4.0, 6.0, 6.0, 4.0]
     """
-    return _forward(images, kernel, stride, padding)
+    if groups == 1:
+        return _dense(images, kernel, stride, padding)
+    by_hand, by_xla = _taken_apart(kernel, stride, padding, groups), partial(_grouped, stride, padding, groups)
+    return lax.platform_dependent(images, kernel, cpu=by_hand, default=by_xla)
 
 
-def _forward(images, kernel, stride, padding):
+def _dense(images, kernel, stride, padding, groups=1):
     return lax.conv_general_dilated(
-        images, kernel, (stride, stride), [(padding, padding)] * 2, dimension_numbers=LAYOUT
+        images,
+        kernel,
+        (stride, stride),
+        [(padding, padding)] * 2,
+        dimension_numbers=LAYOUT,
+        feature_group_count=groups,
     )
 
 
-def _save(images, kernel, stride, padding):
-    return _forward(images, kernel, stride, padding), (images, kernel)
+def _grouped(stride, padding, groups, images, kernel):
+    return _dense(images, kernel, stride, padding, groups)
 
 
-def _gradients(stride, padding, residuals, cotangent):
-    rules = {"cpu": _loop_gradients, "default": _autodiff_gradients}
-    return lax.platform_dependent(
-        *residuals, cotangent, **{k: partial(rule, stride, padding) for k, rule in rules.items()}
-    )
+def _taken_apart(kernel, stride, padding, groups):
+    """The convolution in plain ones, as a function of images and kernel."""
+    depthwise = kernel.shape[2:] == (1, groups)
+    return partial(_depthwise if depthwise else _group_by_group, stride, padding, groups)
+
+
+def _depthwise(stride, padding, groups, images, kernel):
+    """The sum of the shifted images, each times its tap of the kernel."""
+    padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    height, width = ((n - k) // stride + 1 for n, k in zip(padded.shape[1:3], kernel.shape[:2], strict=True))
+    taps = [(i, j) for i in range(kernel.shape[0]) for j in range(kernel.shape[1])]
+    products = [_shifted(padded, i, j, height, width, stride) * kernel[i, j].reshape(1, 1, 1, -1) for i, j in taps]
+    return sum(products[1:], start=products[0])
+
+
+def _group_by_group(stride, padding, groups, images, kernel):
+    """One dense convolution, mapped over the groups."""
+    parts = jnp.stack(jnp.split(images, groups, axis=-1)), jnp.stack(jnp.split(kernel, groups, axis=-1))
+    outputs = lax.map(lambda part: convolve(*part, stride, padding, 1), parts)
+    return jnp.moveaxis(outputs, 0, 3).reshape(*outputs.shape[1:4], -1)
+
+
+def _save(images, kernel, stride, padding, groups):
+    return convolve(images, kernel, stride, padding, groups), (images, kernel)
+
+
+def _gradients(stride, padding, groups, residuals, cotangent):
+    if groups == 1:
+        by_hand = partial(_loop_gradients, stride, padding)
+    else:
+        by_hand = partial(_autodiff_gradients, _taken_apart(residuals[1], stride, padding, groups))
+    by_xla = partial(_autodiff_gradients, partial(_grouped, stride, padding, groups))
+    return lax.platform_dependent(*residuals, cotangent, cpu=by_hand, default=by_xla)
 
 
 convolve.defvjp(_save, _gradients)
 
 
-def _autodiff_gradients(stride, padding, images, kernel, cotangent):
-    _, transpose = jax.vjp(lambda images, kernel: _forward(images, kernel, stride, padding), images, kernel)
+def _autodiff_gradients(forward, images, kernel, cotangent):
+    _, transpose = jax.vjp(forward, images, kernel)
     return transpose(cotangent)
 
 
@@ -77,7 +115,7 @@ def _input_gradient(kernel, cotangent, stride, padding, size):
     after = [n + k - 1 - lo - d for n, k, lo, d in zip(size, window, before, dilated, strict=True)]
     borders = [(0, 0, 0), *((lo, hi, stride - 1) for lo, hi in zip(before, after, strict=True)), (0, 0, 0)]
     spread = lax.pad(cotangent, jnp.zeros((), cotangent.dtype), borders)
-    return _forward(spread, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), 1, 0)
+    return _dense(spread, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), 1, 0)
 
 
 def _kernel_gradient(images, cotangent, stride, padding, window):
@@ -106,14 +144,16 @@ def _row_by_row(padded, cotangent, stride, window):
     height, width, outputs = cotangent.shape[1:]
     flat = _as_matrix(cotangent)
 
-    def shifted(i, j):
-        return padded[:, i : i + (height - 1) * stride + 1 : stride, j : j + (width - 1) * stride + 1 : stride]
-
     def row(i):
-        patches = jnp.concatenate([shifted(i, j) for j in range(columns)], axis=-1)
+        patches = jnp.concatenate([_shifted(padded, i, j, height, width, stride) for j in range(columns)], axis=-1)
         return (_as_matrix(patches).T @ flat).reshape(columns, -1, outputs)
 
     return jnp.stack([row(i) for i in range(rows)])
+
+
+def _shifted(padded, i, j, height, width, stride):
+    """What the kernel's tap (i, j) sees: `[N, height, width, C]`."""
+    return padded[:, i : i + (height - 1) * stride + 1 : stride, j : j + (width - 1) * stride + 1 : stride]
 
 
 def _as_matrix(images):

@@ -1,5 +1,7 @@
 """Convolution, BatchNorm and initial weights against autodiff, PyTorch and the formulas."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ from flax import nnx
 from jax import lax
 
 from jaxkd import models
-from jaxkd.convolution import _autodiff_gradients, _loop_gradients, convolve
+from jaxkd.convolution import _grouped, _loop_gradients, convolve
 from jaxkd.models.layers import BatchNorm, Conv, Linear
 
 
@@ -16,9 +18,8 @@ def double(rng, *shape):
     return jnp.asarray(rng.standard_normal(shape))
 
 
-@pytest.mark.parametrize("rule", [_loop_gradients, _autodiff_gradients])
 @pytest.mark.parametrize("window", [1, 2, 3, 5])
-def test_both_gradient_rules_are_autodiffs(rule, window):
+def test_the_loops_gradient_rule_is_autodiffs(window):
     rng = np.random.default_rng(window)
     with jax.enable_x64(True):
         for stride, size in [(1, (6, 6)), (1, (5, 8)), (2, (6, 6)), (2, (7, 5)), (2, (8, 7)), (3, (7, 9))]:
@@ -32,11 +33,26 @@ def test_both_gradient_rules_are_autodiffs(rule, window):
             out, transpose = jax.vjp(plain, images, kernel)
             np.testing.assert_allclose(convolve(images, kernel, stride, padding), out, atol=1e-12)
             cotangent = double(rng, *out.shape)
-            ours = jax.jit(rule, static_argnums=(0, 1))(stride, padding, images, kernel, cotangent)
+            ours = jax.jit(_loop_gradients, static_argnums=(0, 1))(stride, padding, images, kernel, cotangent)
             theirs = transpose(cotangent)
             for one, other in zip(ours, theirs, strict=True):
                 assert one.shape == other.shape
                 np.testing.assert_allclose(one, other, atol=1e-10, err_msg=f"{stride} {size} {padding}")
+
+
+@pytest.mark.parametrize(("groups", "outputs"), [(2, 6), (3, 6), (6, 6), (6, 12)])
+def test_grouped_convolutions_on_both_kinds_of_platform(groups, outputs):
+    rng = np.random.default_rng(groups)
+    with jax.enable_x64(True):
+        for window, stride, size in [(1, 1, (5, 5)), (3, 1, (5, 6)), (3, 2, (6, 7)), (1, 2, (4, 5))]:
+            padding = window // 2
+            images, kernel = double(rng, 2, *size, 6), double(rng, window, window, 6 // groups, outputs)
+            out, transpose = jax.vjp(partial(_grouped, stride, padding, groups), images, kernel)
+            ours, pullback = jax.vjp(lambda *args: convolve(*args, stride, padding, groups), images, kernel)  # noqa: B023
+            np.testing.assert_allclose(ours, out, atol=1e-12)
+            cotangent = double(rng, *out.shape)
+            for one, other in zip(pullback(cotangent), transpose(cotangent), strict=True):
+                np.testing.assert_allclose(one, other, atol=1e-10, err_msg=f"{window} {stride} {size}")
 
 
 def test_the_platforms_rule_is_chosen_when_compiling():

@@ -22,14 +22,26 @@ torch_uniform: Initializer = variance_scaling(1 / 3, "fan_in", "uniform")
 class Conv(nnx.Module):
     """A square convolution, `[N, H, W, in] -> [N, H', W', out]`, padded to keep the size at stride 1."""
 
-    def __init__(self, inputs: int, outputs: int, window: int, stride: int = 1, *, bias: bool = False, rngs: nnx.Rngs):
-        self.kernel = nnx.Param(kaiming_fan_out(rngs.params(), (window, window, inputs, outputs), jnp.float32))
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        window: int,
+        stride: int = 1,
+        *,
+        groups: int = 1,
+        bias: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        shape = (window, window, inputs // groups, outputs)
+        self.kernel = nnx.Param(kaiming_fan_out(rngs.params(), shape, jnp.float32))
         self.bias = nnx.Param(jnp.zeros(outputs)) if bias else None
         self.stride = stride
+        self.groups = groups
 
     def __call__(self, images: jax.Array) -> jax.Array:
         kernel = self.kernel[...]
-        out = convolve(images, kernel, self.stride, kernel.shape[0] // 2)
+        out = convolve(images, kernel, self.stride, kernel.shape[0] // 2, self.groups)
         return out if self.bias is None else out + self.bias[...].reshape(1, 1, 1, -1)
 
 
@@ -113,10 +125,14 @@ def _moments(images: jax.Array) -> tuple[jax.Array, jax.Array]:
     return mean, jnp.square(images - mean.reshape((1,) * len(axes) + (-1,))).mean(axes)
 
 
-def max_pool(images: jax.Array) -> jax.Array:
-    """Halves height and width, keeping the maximum of each 2×2 window."""
+def max_pool(images: jax.Array, window: int = 2, padding: int = 0) -> jax.Array:
+    """Halves height and width, keeping the maximum of each window; the windows step by two pixels."""
     n, h, w, c = images.shape
-    return images[:, : h // 2 * 2, : w // 2 * 2].reshape(n, h // 2, 2, w // 2, 2, c).max((2, 4))
+    if window == 2 and padding == 0:  # without overlap a reshape does it, whose gradient is cheaper
+        return images[:, : h // 2 * 2, : w // 2 * 2].reshape(n, h // 2, 2, w // 2, 2, c).max((2, 4))
+    borders = [(0, 0), (padding, padding), (padding, padding), (0, 0)]
+    lowest = jnp.array(-jnp.inf, images.dtype)
+    return lax.reduce_window(images, lowest, lax.max, (1, window, window, 1), (1, 2, 2, 1), borders)
 
 
 def global_average_pool(images: jax.Array) -> jax.Array:

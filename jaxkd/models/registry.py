@@ -17,16 +17,23 @@ class _Family(NamedTuple):
     pattern: re.Pattern[str]
     published: tuple[str, ...]
     build: _Build
+    size: int
 
 
 _FAMILIES: list[_Family] = []
 
 
-def family(pattern: str, published: tuple[str, ...]) -> Callable[[_Build], _Build]:
-    """Registers a builder: the pattern's named groups become its integer arguments."""
+def family(pattern: str, published: tuple[str, ...], size: int = 32) -> Callable[[_Build], _Build]:
+    """Registers a builder: the pattern's named groups become its integer arguments.
+
+    Args:
+      pattern: what its names look like, a regular expression for the whole name.
+      published: the names that papers and repositories use.
+      size: height and width of the images it was published for.
+    """
 
     def register(build: _Build) -> _Build:
-        _FAMILIES.append(_Family(re.compile(pattern), published, build))
+        _FAMILIES.append(_Family(re.compile(pattern), published, build, size))
         return build
 
     return register
@@ -71,7 +78,7 @@ def create(name: str, num_classes: int = 100, seed: int = 0, **options) -> nnx.M
             _check_options(name, known.build, options, sizes)
             model: Any = known.build(num_classes=num_classes, rngs=nnx.Rngs(seed), **sizes, **options)
             model.name, model.num_classes, model.normalization = name, num_classes, None
-            model.image_shape = (32, 32, options.get("channels", 3))  # what it was published for; others work too
+            model.image_shape = (known.size, known.size, options.get("channels", 3))  # others work too
             model.options = tuple(sorted(options.items()))
             return model
     close = difflib.get_close_matches(name, names(), n=3, cutoff=0.4)
