@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -77,6 +78,16 @@ class Normalization(NamedTuple):
         return (images.astype(jnp.float32) / 255.0 - mean) / std
 
 
+def at_least_float32(values: jax.Array) -> jax.Array:
+    """float32 values from narrower ones; float64 stays.
+
+    Example:
+      >>> at_least_float32(jnp.zeros(1, jnp.bfloat16)).dtype
+      dtype('float32')
+    """
+    return values.astype(jnp.float64 if values.dtype == jnp.float64 else jnp.float32)
+
+
 def check_epoch_function(what: str, function: Callable[[jax.Array], jax.Array]) -> None:
     """Refuses a function of the epoch that cannot be compiled, before any work is done.
 
@@ -107,3 +118,14 @@ def check_at_least(least: int, **counts: int) -> None:
     for name, count in counts.items():
         if count < least:
             raise ValueError(f"{name}={count}: must be at least {least}")
+
+
+def check_number(name: str, value: float, below: float = math.inf, positive: bool = False) -> None:
+    """Refuses numbers outside [0, below), and 0 itself where a positive number is needed."""
+    try:
+        value = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} is {value!r}; a number is needed") from None
+    if not 0 <= value < below or (positive and value == 0):
+        wanted = "a finite number above 0" if positive else "a finite number ≥ 0"
+        raise ValueError(f"{name} is {value}; it must be {wanted if below == math.inf else f'in [0, {below:g})'}")

@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxkd.base import at_least_float32
+
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
@@ -135,7 +137,7 @@ def _crossed(padded, cotangent, stride, window):
     left = [padded[:, :, j : j + width] for j in range(columns)]
     right = [jnp.pad(cotangent, ((0, 0), (i, below - i), (0, 0), (0, 0))) for i in range(rows)]
     left, right = (_as_matrix(jnp.concatenate(shifts, axis=-1)) for shifts in (left, right))
-    return (left.T @ right).reshape(columns, -1, rows, outputs).transpose(2, 0, 1, 3)
+    return _product(left, right).reshape(columns, -1, rows, outputs).transpose(2, 0, 1, 3)
 
 
 def _row_by_row(padded, cotangent, stride, window):
@@ -146,7 +148,7 @@ def _row_by_row(padded, cotangent, stride, window):
 
     def row(i):
         patches = jnp.concatenate([_shifted(padded, i, j, height, width, stride) for j in range(columns)], axis=-1)
-        return (_as_matrix(patches).T @ flat).reshape(columns, -1, outputs)
+        return _product(_as_matrix(patches), flat).reshape(columns, -1, outputs)
 
     return jnp.stack([row(i) for i in range(rows)])
 
@@ -158,3 +160,8 @@ def _shifted(padded, i, j, height, width, stride):
 
 def _as_matrix(images):
     return images.reshape(-1, images.shape[-1])
+
+
+def _product(left, right):
+    """`leftᵀ · right`, summed in float32 at least: there are as many terms as pixels in a batch."""
+    return (at_least_float32(left).T @ at_least_float32(right)).astype(left.dtype)

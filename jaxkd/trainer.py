@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
 import jax
@@ -18,15 +17,18 @@ from jaxkd.callbacks import Callback, CallbackList, ProgressBar, StopOnNaN
 from jaxkd.data import Dataset
 from jaxkd.engine import checkpoints
 from jaxkd.engine.bounds import BoundWatch
-from jaxkd.engine.chunks import Epoch, resident_epoch, stream_epoch
+from jaxkd.engine.chunks import Chunk, Epoch, one_behind
 from jaxkd.engine.epoch import end_epoch
 from jaxkd.engine.evaluation import evaluate, make_predict
 from jaxkd.engine.feed import Resident, Stream, checked_images, feed
+from jaxkd.engine.kept_teacher import KeptTeacher, requested
 from jaxkd.engine.meter import EpochMeter
 from jaxkd.engine.program import Program, assemble, metrics_of
+from jaxkd.engine.setup import Setup
 from jaxkd.engine.sharding import Placement
 from jaxkd.engine.state import TrainState, Tree, create_state, split
 from jaxkd.engine.step import Logs, Step, make_step
+from jaxkd.engine.teacher_cache import TeacherCache
 from jaxkd.engine.terms import Losses, Weight
 from jaxkd.history import History
 from jaxkd.losses import cross_entropy
@@ -63,6 +65,7 @@ class Trainer:
         self._model = model
         self._teacher: nnx.Module | None = None
         self._program: Program | None = None
+        self._kept: KeptTeacher | None = None
         self._restored_epochs = 0
         self.state: TrainState | None = None
         self.history = History()
@@ -89,6 +92,8 @@ class Trainer:
         steps_per_execution: int | None = None,
         devices: Sequence[jax.Device] | None = None,
         image_shape: tuple[int, int, int] | None = None,
+        precision: str = "float32",
+        cache_teacher: bool | str | TeacherCache = False,
     ) -> None:
         """Says how to train, and starts afresh from the network's present weights.
 
@@ -104,6 +109,10 @@ class Trainer:
           devices: those to train on; all by default. The batch is split over them.
           image_shape: `(H, W, C)`, for losses that measure the networks' features before training; by default what the
             network was published for.
+          precision: "bfloat16" runs the networks in it, in training and in evaluation; parameters, statistics, logits
+            and losses stay float32. It is made for GPUs and TPUs; a CPU has no fast bfloat16.
+          cache_teacher: True keeps the teacher's outputs for every view of every image, so that none is paid for twice;
+            "auto" does so where it can. A `jaxkd.TeacherCache` says where, and can be shared between runs.
 
         Raises:
           ValueError, TypeError: for losses, weights or metrics that cannot be right, and for a teacher with another
@@ -112,8 +121,9 @@ class Trainer:
         if steps_per_execution is not None:
             check_at_least(1, steps_per_execution=steps_per_execution)
         self._program, losses = assemble(
-            self._model, self._teacher, optimizer, loss, loss_weights, metrics, seed, image_shape
+            self._model, self._teacher, optimizer, loss, loss_weights, metrics, seed, image_shape, precision
         )
+        self.cache = requested(cache_teacher, self._teacher is not None)
         self._placement = Placement(devices)
         self._steps_per_execution = steps_per_execution
         state = create_state(self._model, losses, self._teacher, self._program.optimizer, seed)
@@ -162,7 +172,11 @@ class Trainer:
         last = first + max(epochs - done, 0)
         source = feed(data, self._model, passes=last - first)
         held_out = None if validation_data is None else feed(validation_data, self._model, passes=last - first)
-        start_epoch = self._epochs(source, batch_size)
+        setup = self.setup(source)
+        step = make_step(setup.program, setup.normalization, setup.teacher_normalization)
+        start_epoch, self._kept = setup.begin(
+            step, self._compiled_state(), source, batch_size, self.cache, bool(verbose)
+        )
         images = len(source.images) if isinstance(source, Resident) else None
 
         hooks = CallbackList([*([ProgressBar()] if verbose else []), StopOnNaN(), *callbacks])
@@ -203,7 +217,7 @@ class Trainer:
         given = images.normalization if isinstance(images, Dataset) else None
         pixels = checked_images(images.images if isinstance(images, Dataset) else images)
         graph, weights = self._network()
-        predict = make_predict(graph, normalization_of(self._model, given))
+        predict = make_predict(graph, normalization_of(self._model, given), self._precision())
         starts = range(0, len(pixels), batch_size)
         return np.concatenate([np.asarray(predict(*weights, pixels[i : i + batch_size])) for i in starts])
 
@@ -232,46 +246,44 @@ class Trainer:
     @property
     def step(self) -> Step:
         """The pure `step(state, batch) -> (state, logs)` under `fit`, to be jitted in a loop of one's own."""
-        return self._step(None)
+        teacher = None if self._teacher is None else normalization_of(self._teacher, None)
+        return make_step(self._compiled_program(), normalization_of(self._model, None), teacher)
 
     # What follows joins the verbs to the engine.
 
     def _train_epoch(self, start_epoch: Epoch, hooks: CallbackList) -> dict[str, float]:
-        """One epoch. Logs are read one chunk late, so that the device always has the next one to work on."""
         state, program = self._compiled_state(), self._compiled_program()
         terms = ["loss", *(name for name, _ in program.weights)]
         meter = EpochMeter([*terms, *(name for name, _ in program.metrics)])
         watch = BoundWatch(dict(program.bounds))
         steps_before = int(state.step)
-        waiting: deque[tuple[Logs, int]] = deque()
-
-        def report() -> None:
-            logs, batch_size = waiting.popleft()
-            values = {name: np.asarray(value) for name, value in logs.items()}
+        for values, batch_size in one_behind(start_epoch(state), self._take):
             self.last_steps = {name: values[name] for name in terms}
             self.last_steps_start = steps_before + meter.steps
             meter.add(values, batch_size)
             watch.add(values)
             hooks.on_train_batch_end(meter.steps, meter.logs())
-
-        for chunk in start_epoch(state):
-            self.state, logs = chunk.run(self._compiled_state())
-            waiting.append((logs, chunk.batch_size))
-            if len(waiting) > 1:
-                report()
-        report()
         watch.warn(int(self._compiled_state().epoch) + 1)
         self.state = end_epoch(self._compiled_state())
-        return meter.logs()
+        recalled = {} if self._kept is None else {"teacher_cache_hits": self._kept.hit_rate()}
+        return meter.logs() | recalled
 
-    def _epochs(self, source: Resident | Stream, batch_size: int) -> Epoch:
-        if isinstance(source, Stream):
-            return stream_epoch(self._step(None), source, self._placement)
-        self._placement.check_batch_size(batch_size)
-        if getattr(self._model, "normalization", None) is None:
-            self._model.normalization = source.normalization  # type: ignore[attr-defined]
-        step, strong_view = self._step(source.normalization), self._compiled_program().strong_view
-        return resident_epoch(step, source, self._placement, batch_size, self._steps_per_execution, strong_view)
+    def _take(self, chunk: Chunk) -> Logs:
+        self.state, logs = chunk.run(self._compiled_state())
+        return logs
+
+    def setup(self, source: Resident | Stream) -> Setup:
+        """How the run as compiled goes over data; a network without a normalisation takes up that of the data."""
+        given = source.normalization if isinstance(source, Resident) else None
+        if given is not None and getattr(self._model, "normalization", None) is None:
+            self._model.normalization = given  # type: ignore[attr-defined]
+        return Setup(
+            self._compiled_program(),
+            normalization_of(self._model, given),
+            None if self._teacher is None else normalization_of(self._teacher, given),
+            self._placement,
+            self._steps_per_execution,
+        )
 
     def _evaluate(self, source: Resident | Stream, batch_size: int = 256) -> dict[str, float]:
         check_at_least(1, batch_size=batch_size)
@@ -279,7 +291,8 @@ class Trainer:
         metrics = metrics_of(("accuracy", "top5")) if self._program is None else self._program.metrics
         graph, weights = self._network()
         measured = (("loss", cross_entropy), *metrics)
-        return evaluate(graph, weights, normalization_of(self._model, given), measured, source, batch_size)
+        normalization, precision = normalization_of(self._model, given), self._precision()
+        return evaluate(graph, weights, normalization, precision, measured, source, batch_size)
 
     def _network(self) -> tuple[nnx.GraphDef, tuple[Tree, Tree]]:
         if self.state is None:
@@ -287,9 +300,8 @@ class Trainer:
             return graph, tuple(weights)
         return self._compiled_program().model, (self.state.params["model"], self.state.variables["model"])
 
-    def _step(self, given: Normalization | None) -> Step:
-        teacher = None if self._teacher is None else normalization_of(self._teacher, given)
-        return make_step(self._compiled_program(), normalization_of(self._model, given), teacher)
+    def _precision(self) -> str:
+        return "float32" if self._program is None else self._program.precision
 
     def _compiled_state(self) -> TrainState:
         if self.state is None:

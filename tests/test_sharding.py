@@ -37,11 +37,39 @@ def train_on_one_device_and_on_four():
         logged = [abs(histories[0][key][0] / histories[1][key][0] - 1) for key in ("loss", "kd", "val_loss")]
         places = {len(leaf.sharding.device_set) for leaf in jax.tree.leaves(ends[1].state)}
         report[name] = {"weights": float(max(apart)), "logs": max(logged), "devices": sorted(places)}
+    report["sweep"] = sweep_on_one_device_and_on_four(train)
     try:
         distiller.fit(train, batch_size=30, verbose=0)
     except ValueError as error:
         report["error"] = str(error)
     print(json.dumps(report))
+
+
+def sweep_on_one_device_and_on_four(train):
+    """How far the weights of six runs are apart, and on how many devices they lie."""
+    from tiny import TinyNet, leaves
+
+    import jaxkd
+    from jaxkd import losses, optimizers
+
+    teacher = TinyNet(seed=1)
+    ends = []
+    for devices in (jax.devices()[:1], None):
+
+        def make(temperature, devices=devices):
+            distiller = jaxkd.Distiller(student=TinyNet(seed=0), teacher=teacher)
+            distiller.compile(optimizers.sgd(0.05), loss=losses.KD(temperature), devices=devices)
+            return distiller
+
+        cells = jaxkd.grid(temperature=(1.0, 2.0, 3.0, 4.0, 5.0, 6.0))
+        ends.append(jaxkd.sweep(make, cells, train, train, epochs=1, batch_size=64, verbose=0))
+    apart = [
+        np.abs(one - four).max() / np.abs(one).max()
+        for pair in zip(*(end.runs for end in ends), strict=True)
+        for one, four in zip(*(leaves(run.state.params) for run in pair), strict=True)
+    ]
+    accuracies = [end.last("val_accuracy").tolist() for end in ends]
+    return {"weights": float(max(apart)), "accuracies": accuracies}
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +90,11 @@ def test_four_devices_end_where_one_does(report, method):
     assert report[method]["weights"] < 1e-5
     assert report[method]["logs"] < 5e-5  # a small divergence is a difference of larger numbers
     assert report[method]["devices"] == [4]
+
+
+def test_a_sweep_on_four_devices_ends_where_one_on_one_does(report):
+    assert report["sweep"]["weights"] < 1e-5
+    assert report["sweep"]["accuracies"][0] == report["sweep"]["accuracies"][1]
 
 
 def test_a_batch_that_does_not_divide_is_refused_with_one_that_does(report):

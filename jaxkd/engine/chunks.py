@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
@@ -13,6 +14,7 @@ import numpy as np
 from jaxkd.base import Batch
 from jaxkd.engine.epoch import Augment, make_resident_loop, make_stream_loop
 from jaxkd.engine.feed import Resident, Stream
+from jaxkd.engine.kept_teacher import KeptTeacher
 from jaxkd.engine.sharding import Placement
 from jaxkd.engine.state import SHUFFLE, TrainState
 from jaxkd.engine.step import Logs, Step
@@ -44,8 +46,12 @@ def resident_epoch(
     batch_size: int,
     steps: int | None,
     strong_view: Augment | None = None,
+    teacher: KeptTeacher | None = None,
 ) -> Epoch:
-    """Epochs over arrays that are put on the device once: every example once, in an order drawn from the state."""
+    """Epochs over arrays that are put on the device once: every example once, in an order drawn from the state.
+
+    With a `teacher` whose outputs are kept, those for a chunk are looked up while the chunk before is computed.
+    """
     loop = make_resident_loop(step, source.augmentation, strong_view)
     images, labels = placement.everywhere((source.images, source.labels))
     full = len(labels) // batch_size
@@ -53,9 +59,12 @@ def resident_epoch(
 
     def epoch(state: TrainState) -> Iterator[Chunk]:
         order = np.asarray(jax.random.permutation(state.random(SHUFFLE, state.epoch), jnp.arange(len(labels))))
+        taken, key = int(state.step), jnp.copy(state.key)  # the state's own buffers go to the first chunk
         for indices in cut(order, batch_size, most):
+            kept = teacher.recall(key, images, taken, indices) if teacher else None
+            taken += len(indices)
             on_device = placement.split(indices)
-            yield Chunk(partial(_on_resident, loop, images, labels, on_device), indices.shape[1])
+            yield Chunk(partial(_on_resident, loop, images, labels, on_device, kept), indices.shape[1])
 
     return epoch
 
@@ -79,12 +88,26 @@ def stream_epoch(step: Step, source: Stream, placement: Placement) -> Epoch:
     return epoch
 
 
-def _on_resident(loop, images, labels, indices, state: TrainState) -> tuple[TrainState, Logs]:
-    return loop(state, images, labels, indices)
+def _on_resident(loop, images, labels, indices, kept, state: TrainState) -> tuple[TrainState, Logs]:
+    return loop(state, images, labels, indices, kept)
 
 
 def _on_stream(loop, batches: Batch, state: TrainState) -> tuple[TrainState, Logs]:
     return loop(state, batches)
+
+
+def one_behind(chunks: Iterator[Chunk], take: Callable[[Chunk], Logs]) -> Iterator[tuple[dict[str, np.ndarray], int]]:
+    """Takes the chunks, and gives the logs and batch size of each when the next is under way.
+
+    So the device always has something to work on while the host reads.
+    """
+    waiting: list[tuple[Logs, int]] = []
+    for chunk in itertools.chain(chunks, [None]):
+        if chunk is not None:
+            waiting.append((take(chunk), chunk.batch_size))
+        if len(waiting) > (chunk is not None):
+            logs, batch_size = waiting.pop(0)
+            yield {name: np.asarray(value) for name, value in logs.items()}, batch_size
 
 
 def cut(order: np.ndarray, batch_size: int, steps: int | None) -> Iterator[np.ndarray]:

@@ -9,31 +9,43 @@ from dataclasses import replace
 import jax
 
 from jaxkd.base import Batch
-from jaxkd.engine.state import AUGMENT, TrainState
-from jaxkd.engine.step import Logs, Step
+from jaxkd.engine.state import AUGMENT, TrainState, random_key
+from jaxkd.engine.step import Kept, Logs, Step
 
 Augment = Callable[[jax.Array, jax.Array], jax.Array]
 
 
+def view_key(key: jax.Array, step: jax.Array) -> jax.Array:
+    """The key that draws the views of a step's images, so that a step's views are known before it is taken."""
+    return _augmentation_keys(key, step)[0]
+
+
+def _augmentation_keys(key: jax.Array, step: jax.Array) -> jax.Array:
+    return jax.random.split(random_key(key, AUGMENT, step), 3)
+
+
 @functools.lru_cache(maxsize=32)
 def make_resident_loop(step: Step, augment: Augment | None, strong_view: Augment | None = None):
-    """Builds `run(state, images, labels, indices) -> (state, logs)` for data that live on the device.
+    """Builds `run(state, images, labels, indices, kept=None) -> (state, logs)` for data that live on the device.
 
     `augment` and `strong_view` are called as `(key, images)`. `indices` is `[S, B]`: the program takes S steps on the
-    batches they select. The logs are `[S]` each.
+    batches they select; `kept` is what is known of the teacher's outputs for them, `[S, B, …]`. The logs are `[S]`.
     """
 
-    def run(state: TrainState, images: jax.Array, labels: jax.Array, indices: jax.Array) -> tuple[TrainState, Logs]:
-        def body(state: TrainState, index: jax.Array) -> tuple[TrainState, Logs]:
+    def run(
+        state: TrainState, images: jax.Array, labels: jax.Array, indices: jax.Array, kept: Kept | None = None
+    ) -> tuple[TrainState, Logs]:
+        def body(state: TrainState, x: tuple[jax.Array, Kept | None]) -> tuple[TrainState, Logs]:
+            index, known = x
             chosen = images[index]
-            weak, crop, strong = jax.random.split(state.random(AUGMENT, state.step), 3)
-            seen = augment(weak, chosen) if augment else chosen
+            seen = augment(view_key(state.key, state.step), chosen) if augment else chosen
             if strong_view is None:
-                return step(state, Batch(seen, labels[index], index))
+                return step(state, Batch(seen, labels[index], index), known)
+            _, crop, strong = _augmentation_keys(state.key, state.step)
             other = strong_view(strong, augment(crop, chosen) if augment else chosen)
-            return step(state, Batch(seen, labels[index], index, other))
+            return step(state, Batch(seen, labels[index], index, other), known)
 
-        return _scan(body, state, indices)
+        return _scan(body, state, (indices, kept))
 
     return jax.jit(run, donate_argnums=0)
 

@@ -11,29 +11,34 @@ from flax import nnx
 
 from jaxkd.base import Normalization
 from jaxkd.engine.feed import Resident, Stream
+from jaxkd.engine.forward import forward, network_input
 from jaxkd.engine.state import Tree
-from jaxkd.engine.step import Logs, network_input
+from jaxkd.engine.step import Logs
 from jaxkd.metrics import Metric
 
 
 @functools.lru_cache(maxsize=32)
-def make_predict(model: nnx.GraphDef, normalization: Normalization | None):
+def make_predict(model: nnx.GraphDef, normalization: Normalization | None, precision: str):
     """Builds `predict(params, variables, images [B, H, W, C]) -> logits [B, K]`."""
 
     @jax.jit
     def predict(params: Tree, variables: Tree, images: jax.Array) -> jax.Array:
-        return nnx.merge(model, params, variables)(network_input(images, normalization), train=False).logits
+        return forward(
+            nnx.merge(model, params, variables), network_input(images, normalization), False, precision
+        ).logits
 
     return predict
 
 
 @functools.lru_cache(maxsize=32)
-def make_evaluate(model: nnx.GraphDef, normalization: Normalization | None, metrics: tuple[tuple[str, Metric], ...]):
+def make_evaluate(
+    model: nnx.GraphDef, normalization: Normalization | None, precision: str, metrics: tuple[tuple[str, Metric], ...]
+):
     """Builds `evaluate(params, variables, images, labels, indices) -> sums` over data that live on the device.
 
     `indices` is `[S, B]`, padded with −1; the sums count each real example once.
     """
-    predict = make_predict(model, normalization)
+    predict = make_predict(model, normalization, precision)
 
     @jax.jit
     def evaluate(params: Tree, variables: Tree, images: jax.Array, labels: jax.Array, indices: jax.Array) -> Logs:
@@ -65,12 +70,13 @@ def evaluate(
     model: nnx.GraphDef,
     weights: tuple[Tree, Tree],
     normalization: Normalization | None,
+    precision: str,
     metrics: tuple[tuple[str, Metric], ...],
     source: Resident | Stream,
     batch_size: int,
 ) -> dict[str, float]:
     """The mean of every metric over all examples of a source."""
-    measure = make_evaluate(model, normalization, metrics)
+    measure = make_evaluate(model, normalization, precision, metrics)
     parts = [source] if isinstance(source, Resident) else source
     sums, examples = dict.fromkeys((name for name, _ in metrics), 0.0), 0
     for part in parts:

@@ -13,6 +13,7 @@ import optax
 from flax import nnx
 
 from jaxkd import metrics as metric_functions
+from jaxkd.engine.forward import checked_precision
 from jaxkd.engine.terms import (
     Losses,
     Shape,
@@ -39,6 +40,7 @@ class Program:
       optimizer: whose `update` is told the epoch.
       strong_view: the strong augmentation a loss asks for, called as `(key, images)`.
       bounds: `(name, (low, high))` of monitored values that are watched.
+      precision: the floating-point type the networks compute in.
     """
 
     model: nnx.GraphDef
@@ -49,6 +51,7 @@ class Program:
     optimizer: optax.GradientTransformationExtraArgs
     strong_view: Callable | None
     bounds: tuple[tuple[str, tuple[float, float]], ...]
+    precision: str
 
     def __post_init__(self) -> None:
         if clash := {name for name, _ in self.weights} & {name for name, _ in self.metrics}:
@@ -64,6 +67,7 @@ def assemble(
     metrics: Sequence[str | Metric],
     seed: int,
     image_shape: Shape | None,
+    precision: str,
 ) -> tuple[Program, nnx.Dict]:
     """The program of a run and its loss terms, which are built for the networks; see `Trainer.compile`."""
     if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
@@ -82,6 +86,7 @@ def assemble(
         optimizer=optax.with_extra_args_support(optimizer),
         strong_view=strong_view_of(losses),
         bounds=tuple(watched_bounds(losses).items()),
+        precision=checked_precision(precision),
     )
     return program, losses
 

@@ -40,11 +40,16 @@ class TrainState:
 
     def random(self, stream: int, count: jax.Array) -> jax.Array:
         """The key of draw number `count` in one of the streams."""
-        return jax.random.fold_in(jax.random.fold_in(self.key, stream), count)
+        return random_key(self.key, stream, count)
 
     def without_teacher(self) -> TrainState:
         """What has to be saved: the teacher is somebody else's file."""
         return replace(self, teacher=None)
+
+
+def random_key(key: jax.Array, stream: int, count: jax.Array) -> jax.Array:
+    """The key of draw number `count` in one of the streams of a run's key."""
+    return jax.random.fold_in(jax.random.fold_in(key, stream), count)
 
 
 def split(module: nnx.Module) -> tuple[nnx.GraphDef, Tree, Tree]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,30 +13,71 @@ import optax
 from flax import nnx
 
 from jaxkd.base import Batch, Normalization, Outputs, Progress
+from jaxkd.engine.forward import as_seen, forward
 from jaxkd.engine.program import Program
 from jaxkd.engine.state import LOSSES, TrainState, Tree, split
 from jaxkd.engine.terms import log_name
 from jaxkd.losses import Monitor
 
 Logs = dict[str, jax.Array]
-Step = Callable[[TrainState, Batch], tuple[TrainState, Logs]]
+Teach = Callable[[Tree, Batch, "Kept | None"], Outputs | None]
+Learn = Callable[[TrainState, Batch, Outputs | None], tuple[TrainState, Logs]]
+Step = Callable[..., tuple[TrainState, Logs]]
+
+
+class Kept(NamedTuple):
+    """What is known from before of a teacher's outputs for the very images of a batch.
+
+    Attributes:
+      logits: `[B, K]`.
+      embedding: `[B, C]`, the last of the features; None where no loss reads it.
+    """
+
+    logits: jax.Array
+    embedding: jax.Array | None
 
 
 @functools.lru_cache(maxsize=32)
 def make_step(
     program: Program, normalization: Normalization | None, teacher_normalization: Normalization | None
 ) -> Step:
-    """Builds `step(state, batch) -> (state, logs)`.
+    """Builds `step(state, batch, kept=None) -> (state, logs)`.
 
     uint8 images are normalised for each network with its own statistics; float images are taken as they are. The logs
     hold `loss`, every unweighted term, every metric on the batch, monitored values and the learning rate, as float32
     scalars.
     """
+    teach, learn = make_teach(program, teacher_normalization), make_learn(program, normalization)
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Logs]:
+    def step(state: TrainState, batch: Batch, kept: Kept | None = None) -> tuple[TrainState, Logs]:
+        return learn(state, batch, teach(state.teacher, batch, kept))
+
+    return step
+
+
+@functools.lru_cache(maxsize=32)
+def make_teach(program: Program, normalization: Normalization | None) -> Teach:
+    """Builds `teach(variables, batch, kept) -> Outputs`, constant for the gradient; None without a teacher."""
+
+    def teach(variables: Tree, batch: Batch, kept: Kept | None) -> Outputs | None:
+        if program.teacher is None:
+            return None
+        outputs = _outputs(program, nnx.merge(program.teacher, variables), as_seen(batch, normalization), train=False)
+        if kept is not None:  # what is replaced here is dead code, which XLA drops
+            embedding = outputs.features[-1:] if kept.embedding is None else (kept.embedding,)
+            outputs = outputs._replace(logits=kept.logits, features=(*outputs.features[:-1], *embedding))
+        return jax.lax.stop_gradient(outputs)
+
+    return teach
+
+
+@functools.lru_cache(maxsize=32)
+def make_learn(program: Program, normalization: Normalization | None) -> Learn:
+    """Builds `learn(state, batch, teacher's outputs) -> (state, logs)`."""
+
+    def learn(state: TrainState, batch: Batch, teacher: Outputs | None) -> tuple[TrainState, Logs]:
         progress = Progress(state.step, state.epoch + 1)
-        seen = _as_seen(batch, normalization)
-        teacher = _teach(program, state.teacher, batch, teacher_normalization)
+        seen = as_seen(batch, normalization)
         key = state.random(LOSSES, state.step)
 
         def objective(params: Tree):
@@ -59,54 +100,21 @@ def make_step(
         )
         return after, logs
 
-    return step
+    return learn
 
 
-def network_input(images: jax.Array, normalization: Normalization | None) -> jax.Array:
-    """uint8 pixels normalised, float images as they are.
-
-    Raises:
-      ValueError: for uint8 pixels when the statistics are not known.
-    """
-    if images.dtype == jnp.uint8:
-        if normalization is None:
-            raise ValueError(
-                "uint8 images, but no mean and std to normalise them with: fit a data.Dataset first, or set "
-                "model.normalization = jaxkd.Normalization(mean, std)"
-            )
-        return normalization(images)
-    return images
-
-
-def _as_seen(batch: Batch, normalization: Normalization | None) -> Batch:
-    strong = None if batch.strong is None else network_input(batch.strong, normalization)
-    return batch._replace(images=network_input(batch.images, normalization), strong=strong)
-
-
-def _outputs(network: Any, batch: Batch, train: bool) -> Outputs:
+def _outputs(program: Program, network: Any, batch: Batch, train: bool) -> Outputs:
     """What a network says of the images and, where there is one, of their strong view."""
-    outputs = network(batch.images, train=train)
-    if not isinstance(outputs, Outputs):
-        raise TypeError(
-            f"{type(network).__name__} returned {type(outputs).__name__}: a network returns "
-            "jaxkd.Outputs(logits, features)"
-        )
+    outputs = forward(network, batch.images, train, program.precision)
     if batch.strong is None:
         return outputs
-    return outputs._replace(strong=network(batch.strong, train=train))
-
-
-def _teach(program: Program, variables: Tree, batch: Batch, normalization: Normalization | None) -> Outputs | None:
-    if program.teacher is None:
-        return None
-    teacher = nnx.merge(program.teacher, variables)
-    return jax.lax.stop_gradient(_outputs(teacher, _as_seen(batch, normalization), train=False))
+    return outputs._replace(strong=forward(network, batch.strong, train, program.precision))
 
 
 def _forward(program: Program, params, variables, batch: Batch, teacher, progress: Progress, key):
     model = nnx.merge(program.model, params["model"], variables["model"])
     losses = nnx.merge(program.losses, params["losses"], variables["losses"])
-    student = _outputs(model, batch, train=True)
+    student = _outputs(program, model, batch, train=True)
     terms = {}
     for position, (name, _) in enumerate(program.weights):
         value = jnp.asarray(losses[name](student, teacher, batch, progress, jax.random.fold_in(key, position)))

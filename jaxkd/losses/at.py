@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxkd.losses.divergence import at_least_float32
+from jaxkd.base import at_least_float32
 from jaxkd.losses.resize import to_smaller
 from jaxkd.losses.stages import StageLoss
 from jaxkd.losses.unit import unit

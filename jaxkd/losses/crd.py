@@ -14,10 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxkd.base import Batch
+from jaxkd.base import Batch, at_least_float32
 from jaxkd.losses.base import HyperParameter, Loss, Network
 from jaxkd.losses.contrast import Classes
-from jaxkd.losses.divergence import at_least_float32
 from jaxkd.losses.projection import Projection, embedding_widths
 from jaxkd.losses.stages import taught
 from jaxkd.losses.temperature import checked_temperature

@@ -5,10 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-
-def at_least_float32(logits: jax.Array) -> jax.Array:
-    """float32 logits from narrower ones; float64 stays."""
-    return logits.astype(jnp.float64 if logits.dtype == jnp.float64 else jnp.float32)
+from jaxkd.base import at_least_float32
 
 
 def kl_divergence(teacher_logits: jax.Array, student_logits: jax.Array) -> jax.Array:

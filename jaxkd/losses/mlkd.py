@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxkd.base import Outputs
+from jaxkd.base import Outputs, at_least_float32
 from jaxkd.data.rand_augment import RandAugment
 from jaxkd.losses.base import Loss, Monitor
-from jaxkd.losses.divergence import at_least_float32, cross_entropy
+from jaxkd.losses.divergence import cross_entropy
 from jaxkd.losses.temperature import FixedTemperature, Temperature, Tempered, as_temperature, temper
 from jaxkd.losses.tempered_kl import scaled_kl
 

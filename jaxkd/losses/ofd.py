@@ -10,8 +10,8 @@ import numpy as np
 from flax import nnx
 from jax.nn.initializers import variance_scaling
 
+from jaxkd.base import at_least_float32
 from jaxkd.losses.base import Loss, Network
-from jaxkd.losses.divergence import at_least_float32
 from jaxkd.losses.projection import BatchNorm, Projection
 from jaxkd.losses.stages import taught
 

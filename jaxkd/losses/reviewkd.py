@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jaxkd.base import at_least_float32
 from jaxkd.losses.base import Loss, Network
-from jaxkd.losses.divergence import at_least_float32
 from jaxkd.losses.fusion import Fusion
 from jaxkd.losses.projection import embedding_widths
 from jaxkd.losses.resize import average_pool

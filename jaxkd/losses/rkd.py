@@ -5,8 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from jaxkd.base import at_least_float32
 from jaxkd.losses.base import HyperParameter, Loss, Network
-from jaxkd.losses.divergence import at_least_float32
 from jaxkd.losses.projection import embedding_widths
 from jaxkd.losses.stages import taught
 from jaxkd.losses.unit import length, unit

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxkd.base import at_least_float32
 from jaxkd.losses.base import Loss, Network
-from jaxkd.losses.divergence import at_least_float32
 from jaxkd.losses.projection import BatchNorm, Projection, embedding_widths
 from jaxkd.losses.stages import taught
 

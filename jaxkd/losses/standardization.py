@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxkd.losses.divergence import at_least_float32
+from jaxkd.base import at_least_float32
 
 
 def standardize(logits: jax.Array, epsilon: float = 1e-7) -> jax.Array:

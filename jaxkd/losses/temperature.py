@@ -14,9 +14,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxkd.base import Batch, Outputs, Progress
+from jaxkd.base import Batch, Outputs, Progress, at_least_float32
 from jaxkd.losses.base import HyperParameter
-from jaxkd.losses.divergence import at_least_float32
 from jaxkd.losses.standardization import standardize as standardized
 
 

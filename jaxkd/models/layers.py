@@ -1,4 +1,8 @@
-"""The layers of the zoo, with PyTorch's padding, statistics and initialisation."""
+"""The layers of the zoo, with PyTorch's padding, statistics and initialisation.
+
+Layers compute in the type of what they receive, whatever the type of their parameters: a network given bfloat16 images
+runs in bfloat16 with float32 parameters. Statistics and everything after the last pooling stay float32.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jax.nn.initializers import Initializer, variance_scaling
 
+from jaxkd.base import at_least_float32
 from jaxkd.convolution import convolve
 
 kaiming_fan_out: Initializer = variance_scaling(2.0, "fan_out", "normal")
@@ -17,6 +23,9 @@ kaiming_fan_out: Initializer = variance_scaling(2.0, "fan_out", "normal")
 
 torch_uniform: Initializer = variance_scaling(1 / 3, "fan_in", "uniform")
 """Uniform within ±1/sqrt(fan_in), PyTorch's default for the weights of a linear layer."""
+
+KEPT = "kept"
+"""Marks what is too dear to compute again in the backward pass, where a network does not keep everything for it."""
 
 
 class Conv(nnx.Module):
@@ -40,9 +49,10 @@ class Conv(nnx.Module):
         self.groups = groups
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        kernel = self.kernel[...]
+        kernel = self.kernel[...].astype(images.dtype)
         out = convolve(images, kernel, self.stride, kernel.shape[0] // 2, self.groups)
-        return out if self.bias is None else out + self.bias[...].reshape(1, 1, 1, -1)
+        out = checkpoint_name(out, KEPT)
+        return out if self.bias is None else out + self.bias[...].astype(out.dtype).reshape(1, 1, 1, -1)
 
 
 class Linear(nnx.Module):
@@ -76,7 +86,7 @@ class Linear(nnx.Module):
 
 
 def _affine(kernel: jax.Array, bias: jax.Array, features: jax.Array) -> jax.Array:
-    return features @ kernel + bias.reshape(1, -1)
+    return features @ kernel.astype(features.dtype) + bias.astype(features.dtype).reshape(1, -1)
 
 
 class BatchNorm(nnx.Module):
@@ -97,7 +107,7 @@ class BatchNorm(nnx.Module):
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         if not train:
             return self._normalize(images, self.mean[...], self.var[...])
-        mean, var = _moments(images)
+        mean, var = (checkpoint_name(moment, KEPT) for moment in _moments(images))
         self._follow(mean, var, images.size // images.shape[-1])
         return self._normalize(images, mean, var)
 
@@ -109,7 +119,7 @@ class BatchNorm(nnx.Module):
         factor = self.scale[...] * lax.rsqrt(var + self.epsilon)
         shape = (1,) * (images.ndim - 1) + (-1,)
         shift = self.bias[...] - mean * factor
-        return (images * factor.reshape(shape) + shift.reshape(shape)).astype(images.dtype)
+        return (at_least_float32(images) * factor.reshape(shape) + shift.reshape(shape)).astype(images.dtype)
 
     def _follow(self, mean: jax.Array, var: jax.Array, count: int) -> None:
         unbiased = var * (count / max(count - 1, 1))
@@ -136,5 +146,5 @@ def max_pool(images: jax.Array, window: int = 2, padding: int = 0) -> jax.Array:
 
 
 def global_average_pool(images: jax.Array) -> jax.Array:
-    """Averages each channel over its map, `[N, H, W, C] -> [N, C]`."""
-    return images.mean((1, 2))
+    """Averages each channel over its map, `[N, H, W, C] -> [N, C]`, in float32 at least."""
+    return at_least_float32(images).mean((1, 2))

@@ -1,0 +1,114 @@
+"""Many students in one program: each batch is prepared, and shown to the teacher, once for all of them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.sharding import PartitionSpec
+
+from jaxkd.base import Batch, Normalization
+from jaxkd.engine.evaluation import make_evaluate
+from jaxkd.engine.program import Program
+from jaxkd.engine.sharding import Placement
+from jaxkd.engine.state import TrainState, Tree
+from jaxkd.engine.step import Kept, Logs, Step, make_learn, make_teach
+from jaxkd.metrics import Metric
+
+EACH, ALL = PartitionSpec("data"), PartitionSpec()
+
+
+def stack(states: Sequence[TrainState]) -> TrainState:
+    """One state for runs of the same program, seed and teacher: what each run owns is stacked to `[n, …]`."""
+    own = [(state.params, state.variables, state.opt_state) for state in states]
+    params, variables, opt_state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *own)
+    shared = jax.tree.map(jnp.copy, replace(states[0], params=None, variables=None, opt_state=None))
+    return replace(shared, params=params, variables=variables, opt_state=opt_state)
+
+
+def unstack(state: TrainState, position: int) -> TrainState:
+    """The state of one run, without the teacher."""
+    own = (state.params, state.variables, state.opt_state)
+    params, variables, opt_state = jax.tree.map(lambda leaf: leaf[position], own)
+    step, epoch, key = jax.tree.map(jnp.copy, (state.step, state.epoch, state.key))
+    return TrainState(step, epoch, key, params, variables, opt_state, teacher=None)
+
+
+@functools.lru_cache(maxsize=32)
+def make_many_step(
+    program: Program,
+    normalization: Normalization | None,
+    teacher_normalization: Normalization | None,
+    placement: Placement,
+) -> Step:
+    """Builds a step on a stacked state; its logs are `[n]`.
+
+    Several devices take equal parts of the runs, and each of them shows the batch to the teacher.
+    """
+    teach, learn = make_teach(program, teacher_normalization), make_learn(program, normalization)
+    over_runs = _over_runs(placement)
+
+    def step(state: TrainState, batch: Batch, kept: Kept | None = None) -> tuple[TrainState, Logs]:
+        def on_device(own: Tree, shared: TrainState, batch: Batch, kept: Kept | None) -> tuple[Tree, Logs]:
+            taught = teach(shared.teacher, batch, kept)
+
+            def one(own: Tree) -> tuple[Tree, Logs]:
+                params, variables, opt_state = own
+                run = replace(shared, params=params, variables=variables, opt_state=opt_state, teacher=None)
+                after, logs = learn(run, batch, taught)
+                return (after.params, after.variables, after.opt_state), logs
+
+            return over_runs(one, own)
+
+        own = (state.params, state.variables, state.opt_state)
+        shared = replace(state, params=None, variables=None, opt_state=None)
+        (params, variables, opt_state), logs = _on_every_device(placement, on_device)(own, shared, batch, kept)
+        after = replace(state, step=state.step + 1, params=params, variables=variables, opt_state=opt_state)
+        return after, logs
+
+    return step
+
+
+@functools.lru_cache(maxsize=32)
+def make_evaluate_many(
+    program: Program,
+    normalization: Normalization | None,
+    metrics: tuple[tuple[str, Metric], ...],
+    placement: Placement,
+):
+    """Builds `evaluate(params, variables, images, labels, indices) -> sums [n]`; see `make_evaluate`."""
+    evaluate = make_evaluate(program.model, normalization, program.precision, metrics)
+    over_runs = _over_runs(placement)
+
+    @jax.jit
+    def evaluate_many(params: Tree, variables: Tree, images: jax.Array, labels: jax.Array, indices: jax.Array) -> Logs:
+        def on_device(own: Tree, *data: jax.Array) -> Logs:
+            return over_runs(lambda one: evaluate(*one, *data), own)
+
+        return _on_every_device(placement, on_device, outputs=EACH)((params, variables), images, labels, indices)
+
+    return evaluate_many
+
+
+def _over_runs(placement: Placement) -> Callable:
+    """`over_runs(function, stacked)`: on the CPU one run after the other, since a batched convolution is slow there."""
+    if placement.devices[0].platform == "cpu":
+        return lax.map
+    return lambda function, stacked: jax.vmap(function)(stacked)
+
+
+def _on_every_device(placement: Placement, function: Callable, outputs=(EACH, EACH)) -> Callable:
+    """The function with its first argument, and all it returns, cut over the devices along the runs."""
+    if len(placement.devices) == 1:
+        return function
+
+    def cut(own: Tree, *rest: Tree):
+        specs = (EACH, *([ALL] * len(rest)))
+        spread = jax.shard_map(function, mesh=placement.mesh, in_specs=specs, out_specs=outputs, check_vma=False)
+        return spread(own, *rest)
+
+    return cut

@@ -1,0 +1,76 @@
+"""What a compiled run is made of besides its arrays, and how its epochs over some data are begun."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxkd.base import Normalization
+from jaxkd.engine.chunks import Epoch, resident_epoch, stream_epoch
+from jaxkd.engine.feed import Resident, Stream
+from jaxkd.engine.kept_teacher import CacheRequest, KeptTeacher, keep_teacher
+from jaxkd.engine.program import Program
+from jaxkd.engine.sharding import Placement
+from jaxkd.engine.state import TrainState
+from jaxkd.engine.step import Step
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The static side of a run over given data; equal for runs that can share one compiled program.
+
+    Attributes:
+      program: what the step closes over.
+      normalization: of the images of the network that is trained.
+      teacher_normalization: of the teacher's.
+      placement: where the arrays live.
+      steps_per_execution: how many steps one compiled call takes; None chooses.
+    """
+
+    program: Program
+    normalization: Normalization | None
+    teacher_normalization: Normalization | None
+    placement: Placement
+    steps_per_execution: int | None
+
+    def begin(
+        self,
+        step: Step,
+        state: TrainState,
+        source: Resident | Stream,
+        batch_size: int,
+        cache: CacheRequest,
+        verbose: bool,
+    ) -> tuple[Epoch, KeptTeacher | None]:
+        """Puts the data in place.
+
+        Args:
+          step: of the run, or of several runs at once.
+          state: of one run; the teacher and the shapes of the losses' inputs are taken from it.
+          source: the data.
+          batch_size: over all devices.
+          cache: what was asked for about keeping the teacher's outputs.
+          verbose: whether to say what the cache takes.
+
+        Returns:
+          What gives the chunks of each epoch, and the teacher whose outputs are kept, if they are.
+
+        Raises:
+          ValueError: for a batch that does not divide over the devices, or a teacher's outputs that cannot be kept.
+        """
+        kept = keep_teacher(
+            cache,
+            verbose,
+            program=self.program,
+            state=state,
+            normalization=self.teacher_normalization,
+            source=source,
+            placement=self.placement,
+            batch_size=batch_size,
+        )
+        if isinstance(source, Stream):
+            return stream_epoch(step, source, self.placement), None
+        self.placement.check_batch_size(batch_size)
+        strong_view = self.program.strong_view
+        return resident_epoch(
+            step, source, self.placement, batch_size, self.steps_per_execution, strong_view, kept
+        ), kept

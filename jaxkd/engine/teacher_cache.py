@@ -1,0 +1,164 @@
+"""A teacher's outputs for every view of every image it was shown, so that no view is paid for twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+DTYPES = ("float32", "float16")
+
+
+class TeacherCache:
+    """Keeps a teacher's logits, and its pooled embedding where a loss reads it, by image and view.
+
+    Padding, cropping and mirroring make few different views of an image (162 for CIFAR's recipe), which are numbered by
+    the augmentation; over 240 epochs each is seen more than once. What is kept lies on the host, and grows as views are
+    seen. One cache can serve several runs with the same teacher and data: students, seeds, hyper-parameters.
+
+    Args:
+      directory: keeps everything in files there, to be shared between processes and for later runs; in memory if None.
+      dtype: what is stored. Reading float32 back is exact; float16 halves the room and rounds logits to three digits.
+
+    Raises:
+      ValueError: for another dtype.
+
+    Example:
+      >>> cache = TeacherCache()
+      >>> cache.open({"teacher": "a"}, slots=4, width=3)
+      >>> cache.write(np.array([2]), np.ones((1, 3), np.float32))
+      >>> cache.has(np.array([1, 2])).tolist(), cache.read(np.array([2])).tolist(), cache.bytes
+      ([False, True], [[1.0, 1.0, 1.0]], 48)
+    """
+
+    def __init__(self, directory: str | PathLike[str] | None = None, dtype: str = "float32"):
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype={dtype!r}: a teacher cache stores {' or '.join(DTYPES)}")
+        self.directory = None if directory is None else Path(directory).expanduser()
+        self.dtype = np.dtype(dtype)
+        self._contents: dict[str, Any] | None = None
+        self._outputs = np.empty((0, 0), self.dtype)
+        self._filled = np.empty(0, bool)
+
+    @property
+    def bytes(self) -> int:
+        """What the cache takes when every view of every image has been seen."""
+        return self._outputs.nbytes
+
+    @property
+    def filled(self) -> float:
+        """The share of all views that are there."""
+        return float(self._filled.mean()) if self._filled.size else 0.0
+
+    def open(self, contents: Mapping[str, Any], slots: int, width: int) -> None:
+        """Makes room, or takes up what is there already.
+
+        Args:
+          contents: identifies the teacher, the data and what is kept of them; see `fingerprint`.
+          slots: how many views of images there are.
+          width: numbers kept for each.
+
+        Raises:
+          ValueError: the cache holds something else.
+          MemoryError: it would not fit into memory.
+        """
+        wanted = {**contents, "slots": slots, "width": width, "dtype": self.dtype.name}
+        if self._contents is None and self.directory is not None:
+            self._open_files(wanted)
+        if self._contents is None:
+            self._reserve(wanted)
+        self._check(wanted)
+
+    def has(self, slots: np.ndarray) -> np.ndarray:
+        """Which of the slots are filled."""
+        return self._filled[slots]
+
+    def read(self, slots: np.ndarray) -> np.ndarray:
+        """What was written there, float32 `[…, width]`."""
+        return self._outputs[slots].astype(np.float32, copy=False)
+
+    def write(self, slots: np.ndarray, outputs: np.ndarray) -> None:
+        """Fills slots with `[M, width]` numbers."""
+        self._outputs[slots] = outputs
+        self._filled[slots] = True  # last, so that a run killed in between leaves no slot that is half written
+
+    def _check(self, wanted: dict[str, Any]) -> None:
+        assert self._contents is not None
+        if differing := [key for key in wanted if self._contents.get(key) != wanted[key]]:
+            where = "in memory" if self.directory is None else f"in {self.directory}"
+            raise ValueError(
+                f"the teacher cache {where} was filled with another {', '.join(differing)}: use a new one, or another "
+                "directory"
+            )
+
+    def _reserve(self, wanted: dict[str, Any]) -> None:
+        slots, width = wanted["slots"], wanted["width"]
+        needed, free = slots * width * self.dtype.itemsize, free_memory()
+        if free is not None and needed > free:
+            raise MemoryError(
+                f"the teacher cache may grow to {in_words(needed)}, and {in_words(free)} of memory are free: use "
+                "TeacherCache(directory=…), which keeps it on disk, dtype='float16', or no cache"
+            )
+        self._outputs = np.zeros((slots, width), self.dtype)  # the system gives the memory when it is written to
+        self._filled = np.zeros(slots, bool)
+        self._contents = wanted
+
+    def _open_files(self, wanted: dict[str, Any]) -> None:
+        assert self.directory is not None
+        manifest = self.directory / "contents.json"
+        if manifest.exists():
+            self._contents = json.loads(manifest.read_text())
+            self._check(wanted)
+            mode = "r+"
+        else:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            mode = "w+"
+        shapes = {"outputs": (wanted["slots"], wanted["width"]), "filled": (wanted["slots"],)}
+        self._outputs, self._filled = (
+            np.lib.format.open_memmap(
+                self.directory / f"{name}.npy",
+                mode,
+                self.dtype if name == "outputs" else np.dtype(bool),
+                shape,
+            )
+            for name, shape in shapes.items()
+        )
+        if self._contents is None:
+            manifest.write_text(json.dumps(wanted, indent=1) + "\n")  # last: a folder without it is begun anew
+            self._contents = wanted
+
+
+def fingerprint(arrays: list[np.ndarray]) -> str:
+    """A short digest of the values of arrays."""
+    digest = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def free_memory() -> int | None:
+    """Bytes of memory that are free on this machine, where it can say."""
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def in_words(count: int) -> str:
+    """A number of bytes for people.
+
+    Example:
+      >>> in_words(3_240_000_000), in_words(48)
+      ('3.2 GB', '48 bytes')
+    """
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} bytes"

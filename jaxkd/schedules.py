@@ -1,0 +1,134 @@
+"""Learning-rate schedules of the distillation papers: functions of the epoch.
+
+A schedule is any jit-able function from the epoch, an int32 scalar counted from 1, to the rate used in that epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from jaxkd.base import check_number
+from jaxkd.remembered import remembered
+
+Schedule: TypeAlias = Callable[[jax.Array], jax.Array]
+
+WARMUP_START = 1e-8  # the rate of the first warm-up epoch; the later ones rise from it linearly
+
+
+@remembered
+def step_decay(base: float, drops: Sequence[int] = (150, 180, 210), factor: float = 0.1, warmup: int = 0) -> Schedule:
+    """The rate falls by `factor` each time one of `drops` epochs has been completed.
+
+    The default is the 240-epoch CIFAR recipe: epochs 1–150 are trained at `base`, 151–180 at a tenth of it, and so on.
+    `drops` count from the start of training, warm-up included.
+
+    Args:
+      base: the first rate (after the warm-up), > 0.
+      drops: increasing numbers of completed epochs, each above `warmup`.
+      factor: > 0, what each drop multiplies the rate with.
+      warmup: epochs over which the rate rises linearly from 1e-8; epoch `warmup + 1` is the first at `base`.
+
+    Raises:
+      ValueError: for a number outside its range, or drops that do not increase.
+
+    Example:
+      >>> rate = step_decay(0.05)
+      >>> [f"{rate(epoch):g}" for epoch in (1, 150, 151, 211)]
+      ['0.05', '0.05', '0.005', '5e-05']
+      >>> [f"{step_decay(0.05, warmup=5)(epoch):g}" for epoch in (1, 2, 6, 7)]
+      ['1e-08', '0.01', '0.05', '0.05']
+    """
+    check_number("factor", factor, positive=True)
+    drops = tuple(drops)
+    if any(later <= earlier for earlier, later in zip((warmup, *drops), drops, strict=False)):
+        raise ValueError(
+            f"drops={drops} with warmup={warmup}: give increasing numbers of completed epochs, all above the warm-up, "
+            "for example drops=(150, 180, 210)"
+        )
+    # Rounded once, from double precision: powers taken in float32 drift by several units in the last place.
+    rates = [base * factor**passed for passed in range(len(drops) + 1)]
+
+    def decay(elapsed: jax.Array) -> jax.Array:
+        return jnp.asarray(rates, jnp.float32)[jnp.searchsorted(jnp.asarray(drops, jnp.int32), elapsed, side="right")]
+
+    return _after_warmup(base, warmup, decay)
+
+
+@remembered
+def cosine_decay(base: float, epochs: int, warmup: int = 0, final: float = 0.0) -> Schedule:
+    """The rate falls along half a cosine (Loshchilov & Hutter, ICLR 2017), once per epoch.
+
+    Epoch `e` is trained at `final + (base - final) · (1 + cos(π·t)) / 2`, `t = (e - 1 - warmup) / (epochs - warmup)`:
+    `final` would be reached after the last epoch.
+
+    Args:
+      base: the first rate (after the warm-up), > 0.
+      epochs: length of the whole training, warm-up included; past it the rate is `final`.
+      warmup: epochs over which the rate rises linearly from 1e-8; epoch `warmup + 1` is the first at `base`.
+      final: what the rate falls to, ≥ 0.
+
+    Raises:
+      ValueError: for a number outside its range.
+
+    Example:
+      >>> rate = cosine_decay(0.1, epochs=4)
+      >>> [f"{rate(epoch):.4f}" for epoch in (1, 2, 3, 4)]
+      ['0.1000', '0.0854', '0.0500', '0.0146']
+    """
+    check_number("final", final)
+    part_left = _part_left(epochs, warmup)
+
+    def decay(elapsed: jax.Array) -> jax.Array:
+        # (1 + cos(π·t)) / 2 = sin²(π/2·(1 - t)): the form without the cancellation that costs float32 its last epochs.
+        return final + (base - final) * jnp.sin(jnp.pi / 2 * part_left(elapsed)) ** 2
+
+    return _after_warmup(base, warmup, decay)
+
+
+@remembered
+def quadratic_decay(base: float, epochs: int, warmup: int = 0) -> Schedule:
+    """The rate falls as the square of the part of training that is left, once per epoch.
+
+    Epoch `e` is trained at `base · (1 - t)²` with `t = (e - 1 - warmup) / (epochs - warmup)`.
+
+    Args:
+      base: the first rate (after the warm-up), > 0.
+      epochs: length of the whole training, warm-up included; past it the rate is 0.
+      warmup: epochs over which the rate rises linearly from 1e-8; epoch `warmup + 1` is the first at `base`.
+
+    Raises:
+      ValueError: for a number outside its range.
+
+    Example:
+      >>> rate = quadratic_decay(0.1, epochs=4)
+      >>> [f"{rate(epoch):.4f}" for epoch in (1, 2, 3, 4)]
+      ['0.1000', '0.0563', '0.0250', '0.0063']
+    """
+    part_left = _part_left(epochs, warmup)
+    return _after_warmup(base, warmup, lambda elapsed: base * part_left(elapsed) ** 2)
+
+
+def _after_warmup(base: float, warmup: int, decay: Schedule) -> Schedule:
+    """A schedule of the epoch, made from the warm-up and a function of the number of epochs completed."""
+    check_number("base", base, positive=True)
+    check_number("warmup", warmup)
+
+    def schedule(epoch: jax.Array) -> jax.Array:
+        elapsed = jnp.asarray(epoch, jnp.int32) - 1
+        if warmup == 0:
+            return decay(elapsed)
+        rising = WARMUP_START + base / warmup * elapsed.astype(jnp.float32)
+        return jnp.where(elapsed <= warmup, rising, decay(elapsed))
+
+    return schedule
+
+
+def _part_left(epochs: int, warmup: int) -> Schedule:
+    """What part of the epochs after the warm-up is still to come, 1 … 0, given the number completed."""
+    if epochs <= warmup:
+        raise ValueError(f"epochs={epochs} leaves nothing after warmup={warmup}: epochs counts the warm-up as well")
+    return lambda elapsed: jnp.maximum(epochs - elapsed, 0).astype(jnp.float32) / (epochs - warmup)

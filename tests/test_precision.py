@@ -1,0 +1,58 @@
+"""bfloat16 networks with float32 parameters, statistics and losses."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxkd
+from jaxkd import data, losses, models, optimizers
+from jaxkd.engine.forward import forward
+
+NAMES = ["resnet8", "wrn_10_1", "vgg8", "resnet32"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_outputs_are_float32_and_close(name):
+    model = models.create(name, num_classes=10)
+    images = jnp.asarray(np.random.default_rng(0).standard_normal((4, 32, 32, 3)), jnp.float32)
+    exact, reduced = (forward(model, images, False, precision) for precision in ("float32", "bfloat16"))
+    for one, other in zip(jax.tree.leaves(reduced), jax.tree.leaves(exact), strict=True):
+        assert one.dtype == jnp.float32
+        scale = float(jnp.abs(other).max())
+        np.testing.assert_allclose(one, other, atol=0.06 * scale)
+    assert np.any(reduced.logits != exact.logits)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_networks_convolutions_are_bfloat16(name):
+    model = models.create(name, num_classes=10)
+    jaxpr = jax.make_jaxpr(lambda images: forward(model, images, False, "bfloat16").logits)(jnp.zeros((1, 32, 32, 3)))
+    text = str(jaxpr)
+    assert "conv_general_dilated" in text
+    assert not [line for line in text.splitlines() if "conv_general_dilated" in line and "f32[" in line.split("=")[0]]
+
+
+def test_training_keeps_everything_else_in_float32():
+    train, test = data.load("digits")
+    ends = {}
+    for precision in ("float32", "bfloat16"):
+        student, teacher = (models.create("resnet8", num_classes=10, seed=seed) for seed in (0, 1))
+        distiller = jaxkd.Distiller(student=student, teacher=teacher)
+        distiller.compile(
+            optimizers.sgd(0.05, momentum=0.9),
+            loss={"ce": losses.CrossEntropy(), "kd": losses.KD(temperature=4.0), "srrl": losses.SRRL()},
+            precision=precision,
+        )
+        history = distiller.fit(train.subset(96), test.subset(50), epochs=1, batch_size=32, verbose=0)
+        floating = [leaf for leaf in jax.tree.leaves(distiller.state) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+        assert {leaf.dtype for leaf in floating} == {jnp.dtype("float32")}
+        ends[precision] = history.history["loss"][0]
+    assert ends["bfloat16"] == pytest.approx(ends["float32"], rel=0.05)
+    assert ends["bfloat16"] != ends["float32"]
+
+
+def test_other_precisions_are_refused():
+    trainer = jaxkd.Trainer(models.create("resnet8", num_classes=10))
+    with pytest.raises(ValueError, match=r"precision='float16': choose one of 'float32', 'bfloat16'"):
+        trainer.compile(optimizers.sgd(0.1), precision="float16")

@@ -1,0 +1,149 @@
+"""What a teacher said before is never computed again, and training does not notice."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import jaxkd
+from jaxkd import data, losses, models, optimizers
+from jaxkd.engine.teacher_cache import free_memory
+
+TEACHER = models.create("resnet8", num_classes=10, seed=1)
+
+
+def kd():
+    return {"ce": losses.CrossEntropy(), "kd": losses.KD(temperature=losses.CurriculumTemperature())}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    train, _ = data.load("digits")
+    return dataclasses.replace(train.subset(72), augmentation=data.Augmentation(pad=1, flip=True))
+
+
+def train(dataset, cache, loss=kd, epochs=3, **compiled):
+    distiller = jaxkd.Distiller(student=models.create("resnet8", num_classes=10), teacher=TEACHER)
+    distiller.compile(optimizers.sgd(0.05, momentum=0.9), loss=loss(), cache_teacher=cache, **compiled)
+    history = distiller.fit(dataset, epochs=epochs, batch_size=32, verbose=0)
+    return jax.tree.leaves(distiller.state.params), history.history
+
+
+def assert_same(ours, theirs):
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("loss", [kd, lambda: {"ce": losses.CrossEntropy(), "srrl": losses.SRRL()}])
+def test_weights_are_those_of_recomputing(digits, loss):
+    recomputed, without = train(digits, False, loss)
+    kept, history = train(digits, True, loss)
+    assert_same(kept, recomputed)
+    assert history["loss"] == without["loss"]
+    hits = history["teacher_cache_hits"]
+    assert hits[0] == 0.0
+    assert 0.0 < hits[1] < 0.5  # 18 views of an image
+    assert "teacher_cache_hits" not in without
+
+
+def test_without_augmentation_every_later_epoch_is_known(digits):
+    plain = dataclasses.replace(digits, augmentation=None)
+    recomputed, _ = train(plain, False)
+    kept, history = train(plain, True)
+    assert_same(kept, recomputed)
+    assert history["teacher_cache_hits"] == [0.0, 1.0, 1.0]
+
+
+def test_one_cache_serves_several_students_and_processes(digits, tmp_path):
+    cache = jaxkd.TeacherCache(tmp_path / "outputs")
+    first, history = train(digits, cache)
+    assert history["teacher_cache_hits"][0] == 0.0
+    again, history = train(digits, cache)
+    assert history["teacher_cache_hits"] == [1.0] * 3
+    reopened, history = train(digits, jaxkd.TeacherCache(tmp_path / "outputs"))
+    assert history["teacher_cache_hits"] == [1.0] * 3
+    assert_same(first, again)
+    assert_same(first, reopened)
+    _, history = train(digits, cache, seed=1)  # other views
+    assert 0.0 < history["teacher_cache_hits"][0] < 0.9
+
+
+def test_half_precision_is_close_and_half_as_large(digits):
+    exact, rounded = jaxkd.TeacherCache(), jaxkd.TeacherCache(dtype="float16")
+    ours, _ = train(digits, rounded, epochs=1)
+    theirs, _ = train(digits, exact, epochs=1)
+    assert rounded.bytes * 2 == exact.bytes == 72 * 18 * 10 * 4
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-3)
+    assert any(np.any(one != other) for one, other in zip(ours, theirs, strict=True))
+
+
+def test_a_cache_of_something_else_is_refused(digits, tmp_path):
+    cache = jaxkd.TeacherCache(tmp_path)
+    train(digits, cache, epochs=1)
+    with pytest.raises(ValueError, match=r"another images, slots: use a new one"):
+        train(digits.subset(40), jaxkd.TeacherCache(tmp_path), epochs=1)
+    with pytest.raises(ValueError, match=r"another augmentation, slots"):
+        train(dataclasses.replace(digits, augmentation=None), cache, epochs=1)
+    with pytest.raises(ValueError, match=r"another width"):
+        train(digits, cache, lambda: {"srrl": losses.SRRL()}, epochs=1)
+    with pytest.raises(ValueError, match=r"another dtype"):
+        train(digits, jaxkd.TeacherCache(tmp_path, dtype="float16"), epochs=1)
+    assert json.loads((tmp_path / "contents.json").read_text())["slots"] == 72 * 18
+
+
+def stream(dataset):
+    return [(dataset.images[:32], dataset.labels[:32])]
+
+
+@pytest.mark.parametrize(
+    ("loss", "prepare", "reason"),
+    [
+        (lambda: {"at": losses.AT()}, lambda dataset: dataset, "a loss reads the teacher's feature maps"),
+        (losses.MLKD, lambda dataset: dataset, "cannot be numbered"),
+        (kd, stream, "a stream of batches does not say"),
+    ],
+)
+def test_what_cannot_be_kept(digits, loss, prepare, reason, capsys):
+    source = prepare(digits)
+    distillers = {}
+    for option in (True, "auto"):
+        networks = [models.create("resnet8", num_classes=10, seed=seed) for seed in (0, 1)]
+        for network in networks:
+            network.normalization = jaxkd.Normalization((0.5,) * 3, (0.5,) * 3)
+        distillers[option] = jaxkd.Distiller(*networks)
+        distillers[option].compile(optimizers.sgd(0.05), loss=loss(), cache_teacher=option)
+    with pytest.raises(ValueError, match=f"cache_teacher: .*{reason}"):
+        distillers[True].fit(source, epochs=1, batch_size=32, verbose=0)
+    distillers["auto"].fit(source, epochs=1, batch_size=36, verbose=1)
+    told = capsys.readouterr().out
+    assert "teacher cache: off, because" in told
+    assert reason in told
+
+
+def test_bad_options_are_named(digits):
+    with pytest.raises(ValueError, match=r"cache_teacher='yes': give True, False, 'auto'"):
+        train(digits, "yes")
+    with pytest.raises(ValueError, match="there is no teacher"):
+        jaxkd.Trainer(TEACHER).compile(optimizers.sgd(0.05), cache_teacher=True)
+    with pytest.raises(ValueError, match="dtype='int8'"):
+        jaxkd.TeacherCache(dtype="int8")
+
+
+def test_a_cache_that_does_not_fit_says_so():
+    if free_memory() is None:
+        pytest.skip("this system does not say how much memory is free")
+    with pytest.raises(
+        MemoryError, match=r"may grow to .* GB, and .* of memory are free: use TeacherCache\(directory="
+    ):
+        jaxkd.TeacherCache().open({}, slots=10**9, width=10**6)
+
+
+def test_room_and_progress_are_told(digits, capsys):
+    distiller = jaxkd.Distiller(student=models.create("resnet8", num_classes=10), teacher=TEACHER)
+    distiller.compile(optimizers.sgd(0.05), loss=kd(), cache_teacher=True)
+    distiller.fit(digits, epochs=1, batch_size=32)
+    told = capsys.readouterr().out
+    assert "teacher cache in memory: up to 51.8 kB (18 views an image, 10 numbers each in float32), 0.0% filled" in told
