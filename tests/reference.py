@@ -1,5 +1,6 @@
 """The reference numbers, and networks with the weights they were computed with."""
 
+import json
 import pathlib
 import zlib
 
@@ -15,12 +16,19 @@ SHARED = pathlib.Path(__file__).parents[2] / "shared"
 
 def golden(name):
     """Reference arrays: small files are in the repository, all are in the folder beside a developer's checkout."""
-    path = GOLDENS / f"{name}.npz"
-    if not path.is_file():
-        path = SHARED / "goldens" / f"{name}.npz"
-    if not path.is_file():
-        pytest.skip(f"{name}.npz is not in the repository, and there is no folder of reference numbers beside it")
-    return np.load(path)
+    return np.load(_found(f"{name}.npz"))
+
+
+def listing(name):
+    """The keys, shapes and sizes of a reference network."""
+    return json.loads(_found(f"{name}.json").read_text())
+
+
+def _found(name):
+    for folder in (GOLDENS, SHARED / "goldens"):
+        if (folder / name).is_file():
+            return folder / name
+    pytest.skip(f"{name} is not in the repository, and there is no folder of reference numbers beside it")
 
 
 def reference_weights(names_and_shapes, salt="", logits_factor=1.0):

@@ -1,35 +1,17 @@
-"""Models and torch files: names, layouts, containers, mismatches, checkpoints and the command."""
-
-import subprocess
-import sys
+"""Models and torch files: names, layouts, containers and mismatches."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from reference import reference_weights
+from seeded import filled, same_weights, seeded
 
 from jaxkd import Normalization, convert
 from jaxkd.convert import ConversionError, torch_write
-from jaxkd.convert.__main__ import main
-from jaxkd.convert.mapping import entries
-from jaxkd.convert.torch_file import read
-from jaxkd.convert.zoo import abstract_model
 from jaxkd.models.layers import BatchNorm, Conv, Linear
 
 HALF = Normalization(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-
-
-def seeded(name: str, num_classes: int = 10, **options):
-    """A network of the zoo with the reference weights."""
-    return filled(abstract_model(name, num_classes, **options))
-
-
-def filled(model):
-    shapes = [(entry.name, entry.torch_shape) for entry in entries(model)]
-    convert.load_state_dict(model, reference_weights(shapes), "reference")
-    return model
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +22,6 @@ def resnet8():
 @pytest.fixture(scope="module")
 def weights(resnet8):
     return convert.to_state_dict(resnet8)
-
-
-def same_weights(model, other) -> bool:
-    ours, theirs = convert.to_state_dict(model), convert.to_state_dict(other)
-    return list(ours) == list(theirs) and all(np.array_equal(ours[key], theirs[key]) for key in ours)
 
 
 # There and back.
@@ -164,10 +141,11 @@ def test_a_mismatch_lists_everything_and_changes_nothing(weights):
     with pytest.raises(ConversionError) as caught:
         convert.load_state_dict(model, wrong, "wrong.pth")
     assert str(caught.value) == (
-        "wrong.pth: does not fit the model; "
+        "wrong.pth: does not fit resnet8 (num_classes=12); "
         "missing (2): conv1.weight, layer2.0.bn1.running_var; unexpected (1): extra; "
         "misshapen (2): fc.weight [10, 64] where the model has [12, 64], fc.bias [10] where the model has [12]; "
-        "not floating-point (1): bn1.bias (int64)"
+        "not floating-point (1): bn1.bias (int64); "
+        "closest is resnet8 (num_classes=10), 3 keys apart"
     )
     after = convert.to_state_dict(model)
     assert all(np.array_equal(before[key], after[key]) for key in before)
@@ -214,105 +192,6 @@ def test_files_without_a_network(content, reason, tmp_path):
 def test_a_checkpoint_without_weights(tmp_path):
     torch = pytest.importorskip("torch")
     torch.save({"epoch": 3, "state_dict": {"fc.weight": torch.ones(2, 2), "note": "hello"}}, tmp_path / "x.pth")
-    assert "note are no tensors" in refusal(tmp_path / "x.pth", "resnet8")
+    assert "no tensors (1): note" in refusal(tmp_path / "x.pth", "resnet8")
     torch.save([torch.ones(3)], tmp_path / "x.pth")
     assert "holds no state dict" in refusal(tmp_path / "x.pth", "resnet8")
-
-
-# Checkpoints of our own.
-
-
-def test_save_then_load_is_the_identity(tmp_path):
-    model = seeded("resnet14", shortcut="pad")
-    model.normalization = HALF
-    convert.save(seeded("resnet8"), tmp_path / "model")
-    convert.save(model, tmp_path / "model")
-    back = convert.load(tmp_path / "model")
-    assert (back.name, back.num_classes, back.normalization) == ("resnet14", 10, HALF)
-    assert dict(back.options) == {"shortcut": "pad"}
-    assert same_weights(back, model)
-
-
-def test_save_replaces_nothing_but_a_saved_model(resnet8, tmp_path):
-    (tmp_path / "thesis").mkdir()
-    (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
-    for path in (tmp_path / "thesis", tmp_path / "thesis" / "chapter.txt"):
-        with pytest.raises(FileExistsError, match="choose another place"):
-            convert.save(resnet8, path)
-    assert (tmp_path / "thesis" / "chapter.txt").read_text() == "years of work"
-
-
-def test_what_is_no_checkpoint_is_refused(resnet8, tmp_path):
-    with pytest.raises(ConversionError, match="holds no checkpoint"):
-        convert.load(tmp_path / "nothing")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ConversionError, match="holds no checkpoint"):
-        convert.load(tmp_path / "empty")
-    convert.save(resnet8, tmp_path / "model")
-    for file in (tmp_path / "model" / "state").rglob("*"):
-        if file.is_file():
-            file.write_bytes(b"")
-    with pytest.raises(ConversionError, match="damaged"):
-        convert.load(tmp_path / "model")
-
-
-# The command.
-
-
-def test_command_writes_a_checkpoint_with_a_manifest(resnet8, tmp_path, capsys):
-    convert.to_torch(resnet8, tmp_path / "x.pth")
-    statistics = ["--mean", "0.5", "0.5", "0.5", "--std", "0.25", "0.25", "0.25"]
-    assert main([str(tmp_path / "x.pth"), "resnet8", str(tmp_path / "out"), *statistics]) == 0
-    printed = capsys.readouterr().out
-    for part in ("resnet8", "classes        10", "parameters     78,042", "mean 0.5 0.5 0.5, std 0.25 0.25 0.25"):
-        assert part in printed
-    back = convert.load(tmp_path / "out")
-    assert back.normalization == HALF
-    assert same_weights(back, resnet8)
-
-
-def test_command_writes_a_torch_file(weights, resnet8, tmp_path, capsys):
-    torch_write.write(tmp_path / "x.pth", {f"module.{key}": value for key, value in weights.items()})
-    assert main([str(tmp_path / "x.pth"), "resnet8", str(tmp_path / "out.pt")]) == 0
-    assert "not known" in capsys.readouterr().out
-    assert list(read(tmp_path / "out.pt")) == list(weights)
-
-
-def test_command_evaluates(tmp_path, capsys):
-    convert.to_torch(seeded("resnet8"), tmp_path / "x.pth")
-    assert main([str(tmp_path / "x.pth"), "resnet8", str(tmp_path / "out.pth"), "--evaluate", "digits"]) == 0
-    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("accuracy"))
-    top1, top5 = (float(word.rstrip("%,")) for word in line.split() if "%" in word)
-    assert 0 <= top1 <= top5 <= 100
-    assert "of 360 images of digits" in line
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["missing.pth", "resnet8", "out"],
-        ["x.pth", "resnet14", "out"],
-        ["x.pth", "resnet9", "out"],
-        ["x.pth", "resnet8", "out", "--mean", "0.5"],
-        ["x.pth", "resnet8", "out", "--evaluate", "cifar100", "--data-dir", "."],
-    ],
-)
-def test_command_fails_with_one_line(arguments, weights, tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    torch_write.write("x.pth", weights)
-    assert main(arguments) == 2
-    captured = capsys.readouterr()
-    assert captured.err.startswith("error: ")
-    assert captured.err.count("\n") == 1
-    assert not (tmp_path / "out").exists()
-
-
-def test_torch_is_not_needed(weights, resnet8, tmp_path):
-    torch_write.write(tmp_path / "x.pth", weights)
-    script = (
-        "import sys; sys.modules['torch'] = None\n"
-        "from jaxkd.convert.__main__ import main\n"
-        "sys.exit(main(['x.pth', 'resnet8', 'out.pth']))"
-    )
-    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, capture_output=True)
-    assert same_weights(convert.from_torch(tmp_path / "out.pth", "resnet8"), resnet8)

@@ -12,11 +12,11 @@ import sys
 import numpy as np
 import pytest
 
-from jaxkd import callbacks, convert, recipes
+from jaxkd import callbacks, convert, optimizers, recipes
 from jaxkd.convert import torch_file
 
 ROOT = pathlib.Path(__file__).parents[1]
-SCRIPTS = ("quickstart", "train_teacher", "distill")
+SCRIPTS = ("quickstart", "train_teacher", "distill", "ats_grid")
 PARTS = ("recipe_table", "run_directory", "training_options")
 SMALL = ["--data", "digits", "--batch-size", "479", "--quiet"]  # three equal steps an epoch
 
@@ -264,7 +264,7 @@ def test_a_student_needs_a_name(scripts, capsys):
     assert "name the network by --student, as in resnet20, or by --recipe" in " ".join(capsys.readouterr().err.split())
 
 
-@pytest.mark.parametrize(("name", "count"), [("distill", 171), ("train_teacher", 11)])
+@pytest.mark.parametrize(("name", "count"), [("distill", 234), ("train_teacher", 15)])
 def test_recipes_are_listed(scripts, name, count, capsys):
     with pytest.raises(SystemExit, match="0"):
         scripts[name].main(["--list-recipes"])
@@ -405,6 +405,28 @@ def test_help_explains(scripts, name, capsys):
     assert f"python experiments/{name}.py" in capsys.readouterr().out
 
 
+def test_the_grid_of_temperatures(scripts, teacher, tmp_path, capsys):
+    folder = tmp_path / "grid"
+    command = [
+        *("--teacher", str(teacher / "model"), "--student", "resnet8", "--recipe", "digits", "--epochs", "1"),
+        *("--correct", "2", "4", "--wrong", "1", "2", "3", "--seeds", "2", "--output", str(folder), *SMALL),
+    ]
+    assert scripts["ats_grid"].main(command) == 0
+    assert "12 students in" in capsys.readouterr().out
+    with (folder / "grid.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 12
+    result = json.loads((folder / "result.json").read_text())
+    accuracy = np.array([float(row["val_accuracy"]) for row in rows]).reshape(2, 2, 3).mean(0)
+    np.testing.assert_allclose(result["val_accuracy"], accuracy)
+    assert result["best"]["val_accuracy"] == pytest.approx(accuracy.max())
+    assert (folder / "grid.png").stat().st_size > 10_000
+    assert json.loads((folder / "config.json").read_text())["settings"]["wrong"] == [1.0, 2.0, 3.0]
+    with pytest.raises(SystemExit):
+        scripts["ats_grid"].main(command)
+    assert "is not empty: choose another --output" in capsys.readouterr().err
+
+
 def test_scripts_start_from_any_folder(tmp_path):
     command = [sys.executable, str(ROOT / "experiments" / "distill.py"), "--student", "resnet8"]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
@@ -416,7 +438,7 @@ def test_scripts_start_from_any_folder(tmp_path):
 @pytest.mark.parametrize("page", ["README.md", "experiments/README.md"])
 def test_commands_on_the_pages_are_valid(scripts, page):
     text = (ROOT / page).read_text(encoding="utf-8").replace("\\\n", " ")
-    commands = re.findall(r"python experiments/(quickstart|train_teacher|distill)\.py([^\n`|&]*)", text)
+    commands = re.findall(r"python experiments/(quickstart|train_teacher|distill|ats_grid)\.py([^\n`|&]*)", text)
     assert {"quickstart", "distill"} <= {name for name, _ in commands}
     for name, arguments in commands:
         options = scripts[name].command_line().parse_args(shlex.split(arguments, comments=True))
@@ -429,7 +451,10 @@ def test_commands_on_the_pages_are_valid(scripts, page):
 
 def test_the_example_on_the_front_page_runs(teacher, tmp_path, monkeypatch):
     """As it stands, but for the sizes, the files and the data."""
-    code, _ = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    code, own_loss, cache, sweep = re.findall(
+        r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    assert "class " in own_loss  # which tests/test_own_loss.py runs
     smaller = {
         '"cifar100", data_dir="~/data"': '"digits"',
         '"cifar100_resnet56.pth", "resnet56"': f'"{teacher / "model.pth"}", "resnet8"',
@@ -446,6 +471,14 @@ def test_the_example_on_the_front_page_runs(teacher, tmp_path, monkeypatch):
     assert {"ce", "kd", "kd_temperature", "val_top5"} <= names["history"].history.keys()
     assert (tmp_path / "student.pth").exists()
     assert [entry.name for entry in (tmp_path / "runs" / "ctkd").iterdir()] == ["1"]
+    names["optimizer"] = optimizers.sgd(0.05)
+    exec(compile(cache, "README.md", "exec"), names)
+    names["distiller"].fit(names["train"].subset(64), batch_size=32, verbose=0)
+    assert (tmp_path / "outputs" / "resnet56" / "contents.json").exists()
+    names["train"] = names["train"].subset(64)
+    exec(compile(sweep.replace("epochs=5", "epochs=1, verbose=0"), "README.md", "exec"), names)
+    assert names["found"].last("val_accuracy").shape == (6,)
+    assert (tmp_path / "grid.csv").exists()
 
 
 def test_links_on_the_pages_lead_somewhere():

@@ -1,6 +1,5 @@
 """The zoo against the authors' networks: keys, shapes, parameter counts, logits and features."""
 
-import json
 import zlib
 
 import jax
@@ -8,17 +7,26 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from reference import GOLDENS, golden, reference_weights
+from reference import golden, listing, reference_weights
 
 from jaxkd import convert
 from jaxkd.convert.zoo import abstract_model
 
 CTKD = (
     "resnet8 resnet14 resnet20 resnet32 resnet44 resnet56 resnet110 resnet8x4 resnet32x4 resnet8x4_double "
-    "vgg8 vgg11 vgg13 vgg16 vgg19 wrn_16_1 wrn_16_2 wrn_40_1 wrn_40_2"
+    "vgg8 vgg11 vgg13 vgg16 vgg19 wrn_16_1 wrn_16_2 wrn_40_1 wrn_40_2 ResNet50 MobileNetV2 ShuffleV1 ShuffleV2"
 )
-ATS = "ResNet14 ResNet110 VGG8 WRN28-1 WRN28-8"
-ENTRIES = [f"ctkd/{name}" for name in CTKD.split()] + [f"ats/{name}" for name in ATS.split()]
+IMAGENET = (
+    "ResNet18 ResNet18Double ResNet34 resnet34x4 resnext50_32x4d wrn_50_2 MobileNetV2_Imagenet ShuffleV2_Imagenet "
+    "shufflenet_v2_x0_5"
+)
+LARGE = "vgg11_imagenet vgg13_imagenet"  # 129 million parameters each
+ATS = "ResNet14 ResNet110 VGG8 WRN28-1 WRN28-8 MobileNetV2 ShuffleNetV1 ResNeXt29-4-4d"
+ENTRIES = [
+    *(f"ctkd/{name}" for name in (CTKD + " " + IMAGENET).split()),
+    *(f"ats/{name}" for name in ATS.split()),
+    *(pytest.param(f"ctkd/{name}", marks=pytest.mark.slow) for name in LARGE.split()),
+]
 
 
 def relative_error(ours, theirs) -> float:
@@ -27,18 +35,18 @@ def relative_error(ours, theirs) -> float:
 
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_state_dict_logits_and_features_are_the_authors(entry):
-    listing = json.loads((GOLDENS / f"models/{entry}.json").read_text())
+    expected = listing(f"models/{entry}")
     # Put together again by Flax, which sorts attributes: the order of keys is tested where it is hardest.
-    model = abstract_model(listing["name"], listing["num_classes"])
-    convert.load_state_dict(model, reference_weights(listing["state_dict"]), entry)
+    model = abstract_model(expected["name"], expected["num_classes"])
+    convert.load_state_dict(model, reference_weights(expected["state_dict"]), entry)
 
     weights = convert.to_state_dict(model)
-    assert [[key, list(value.shape)] for key, value in weights.items()] == listing["state_dict"]
-    assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))) == listing["parameters"]
+    assert [[key, list(value.shape)] for key, value in weights.items()] == expected["state_dict"]
+    assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))) == expected["parameters"]
 
     reference = golden(f"models/{entry}")
     rng = np.random.default_rng(zlib.crc32(b"input"))
-    images = rng.standard_normal(listing["input_shape"]).astype(np.float32)
+    images = rng.standard_normal(expected["input_shape"]).astype(np.float32)
     outputs = model(jnp.asarray(images.transpose(0, 2, 3, 1)))
     assert relative_error(outputs.logits, reference["logits"]) < 1e-4
     assert len(outputs.features) == sum(key.endswith("_channel_mean") for key in reference)

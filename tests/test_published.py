@@ -21,6 +21,7 @@ FOUR_PAIRS = ("resnet56-resnet20", "resnet110-resnet32", "wrn_40_2-wrn_16_2", "w
 ALONE = {
     "resnet56": 72.34, "resnet110": 74.31, "resnet32x4": 79.42, "wrn_40_2": 75.61, "vgg13": 74.64, "resnet20": 69.06,
     "resnet32": 71.14, "resnet8x4": 72.50, "wrn_16_2": 73.26, "wrn_40_1": 71.98, "vgg8": 70.36,
+    "ResNet50": 79.34, "MobileNetV2": 64.60, "ShuffleV1": 70.50, "ShuffleV2": 71.82,
 }  # fmt: skip
 
 # Method: training, then an accuracy per pair.
@@ -42,6 +43,21 @@ BY_PAIR = {
     "pkt": ("repdistiller", 70.34, 70.25, 72.61, 73.64, 74.54, 73.45, 72.88),
     "nst": ("repdistiller", 69.60, 69.53, 71.96, 73.30, 73.68, 72.24, 71.53),
 }
+
+# Teachers and students of different styles: an accuracy per teacher and student, for methods in this order, then DKD's.
+DIFFERENT_METHODS = ("kd", "at", "sp", "cc", "vid", "rkd", "pkt", "nst", "crd")
+DIFFERENT = {
+    "vgg13-MobileNetV2": (67.37, 59.40, 66.30, 64.86, 65.56, 64.52, 67.13, 58.16, 69.73),
+    "ResNet50-MobileNetV2": (67.35, 58.58, 68.08, 65.43, 67.57, 64.43, 66.52, 64.96, 69.11),
+    "ResNet50-vgg8": (73.81, 71.84, 73.34, 70.25, 70.30, 71.50, 73.01, 71.28, 74.30),
+    "resnet32x4-ShuffleV1": (74.07, 71.73, 73.48, 71.14, 73.38, 72.28, 74.10, 74.12, 75.11),
+    "resnet32x4-ShuffleV2": (74.45, 72.73, 74.56, 71.29, 73.40, 73.21, 74.69, 74.68, 75.65),
+    "wrn_40_2-ShuffleV1": (74.83, 73.32, 74.52, 71.38, 73.61, 72.21, 73.89, 74.89, 76.05),
+}
+DIFFERENT_DKD = {  # accuracy and β
+    "resnet32x4-ShuffleV1": (76.45, 8.0), "wrn_40_2-ShuffleV1": (76.70, 8.0), "vgg13-MobileNetV2": (69.71, 6.0),
+    "ResNet50-MobileNetV2": (70.35, 8.0), "resnet32x4-ShuffleV2": (77.07, 8.0),
+}  # fmt: skip
 
 # Without and with a learned temperature: mean and deviation per pair.
 PLUGGED = {
@@ -90,6 +106,11 @@ def expected():
     for method, (training, *accuracies) in BY_PAIR.items():
         for pair, accuracy in zip(PAIRS, accuracies, strict=True):
             rows[f"{method}/{pair}"] = accuracy, None, training
+    for pair, accuracies in DIFFERENT.items():
+        for method, accuracy in zip(DIFFERENT_METHODS, accuracies, strict=True):
+            rows[f"{method}/{pair}"] = accuracy, None, "repdistiller"
+    for pair, (accuracy, _) in DIFFERENT_DKD.items():
+        rows[f"dkd/{pair}"] = accuracy, None, "mdistiller"
     for methods, numbers in PLUGGED.items():
         for pair, both in zip(FOUR_PAIRS, numbers, strict=True):
             for method, number in zip(methods, both, strict=True):
@@ -104,7 +125,7 @@ def test_the_recipes_are_those_of_the_tables():
         made[name] = *recipe.published, recipe.training.name
         assert name == "/".join([recipe.method.name, "-".join(filter(None, [recipe.teacher, recipe.student]))])
     assert made == expected()
-    assert len(recipes.list()) == len(set(recipes.list())) == 11 + 16 * 7 + 12 * 4
+    assert len(recipes.list()) == len(set(recipes.list())) == 15 + 16 * 7 + 9 * 6 + 5 + 12 * 4
 
 
 def test_a_recipe_says_where_it_is_from():
@@ -125,6 +146,8 @@ def test_a_recipe_says_where_it_is_from():
 def test_settings_by_pair():
     betas = [recipes.get(f"dkd/{pair}").method.settings["beta"] for pair in PAIRS]
     assert betas == [2.0, 2.0, 2.0, 8.0, 6.0, 6.0, 6.0]
+    for pair, (_, beta) in DIFFERENT_DKD.items():
+        assert recipes.get(f"dkd/{pair}").method.settings["beta"] == beta
     standardized = [recipes.get(f"kd+std/{pair}").method for pair in PAIRS]
     assert [method.settings["temperature"] for method in standardized] == [2, 4, 2, 2, 2, 2, 3]
     assert [method.weights["kd"] for method in standardized] == [9, 12, 9, 9, 9, 9, 9]
@@ -143,7 +166,7 @@ def test_the_other_recipes_have_the_settings_of_their_method():
     changed = {name for name in recipes.list() if recipes.get(name).method != recipes.get_method(name.split("/")[0])}
     own = {f"dkd/{pair}" for pair in PAIRS if pair != "resnet32x4-resnet8x4"}
     own |= {f"dkd+std/{pair}" for pair in PAIRS if pair != "resnet32x4-resnet8x4"}
-    assert changed == own | {"kd+std/resnet110-resnet20", "kd+std/vgg13-vgg8"}
+    assert changed == own | {"dkd/vgg13-MobileNetV2", "kd+std/resnet110-resnet20", "kd+std/vgg13-vgg8"}
 
 
 @pytest.mark.parametrize(
@@ -152,7 +175,7 @@ def test_the_other_recipes_have_the_settings_of_their_method():
         ("kd/resnet56-resnet21", r"'kd/resnet56-resnet21'; did you mean kd/resnet56-resnet20"),
         ("ctkd", r"'ctkd'; did you mean ctkd/resnet56-resnet20, ctkd/resnet110-resnet20, "),
         ("ctdk/vgg13-vgg8", r"did you mean ctkd/vgg13-vgg8"),
-        ("repdistiller", r"'repdistiller'; jaxkd.recipes.list\(\) gives all 171"),
+        ("repdistiller", r"'repdistiller'; jaxkd.recipes.list\(\) gives all 234"),
     ],
 )
 def test_an_unknown_recipe_is_refused_with_the_closest(name, message):
@@ -181,4 +204,4 @@ def test_every_recipe_can_be_built():
         for part in [part for _, part in nnx.iter_modules(losses) if hasattr(part, "build")]:
             part.build(student, teacher, nnx.Rngs(0))
             built[recipe.method.name] += 1
-    assert {"at": 7, "crd": 7, "ctkd+crd": 4, "kd+srrl": 4, "vid": 7}.items() <= built.items()
+    assert {"at": 13, "crd": 13, "ctkd+crd": 4, "kd+srrl": 4, "vid": 13}.items() <= built.items()

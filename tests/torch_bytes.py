@@ -77,6 +77,17 @@ def write_legacy(path: Path, pickled: bytes, keys: list[str], storages: bytes = 
     return path
 
 
+def write_legacy_weights(path: Path, weights: dict[str, np.ndarray]) -> Path:
+    """A state dict as old versions of torch.save wrote it."""
+    parts, delivered = {}, b""
+    for key, value in weights.items():
+        kind = {"f4": "FloatStorage", "i8": "LongStorage", "f2": "HalfStorage"}[value.dtype.str[1:]]
+        strides = [step // value.itemsize for step in value.strides]
+        parts[key] = tensor(storage(value.size, key, kind), number(0), numbers(*value.shape), numbers(*strides))
+        delivered += struct.pack("<q", value.size) + value.tobytes()
+    return write_legacy(path, program(dict_of(**parts)), list(weights), delivered)
+
+
 def refusal(path: Path) -> ConversionError:
     """The one error that reading the file ends in; it names the file, and is quick."""
     start = time.perf_counter()

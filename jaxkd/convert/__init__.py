@@ -1,12 +1,23 @@
 """Torch files in and out, without torch; converted models on disk with what they were trained on.
 
 Files are read through an allow-list: a pickle that asks for anything else is refused by name, and nothing of it is run.
-`python -m jaxkd.convert` does the same from the shell.
+`.safetensors` files are read and written as well. `python -m jaxkd.convert` does the same from the shell.
 """
 
 from jaxkd.convert.checkpoint import load, save
 from jaxkd.convert.errors import ConversionError
+from jaxkd.convert.guessing import Candidate, guess
 from jaxkd.convert.mapping import load_state_dict, to_state_dict
 from jaxkd.convert.torch_models import from_torch, to_torch
 
-__all__ = ["ConversionError", "from_torch", "load", "load_state_dict", "save", "to_state_dict", "to_torch"]
+__all__ = [
+    "Candidate",
+    "ConversionError",
+    "from_torch",
+    "guess",
+    "load",
+    "load_state_dict",
+    "save",
+    "to_state_dict",
+    "to_torch",
+]

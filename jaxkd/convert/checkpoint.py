@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,8 @@ from typing import Any
 from flax import nnx
 from orbax.checkpoint import v1 as ocp
 
-from jaxkd.base import Normalization
-from jaxkd.convert.errors import ConversionError
+from jaxkd.convert import manifest as manifests
+from jaxkd.convert.errors import ConversionError, brief
 from jaxkd.convert.mapping import load_state_dict, to_state_dict
 from jaxkd.convert.state_dict import unwrap
 from jaxkd.convert.zoo import abstract_model
@@ -19,16 +18,16 @@ from jaxkd.convert.zoo import abstract_model
 _FORMAT = "jaxkd-model"
 
 
-def save(model: Any, path: str | PathLike[str], source: dict[str, str] | None = None) -> None:
-    """Saves a model of the zoo as an orbax checkpoint with its name, options, classes and normalisation.
+def save(model: Any, path: str | PathLike[str]) -> None:
+    """Saves a model of the zoo as an orbax checkpoint with its name, options, classes, normalisation and origin.
 
     Args:
-      model: made by `models.create` or `from_torch`.
+      model: made by `models.create`, `from_torch` or `load`, and perhaps trained since.
       path: the directory; a model saved there before is replaced.
-      source: where the weights come from (`{"file": …, "sha256": …}`), kept in the manifest.
 
     Raises:
       FileExistsError: something other than a saved model is at `path`.
+      ValueError: the model is not of the zoo.
 
     Example:
       >>> import tempfile
@@ -38,17 +37,10 @@ def save(model: Any, path: str | PathLike[str], source: dict[str, str] | None = 
       ...     load(Path(folder) / "student").num_classes
       10
     """
-    manifest = {
-        "format": _FORMAT,
-        "architecture": model.name,
-        "options": dict(model.options),
-        "num_classes": model.num_classes,
-        "normalization": model.normalization
-        and {key: list(value) for key, value in model.normalization._asdict().items()},
-        "source": source,
-    }
+    weights = to_state_dict(model)
+    manifest = {"format": _FORMAT, **manifests.describe(model, weights)}
     _check_replaceable(Path(path))
-    ocp.save(Path(path).absolute(), to_state_dict(model), custom_metadata=manifest, overwrite=True)
+    ocp.save(Path(path).absolute(), weights, custom_metadata=manifest, overwrite=True)
 
 
 def _check_replaceable(path: Path) -> None:
@@ -68,26 +60,36 @@ def load(path: str | PathLike[str]) -> nnx.Module:
       path: the directory.
 
     Returns:
-      The model, its normalisation set to what it was saved with.
+      The model, its `normalization` and `source` set to what it was saved with.
 
     Raises:
-      ConversionError: there is no such checkpoint there, or it does not fit the network its manifest names.
+      ConversionError: there is no such checkpoint there, it is damaged, or it does not fit the network its manifest
+        names.
     """
     manifest = read_manifest(path)
     try:
         weights = ocp.load(Path(path).absolute())
     except Exception as error:  # orbax, tensorstore and the file system each fail in ways of their own
-        raise ConversionError(path, f"the checkpoint is damaged ({error})") from error
-    name, classes, options = (manifest[key] for key in ("architecture", "num_classes", "options"))
-    model = abstract_model(name, classes, **options)
+        raise ConversionError(path, f"the checkpoint is damaged ({brief(str(error))})") from error
+    try:
+        model = abstract_model(manifest["architecture"], manifest["num_classes"], **manifest["options"])
+        if normalization := manifest["normalization"]:
+            model.normalization = manifests.checked_normalization(normalization["mean"], normalization["std"], path)
+        if source := manifest["source"]:
+            model.source = manifests.Source(*(source[field] for field in manifests.Source._fields))
+        expected = manifest["weights_sha256"]
+    except ConversionError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConversionError(path, f"its manifest is of no use: {error!r}; save the model again") from error
     load_state_dict(model, unwrap(weights, path), path)
-    if normalization := manifest["normalization"]:
-        model.normalization = Normalization(tuple(normalization["mean"]), tuple(normalization["std"]))
+    if manifests.digest(to_state_dict(model)) != expected:
+        raise ConversionError(path, "the checkpoint is damaged: its weights are not those it was saved with")
     return model
 
 
 def read_manifest(path: str | PathLike[str]) -> dict[str, Any]:
-    """What `save` wrote beside the weights.
+    """What `save` wrote beside the weights, see `manifest.describe`.
 
     Raises:
       ConversionError: `path` holds no checkpoint of a model.
@@ -97,5 +99,5 @@ def read_manifest(path: str | PathLike[str]) -> dict[str, Any]:
     except Exception as error:
         raise ConversionError(path, "holds no checkpoint of a model") from error
     if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
-        raise ConversionError(path, f"holds a checkpoint without a model's manifest: {json.dumps(manifest)[:80]}")
+        raise ConversionError(path, f"holds a checkpoint without a model's manifest: {brief(str(manifest))}")
     return manifest

@@ -24,6 +24,7 @@ def read_legacy(file: IO[bytes], file_bytes: int) -> Any:
     Raises:
       ValueError, and what a malformed pickle raises.
     """
+    file = _Bounded(file, file_bytes)  # type: ignore[assignment]  # as much of a file as reading needs
     if pickle_machine.load(file, {}) != MAGIC_NUMBER:
         raise ValueError("neither of torch.save's formats: the magic number is wrong")
     version = pickle_machine.load(file, {})
@@ -35,6 +36,17 @@ def read_legacy(file: IO[bytes], file_bytes: int) -> Any:
     tree = pickle_machine.load(file, ALLOWED, storages.storage)
     storages.fill(file, keys=pickle_machine.load(file, {}))
     return tree
+
+
+class _Bounded:
+    """A file that is never asked for more than it has: Python sets memory aside for as much as it is asked for."""
+
+    def __init__(self, file: IO[bytes], file_bytes: int):
+        self.tell, self.readline = file.tell, file.readline
+        self._read, self._bytes = file.read, file_bytes
+
+    def read(self, size: int) -> bytes:
+        return self._read(max(min(size, self._bytes - self.tell()), 0))
 
 
 class _Storages:

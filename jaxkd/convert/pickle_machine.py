@@ -17,6 +17,12 @@ from jaxkd.safe_pickle import SafeUnpickler, UnsafePickleError
 MAX_OPERATIONS = 500_000
 """Longest program that is run: about 15,000 tensors, and about a second."""
 
+MAX_ARGUMENTS = 2**20
+"""How much a program may hand to the functions it calls, in elements and letters: each call copies what it is given."""
+
+MAX_KEY_BITS = 64
+"""Longest number that may be a key. Hashing one takes as long as it has digits, and anew each time."""
+
 # fmt: off
 _LITERALS = frozenset({
     "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT",
@@ -48,6 +54,8 @@ class PlainDict(dict[Any, Any]):
     def __setitem__(self, key: Any, value: Any) -> None:
         if not isinstance(key, str | bytes | int | float | None):
             raise ValueError(f"a dictionary key of type {type(key).__name__}")
+        if isinstance(key, int) and key.bit_length() > MAX_KEY_BITS:
+            raise ValueError(f"a dictionary key of {key.bit_length()} bits")
         super().__setitem__(key, value)
 
     def set_pickle_state(self, state: Any) -> None:
@@ -87,6 +95,7 @@ class _Machine:
         self._stack: list[Any] = []
         self._outer: list[list[Any]] = []  # the stacks below each open mark
         self._memo: dict[int, Any] = {}
+        self._arguments_left = MAX_ARGUMENTS
 
     def run(self, stream: IO[bytes]) -> Any:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
@@ -142,12 +151,15 @@ class _Machine:
             case "GLOBAL":
                 module, _, attribute = argument.partition(" ")
                 stack.append(self._gate.find_class(module, attribute))
+            case "INST":  # by which the oldest pickles name what they make; none of torch.save's does
+                self._gate.find_class(*argument.split(" ", 1))
+                raise ValueError(f"the pickle operation {name}, which no checkpoint needs")
             case "STACK_GLOBAL":
                 attribute, module = _expect(stack.pop(), str), _expect(stack.pop(), str)
                 stack.append(self._gate.find_class(module, attribute))
             case "REDUCE" | "NEWOBJ":
                 arguments = _expect(stack.pop(), tuple)
-                stack.append(stack.pop()(*arguments))
+                stack.append(self._call(stack.pop(), arguments))
             case "BUILD":
                 state = stack.pop()
                 if not hasattr(stack[-1], "set_pickle_state"):
@@ -163,6 +175,13 @@ class _Machine:
                 self._close_mark()
             case _:
                 raise ValueError(f"the pickle operation {name}, which no checkpoint needs")
+
+    def _call(self, function: Any, arguments: tuple[Any, ...]) -> Any:
+        copied = [value for value in arguments if isinstance(value, str | bytes | list | tuple | dict)]
+        self._arguments_left -= len(arguments) + sum(map(len, copied))
+        if self._arguments_left < 0:
+            raise ValueError(f"calls with more than {MAX_ARGUMENTS} elements and letters in all")
+        return function(*arguments)
 
     def _close_mark(self) -> list[Any]:
         items = self._stack

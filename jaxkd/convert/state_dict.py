@@ -8,13 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from jaxkd.convert.errors import ConversionError
+from jaxkd.convert.errors import ConversionError, listed
 
 CONTAINERS = ("state_dict", "model_state_dict", "model", "net")
 """Where training scripts put the weights, beside the epoch, the accuracy and the optimizer."""
 
 SYNONYMS = {"linear": "fc", "classifier": "fc", "shortcut": "downsample"}
 """What networks call their classifier or shortcut: each spelling maps to the one they are compared by."""
+
+MAX_KEY_LETTERS = 1000
+"""Keys are taken apart and compared with those of every network; no network has any that long."""
 
 
 def unwrap(tree: Any, source: str | PathLike[str]) -> dict[str, np.ndarray]:
@@ -40,8 +43,10 @@ def unwrap(tree: Any, source: str | PathLike[str]) -> dict[str, np.ndarray]:
         tree = tree if inner is None else inner
     if not _is_dict(tree) or not tree or not all(isinstance(name, str) for name in tree):
         raise ConversionError(source, f"holds no state dict, neither by itself nor under {', '.join(CONTAINERS)}")
+    if (longest := max(map(len, tree))) > MAX_KEY_LETTERS:
+        raise ConversionError(source, f"holds no state dict: a key has {longest} letters")
     if strange := [name for name, value in tree.items() if not isinstance(value, np.ndarray)]:
-        raise ConversionError(source, f"holds no state dict: {', '.join(strange[:8])} are no tensors")
+        raise ConversionError(source, f"holds no state dict; {'; '.join(listed({'no tensors': strange}))}")
     parallel = all(name.startswith("module.") for name in tree)
     names = {name.removeprefix("module.") if parallel else name: value for name, value in tree.items()}
     return {name: value for name, value in names.items() if not name.endswith("num_batches_tracked")}

@@ -162,13 +162,23 @@ def rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -
     last = offset + sum((length - 1) * step for length, step in zip(shape, steps, strict=True))
     if last >= elements:
         raise ValueError(f"a tensor of shape {shape} reaches element {last} of a storage of {elements}")
-    if prod(shape) > elements:
-        raise ValueError(f"a tensor of shape {shape} is larger than its storage of {elements} elements")
+    if _repeats(shape, steps):
+        raise ValueError(f"a tensor of shape {shape} and strides {steps} repeats elements of its storage")
     # The step of a dimension of length one is never taken, and may be any number.
     strides = [step * itemsize if length > 1 else itemsize for length, step in zip(shape, steps, strict=True)]
     tensor = np.ndarray(shape, storage.type.dtype, storage.values.view(np.uint8), offset * itemsize, strides)
     tensor.flags.writeable = False
     return tensor
+
+
+def _repeats(shape: tuple[int, ...], steps: tuple[int, ...]) -> bool:
+    """Whether a view passes an element twice. Weights never do, so that one that does is damaged, or means harm."""
+    reach = 0
+    for step, length in sorted((step, length) for length, step in zip(shape, steps, strict=True) if length > 1):
+        if step <= reach:
+            return True
+        reach += (length - 1) * step
+    return False
 
 
 def _count(value: Any) -> int:

@@ -1,19 +1,36 @@
-"""Reading what `torch.save` wrote, without torch, and without running anything the file asks for."""
+"""Reading files of weights, without torch, and without running anything the file asks for."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NamedTuple
 
-from jaxkd.convert.errors import ConversionError
+from jaxkd.convert.errors import ConversionError, brief
 from jaxkd.convert.legacy_file import read_legacy
+from jaxkd.convert.safetensors_file import read_safetensors
 from jaxkd.convert.zip_file import read_zip
 from jaxkd.safe_pickle import UnsafePickleError
 
+SUFFIXES = (".pth", ".pt", ".th", ".tar", ".safetensors")
+"""What files of weights are called. The content decides how a file is read."""
+
+
+class Contents(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+      tree: what was saved.
+      metadata: strings that a safetensors file carries besides; torch files have none.
+    """
+
+    tree: Any
+    metadata: Mapping[str, str]
+
 
 def read(path: str | os.PathLike[str]) -> Any:
-    """Reads a `.pth`, `.pt`, `.th` or `.tar` file, in either of PyTorch's formats.
+    """Reads a `.pth`, `.pt`, `.th` or `.tar` file in either of PyTorch's formats, or a `.safetensors` file.
 
     Args:
       path: the file.
@@ -36,22 +53,35 @@ def read(path: str | os.PathLike[str]) -> Any:
       ...     read(Path(folder) / "ones.pth")["weight"].tolist()
       [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
     """
+    return read_contents(path).tree
+
+
+def read_contents(path: str | os.PathLike[str]) -> Contents:
+    """Reads a file like `read`, with the metadata that it carries."""
     try:
         with Path(path).open("rb") as file:
-            file_bytes = os.fstat(file.fileno()).st_size
-            is_zip = file.read(4) == b"PK\x03\x04"
-            file.seek(0)
-            return read_zip(file, file_bytes) if is_zip else read_legacy(file, file_bytes)
+            return _contents(file, Path(path).suffix == ".safetensors")
     except UnsafePickleError as error:
-        raise ConversionError(path, _brief(error)) from error
+        raise ConversionError(path, _reason(error)) from error
     except OSError as error:
         raise ConversionError(path, f"cannot be read ({error.strerror or error})") from error
     # A file from a stranger can make any part of the reading fail in any way (struct, zlib, zipfile, NumPy, memory …);
     # whatever it was, the answer to the caller is the same, and the cause stays attached.
     except Exception as error:
-        raise ConversionError(path, f"not a readable torch file: {_brief(error)}") from error
+        raise ConversionError(path, f"not a readable file of weights: {_reason(error)}") from error
 
 
-def _brief(error: Exception) -> str:
+def _contents(file: IO[bytes], called_safetensors: bool) -> Contents:
+    file_bytes = os.fstat(file.fileno()).st_size
+    start = file.read(9)
+    file.seek(0)
+    if start.startswith(b"PK\x03\x04"):
+        return Contents(read_zip(file, file_bytes), {})
+    if called_safetensors or start[8:] == b"{":  # where the JSON header of a safetensors file begins
+        return Contents(*read_safetensors(file, file_bytes))
+    return Contents(read_legacy(file, file_bytes), {})
+
+
+def _reason(error: Exception) -> str:
     """One line of a message that may quote the file at any length."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    return brief(str(error), letters=300) or type(error).__name__

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from flax import nnx
 
 from jaxkd.base import Normalization
-from jaxkd.convert import torch_file, torch_write
+from jaxkd.convert import guessing, manifest, safetensors_write, torch_file, torch_write
 from jaxkd.convert.errors import ConversionError
-from jaxkd.convert.mapping import entries, load_state_dict, to_state_dict
+from jaxkd.convert.guessing import Candidate
+from jaxkd.convert.mapping import load_state_dict, to_state_dict
 from jaxkd.convert.published import PUBLISHED
-from jaxkd.convert.state_dict import canonical, unwrap
+from jaxkd.convert.state_dict import unwrap
 from jaxkd.convert.zoo import abstract_model
 
 
 def from_torch(
     path: str | PathLike[str],
-    name: str,
+    name: str | None = None,
     num_classes: int | None = None,
     normalization: Normalization | None = None,
 ) -> nnx.Module:
@@ -32,18 +30,20 @@ def from_torch(
     The number of classes, the channels of the images and the kind of shortcut are found in the file.
 
     Args:
-      path: a `.pth`, `.pt`, `.th` or `.tar` file of either format of `torch.save`.
-      name: the architecture, one of `models.list()` or of the same form.
+      path: a `.pth`, `.pt`, `.th` or `.tar` file of either format of `torch.save`, or a `.safetensors` file.
+      name: the architecture, one of `models.list()` or of the same form. None means the published one that the keys and
+        shapes fit, which is then the model's `name`.
       num_classes: what the classifier must have, if it is to be checked.
-      normalization: what the network's images were normalised with. None means what is known of the published files in
-        `published.PUBLISHED`, and for other files the data set's.
+      normalization: what the network's images were normalised with. None means what the file says (a `.safetensors`
+        file that `to_torch` wrote does), what is known of the published files in `published.PUBLISHED`, and for other
+        files the data set's.
 
     Returns:
-      The model, with `normalization` set (or None).
+      The model, with `normalization` set (or None), and in `source` where its weights are from.
 
     Raises:
       ConversionError: the file is unreadable or unsafe, or does not fit; the message lists missing, unexpected and
-        misshapen keys.
+        misshapen keys, and the network that the file fits or comes closest to. Without a name, it fits none or several.
       ValueError: the architecture is unknown.
 
     Example:
@@ -51,15 +51,26 @@ def from_torch(
       >>> from jaxkd import models
       >>> with tempfile.TemporaryDirectory() as folder:
       ...     to_torch(models.create("resnet8", num_classes=10), Path(folder) / "student.pth")
-      ...     from_torch(Path(folder) / "student.pth", "resnet8").num_classes
-      10
+      ...     model = from_torch(Path(folder) / "student.pth")
+      >>> model.name, model.num_classes
+      ('resnet8', 10)
     """
-    weights = unwrap(torch_file.read(path), path)
-    classes = num_classes if num_classes is not None else _count_classes(weights, path)
-    model = _model_for(name, classes, weights)
+    contents = torch_file.read_contents(path)
+    weights = unwrap(contents.tree, path)
+    shapes = {key: value.shape for key, value in weights.items()}
+    network = _network(shapes, name, contents.metadata, path)
+    classes = network.num_classes if num_classes is None else num_classes
+    if classes is None:
+        hint = guessing.closest(shapes)
+        raise ConversionError(path, f"holds no classifier of two or more classes for a {network.name}; {hint}")
+    model = abstract_model(network.name, classes, **network.options)
     load_state_dict(model, weights, path)
-    known = PUBLISHED.get(sha256(path))
-    model.normalization = normalization or (known.normalization if known else None)
+    file_digest = sha256(path)
+    known = PUBLISHED.get(file_digest)
+    model.normalization = (
+        normalization or manifest.normalization_in(contents.metadata, path) or (known.normalization if known else None)
+    )
+    model.source = manifest.Source(Path(path).name, file_digest, manifest.digest(to_state_dict(model)))
     return model
 
 
@@ -68,7 +79,8 @@ def to_torch(model: nnx.Module, path: str | PathLike[str]) -> None:
 
     Args:
       model: the model; the network to load it into is the one of the same name.
-      path: the file, written completely or not at all.
+      path: the file, written completely or not at all. One that ends in `.safetensors` is of that format, and also
+        says which network it is for and what its images are normalised with; any other is of `torch.save`'s format.
 
     Example:
       >>> import tempfile
@@ -78,7 +90,12 @@ def to_torch(model: nnx.Module, path: str | PathLike[str]) -> None:
       ...     len(torch_file.read(Path(folder) / "student.pth"))
       56
     """
-    torch_write.write(path, to_state_dict(model))
+    weights = to_state_dict(model)
+    if Path(path).suffix != ".safetensors":
+        torch_write.write(path, weights)
+    else:
+        described = manifest.describe(model, weights) if manifest.is_of_the_zoo(model) else {}
+        safetensors_write.write(path, weights, manifest.to_strings(described))
 
 
 def sha256(path: str | PathLike[str]) -> str:
@@ -87,26 +104,19 @@ def sha256(path: str | PathLike[str]) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _count_classes(weights: Mapping[str, np.ndarray], path: str | PathLike[str]) -> int:
-    """Rows of the classifier, which is the last matrix of a state dict."""
-    matrices = [value for value in weights.values() if value.ndim == 2]
-    if not matrices or len(matrices[-1]) < 2:
-        raise ConversionError(path, "holds no classifier (a linear layer of two classes or more)")
-    return len(matrices[-1])
-
-
-def _model_for(name: str, num_classes: int, weights: Mapping[str, np.ndarray]) -> Any:
-    """The model the weights are for, still empty: loading fills all of it or fails."""
-    channels = next((value.shape[1] for value in weights.values() if value.ndim == 4), 3)
-    options = {"channels": channels} if channels not in (0, 3) else {}
-    model = abstract_model(name, num_classes, **options)
-    if _projects(entry.name for entry in entries(model)) and not _projects(weights):
-        # The option-A shortcuts of the CIFAR ResNets have no weights. A family that knows no such shortcut stays as it
-        # is, and loading will say what is missing.
-        with contextlib.suppress(ValueError):
-            return abstract_model(name, num_classes, shortcut="pad", **options)
-    return model
-
-
-def _projects(names: Iterable[str]) -> bool:
-    return any("downsample" in canonical(name).split(".") for name in names)
+def _network(
+    shapes: Mapping[str, tuple[int, ...]],
+    name: str | None,
+    metadata: Mapping[str, str],
+    path: str | PathLike[str],
+) -> Candidate:
+    """The network that was named or that the file names, otherwise the one it fits."""
+    if name is not None:
+        return guessing.compared(name, shapes)
+    stated = metadata.get("architecture")
+    try:
+        if stated is not None and (candidate := guessing.compared(stated, shapes)).fits:
+            return candidate
+    except ValueError:  # another zoo's name
+        pass
+    return guessing.the_one(shapes, path)

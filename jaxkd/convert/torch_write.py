@@ -13,6 +13,7 @@ from typing import IO
 import numpy as np
 
 from jaxkd.convert.storage import STORAGE_TYPES
+from jaxkd.convert.whole_file import little_endian, whole_file
 
 _ALIGNMENT = 64
 _TYPE_NAMES = {kind.dtype: name for name, kind in STORAGE_TYPES.items() if name != "UntypedStorage"}
@@ -37,19 +38,13 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -> No
       ...     zipfile.ZipFile(Path(folder) / "step.pth").namelist()
       ['step/data.pkl', 'step/byteorder', 'step/data/0', 'step/version']
     """
-    path = Path(path)
-    program = _pickle(tensors)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-            _add(file, archive, f"{path.stem}/data.pkl", program)
-            _add(file, archive, f"{path.stem}/byteorder", b"little")
-            for key, tensor in enumerate(tensors.values()):
-                _add(file, archive, f"{path.stem}/data/{key}", _little_endian(tensor))
-            _add(file, archive, f"{path.stem}/version", b"3\n")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    stem, program = Path(path).stem, _pickle(tensors)
+    with whole_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        _add(file, archive, f"{stem}/data.pkl", program)
+        _add(file, archive, f"{stem}/byteorder", b"little")
+        for key, tensor in enumerate(tensors.values()):
+            _add(file, archive, f"{stem}/data/{key}", little_endian(tensor))
+        _add(file, archive, f"{stem}/version", b"3\n")
 
 
 def _add(file: IO[bytes], archive: zipfile.ZipFile, name: str, data: bytes) -> None:
@@ -59,11 +54,6 @@ def _add(file: IO[bytes], archive: zipfile.ZipFile, name: str, data: bytes) -> N
     padding = -start % _ALIGNMENT
     entry.extra = struct.pack("<2sH", b"FB", padding) + b"Z" * padding
     archive.writestr(entry, data)
-
-
-def _little_endian(tensor: np.ndarray) -> bytes:
-    itemsize = tensor.dtype.itemsize
-    return np.ascontiguousarray(tensor).reshape(-1).view(f"=u{itemsize}").astype(f"<u{itemsize}", copy=False).tobytes()
 
 
 def _pickle(tensors: Mapping[str, np.ndarray]) -> bytes:

@@ -30,7 +30,11 @@ def read_zip(file: IO[bytes], file_bytes: int) -> Any:
             raise ValueError(f"a zip bomb: {file_bytes} bytes claim to hold {claimed}")
         records = _Records(archive)
         program = records.read(records.prefix + "data.pkl", at_most=MAX_PICKLE_BYTES)
-        return pickle_machine.load(io.BytesIO(program), ALLOWED, records.storage)
+        stream = io.BytesIO(program)
+        tree = pickle_machine.load(stream, ALLOWED, records.storage)
+        if rest := stream.read():
+            raise ValueError(f"{len(rest)} bytes after the end of the pickle: torch.save writes one pickle and no more")
+        return tree
 
 
 class _Records:
@@ -40,6 +44,8 @@ class _Records:
         self._archive = archive
         self._storages: dict[str, Storage] = {}
         names = archive.namelist()
+        if len(set(names)) != len(names):
+            raise ValueError("two records of the same name: other readers may see another file")
         pickles = [name for name in names if name == "data.pkl" or name.endswith("/data.pkl")]
         if len(pickles) != 1:
             raise ValueError(f"a zip archive with {len(pickles)} data.pkl records instead of one: not from torch.save")

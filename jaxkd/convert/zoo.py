@@ -1,14 +1,23 @@
-"""Networks of the zoo without weights: to be filled, and to ask in which order their attributes were defined."""
+"""Networks of the zoo without weights: to be filled, and to ask which keys and shapes a file for them has."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
+import jax
 from flax import nnx
 
 from jaxkd import models
+from jaxkd.convert.entries import walk
+
+CLASSES, CHANNELS = 10_007, 10_009
+"""Stand in a survey's shapes for the number of classes and of input channels: numbers that no layer is as wide as."""
+
+Options = tuple[tuple[str, Any], ...]
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 def abstract_model(name: str, num_classes: int, **options: Any) -> Any:
@@ -18,33 +27,55 @@ def abstract_model(name: str, num_classes: int, **options: Any) -> Any:
       >>> abstract_model("resnet8", 10).fc.kernel.shape
       (64, 10)
     """
-    return nnx.eval_shape(lambda: models.create(name, num_classes, **options))
-
-
-def in_definition_order(model: Any, names_of: Callable[[Any], list[str]]) -> list[str]:
-    """What `names_of` says of a network like `model` that was never taken apart.
-
-    Flax sorts attributes by name when it splits a module and merges it again, while PyTorch lists them as they were
-    defined. A network of the zoo is built once more to find out; of others, whose maker is unknown, `model` is asked.
-
-    Args:
-      model: any module.
-      names_of: lists the names of a module's variables.
-    """
-    try:
-        return list(_names(model.name, model.num_classes, model.options, names_of))
-    except (AttributeError, ValueError):  # not made by models.create
-        return names_of(model)
+    return nnx.merge(*_blueprint(name, num_classes, tuple(sorted(options.items()))))
 
 
 @functools.lru_cache(maxsize=64)
-def _names(name: str, num_classes: int, options: tuple, names_of: Callable[[Any], list[str]]) -> tuple[str, ...]:
-    names: list[str] = []
+def _blueprint(name: str, num_classes: int, options: Options) -> tuple[nnx.GraphDef, nnx.State]:
+    return nnx.split(nnx.eval_shape(lambda: models.create(name, num_classes, **dict(options))))
 
-    def build() -> nnx.Module:
-        model = models.create(name, num_classes, **dict(options))
-        names.extend(names_of(model))
-        return model
 
-    nnx.eval_shape(build)
-    return tuple(names)
+class Survey(NamedTuple):
+    """What the state dict of a network looks like, whatever its classes and channels.
+
+    Attributes:
+      shapes: by key, in PyTorch's order and layout; `CLASSES` and `CHANNELS` stand for the numbers that vary.
+      graph: its structure without weights or name. Networks of equal structure compute the same.
+    """
+
+    shapes: Shapes
+    graph: nnx.GraphDef
+
+
+@functools.lru_cache(maxsize=512)
+def survey(name: str, options: Options = ()) -> Survey:
+    """Keys, shapes and structure of a network.
+
+    Flax sorts attributes by name when it splits a module and merges it again, while PyTorch lists them as they were
+    defined. So a network is built here, and looked at before Flax has taken it apart.
+
+    Args:
+      name: as `models.create` takes it.
+      options: likewise, but for `channels`.
+
+    Raises:
+      ValueError: unknown name or option.
+
+    Example:
+      >>> list(survey("resnet8").shapes.items())[-1] == ("fc.bias", (CLASSES,))
+      True
+    """
+    found = []
+
+    def build() -> tuple[()]:
+        try:
+            model: Any = models.create(name, CLASSES, channels=CHANNELS, **dict(options))
+        except ValueError:  # a family for images of three channels only, or what the next line complains of
+            model = models.create(name, CLASSES, **dict(options))
+        shapes = {entry.name: entry.torch_shape for entry in walk(model)}
+        model.name = model.image_shape = None
+        found.append(Survey(MappingProxyType(shapes), nnx.graphdef(model)))
+        return ()
+
+    jax.eval_shape(build)
+    return found[0]

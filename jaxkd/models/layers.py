@@ -6,6 +6,7 @@ runs in bfloat16 with float32 parameters. Statistics and everything after the la
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -137,12 +138,13 @@ def _moments(images: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def max_pool(images: jax.Array, window: int = 2, padding: int = 0) -> jax.Array:
     """Halves height and width, keeping the maximum of each window; the windows step by two pixels."""
-    n, h, w, c = images.shape
-    if window == 2 and padding == 0:  # without overlap a reshape does it, whose gradient is cheaper
-        return images[:, : h // 2 * 2, : w // 2 * 2].reshape(n, h // 2, 2, w // 2, 2, c).max((2, 4))
     borders = [(0, 0), (padding, padding), (padding, padding), (0, 0)]
-    lowest = jnp.array(-jnp.inf, images.dtype)
-    return lax.reduce_window(images, lowest, lax.max, (1, window, window, 1), (1, 2, 2, 1), borders)
+    padded = jnp.pad(images, borders, constant_values=-jnp.inf)
+    for axis in (1, 2):  # maxima of strided slices: several times faster on the CPU than XLA's own pooling
+        count = (padded.shape[axis] - window) // 2 + 1
+        slices = [lax.slice_in_dim(padded, i, i + 2 * count - 1, stride=2, axis=axis) for i in range(window)]
+        padded = functools.reduce(jnp.maximum, slices)
+    return padded
 
 
 def global_average_pool(images: jax.Array) -> jax.Array:

@@ -72,7 +72,7 @@ def create(name: str, num_classes: int = 100, seed: int = 0, **options) -> nnx.M
     """
     if num_classes < 2:
         raise ValueError(f"num_classes={num_classes}: a classifier needs at least two classes")
-    for known in _FAMILIES:
+    for known in sorted(_FAMILIES, key=lambda family: name not in family.published):  # a name before a pattern
         if match := known.pattern.fullmatch(name):
             sizes = {key: int(value) for key, value in match.groupdict().items() if value is not None}
             _check_options(name, known.build, options, sizes)

@@ -11,6 +11,7 @@ from flax import nnx
 from jaxkd.base import Outputs
 from jaxkd.models.layers import BatchNorm, Conv, Linear, global_average_pool
 from jaxkd.models.registry import family
+from jaxkd.models.stack import last_block, stack_blocks
 
 Shortcut = Literal["projection", "pad"]
 
@@ -34,7 +35,8 @@ class BasicBlock(nnx.Module):
         self.stride = stride
 
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
-        """The sum before the closing ReLU, which the stage applies."""
+        """From one sum to the next: the ReLU that closes a block in the paper opens the one that follows here."""
+        images = jax.nn.relu(images)
         out = jax.nn.relu(self.bn1(self.conv1(images), train))
         out = self.bn2(self.conv2(out), train)
         return out + self._shortcut(images, out.shape[-1], train)
@@ -86,7 +88,7 @@ class ResNet(nnx.Module):
         for stage in (self.layer1, self.layer2, self.layer3):
             out = preactivations[-1]
             for block in stage:
-                out = block(jax.nn.relu(out), train)
+                out = block(out, train)
             preactivations.append(out)
         features = [jax.nn.relu(out) for out in preactivations]
         features.append(global_average_pool(features[-1]))
@@ -94,12 +96,12 @@ class ResNet(nnx.Module):
 
     def preactivation_norms(self) -> tuple[BatchNorm, ...]:
         """The BatchNorm that comes last before each of the preactivations."""
-        return (self.bn1, *(stage[-1].bn2 for stage in (self.layer1, self.layer2, self.layer3)))
+        return (self.bn1, *(last_block(stage).bn2 for stage in (self.layer1, self.layer2, self.layer3)))
 
 
 def _stage(inputs: int, outputs: int, blocks: int, stride: int, shortcut: Shortcut, rngs: nnx.Rngs) -> nnx.List:
     first = BasicBlock(inputs, outputs, stride, shortcut, rngs=rngs)
-    return nnx.List([first, *(BasicBlock(outputs, outputs, 1, shortcut, rngs=rngs) for _ in range(blocks - 1))])
+    return stack_blocks(first, [BasicBlock(outputs, outputs, 1, shortcut, rngs=rngs) for _ in range(blocks - 1)])
 
 
 _DEPTHS = (8, 14, 20, 32, 44, 56, 110)

@@ -9,6 +9,7 @@ from jax.nn.initializers import zeros
 from jaxkd.base import Outputs
 from jaxkd.models.layers import BatchNorm, Conv, Linear, global_average_pool
 from jaxkd.models.registry import family
+from jaxkd.models.stack import stack_blocks
 
 
 class WideBlock(nnx.Module):
@@ -33,7 +34,7 @@ class WideStage(nnx.Module):
 
     def __init__(self, inputs: int, outputs: int, blocks: int, stride: int, *, rngs: nnx.Rngs):
         first = WideBlock(inputs, outputs, stride, rngs=rngs)
-        self.layer = nnx.List([first, *(WideBlock(outputs, outputs, 1, rngs=rngs) for _ in range(blocks - 1))])
+        self.layer = stack_blocks(first, [WideBlock(outputs, outputs, 1, rngs=rngs) for _ in range(blocks - 1)])
 
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         for block in self.layer:

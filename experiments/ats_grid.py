@@ -1,0 +1,162 @@
+"""The grid of asymmetric temperatures: a student for every pair of τ₁ (true class) and τ₂ (other classes).
+
+All students of a seed are trained in one program and share every forward pass of the teacher. The defaults are the
+paper's 6×5 grid and its recipe (Li et al., NeurIPS 2022, https://arxiv.org/abs/2210.04427).
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import distill
+import numpy as np
+import training_options
+from run_directory import RunDirectory, environment, fingerprint, write_json
+
+import jaxkd
+from jaxkd import models, plots, recipes
+
+EXAMPLES = """examples:
+  on digits, in a minute, after: train_teacher.py --data digits --model resnet14 --epochs 8 --output runs/digits-teacher
+    python experiments/ats_grid.py --data digits --teacher runs/digits-teacher/model --student resnet8 --epochs 5
+  the paper's setting:
+    python experiments/ats_grid.py --data-dir ~/data --teacher runs/ats-teacher/model --student VGG8
+
+The folder gets config.json, grid.csv (every cell, seed and epoch), result.json and grid.png.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; None takes the process's own command line."""
+    parser = command_line()
+    options = parser.parse_args(arguments)
+    try:
+        if options.seeds < 1:
+            raise ValueError(f"--seeds {options.seeds}: at least one is needed")
+        method = recipes.get_method("ats")
+        training = training_options.training_of(options, options.student, None)
+        teacher = distill.load_teacher(options, method, None)
+        train, test = training_options.load_data(options, training)
+        distill.check_classes(teacher, train)
+        models.create(options.student, num_classes=train.num_classes)  # a wrong name is refused before any work
+        directory = RunDirectory(options.output or pathlib.Path("runs") / f"ats-grid-{options.data}-{options.student}")
+        if directory.path.exists() and any(directory.path.iterdir()):
+            raise ValueError(f"{directory.path} exists and is not empty: choose another --output")
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    settings = training_options.settings_of(
+        options,
+        training,
+        train,
+        student=options.student,
+        teacher={"name": teacher.name, "sha256": fingerprint(options.teacher)},
+        correct=options.correct,
+        wrong=options.wrong,
+        seeds=options.seeds,
+    )
+    directory.start(settings, vars(options))
+
+    def make(correct: float, wrong: float, seed: int) -> jaxkd.Distiller:
+        student: Any = models.create(options.student, num_classes=train.num_classes, seed=seed)
+        distiller = jaxkd.Distiller(student=student, teacher=teacher)
+        cell = method.adapted({}, correct=correct, wrong=wrong)
+        distiller.compile(
+            training.optimizer(),
+            loss=cell.losses(train),
+            loss_weights=cell.weights,
+            metrics=("accuracy", "top5"),
+            seed=seed,
+            image_shape=train.images.shape[1:],
+        )
+        return distiller
+
+    seeds = range(options.seed, options.seed + options.seeds)
+    cells = jaxkd.grid(seed=seeds, correct=options.correct, wrong=options.wrong)
+    start = time.perf_counter()
+    found = jaxkd.sweep(
+        make,
+        cells,
+        train,
+        validation_data=test,
+        epochs=training.epochs,
+        batch_size=training.batch_size,
+        at_once=options.at_once,
+        verbose=not options.quiet,
+    )
+    found.to_csv(directory.path / "grid.csv")
+    accuracy = found.last("val_accuracy").reshape(options.seeds, len(options.correct), len(options.wrong))
+    facts = {"seconds": round(time.perf_counter() - start, 2), "runs": len(cells), "epochs": training.epochs}
+    write_json(directory.path / "result.json", summary(options, accuracy) | facts | environment())
+    print(table(options, accuracy))
+    if plots.available():
+        title = f"{teacher.name} → {options.student}, {options.data}, {training.epochs} epochs, last epoch"
+        plots.heat_map(
+            accuracy.mean(0),
+            directory.path / "grid.png",
+            rows=[f"{value:g}" for value in options.correct],
+            columns=[f"{value:g}" for value in options.wrong],
+            labels=("τ₂, wrong classes", "τ₁, correct class", "test accuracy (%)"),
+            title=title,
+        )
+    print(f"{len(cells)} students in {facts['seconds']:.0f} s; everything is in {directory.path}")
+    return 0
+
+
+def summary(options: argparse.Namespace, accuracy: np.ndarray) -> dict[str, Any]:
+    """The mean of every cell over seeds, and the best of them: chosen on the test images, as the paper's tables are.
+
+    Args:
+      options: the command line.
+      accuracy: of the last epoch, `[seeds, correct, wrong]`.
+    """
+    mean = accuracy.mean(0)
+    row, column = np.unravel_index(mean.argmax(), mean.shape)
+    return {
+        "correct": options.correct,
+        "wrong": options.wrong,
+        "val_accuracy": mean.tolist(),
+        "best": {
+            "correct": options.correct[row],
+            "wrong": options.wrong[column],
+            "val_accuracy": float(mean[row, column]),
+            "rule": "the highest mean of the last epoch's val_accuracy over seeds, chosen on the test images",
+        },
+    }
+
+
+def table(options: argparse.Namespace, accuracy: np.ndarray) -> str:
+    """The grid as text, in percent."""
+    lines = ["τ₁ \\ τ₂ " + "".join(f"{value:8g}" for value in options.wrong)]
+    for value, row in zip(options.correct, 100 * accuracy.mean(0), strict=True):
+        lines.append(f"{value:7g} " + "".join(f"{cell:8.2f}" for cell in row))
+    return "\n".join(lines)
+
+
+def command_line() -> argparse.ArgumentParser:
+    """The options."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    networks = parser.add_argument_group("networks")
+    networks.add_argument(
+        "--teacher", type=pathlib.Path, required=True, metavar="FILE", help="a torch file or a converted teacher"
+    )
+    networks.add_argument("--teacher-name", metavar="NAME", help="the network in a torch file: resnet56, WRN28-8, …")
+    networks.add_argument("--student", default="VGG8", metavar="NAME", help="default: VGG8")
+    cells = parser.add_argument_group("grid")
+    cells.add_argument("--correct", type=float, nargs="+", default=[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], metavar="T")
+    cells.add_argument("--wrong", type=float, nargs="+", default=[1.0, 2.0, 3.0, 4.0, 5.0], metavar="T")
+    cells.add_argument("--seeds", type=int, default=1, metavar="N", help="that many, from --seed on; default: 1")
+    cells.add_argument("--at-once", type=int, metavar="N", help="at most so many students in one program")
+    training_options.add_options(parser, recipes.list())
+    parser.set_defaults(recipe="ats")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

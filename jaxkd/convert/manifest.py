@@ -1,0 +1,138 @@
+"""What travels with weights so that they are used rightly: network, classes, normalisation, where they are from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from os import PathLike
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxkd.base import Normalization
+from jaxkd.convert.errors import ConversionError, brief
+
+
+class Source(NamedTuple):
+    """The file a model's weights came from; `from_torch` and `load` keep it as `model.source`.
+
+    Attributes:
+      file: its name.
+      sha256: of its content.
+      weights_sha256: of the weights it held, see `digest`: others mean that the model was trained since.
+    """
+
+    file: str
+    sha256: str
+    weights_sha256: str
+
+
+def describe(model: Any, weights: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The manifest of a model, as JSON values.
+
+    Args:
+      model: made by `models.create`, `from_torch` or `load`.
+      weights: its state dict.
+
+    Returns:
+      `architecture`, `options` and `num_classes`, with which `models.create` makes the network; `normalization`, the
+      `mean` and `std` its images are normalised with, or None; `weights_sha256`; `source`, the `file` the weights came
+      from, its `sha256` and whether the network was `trained_since`, or None for a network made here.
+
+    Raises:
+      ValueError: nobody could make the network again.
+
+    Example:
+      >>> from jaxkd import models
+      >>> manifest = describe(models.create("resnet8", num_classes=10), {})
+      >>> manifest["architecture"], manifest["num_classes"], manifest["normalization"], manifest["source"]
+      ('resnet8', 10, None, None)
+    """
+    if not is_of_the_zoo(model):
+        raise ValueError(
+            f"a {type(model).__name__} that models.create did not make cannot be made again from its name: "
+            "keep its weights with to_torch"
+        )
+    found, source, normalization = digest(weights), getattr(model, "source", None), model.normalization
+    return {
+        "architecture": model.name,
+        "options": dict(model.options),
+        "num_classes": model.num_classes,
+        "normalization": normalization and {key: list(value) for key, value in normalization._asdict().items()},
+        "weights_sha256": found,
+        "source": source and {**source._asdict(), "trained_since": found != source.weights_sha256},
+        "jaxkd": version("jaxkd"),
+    }
+
+
+def is_of_the_zoo(model: Any) -> bool:
+    """Whether `models.create` made a model, which is all that is needed to make it again."""
+    return all(hasattr(model, attribute) for attribute in ("name", "num_classes", "options", "normalization"))
+
+
+def digest(weights: Mapping[str, np.ndarray]) -> str:
+    """The SHA-256 of a state dict's floating-point numbers in float32, with their keys and shapes, in hexadecimal.
+
+    Example:
+      >>> digest({"fc.bias": np.zeros(3)}) == digest({"fc.bias": np.zeros(3, np.float32)})
+      True
+    """
+    total = hashlib.sha256()
+    for name, value in weights.items():
+        if value.dtype.kind not in "iub":  # BatchNorm's step counters count nothing here
+            total.update(f"{name} {value.shape} ".encode())
+            total.update(value.astype("<f4").tobytes())
+    return total.hexdigest()
+
+
+def to_strings(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """A manifest as the metadata of a safetensors file: text as it is, anything else in JSON.
+
+    Example:
+      >>> to_strings({"architecture": "resnet8", "num_classes": 10, "normalization": None})
+      {'format': 'pt', 'architecture': 'resnet8', 'num_classes': '10'}
+    """
+    flat = {key: value for key, value in manifest.items() if key not in ("normalization", "weights_sha256") and value}
+    flat |= manifest.get("normalization") or {}
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in flat.items()}
+    return {"format": "pt", **texts}  # what other readers look for: the layout is PyTorch's
+
+
+def normalization_in(metadata: Mapping[str, str], source: str | PathLike[str]) -> Normalization | None:
+    """The mean and standard deviation in the metadata of a safetensors file, or None if it has neither.
+
+    Raises:
+      ConversionError: they are no lists of sensible numbers.
+
+    Example:
+      >>> normalization_in({"mean": "[0.5]", "std": "[0.25]"}, "student.safetensors")
+      Normalization(mean=(0.5,), std=(0.25,))
+    """
+    if not {"mean", "std"} & metadata.keys():
+        return None
+    try:
+        mean, std = (json.loads(metadata[key]) for key in ("mean", "std"))
+    except (KeyError, ValueError, RecursionError):
+        mean = std = None
+    return checked_normalization(mean, std, source)
+
+
+def checked_normalization(mean: Any, std: Any, source: str | PathLike[str]) -> Normalization:
+    """Mean and standard deviation from a file.
+
+    Raises:
+      ConversionError: they are no lists of as many finite numbers, or a deviation is not positive.
+    """
+    cure = "say what images are normalised with, by normalization=Normalization(mean, std) or --mean and --std"
+    lists = isinstance(mean, list) and isinstance(std, list) and 1 <= len(mean) == len(std) <= 4096
+    if not lists or not all(_is_number(value) for value in [*mean, *std]):
+        raise ConversionError(source, f"its mean and std are no lists of numbers, one per channel; {cure}")
+    if min(std) <= 0:
+        raise ConversionError(source, f"its std is {brief(str(std))}, and must be above 0; {cure}")
+    return Normalization(tuple(map(float, mean)), tuple(map(float, std)))
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < 1e6  # false for NaN, too

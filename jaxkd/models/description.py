@@ -1,0 +1,152 @@
+"""What a network offers and costs: parameters, multiply-accumulates and shapes, found without computing anything."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.extend import core
+
+from jaxkd.models.registry import create
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Description:
+    """What `describe` found. Shapes are those of one image, and its `str` is a table of them.
+
+    Attributes:
+      name: the network's.
+      num_classes: K, the width of its logits.
+      image_shape: `(H, W, C)`.
+      options: of the family, where they were given.
+      parameters: how many numbers it learns; running statistics do not count.
+      macs: multiply-accumulates of all convolutions and linear layers for one image.
+      features: shapes of f0, f1, …; the last is the embedding `(D,)`.
+      preactivations: shapes of what the ReLUs before the features receive, in the same order.
+    """
+
+    name: str
+    num_classes: int
+    image_shape: tuple[int, int, int]
+    options: tuple[tuple[str, Any], ...]
+    parameters: int
+    macs: int
+    features: tuple[Shape, ...]
+    preactivations: tuple[Shape, ...]
+
+    @property
+    def embedding(self) -> int:
+        """D, the width of the pooled embedding that the classifier sees."""
+        return self.features[-1][0]
+
+    def __str__(self) -> str:
+        options = "".join(f", {key} {value}" for key, value in self.options)
+        rows = [("", "feature", "preactivation")]
+        for i, feature in enumerate(self.features):
+            before = _size(self.preactivations[i]) if i < len(self.preactivations) else ""
+            rows.append((f"f{i}", _size(feature), before))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        table = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        return "\n".join(
+            [
+                f"{self.name}{options}: images {_size(self.image_shape)}, {self.num_classes} classes",
+                f"{self.parameters:,} parameters, {self.macs / 1e6:,.1f} M multiply-accumulates",
+                *table,
+            ]
+        )
+
+
+def describe(
+    name: str, num_classes: int = 100, image_shape: tuple[int, int, int] | None = None, **options: Any
+) -> Description:
+    """Parameters, multiply-accumulates and the shapes of all features of a network. No weight is drawn.
+
+    Args:
+      name: a published name (see `list`), or one of the same form.
+      num_classes: K, the width of the logits.
+      image_shape: `(H, W, C)`; by default the one that the network was published for.
+      **options: of the family, as in `create`.
+
+    Raises:
+      ValueError: the network does not exist, or cannot take such images.
+
+    Example:
+      >>> print(describe("resnet20"))
+      resnet20: images 32×32×3, 100 classes
+      278,324 parameters, 40.8 M multiply-accumulates
+          feature   preactivation
+      f0  32×32×16  32×32×16
+      f1  32×32×16  32×32×16
+      f2  16×16×32  16×16×32
+      f3  8×8×64    8×8×64
+      f4  64
+    """
+    model: Any = nnx.eval_shape(lambda: create(name, num_classes, **options))
+    shape = model.image_shape if image_shape is None else _checked(image_shape, name, model.image_shape[-1])
+    graph, state = nnx.split(model)
+    images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    program, outputs = jax.make_jaxpr(lambda *args: nnx.merge(graph, args[0])(args[1]), return_shape=True)(
+        state, images
+    )
+    return Description(
+        name=name,
+        num_classes=num_classes,
+        image_shape=shape,
+        options=model.options,
+        parameters=sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))),
+        macs=_macs(program.jaxpr),
+        features=tuple(entry.shape[1:] for entry in outputs.features),
+        preactivations=tuple(entry.shape[1:] for entry in outputs.preactivations),
+    )
+
+
+def _checked(image_shape: Any, name: str, channels: int) -> tuple[int, int, int]:
+    shape = tuple(image_shape)
+    if len(shape) != 3 or any(not isinstance(size, int) or size < 1 for size in shape):
+        raise ValueError(f"image_shape={image_shape!r}: give (height, width, channels), as in (32, 32, {channels})")
+    if shape[-1] != channels:
+        raise ValueError(
+            f"image_shape={image_shape!r}: {name} takes {channels} channels here; give channels={shape[-1]} as well"
+        )
+    return shape
+
+
+def _macs(program: core.Jaxpr) -> int:
+    return sum(_macs_of(equation) for equation in program.eqns)
+
+
+def _macs_of(equation: core.JaxprEqn) -> int:
+    operation, parameters = equation.primitive.name, equation.params
+    inputs: list[Any] = [operand.aval for operand in equation.invars]
+    outputs: list[Any] = [result.aval for result in equation.outvars]
+    if operation == "conv_general_dilated":
+        kernel, layout = inputs[1], parameters["dimension_numbers"]
+        return outputs[0].size * kernel.size // kernel.shape[layout.rhs_spec[0]]
+    if operation == "dot_general":
+        (contracted, _), _ = parameters["dimension_numbers"]
+        return outputs[0].size * math.prod(inputs[0].shape[axis] for axis in contracted)
+    inner = [_macs(program) for program in _programs(parameters)]
+    if operation == "cond":  # ways to compute a convolution on different platforms; the default, XLA's own, comes last
+        return inner[-1]
+    return sum(inner) * parameters.get("length", 1)  # turns of a loop
+
+
+def _programs(parameters: dict[str, Any]) -> Iterator[core.Jaxpr]:
+    """The programs inside an operation: branches, a loop's body, a function with its own gradient rule."""
+    for value in parameters.values():
+        for candidate in value if isinstance(value, tuple) else (value,):
+            if isinstance(candidate, core.ClosedJaxpr):
+                yield candidate.jaxpr
+            elif isinstance(candidate, core.Jaxpr):
+                yield candidate
+
+
+def _size(shape: Shape) -> str:
+    return "×".join(map(str, shape))

@@ -1,0 +1,105 @@
+"""ImageNet's VGGs with BatchNorm (Simonyan & Zisserman 2015), laid out as torchvision's files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.nn.initializers import normal, zeros
+
+from jaxkd.base import Outputs, at_least_float32
+from jaxkd.models.image_size import check_image_size
+from jaxkd.models.layers import BatchNorm, Conv, Linear, max_pool
+from jaxkd.models.registry import family
+from jaxkd.models.vgg import CONVOLUTIONS, WIDTHS
+
+FEATURES = {11: (2, 3, 6, 10, 28), 13: (2, 5, 9, 12, 34)}
+"""Depth to the layers whose outputs CTKD takes as f0 to f4: ReLUs and poolings, by their positions in `features`."""
+
+GRID = 7
+"""Height and width of the maps that the classifier sees."""
+
+
+class ImageNetVGG(nnx.Module):
+    """A VGG for images of any size from 32×32, with a classifier of three linear layers.
+
+    Features: f0 to f3 early outputs, those of `FEATURES`, f4 the last maps, f5 the embedding: these averaged to a grid
+    of 7×7 and flattened in PyTorch's order, channel by channel.
+
+    torchvision drops out half of the classifier's hidden units in training. Here nothing is dropped, as models are
+    called without a random key; in evaluation there is no difference.
+    """
+
+    def __init__(self, depth: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
+        layers: dict[str, Any] = {}
+        position, inputs = 0, channels
+        for width, convolutions in zip(WIDTHS, CONVOLUTIONS[depth], strict=True):
+            for _ in range(convolutions):
+                layers[str(position)] = Conv(inputs, width, 3, bias=True, rngs=rngs)
+                layers[str(position + 1)] = BatchNorm(width)
+                position, inputs = position + 3, width  # the third is a ReLU
+            position += 1  # a max pooling
+        self.features = nnx.Dict(layers)
+        sizes = {"0": (WIDTHS[-1] * GRID**2, 4096), "3": (4096, 4096), "6": (4096, num_classes)}
+        self.classifier = nnx.Dict(
+            {
+                name: Linear(*size, kernel_init=normal(0.01), bias_init=zeros, rngs=rngs)
+                for name, size in sizes.items()  # between them stand ReLUs and dropouts
+            }
+        )
+        self.depth = depth
+
+    def __call__(self, images: jax.Array, train: bool = False) -> Outputs:
+        check_image_size(images, halvings=5)
+        preactivations, out, position = [], images, 0
+        for convolutions in CONVOLUTIONS[self.depth]:
+            for _ in range(convolutions):
+                before = self.features[str(position + 1)](self.features[str(position)](out), train)
+                out = jax.nn.relu(before)
+                if position + 2 in FEATURES[self.depth]:
+                    preactivations.append(before)
+                position += 3
+            before = max_pool(before)  # maximum and ReLU commute; in this order a pooled feature has a preactivation
+            out = jax.nn.relu(before)
+            if position in FEATURES[self.depth]:
+                preactivations.append(before)
+            position += 1
+        embedding = _to_grid(at_least_float32(out)).transpose(0, 3, 1, 2).reshape(len(out), -1)
+        features = (*(jax.nn.relu(before) for before in preactivations), embedding)
+        classify = self._classifier()
+        return Outputs(classify(embedding), features, tuple(preactivations), classify)
+
+    def preactivation_norms(self) -> tuple[BatchNorm, ...]:
+        """The BatchNorm that comes last before each of the preactivations."""
+        layers = self.features  # it lies one layer before a ReLU, and two before a pooling
+        return tuple(layers[str(i - 1 if str(i - 1) in layers else i - 2)] for i in FEATURES[self.depth])
+
+    def _classifier(self) -> jax.tree_util.Partial:
+        return jax.tree_util.Partial(_perceptron, [self.classifier[name].function() for name in ("0", "3", "6")])
+
+
+def _perceptron(layers: list[jax.tree_util.Partial], embedding: jax.Array) -> jax.Array:
+    *hidden, last = layers
+    for layer in hidden:
+        embedding = jax.nn.relu(layer(embedding))
+    return last(embedding)
+
+
+def _to_grid(maps: jax.Array) -> jax.Array:
+    """Averages maps of any size to 7×7; the windows overlap, or see a pixel twice, where the size is no multiple."""
+    for axis in (1, 2):
+        size = maps.shape[axis]
+        if size != GRID:
+            windows = [(i * size // GRID, -(-(i + 1) * size // GRID)) for i in range(GRID)]
+            means = [jax.lax.slice_in_dim(maps, *window, axis=axis).mean(axis) for window in windows]
+            maps = jnp.stack(means, axis)
+    return maps
+
+
+@family(r"vgg(?P<depth>11|13)_imagenet", ("vgg11_imagenet", "vgg13_imagenet"), size=224)
+@family(r"vgg(?P<depth>11|13)_bn", ("vgg11_bn", "vgg13_bn"), size=224)
+def imagenet_vgg(depth: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
+    """torchvision's `vgg11_bn`, and CTKD's name for it, `vgg11_imagenet`."""
+    return ImageNetVGG(depth, num_classes=num_classes, channels=channels, rngs=rngs)

@@ -1,0 +1,81 @@
+"""MobileNetV1 (Howard et al. 2017) for ImageNet: a depthwise 3×3 and a 1×1 convolution, thirteen times."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import jax
+from flax import nnx
+
+from jaxkd.base import Outputs
+from jaxkd.models.default_conv import default_conv
+from jaxkd.models.layers import BatchNorm, Linear, global_average_pool
+from jaxkd.models.registry import family
+
+STEM = 32
+UNITS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1))
+"""Width and stride of each depthwise-separable unit."""
+
+STAGE_ENDS = (1, 4, 6, 12, 14)
+"""Where f0 to f4 are: the stem is layer 0, the units are 1 to 13, and a stage ends before the layer given here."""
+
+
+class SeparableUnit(nnx.Dict):
+    """A depthwise 3×3 and a 1×1 convolution, each with BatchNorm and ReLU, under their positions in PyTorch.
+
+    It goes from one ReLU's input to that of the next unit, so the ReLU that closes the unit before opens this one.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int, *, rngs: nnx.Rngs):
+        super().__init__(
+            {
+                "0": default_conv(inputs, inputs, 3, stride, groups=inputs, rngs=rngs),
+                "1": BatchNorm(inputs),
+                "3": default_conv(inputs, outputs, 1, rngs=rngs),
+                "4": BatchNorm(outputs),
+            }
+        )
+
+    def __call__(self, before: jax.Array, train: bool) -> jax.Array:
+        out = jax.nn.relu(self["1"](self["0"](jax.nn.relu(before)), train))
+        return self["4"](self["3"](out), train)
+
+
+class MobileNetV1(nnx.Module):
+    """MobileNetV1 at full width, for images of any size; published for 224×224.
+
+    Features: f0 the stem, f1 to f4 the last maps of each size from a quarter of the image's down to a 32nd (all after
+    their ReLU), f5 the pooled embedding. The preactivations are the same maps before their ReLU.
+    """
+
+    def __init__(self, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
+        stem = nnx.Dict({"0": default_conv(channels, STEM, 3, 2, rngs=rngs), "1": BatchNorm(STEM)})
+        widths = (STEM, *(width for width, _ in UNITS))
+        units = [
+            SeparableUnit(inputs, outputs, stride, rngs=rngs)
+            for inputs, (outputs, stride) in zip(widths, UNITS, strict=False)
+        ]
+        self.model = nnx.List([stem, *units])
+        self.fc = Linear(widths[-1], num_classes, rngs=rngs)
+
+    def __call__(self, images: jax.Array, train: bool = False) -> Outputs:
+        stem = self.model[0]
+        preactivations = [stem["1"](stem["0"](images), train)]
+        for begin, end in pairwise(STAGE_ENDS):
+            before = preactivations[-1]
+            for unit in self.model[begin:end]:
+                before = unit(before, train)
+            preactivations.append(before)
+        features = [jax.nn.relu(before) for before in preactivations]
+        features.append(global_average_pool(features[-1]))
+        return Outputs(self.fc(features[-1]), tuple(features), tuple(preactivations), self.fc.function())
+
+    def preactivation_norms(self) -> tuple[BatchNorm, ...]:
+        """The BatchNorm whose output each preactivation is."""
+        return (self.model[0]["1"], *(self.model[end - 1]["4"] for end in STAGE_ENDS[1:]))
+
+
+@family(r"MobileNetV1", ("MobileNetV1",), size=224)
+def mobilenet_v1(*, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
+    """The ImageNet student of ResNet-50, under the name and in the layout of the distillation repositories."""
+    return MobileNetV1(num_classes=num_classes, channels=channels, rngs=rngs)

@@ -1,0 +1,188 @@
+"""MobileNetV2 (Sandler et al. 2018): the network, whatever its layers are called, and RepDistiller's form for CIFAR."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+from flax import nnx
+from jax.nn.initializers import normal, zeros
+
+from jaxkd.base import Outputs
+from jaxkd.models.layers import BatchNorm, Conv, Linear, global_average_pool
+from jaxkd.models.registry import family
+
+Layer = tuple[Conv, BatchNorm]
+
+
+class Stage(NamedTuple):
+    """A run of blocks of one width.
+
+    Attributes:
+      expansion: how many times wider than its input a block is inside.
+      width: its channels.
+      blocks: how many.
+      stride: of the first block; the others keep the size.
+    """
+
+    expansion: int
+    width: int
+    blocks: int
+    stride: int
+
+
+STAGES = (
+    Stage(1, 16, 1, 1),
+    Stage(6, 24, 2, 2),
+    Stage(6, 32, 3, 2),
+    Stage(6, 64, 4, 2),
+    Stage(6, 96, 3, 1),
+    Stage(6, 160, 3, 2),
+    Stage(6, 320, 1, 1),
+)
+SMALL_STAGES = tuple(
+    stage._replace(width=stage.width // 2, stride=1 if position == 1 else stage.stride)
+    for position, stage in enumerate(STAGES)
+)
+"""Half as wide, and the second stage keeps the size."""
+
+STEM, EMBEDDING = 32, 1280
+FEATURE_BLOCKS = (3, 6, 13, 17)
+"""After how many blocks f1 to f4 are taken: where a map of each size ends."""
+
+
+class InvertedResidual(nnx.Module):
+    """A 1×1 convolution to more channels, a depthwise 3×3, and a 1×1 to few channels without ReLU; and a shortcut.
+
+    The layers are under `conv`; the two forms give them different positions.
+    """
+
+    def __init__(self, conv: nnx.Dict, activation: Callable[[jax.Array], jax.Array]):
+        self.conv = conv
+        self.activation = activation
+
+    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+        *inner, (projection, norm) = self.layers()
+        out = images
+        for convolution, inner_norm in inner:
+            out = self.activation(inner_norm(convolution(out), train))
+        out = norm(projection(out), train)
+        # Only the first block of a stage has a stride, and each stage changes the width.
+        return out + images if out.shape[-1] == images.shape[-1] else out
+
+    def layers(self) -> list[Layer]:
+        """Its convolutions, each with its BatchNorm, in order."""
+        flat: list = []
+        for position in sorted(self.conv):
+            part = self.conv[position]
+            flat.extend(part if isinstance(part, nnx.List) else [part])
+        return list(zip(flat[::2], flat[1::2], strict=True))
+
+
+class MobileNetV2(nnx.Module):
+    """The network; a form of it names the layers and tells them in `parts`, and sets the width and the kind of ReLU.
+
+    Features: f0 the stem (after its ReLU), f1 to f4 the last maps of each size, f5 the pooled embedding. A linear
+    bottleneck ends without a ReLU, so there the preactivation is the feature itself, as the next block receives it.
+    """
+
+    activation: Callable[[jax.Array], jax.Array]
+
+    def __call__(self, images: jax.Array, train: bool = False) -> Outputs:
+        (convolution, norm), blocks, (last_convolution, last_norm), classifier = self.parts()
+        stem = norm(convolution(images), train)
+        out = self.activation(stem)
+        features, preactivations = [out], [stem]
+        for position, block in enumerate(blocks, start=1):
+            out = block(out, train)
+            if position in FEATURE_BLOCKS:
+                features.append(out)
+                preactivations.append(out)
+        out = self.activation(last_norm(last_convolution(out), train))
+        features.append(global_average_pool(out))
+        return Outputs(classifier(features[-1]), tuple(features), tuple(preactivations), classifier.function())
+
+    def preactivation_norms(self) -> tuple[BatchNorm, ...]:
+        """The BatchNorm that comes last before each of the preactivations."""
+        (_, norm), blocks, _, _ = self.parts()
+        return (norm, *(blocks[count - 1].layers()[-1][1] for count in FEATURE_BLOCKS))
+
+    def parts(self) -> tuple[Layer, list[InvertedResidual], Layer, Linear]:
+        """Stem, blocks, the convolution before the pooling, and the classifier."""
+        raise NotImplementedError
+
+
+def new_layer(inputs: int, outputs: int, window: int, stride: int = 1, groups: int = 1, *, rngs: nnx.Rngs) -> Layer:
+    """A convolution and its BatchNorm."""
+    return Conv(inputs, outputs, window, stride, groups=groups, rngs=rngs), BatchNorm(outputs)
+
+
+def new_classifier(num_classes: int, rngs: nnx.Rngs) -> Linear:
+    """The linear layer on the embedding, as both forms start it."""
+    return Linear(EMBEDDING, num_classes, kernel_init=normal(0.01), bias_init=zeros, rngs=rngs)
+
+
+def new_blocks(
+    inputs: int,
+    stages: Sequence[Stage],
+    arrange: Callable[..., nnx.Dict],
+    activation: Callable[[jax.Array], jax.Array],
+    rngs: nnx.Rngs,
+) -> list[InvertedResidual]:
+    """The blocks of all stages, in a row.
+
+    Args:
+      inputs: channels of the stem.
+      stages: what follows it.
+      arrange: makes the layers of a block under a form's positions: called with the channels in and out, the stride,
+        the expansion and `rngs`.
+      activation: the kind of ReLU.
+      rngs: of the initial weights.
+    """
+    blocks = []
+    for expansion, width, count, stride in stages:
+        for position in range(count):
+            conv = arrange(inputs, width, stride if position == 0 else 1, expansion, rngs)
+            blocks.append(InvertedResidual(conv, activation))
+            inputs = width
+    return blocks
+
+
+class SmallMobileNetV2(MobileNetV2):
+    """MobileNetV2 of half the width, for small images of any size; published for 32×32.
+
+    Features: f0 the stem (after its ReLU), f1 to f4 the last maps of each size, f5 the pooled embedding. A linear
+    bottleneck ends without a ReLU, so there the preactivation is the feature itself, as the next block receives it.
+    """
+
+    activation = staticmethod(jax.nn.relu)
+
+    def __init__(self, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
+        stem, last = STEM // 2, SMALL_STAGES[-1].width
+        self.conv1 = nnx.List(new_layer(channels, stem, 3, 2, rngs=rngs))
+        blocks = iter(new_blocks(stem, SMALL_STAGES, _in_a_row, self.activation, rngs))
+        self.blocks = nnx.List([nnx.List([next(blocks) for _ in range(stage.blocks)]) for stage in SMALL_STAGES])
+        self.conv2 = nnx.List(new_layer(last, EMBEDDING, 1, rngs=rngs))
+        self.classifier = nnx.List([new_classifier(num_classes, rngs)])
+
+    def parts(self):
+        blocks = [block for stage in self.blocks for block in stage]
+        return tuple(self.conv1), blocks, tuple(self.conv2), self.classifier[0]
+
+
+def _in_a_row(inputs: int, outputs: int, stride: int, expansion: int, rngs: nnx.Rngs) -> nnx.Dict:
+    """All layers in one row, in which ReLUs have a position too; also without expansion there are three."""
+    width = inputs * expansion
+    layers = (
+        new_layer(inputs, width, 1, rngs=rngs),
+        new_layer(width, width, 3, stride, width, rngs=rngs),
+        new_layer(width, outputs, 1, rngs=rngs),
+    )
+    return nnx.Dict({str(3 * i + j): part for i, layer in enumerate(layers) for j, part in enumerate(layer)})
+
+
+@family(r"MobileNetV2", ("MobileNetV2",))
+def mobilenet_v2(*, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
+    """The CIFAR form, as RepDistiller and ATS name it."""
+    return SmallMobileNetV2(num_classes=num_classes, channels=channels, rngs=rngs)

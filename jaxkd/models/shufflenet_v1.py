@@ -1,0 +1,93 @@
+"""ShuffleNetV1 (Zhang et al. 2018) for CIFAR: three groups, as RepDistiller and ATS have it."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxkd.base import Outputs
+from jaxkd.convolution import convolve
+from jaxkd.models.channel_shuffle import channel_shuffle
+from jaxkd.models.default_conv import default_conv
+from jaxkd.models.layers import BatchNorm, Linear, global_average_pool
+from jaxkd.models.registry import family
+from jaxkd.models.stack import last_block, stack_blocks
+
+STEM = 24
+WIDTHS = (240, 480, 960)
+BLOCKS = (4, 8, 4)
+GROUPS = 3
+
+
+class ShuffleUnit(nnx.Module):
+    """Two grouped 1×1 convolutions around a depthwise 3×3, with a channel shuffle after the first, and a shortcut.
+
+    With stride 2 the shortcut is an average pooling and its channels are put beside the block's instead of added.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int, *, rngs: nnx.Rngs):
+        width = outputs // 4
+        self.groups = 1 if inputs == STEM else GROUPS  # the stem has too few channels to be parted
+        self.conv1 = default_conv(inputs, width, 1, groups=self.groups, rngs=rngs)
+        self.bn1 = BatchNorm(width)
+        self.conv2 = default_conv(width, width, 3, stride, groups=width, rngs=rngs)
+        self.bn2 = BatchNorm(width)
+        self.conv3 = default_conv(width, outputs, 1, groups=GROUPS, rngs=rngs)
+        self.bn3 = BatchNorm(outputs)
+        self.stride = stride
+
+    def __call__(self, before: jax.Array, train: bool) -> jax.Array:
+        """From one sum to the next: the ReLU that closes a block in the paper opens the one that follows here."""
+        images = jax.nn.relu(before)
+        out = jax.nn.relu(self.bn1(self.conv1(images), train))
+        out = jax.nn.relu(self.bn2(self.conv2(channel_shuffle(out, self.groups)), train))
+        out = self.bn3(self.conv3(out), train)
+        return out + images if self.stride == 1 else jnp.concatenate([out, _average_pool(images)], axis=-1)
+
+
+def _average_pool(images: jax.Array) -> jax.Array:
+    """Halves height and width: the mean of 3×3 windows, in which the border of zeros counts."""
+    channels = images.shape[-1]
+    return convolve(images, jnp.full((3, 3, 1, channels), 1 / 9, images.dtype), 2, 1, channels)
+
+
+class ShuffleNetV1(nnx.Module):
+    """ShuffleNetV1 for small images of any size; published for 32×32.
+
+    Features: f0 the stem, f1 to f3 the stages (after their last ReLU), f4 the pooled embedding.
+    """
+
+    def __init__(self, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
+        self.conv1 = default_conv(channels, STEM, 1, rngs=rngs)
+        self.bn1 = BatchNorm(STEM)
+        inputs = (STEM, *WIDTHS)
+        stages = [_stage(*sizes, rngs) for sizes in zip(inputs, WIDTHS, BLOCKS, strict=False)]
+        self.layer1, self.layer2, self.layer3 = stages
+        self.linear = Linear(WIDTHS[-1], num_classes, rngs=rngs)
+
+    def __call__(self, images: jax.Array, train: bool = False) -> Outputs:
+        preactivations = [self.bn1(self.conv1(images), train)]
+        for stage in (self.layer1, self.layer2, self.layer3):
+            before = preactivations[-1]
+            for block in stage:
+                before = block(before, train)
+            preactivations.append(before)
+        features = [jax.nn.relu(before) for before in preactivations]
+        features.append(global_average_pool(features[-1]))
+        return Outputs(self.linear(features[-1]), tuple(features), tuple(preactivations), self.linear.function())
+
+    def preactivation_norms(self) -> tuple[BatchNorm, ...]:
+        """The BatchNorm that comes last before each of the preactivations."""
+        return (self.bn1, *(last_block(stage).bn3 for stage in (self.layer1, self.layer2, self.layer3)))
+
+
+def _stage(inputs: int, outputs: int, blocks: int, rngs: nnx.Rngs) -> nnx.List:
+    first = ShuffleUnit(inputs, outputs - inputs, 2, rngs=rngs)
+    return stack_blocks(first, [ShuffleUnit(outputs, outputs, 1, rngs=rngs) for _ in range(blocks - 1)])
+
+
+@family(r"Shuffle(Net)?V1", ("ShuffleV1", "ShuffleNetV1"))
+def shufflenet_v1(*, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
+    """`ShuffleV1` in RepDistiller, `ShuffleNetV1` in ATS."""
+    return ShuffleNetV1(num_classes=num_classes, channels=channels, rngs=rngs)

@@ -1,0 +1,186 @@
+"""ShuffleNetV2 (Ma et al. 2018): the network, whatever its layers are called, and RepDistiller's form for CIFAR."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxkd.base import Outputs
+from jaxkd.models.channel_shuffle import channel_shuffle
+from jaxkd.models.default_conv import default_conv
+from jaxkd.models.layers import BatchNorm, Conv, Linear, global_average_pool
+from jaxkd.models.registry import family
+from jaxkd.models.stack import Stack, stack_blocks
+
+Layer = tuple[Conv, BatchNorm]
+
+
+class Widths(NamedTuple):
+    """Channels of the three stages and of the embedding."""
+
+    stages: tuple[int, int, int]
+    embedding: int
+
+
+STEM = 24
+BLOCKS = (4, 8, 4)
+WIDTHS = {
+    5: Widths((48, 96, 192), 1024),
+    10: Widths((116, 232, 464), 1024),
+    15: Widths((176, 352, 704), 1024),
+    20: Widths((244, 488, 976), 2048),
+}
+"""The paper's four sizes, by width in tenths: 5 is its ×0.5."""
+
+
+class ShuffleUnit(nnx.Module):
+    """Half of the channels pass through, the others take a 1×1, a depthwise 3×3 and a 1×1; then all are shuffled.
+
+    With stride 2 both branches see all channels, and the first is a depthwise 3×3 and a 1×1 convolution.
+    """
+
+    def __call__(self, before: jax.Array, train: bool) -> jax.Array:
+        """From one ReLU's input to the next's: a channel is rectified where it is read, not where it is made.
+
+        What passes through a stage therefore still is, at its end, what the ReLU of the block that made it receives.
+        """
+        left, right = self.branches()
+        if left:
+            kept, worked = _apply(left, jax.nn.relu(before), train), before
+        else:
+            kept, worked = jnp.split(before, 2, axis=-1)
+        out = jax.nn.relu(_apply(right[:1], jax.nn.relu(worked), train))
+        return channel_shuffle(jnp.concatenate([kept, _apply(right[1:], out, train)], axis=-1), 2)
+
+    def norm_after(self, norm_before: BatchNorm) -> BatchNorm:
+        """The last BatchNorm of every channel of the output, in one; `norm_before` is that of the input."""
+        left, right = self.branches()
+        kept, worked = left[-1][1] if left else norm_before, right[-1][1]
+        half = worked.scale.size
+        joined = BatchNorm(2 * half)
+        for name in ("scale", "bias", "mean", "var"):
+            values = jnp.concatenate([getattr(kept, name)[:half], getattr(worked, name)[...]])
+            getattr(joined, name)[...] = channel_shuffle(values, 2)
+        return joined
+
+    def branches(self) -> tuple[list[Layer], list[Layer]]:
+        """The convolutions of both branches, each with its BatchNorm; with stride 1 the first branch has none."""
+        raise NotImplementedError
+
+
+def _apply(layers: list[Layer], images: jax.Array, train: bool) -> jax.Array:
+    for convolution, norm in layers:
+        images = norm(convolution(images), train)
+    return images
+
+
+def branch_layers(inputs: int, outputs: int, stride: int, rngs: nnx.Rngs) -> tuple[list[Layer], list[Layer]]:
+    """New layers for both branches of a unit, `[N, H, W, inputs] -> [N, H / stride, W / stride, outputs]`."""
+    half = outputs // 2
+    left = [_depthwise(inputs, 2, rngs), _pointwise(inputs, half, rngs)] if stride == 2 else []
+    entry = _pointwise(inputs if stride == 2 else half, half, rngs)
+    return left, [entry, _depthwise(half, stride, rngs), _pointwise(half, half, rngs)]
+
+
+def _pointwise(inputs: int, outputs: int, rngs: nnx.Rngs) -> Layer:
+    return default_conv(inputs, outputs, 1, rngs=rngs), BatchNorm(outputs)
+
+
+def _depthwise(channels: int, stride: int, rngs: nnx.Rngs) -> Layer:
+    return default_conv(channels, channels, 3, stride, groups=channels, rngs=rngs), BatchNorm(channels)
+
+
+class ShuffleNetV2(nnx.Module):
+    """The network; a form of it names the layers and tells them in `parts`.
+
+    Features: f0 the stem, f1 to f3 the stages (after their last ReLU), f4 the pooled embedding. The preactivations are
+    the same maps before that ReLU, of channels that only passed through the last block as well.
+    """
+
+    def __call__(self, images: jax.Array, train: bool = False) -> Outputs:
+        (convolution, norm), stages, head, classifier = self.parts()
+        preactivations = [self.pool_stem(norm(convolution(images), train))]
+        for stage in stages:
+            before = preactivations[-1]
+            for block in stage:
+                before = block(before, train)
+            preactivations.append(before)
+        features = [jax.nn.relu(before) for before in preactivations]
+        out = jax.nn.relu(_apply([head], features[-1], train))
+        features.append(global_average_pool(out))
+        return Outputs(classifier(features[-1]), tuple(features), tuple(preactivations), classifier.function())
+
+    def preactivation_norms(self) -> tuple[BatchNorm, ...]:
+        """The BatchNorms the channels of each preactivation come from, put together into one."""
+        (_, norm), stages, _, _ = self.parts()
+        norms = [norm]
+        for stage in stages:
+            for block in stage:
+                units = [block[i] for i in range(len(block))] if isinstance(block, Stack) else [block]
+                for unit in units:
+                    norm = unit.norm_after(norm)
+            norms.append(norm)
+        return tuple(norms)
+
+    def parts(self) -> tuple[Layer, list[nnx.List], Layer, Linear]:
+        """Stem, stages, the convolution before the pooling, and the classifier."""
+        raise NotImplementedError
+
+    def pool_stem(self, stem: jax.Array) -> jax.Array:
+        """What lies between the stem's BatchNorm and the first stage: nothing here."""
+        return stem
+
+
+def stages_of(unit: Callable[..., ShuffleUnit], widths: Widths, rngs: nnx.Rngs) -> list[nnx.List]:
+    """The three stages; the first unit of each halves height and width."""
+    stages, inputs = [], STEM
+    for outputs, blocks in zip(widths.stages, BLOCKS, strict=True):
+        first = unit(inputs, outputs, 2, rngs=rngs)
+        stages.append(stack_blocks(first, [unit(outputs, outputs, 1, rngs=rngs) for _ in range(blocks - 1)]))
+        inputs = outputs
+    return stages
+
+
+class SmallShuffleUnit(ShuffleUnit):
+    """RepDistiller's names: `conv1`, `bn1` and on, the first branch before the second."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, *, rngs: nnx.Rngs):
+        left, right = branch_layers(inputs, outputs, stride, rngs)
+        for number, (convolution, norm) in enumerate([*left, *right], start=1):
+            setattr(self, f"conv{number}", convolution)
+            setattr(self, f"bn{number}", norm)
+        self.layers = len(left) + len(right)
+
+    def branches(self) -> tuple[list[Layer], list[Layer]]:
+        numbers = range(1, self.layers + 1)
+        layers = [(getattr(self, f"conv{number}"), getattr(self, f"bn{number}")) for number in numbers]
+        return layers[:-3], layers[-3:]
+
+
+class SmallShuffleNetV2(ShuffleNetV2):
+    """ShuffleNetV2 ×1 for small images of any size; published for 32×32. The stem is a 1×1 convolution.
+
+    Features: f0 the stem, f1 to f3 the stages (after their last ReLU), f4 the pooled embedding. The preactivations are
+    the same maps before that ReLU, of channels that only passed through the last block as well.
+    """
+
+    def __init__(self, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
+        widths = WIDTHS[10]
+        self.conv1, self.bn1 = _pointwise(channels, STEM, rngs)
+        self.layer1, self.layer2, self.layer3 = stages_of(SmallShuffleUnit, widths, rngs)
+        self.conv2, self.bn2 = _pointwise(widths.stages[-1], widths.embedding, rngs)
+        self.linear = Linear(widths.embedding, num_classes, rngs=rngs)
+
+    def parts(self):
+        stages = [self.layer1, self.layer2, self.layer3]
+        return (self.conv1, self.bn1), stages, (self.conv2, self.bn2), self.linear
+
+
+@family(r"ShuffleV2", ("ShuffleV2",))
+def shufflenet_v2(*, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
+    """The CIFAR form, as RepDistiller names it."""
+    return SmallShuffleNetV2(num_classes=num_classes, channels=channels, rngs=rngs)
