@@ -144,9 +144,9 @@ def command_line() -> argparse.ArgumentParser:
     )
     networks = parser.add_argument_group("networks")
     networks.add_argument(
-        "--teacher", type=pathlib.Path, required=True, metavar="FILE", help="a torch file or a converted teacher"
+        "--teacher", type=pathlib.Path, required=True, metavar="FILE", help="a file of weights or a converted teacher"
     )
-    networks.add_argument("--teacher-name", metavar="NAME", help="the network in a torch file: resnet56, WRN28-8, …")
+    networks.add_argument("--teacher-name", metavar="NAME", help="the network in it; default: found by its keys")
     networks.add_argument("--student", default="VGG8", metavar="NAME", help="default: VGG8")
     cells = parser.add_argument_group("grid")
     cells.add_argument("--correct", type=float, nargs="+", default=[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], metavar="T")

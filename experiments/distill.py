@@ -110,8 +110,6 @@ def load_teacher(options: argparse.Namespace, method: recipes.Method, recipe: re
             whose = f"--teacher-name {name}" if options.teacher_name else f"--recipe {options.recipe} has a {name}"
             raise ValueError(f"{whose}, but {path} holds a {teacher.name}")
         return teacher
-    if name is None:
-        raise ValueError(f"--teacher {path} is a torch file: say which network it is by --teacher-name, as in resnet56")
     return convert.from_torch(path, name)
 
 
@@ -168,13 +166,13 @@ def command_line() -> argparse.ArgumentParser:
     networks = parser.add_argument_group("networks")
     networks.add_argument(
         "--teacher", type=pathlib.Path, metavar="FILE",
-        help="a torch file (.pth, .pt, .th, .tar), or a folder that train_teacher.py, jaxkd.convert.save or "
+        help="a file of weights (.pth, .pt, .th, .tar, .safetensors), or a folder that train_teacher.py, jaxkd.convert.save or "
         "python -m jaxkd.convert wrote, which also knows its normalisation",
     )  # fmt: skip
     networks.add_argument(
         "--teacher-name",
         metavar="NAME",
-        help="the network in a torch file: resnet56, wrn_40_2, …; default: the recipe's",
+        help="the network in a file of weights: resnet56, wrn_40_2, …; default: the recipe's, else found by its keys",
     )
     networks.add_argument("--student", metavar="NAME", help="resnet20, wrn_16_2, vgg8, …; default: the recipe's")
     networks.add_argument(

@@ -144,7 +144,7 @@ def _input_gradient(kernel, cotangent, stride, padding, size):
     after = [n + k - 1 - lo - d for n, k, lo, d in zip(size, window, before, dilated, strict=True)]
     borders = [(0, 0, 0), *((lo, hi, stride - 1) for lo, hi in zip(before, after, strict=True)), (0, 0, 0)]
     spread = lax.pad(cotangent, jnp.zeros((), cotangent.dtype), borders)
-    return _on_cpu(1, 0, spread, jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
+    return _dense(spread, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), 1, 0)
 
 
 def _kernel_gradient(images, cotangent, stride, padding, window):

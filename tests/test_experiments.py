@@ -339,11 +339,13 @@ def test_bad_options_fail_before_any_work(scripts, teacher, tmp_path, capsys, ar
     assert not (tmp_path / "run").exists()
 
 
-def test_a_torch_teacher_needs_its_name_and_the_data_it_knows(scripts, teacher, tmp_path, capsys):
+def test_a_torch_teacher_is_found_by_its_keys_and_needs_the_data_it_knows(scripts, teacher, tmp_path, capsys):
     common = ["--student", "resnet8", "--output", str(tmp_path / "run"), *SMALL]
+    options = scripts["distill"].command_line().parse_args(["--teacher", str(teacher / "model.pth"), *common])
+    assert scripts["distill"].load_teacher(options, recipes.get_method("kd"), None).name == "resnet8"
     with pytest.raises(SystemExit, match="2"):
-        scripts["distill"].main(["--teacher", str(teacher / "model.pth"), *common])
-    assert "--teacher-name" in capsys.readouterr().err
+        scripts["distill"].main(["--teacher", str(teacher / "model.pth"), "--teacher-name", "resnet14", *common])
+    assert "the file fits resnet8 (num_classes=10)" in " ".join(capsys.readouterr().err.split())
     with pytest.raises(SystemExit, match="2"):
         scripts["distill"].main(common)
     assert "--method kd needs a --teacher" in capsys.readouterr().err

@@ -10,8 +10,8 @@ from flax import nnx
 from jax import lax
 
 from jaxkd import models
-from jaxkd.convolution import _grouped, _loop_gradients, convolve
-from jaxkd.models.layers import BatchNorm, Conv, Linear
+from jaxkd.convolution import ROWS_FROM, _dense, _grouped, _loop_gradients, _row_products, convolve
+from jaxkd.models.layers import BatchNorm, Conv, Linear, max_pool
 
 
 def double(rng, *shape):
@@ -53,6 +53,32 @@ def test_grouped_convolutions_on_both_kinds_of_platform(groups, outputs):
             cotangent = double(rng, *out.shape)
             for one, other in zip(pullback(cotangent), transpose(cotangent), strict=True):
                 np.testing.assert_allclose(one, other, atol=1e-10, err_msg=f"{window} {stride} {size}")
+
+
+@pytest.mark.parametrize(
+    ("window", "padding", "size"), [(3, 1, (6, 7)), (3, 0, (5, 5)), (5, 2, (7, 6)), (2, 1, (4, 4))]
+)
+def test_wide_convolutions_are_the_same_as_products_of_rows(window, padding, size):
+    rng = np.random.default_rng(window)
+    with jax.enable_x64(True):
+        images, kernel = double(rng, 2, *size, ROWS_FROM), double(rng, window, window, ROWS_FROM, ROWS_FROM + 1)
+        expected = _dense(images, kernel, 1, padding)
+        np.testing.assert_allclose(_row_products(images, kernel, padding), expected, atol=1e-10)
+        np.testing.assert_allclose(convolve(images, kernel, 1, padding), expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 9)])
+@pytest.mark.parametrize(("window", "padding"), [(2, 0), (3, 1)])
+def test_max_pooling_is_pytorchs(size, window, padding):
+    torch = pytest.importorskip("torch")
+    images = np.random.default_rng(0).standard_normal((2, *size, 3)).astype(np.float32)
+    theirs = torch.tensor(images.transpose(0, 3, 1, 2), requires_grad=True)
+    pooled = torch.nn.functional.max_pool2d(theirs, window, 2, padding)
+    pooled.square().sum().backward()
+    ours = max_pool(jnp.asarray(images), window, padding)
+    np.testing.assert_array_equal(ours, pooled.detach().numpy().transpose(0, 2, 3, 1))
+    gradient = jax.jit(jax.grad(lambda images: jnp.sum(jnp.square(max_pool(images, window, padding)))))(images)
+    np.testing.assert_allclose(gradient, theirs.grad.numpy().transpose(0, 2, 3, 1), rtol=1e-6)
 
 
 def test_the_platforms_rule_is_chosen_when_compiling():

@@ -5,8 +5,7 @@ from __future__ import annotations
 import jax
 from flax import nnx
 
-from jaxkd.models.default_conv import default_conv
-from jaxkd.models.layers import BatchNorm, Linear, max_pool
+from jaxkd.models.layers import BatchNorm, DefaultConv, Linear, max_pool
 from jaxkd.models.registry import family
 from jaxkd.models.shufflenet_v2 import STEM, WIDTHS, Layer, ShuffleNetV2, ShuffleUnit, branch_layers, stages_of
 
@@ -44,9 +43,9 @@ class ShuffleNetV2ImageNet(ShuffleNetV2):
 
     def __init__(self, tenths: int = 10, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
         widths = WIDTHS[tenths]
-        self.conv1 = nnx.List([default_conv(channels, STEM, 3, 2, rngs=rngs), BatchNorm(STEM)])
+        self.conv1 = nnx.List([DefaultConv(channels, STEM, 3, 2, rngs=rngs), BatchNorm(STEM)])
         self.stage2, self.stage3, self.stage4 = stages_of(BranchedShuffleUnit, widths, rngs)
-        last = default_conv(widths.stages[-1], widths.embedding, 1, rngs=rngs)
+        last = DefaultConv(widths.stages[-1], widths.embedding, 1, rngs=rngs)
         self.conv5 = nnx.List([last, BatchNorm(widths.embedding)])
         self.fc = Linear(widths.embedding, num_classes, rngs=rngs)
 

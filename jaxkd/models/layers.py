@@ -23,7 +23,7 @@ kaiming_fan_out: Initializer = variance_scaling(2.0, "fan_out", "normal")
 """Normal with variance 2 / (k·k·out): what the CIFAR ResNets, WRNs and VGGs draw their convolutions from (He 2015)."""
 
 torch_uniform: Initializer = variance_scaling(1 / 3, "fan_in", "uniform")
-"""Uniform within ±1/sqrt(fan_in), PyTorch's default for the weights of a linear layer."""
+"""Uniform within ±1/sqrt(fan_in), PyTorch's default for the weights of linear layers and convolutions."""
 
 KEPT = "kept"
 """Marks what is too dear to compute again in the backward pass, where a network does not keep everything for it."""
@@ -41,10 +41,11 @@ class Conv(nnx.Module):
         *,
         groups: int = 1,
         bias: bool = False,
+        kernel_init: Initializer = kaiming_fan_out,
         rngs: nnx.Rngs,
     ):
         shape = (window, window, inputs // groups, outputs)
-        self.kernel = nnx.Param(kaiming_fan_out(rngs.params(), shape, jnp.float32))
+        self.kernel = nnx.Param(kernel_init(rngs.params(), shape, jnp.float32))
         self.bias = nnx.Param(jnp.zeros(outputs)) if bias else None
         self.stride = stride
         self.groups = groups
@@ -54,6 +55,10 @@ class Conv(nnx.Module):
         out = convolve(images, kernel, self.stride, kernel.shape[0] // 2, self.groups)
         out = checkpoint_name(out, KEPT)
         return out if self.bias is None else out + self.bias[...].astype(out.dtype).reshape(1, 1, 1, -1)
+
+
+DefaultConv = functools.partial(Conv, kernel_init=torch_uniform)
+"""A convolution that starts where PyTorch starts it unless told otherwise, as the ShuffleNets and MobileNetV1 do."""
 
 
 class Linear(nnx.Module):

@@ -8,8 +8,7 @@ import jax
 from flax import nnx
 
 from jaxkd.base import Outputs
-from jaxkd.models.default_conv import default_conv
-from jaxkd.models.layers import BatchNorm, Linear, global_average_pool
+from jaxkd.models.layers import BatchNorm, DefaultConv, Linear, global_average_pool
 from jaxkd.models.registry import family
 
 STEM = 32
@@ -29,9 +28,9 @@ class SeparableUnit(nnx.Dict):
     def __init__(self, inputs: int, outputs: int, stride: int, *, rngs: nnx.Rngs):
         super().__init__(
             {
-                "0": default_conv(inputs, inputs, 3, stride, groups=inputs, rngs=rngs),
+                "0": DefaultConv(inputs, inputs, 3, stride, groups=inputs, rngs=rngs),
                 "1": BatchNorm(inputs),
-                "3": default_conv(inputs, outputs, 1, rngs=rngs),
+                "3": DefaultConv(inputs, outputs, 1, rngs=rngs),
                 "4": BatchNorm(outputs),
             }
         )
@@ -49,7 +48,7 @@ class MobileNetV1(nnx.Module):
     """
 
     def __init__(self, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
-        stem = nnx.Dict({"0": default_conv(channels, STEM, 3, 2, rngs=rngs), "1": BatchNorm(STEM)})
+        stem = nnx.Dict({"0": DefaultConv(channels, STEM, 3, 2, rngs=rngs), "1": BatchNorm(STEM)})
         widths = (STEM, *(width for width, _ in UNITS))
         units = [
             SeparableUnit(inputs, outputs, stride, rngs=rngs)

@@ -9,8 +9,7 @@ from flax import nnx
 from jaxkd.base import Outputs
 from jaxkd.convolution import convolve
 from jaxkd.models.channel_shuffle import channel_shuffle
-from jaxkd.models.default_conv import default_conv
-from jaxkd.models.layers import BatchNorm, Linear, global_average_pool
+from jaxkd.models.layers import BatchNorm, DefaultConv, Linear, global_average_pool
 from jaxkd.models.registry import family
 from jaxkd.models.stack import last_block, stack_blocks
 
@@ -29,11 +28,11 @@ class ShuffleUnit(nnx.Module):
     def __init__(self, inputs: int, outputs: int, stride: int, *, rngs: nnx.Rngs):
         width = outputs // 4
         self.groups = 1 if inputs == STEM else GROUPS  # the stem has too few channels to be parted
-        self.conv1 = default_conv(inputs, width, 1, groups=self.groups, rngs=rngs)
+        self.conv1 = DefaultConv(inputs, width, 1, groups=self.groups, rngs=rngs)
         self.bn1 = BatchNorm(width)
-        self.conv2 = default_conv(width, width, 3, stride, groups=width, rngs=rngs)
+        self.conv2 = DefaultConv(width, width, 3, stride, groups=width, rngs=rngs)
         self.bn2 = BatchNorm(width)
-        self.conv3 = default_conv(width, outputs, 1, groups=GROUPS, rngs=rngs)
+        self.conv3 = DefaultConv(width, outputs, 1, groups=GROUPS, rngs=rngs)
         self.bn3 = BatchNorm(outputs)
         self.stride = stride
 
@@ -59,7 +58,7 @@ class ShuffleNetV1(nnx.Module):
     """
 
     def __init__(self, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
-        self.conv1 = default_conv(channels, STEM, 1, rngs=rngs)
+        self.conv1 = DefaultConv(channels, STEM, 1, rngs=rngs)
         self.bn1 = BatchNorm(STEM)
         inputs = (STEM, *WIDTHS)
         stages = [_stage(*sizes, rngs) for sizes in zip(inputs, WIDTHS, BLOCKS, strict=False)]

@@ -11,8 +11,7 @@ from flax import nnx
 
 from jaxkd.base import Outputs
 from jaxkd.models.channel_shuffle import channel_shuffle
-from jaxkd.models.default_conv import default_conv
-from jaxkd.models.layers import BatchNorm, Conv, Linear, global_average_pool
+from jaxkd.models.layers import BatchNorm, Conv, DefaultConv, Linear, global_average_pool
 from jaxkd.models.registry import family
 from jaxkd.models.stack import Stack, stack_blocks
 
@@ -87,11 +86,11 @@ def branch_layers(inputs: int, outputs: int, stride: int, rngs: nnx.Rngs) -> tup
 
 
 def _pointwise(inputs: int, outputs: int, rngs: nnx.Rngs) -> Layer:
-    return default_conv(inputs, outputs, 1, rngs=rngs), BatchNorm(outputs)
+    return DefaultConv(inputs, outputs, 1, rngs=rngs), BatchNorm(outputs)
 
 
 def _depthwise(channels: int, stride: int, rngs: nnx.Rngs) -> Layer:
-    return default_conv(channels, channels, 3, stride, groups=channels, rngs=rngs), BatchNorm(channels)
+    return DefaultConv(channels, channels, 3, stride, groups=channels, rngs=rngs), BatchNorm(channels)
 
 
 class ShuffleNetV2(nnx.Module):

@@ -44,6 +44,8 @@ class Stack(nnx.Module):
 
     def __getitem__(self, position: int) -> Any:
         """A copy of the block at a position, to look at."""
+        if not -self.length <= position < self.length:
+            raise IndexError(f"a stack of {self.length} blocks has no block {position}")
         graph, state = nnx.split(self.block)
         return nnx.merge(graph, jax.tree.map(lambda leaf: leaf[position], nnx.to_pure_dict(state)))
 
