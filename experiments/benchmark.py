@@ -1,115 +1,96 @@
-"""Measures a distillation step of jaxkd beside the same step in PyTorch, in one process, in turn.
+"""Measures jaxkd beside PyTorch and Keras: the same work, in one process, taking turns on the same machine.
 
-    python experiments/benchmark.py --teacher resnet56 --student resnet20 --batch-size 64
+Rows:
+  a  KD from ResNet-56 to ResNet-20: a training step, and an epoch with its data (a-step and a-epoch)
+  b  a step from WRN-40-2 to WRN-16-2
+  c  a step from WRN28-8 to VGG8
+  d  evaluation of ResNet-56 on 10,000 images
+  e  start-up: imports, and the first step with a cold and a warm compilation cache
+  f  peak memory of training
 
-Work: random images of CIFAR's size, teacher forward, student forward and backward, 0.1·CE + 0.9·KD at T=4, SGD with
-  momentum
-and decay; float32 unless asked otherwise. PyTorch runs with its images in both memory layouts, once they are on the
-device. Rounds alternate between the contenders, so that a machine whose speed drifts slows all of them; the medians
-are reported. Needs torch (`pip install torch`).
+Training is teacher forward, student forward and backward, 0.1·CE + 0.9·KD at T = 4, SGD with momentum and decay.
+PyTorch runs as the papers' users run it (eager, float32, a DataLoader that prepares each image with PIL) and tuned
+(pixels and augmentation on the device, channels last, torch.compile where it is faster); Keras, where it is installed,
+runs keras.distillation on JAX. Contenders take turns within a round, so that a machine whose speed drifts slows all of
+them; medians over the rounds are reported. Images are random unless --data-dir has CIFAR-100's.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import os
 import pathlib
-import platform
-import time
-from collections.abc import Callable
+import sys
+from collections.abc import Sequence
 
-import jax
-import jax.numpy as jnp
-import numpy as np
+from benchmarking import contenders, rows
 
-import jaxkd
-from jaxkd import data, losses, models, optimizers
-from jaxkd.engine.epoch import make_resident_loop
+EXAMPLES = """examples:
+  everything:
+    python experiments/benchmark.py
+  in three minutes on two cores:
+    python experiments/benchmark.py --quick
+  one row of a few contenders:
+    python experiments/benchmark.py --rows a-epoch --batch-size 64 --contenders jaxkd jaxkd-cache torch-tuned
 
-import torch_peer  # isort: skip  (a neighbour of this script)
-
-
-def main() -> None:
-    """Runs the rounds and prints a table."""
-    options = parser().parse_args()
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (options.batch_size * options.steps, 32, 32, 3), dtype=np.uint8)
-    labels = rng.integers(0, 100, len(images)).astype(np.int32)
-    contenders = {
-        "jaxkd": jaxkd_steps(options, images, labels),
-        "torch": torch_peer.steps(options.teacher, options.student, images, labels, options.batch_size),
-        "torch, channels last": torch_peer.steps(
-            options.teacher, options.student, images, labels, options.batch_size, channels_last=True
-        ),
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(options.rounds + 1):
-        for name, run in contenders.items():
-            start = time.perf_counter()
-            run()
-            seconds[name].append((time.perf_counter() - start) / options.steps)
-    report(options, {name: values[1:] for name, values in seconds.items()})  # the first round compiles
+The folder gets benchmark.json, which is written anew after every row, and benchmark.png.
+"""
 
 
-def jaxkd_steps(options: argparse.Namespace, images: np.ndarray, labels: np.ndarray) -> Callable[[], None]:
-    """A function that takes all steps once, as `fit` does."""
-    distiller = jaxkd.Distiller(
-        student=models.create(options.student, num_classes=100, seed=0),
-        teacher=models.create(options.teacher, num_classes=100, seed=1),
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; None takes the process's own command line."""
+    parser = command_line()
+    options = parser.parse_args(arguments)
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # JAX would leave the peers a quarter of a GPU
+    # The processes that prepare images for PyTorch read this file again, and need nothing of what is imported here.
+    import jax
+    from benchmarking import measures
+
+    try:
+        settings = rows.settings(options, accelerated=jax.default_backend() != "cpu")
+        images = rows.images_from(options.data_dir)
+        measures.check(settings, images)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    measures.run(settings, images, options.output, vars(options))
+    return 0
+
+
+def command_line() -> argparse.ArgumentParser:
+    """The options; what is None depends on the device and on --quick."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    distiller.compile(
-        optimizers.sgd(0.05, momentum=0.9, weight_decay=5e-4),
-        loss={"ce": losses.CrossEntropy(), "kd": losses.KD(temperature=4.0)},
-        loss_weights={"ce": 0.1, "kd": 0.9},
+    parser.add_argument("--rows", metavar="ROW,ROW", help="default: all of them; with --quick a, d and e")
+    parser.add_argument(
+        "--contenders", nargs="+", metavar="NAME",
+        help=f"among {', '.join(contenders.TITLES)}; default: all that make sense on the device",
+    )  # fmt: skip
+    parser.add_argument("--quick", action="store_true", help="small sizes, few contenders and rounds")
+    parser.add_argument("--repeats", type=int, metavar="N", help="rounds that count; default: 5, quick 3")
+    parser.add_argument("--starts", type=int, metavar="N", help="repeats of row e; default: 5, quick 1")
+    sizes = parser.add_argument_group("sizes")
+    sizes.add_argument("--steps", type=int, metavar="N", help="of a round of a-step, b and c")
+    sizes.add_argument("--batch-size", type=int, nargs="+", metavar="N", help="of rows a, b and c")
+    sizes.add_argument("--teacher", metavar="NAME", help="in all rows, in place of their own")
+    sizes.add_argument("--student", metavar="NAME", help="likewise")
+    sizes.add_argument(
+        "--epoch-images", type=int, metavar="N", help="of a-epoch; default: 50,000, on a CPU a part of that"
     )
-    dataset = data.from_arrays(images, labels, num_classes=100)
-    distiller.student.normalization = dataset.normalization
-    distiller.teacher.normalization = dataset.normalization
-    loop = make_resident_loop(distiller.step, None)
-    on_device = jax.device_put((images, labels))
-    order = jnp.arange(len(images), dtype=jnp.int32).reshape(options.steps, options.batch_size)
-
-    def run() -> None:
-        distiller.state, _ = loop(distiller.state, *on_device, order)
-        jax.block_until_ready(distiller.state)
-
-    return run
-
-
-def report(options: argparse.Namespace, seconds: dict[str, list[float]]) -> None:
-    """Prints medians and ratios, and writes them where asked."""
-    medians = {name: float(np.median(values)) for name, values in seconds.items()}
-    print(f"{options.teacher} → {options.student}, batch {options.batch_size}, {jax.devices()[0].device_kind}")
-    for name, median in medians.items():
-        print(
-            f"{name:22s} {1e3 * median:8.1f} ms a step   jaxkd ÷ it, in steps a second: {median / medians['jaxkd']:.2f}"
-        )
-    if options.output:
-        record = {
-            "teacher": options.teacher,
-            "student": options.student,
-            "batch_size": options.batch_size,
-            "device": jax.devices()[0].device_kind,
-            "machine": platform.machine(),
-            "versions": {"jax": jax.__version__, "torch": torch_peer.version(), "python": platform.python_version()},
-            "seconds_per_step": seconds,
-            "median": medians,
-        }
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(json.dumps(record, indent=1) + "\n")
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--teacher", default="resnet56", help="a CIFAR ResNet, resnet8 … resnet110")
-    made.add_argument("--student", default="resnet20", help="likewise")
-    made.add_argument("--batch-size", type=int, default=64)
-    made.add_argument("--steps", type=int, default=5, help="steps a round")
-    made.add_argument("--rounds", type=int, default=5, help="rounds that count, after one that does not")
-    made.add_argument("--output", type=pathlib.Path, help="write the figures to this JSON file")
-    return made
+    sizes.add_argument("--evaluation-images", type=int, metavar="N", help="of row d; default: 10,000, quick 500")
+    sides = parser.add_argument_group("PyTorch")
+    sides.add_argument(
+        "--workers", type=int, default=2, metavar="N", help="of its DataLoader; default: 2; on a CPU maybe none"
+    )
+    sides.add_argument("--no-torch-compile", action="store_true", help="as --quick; compiling takes minutes on a CPU")
+    files = parser.add_argument_group("files")
+    files.add_argument("--data-dir", type=pathlib.Path, metavar="DIR", help="the folder of CIFAR-100")
+    files.add_argument(
+        "--output", type=pathlib.Path, default=pathlib.Path("runs/benchmark"), metavar="DIR",
+        help="default: runs/benchmark",
+    )  # fmt: skip
+    return parser
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -166,8 +166,8 @@ def command_line() -> argparse.ArgumentParser:
     networks = parser.add_argument_group("networks")
     networks.add_argument(
         "--teacher", type=pathlib.Path, metavar="FILE",
-        help="a file of weights (.pth, .pt, .th, .tar, .safetensors), or a folder that train_teacher.py, jaxkd.convert.save or "
-        "python -m jaxkd.convert wrote, which also knows its normalisation",
+        help="a file of weights (.pth, .pt, .th, .tar, .safetensors), or a folder that train_teacher.py, "
+        "jaxkd.convert.save or python -m jaxkd.convert wrote, which also knows its normalisation",
     )  # fmt: skip
     networks.add_argument(
         "--teacher-name",

@@ -38,6 +38,8 @@ def convolve(images: jax.Array, kernel: jax.Array, stride: int = 1, padding: int
       >>> convolve(jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 1)), 1, 1)[0, :, :, 0].tolist()[0]
       [4.0, 6.0, 6.0, 4.0]
     """
+    if groups == 1:
+        return _dense(images, kernel, stride, padding)
     by_hand, by_xla = _taken_apart(kernel, stride, padding, groups), partial(_grouped, stride, padding, groups)
     return lax.platform_dependent(images, kernel, cpu=by_hand, default=by_xla)
 
@@ -57,37 +59,8 @@ def _grouped(stride, padding, groups, images, kernel):
     return _dense(images, kernel, stride, padding, groups)
 
 
-ROWS_FROM = 32
-
-
-def _on_cpu(stride, padding, images, kernel):
-    """A dense convolution as the CPU is fastest at it."""
-    narrow = min(kernel.shape[2:]) < ROWS_FROM
-    if narrow or stride != 1 or kernel.shape[:2] == (1, 1):
-        return _dense(images, kernel, stride, padding)
-    return _row_products(images, kernel, padding)
-
-
-def _row_products(images, kernel, padding):
-    """One matrix product: images shifted along the columns times all rows of the kernel, whose results are then added.
-
-    XLA's own convolution on the CPU reaches half the speed of its matrix products. Three of nine shifts are copied, and
-    the product is as wide as all kernel rows together.
-    """
-    rows, columns, inputs, outputs = kernel.shape
-    padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    height, width = padded.shape[1] - rows + 1, padded.shape[2] - columns + 1
-    patches = jnp.concatenate([padded[:, :, j : j + width] for j in range(columns)], axis=-1)
-    weights = kernel.transpose(1, 2, 0, 3).reshape(columns * inputs, rows * outputs)
-    products = (_as_matrix(patches) @ weights).reshape(*patches.shape[:3], rows, outputs)
-    parts = [products[:, i : i + height, :, i] for i in range(rows)]
-    return sum(parts[1:], start=parts[0])
-
-
 def _taken_apart(kernel, stride, padding, groups):
     """The convolution in plain ones, as a function of images and kernel."""
-    if groups == 1:
-        return partial(_on_cpu, stride, padding)
     depthwise = kernel.shape[2:] == (1, groups)
     return partial(_depthwise if depthwise else _group_by_group, stride, padding, groups)
 

@@ -10,7 +10,7 @@ from flax import nnx
 from jax import lax
 
 from jaxkd import models
-from jaxkd.convolution import ROWS_FROM, _dense, _grouped, _loop_gradients, _row_products, convolve
+from jaxkd.convolution import _grouped, _loop_gradients, convolve
 from jaxkd.models.layers import BatchNorm, Conv, Linear, max_pool
 
 
@@ -53,18 +53,6 @@ def test_grouped_convolutions_on_both_kinds_of_platform(groups, outputs):
             cotangent = double(rng, *out.shape)
             for one, other in zip(pullback(cotangent), transpose(cotangent), strict=True):
                 np.testing.assert_allclose(one, other, atol=1e-10, err_msg=f"{window} {stride} {size}")
-
-
-@pytest.mark.parametrize(
-    ("window", "padding", "size"), [(3, 1, (6, 7)), (3, 0, (5, 5)), (5, 2, (7, 6)), (2, 1, (4, 4))]
-)
-def test_wide_convolutions_are_the_same_as_products_of_rows(window, padding, size):
-    rng = np.random.default_rng(window)
-    with jax.enable_x64(True):
-        images, kernel = double(rng, 2, *size, ROWS_FROM), double(rng, window, window, ROWS_FROM, ROWS_FROM + 1)
-        expected = _dense(images, kernel, 1, padding)
-        np.testing.assert_allclose(_row_products(images, kernel, padding), expected, atol=1e-10)
-        np.testing.assert_allclose(convolve(images, kernel, 1, padding), expected, atol=1e-10)
 
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 9)])

@@ -68,7 +68,7 @@ def test_a_deep_network_trains_like_one_that_is_written_out(monkeypatch):
             return value, nnx.to_pure_dict(nnx.state(merged, nnx.BatchStat))
 
         (value, statistics), found = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
-        nnx.update(model, nnx.State(found), nnx.State(statistics))  # gradients in the weights' places, to be listed by name
+        nnx.update(model, nnx.State(found), nnx.State(statistics))  # gradients, listed by name
         return value, convert.to_state_dict(model)
 
     (ours, by_name), (theirs, written_out) = gradients(4), gradients(100)

@@ -6,12 +6,13 @@ import json
 import jax
 import numpy as np
 import pytest
+from tiny import TinyNet
 
 import jaxkd
 from jaxkd import data, losses, models, optimizers
 from jaxkd.engine.teacher_cache import free_memory
 
-TEACHER = models.create("resnet8", num_classes=10, seed=1)
+TEACHER = TinyNet(seed=1)
 
 
 def kd():
@@ -24,8 +25,9 @@ def digits():
     return dataclasses.replace(train.subset(72), augmentation=data.Augmentation(pad=1, flip=True))
 
 
-def train(dataset, cache, loss=kd, epochs=3, **compiled):
-    distiller = jaxkd.Distiller(student=models.create("resnet8", num_classes=10), teacher=TEACHER)
+def train(dataset, cache, loss=kd, epochs=3, networks=None, **compiled):
+    student, teacher = networks() if networks else (TinyNet(), TEACHER)
+    distiller = jaxkd.Distiller(student=student, teacher=teacher)
     distiller.compile(optimizers.sgd(0.05, momentum=0.9), loss=loss(), cache_teacher=cache, **compiled)
     history = distiller.fit(dataset, epochs=epochs, batch_size=32, verbose=0)
     return jax.tree.leaves(distiller.state.params), history.history
@@ -36,10 +38,18 @@ def assert_same(ours, theirs):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("loss", [kd, lambda: {"ce": losses.CrossEntropy(), "srrl": losses.SRRL()}])
-def test_weights_are_those_of_recomputing(digits, loss):
-    recomputed, without = train(digits, False, loss)
-    kept, history = train(digits, True, loss)
+def srrl():
+    return {"ce": losses.CrossEntropy(), "srrl": losses.SRRL()}
+
+
+def resnets():
+    return [models.create("resnet8", num_classes=10, seed=seed) for seed in (0, 1)]
+
+
+@pytest.mark.parametrize(("loss", "networks"), [(kd, None), (srrl, resnets)])
+def test_weights_are_those_of_recomputing(digits, loss, networks):
+    recomputed, without = train(digits, False, loss, networks=networks)
+    kept, history = train(digits, True, loss, networks=networks)
     assert_same(kept, recomputed)
     assert history["loss"] == without["loss"]
     hits = history["teacher_cache_hits"]
@@ -88,7 +98,7 @@ def test_a_cache_of_something_else_is_refused(digits, tmp_path):
     with pytest.raises(ValueError, match=r"another augmentation, slots"):
         train(dataclasses.replace(digits, augmentation=None), cache, epochs=1)
     with pytest.raises(ValueError, match=r"another width"):
-        train(digits, cache, lambda: {"srrl": losses.SRRL()}, epochs=1)
+        train(digits, cache, lambda: {"pkt": losses.PKT()}, epochs=1)
     with pytest.raises(ValueError, match=r"another dtype"):
         train(digits, jaxkd.TeacherCache(tmp_path, dtype="float16"), epochs=1)
     assert json.loads((tmp_path / "contents.json").read_text())["slots"] == 72 * 18
@@ -142,7 +152,7 @@ def test_a_cache_that_does_not_fit_says_so():
 
 
 def test_room_and_progress_are_told(digits, capsys):
-    distiller = jaxkd.Distiller(student=models.create("resnet8", num_classes=10), teacher=TEACHER)
+    distiller = jaxkd.Distiller(student=TinyNet(), teacher=TEACHER)
     distiller.compile(optimizers.sgd(0.05), loss=kd(), cache_teacher=True)
     distiller.fit(digits, epochs=1, batch_size=32)
     told = capsys.readouterr().out

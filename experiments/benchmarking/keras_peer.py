@@ -1,0 +1,102 @@
+"""`keras.distillation.Distiller` on Keras's JAX back end, on a CIFAR ResNet written in Keras's layers."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from typing import Any
+
+import numpy as np
+
+from benchmarking.work import RECIPE, Contender, UnavailableError, Work, passes_of, timed
+
+
+def contender(work: Work) -> Contender:
+    """A pass of `fit` over normalised float32 images in their order.
+
+    Raises:
+      UnavailableError: Keras is not installed or too old, runs on another back end, or the networks are not ResNets.
+    """
+    keras = installed()
+    student, teacher = create(keras, work.student), create(keras, work.teacher)
+    distiller = keras.distillation.Distiller(
+        teacher=teacher,
+        student=student,
+        distillation_losses=keras.distillation.LogitsDistillation(temperature=RECIPE.temperature),
+        student_loss_weight=RECIPE.ce_weight,
+    )
+    distiller.compile(
+        optimizer=keras.optimizers.SGD(
+            RECIPE.learning_rate, momentum=RECIPE.momentum, weight_decay=RECIPE.weight_decay
+        ),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    images = (work.images.astype(np.float32) / 255 - np.float32(RECIPE.mean)) / np.float32(RECIPE.std)
+    run = timed(lambda: distiller.fit(images, work.labels, work.batch_size, epochs=1, shuffle=False, verbose=0))
+    return Contender(run, "float32", passes_of(work))
+
+
+def installed() -> Any:
+    """Keras, on JAX.
+
+    Raises:
+      UnavailableError: where it cannot be had.
+    """
+    if importlib.util.find_spec("keras") is None:
+        raise UnavailableError("keras is not installed")
+    os.environ.setdefault("KERAS_BACKEND", "jax")
+    import keras
+
+    if keras.backend.backend() != "jax":
+        raise UnavailableError(f"KERAS_BACKEND is {keras.backend.backend()}, not jax")
+    if not hasattr(keras, "distillation"):
+        raise UnavailableError(f"keras {keras.__version__} has no keras.distillation, which came with 3.12")
+    return keras
+
+
+def create(keras: Any, name: str) -> Any:
+    """A CIFAR ResNet by name (He et al. 2016).
+
+    Raises:
+      UnavailableError: for another network.
+    """
+    match = re.fullmatch(r"resnet(\d+)", name)
+    if match is None:
+        raise UnavailableError(f"the Keras side has resnet8 … resnet110, not {name}")
+    layers = keras.layers
+    inputs = keras.Input((32, 32, 3))
+    out = layers.ReLU()(normalized(layers, convolution(layers, 16)(inputs)))
+    for width in (16, 32, 64):
+        for position in range((int(match[1]) - 2) // 6):
+            out = block(layers, out, width, stride=2 if position == 0 and width > 16 else 1)
+    out = layers.Dense(RECIPE.num_classes)(layers.GlobalAveragePooling2D()(out))
+    return keras.Model(inputs, out)
+
+
+def block(layers: Any, inputs: Any, width: int, stride: int) -> Any:
+    """Two 3×3 convolutions and a shortcut."""
+    out = layers.ReLU()(normalized(layers, convolution(layers, width, stride=stride)(inputs)))
+    out = normalized(layers, convolution(layers, width)(out))
+    if stride != 1 or inputs.shape[-1] != width:
+        inputs = normalized(layers, convolution(layers, width, window=1, stride=stride)(inputs))
+    return layers.ReLU()(layers.Add()([out, inputs]))
+
+
+def convolution(layers: Any, width: int, window: int = 3, stride: int = 1) -> Any:
+    """A convolution that keeps the size at stride 1."""
+    return layers.Conv2D(
+        width,
+        window,
+        stride,
+        padding="same",
+        use_bias=False,
+        kernel_initializer="he_normal",
+        data_format="channels_last",
+    )
+
+
+def normalized(layers: Any, images: Any) -> Any:
+    """BatchNorm as PyTorch has it."""
+    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(images)

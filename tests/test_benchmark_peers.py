@@ -1,0 +1,174 @@
+"""The benchmark's other sides: the same networks, losses and views in PyTorch and Keras."""
+
+import doctest
+import sys
+
+import numpy as np
+import pytest
+from benchmark_scripts import on_the_path, peer, script, settings_for, work  # noqa: F401
+
+from jaxkd import Batch, Outputs, Progress, convert, data, losses, models
+
+
+@pytest.mark.parametrize("name", ["benchmarking.torch_networks", "benchmarking.torch_tuned"])
+def test_examples_of_the_peers_run(name):
+    assert doctest.testmod(peer(name)).failed == 0
+
+
+@pytest.mark.parametrize("name", ["resnet8", "resnet44", "wrn_16_1", "vgg8"])
+def test_the_numbers_moved_are_those_that_layers_take_and_give(name):
+    network = peer("benchmarking.torch_networks").create(name)
+    torch = sys.modules["torch"]
+    moved = []
+
+    def count(module, inputs, output):
+        moved.append(inputs[0].numel() + output.numel() + module.weight.numel())
+
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+            module.register_forward_hook(count)
+    network.eval()(torch.zeros(1, 3, 32, 32))
+    assert script("benchmarking.network_cost").cost({name: 1}, 1).values == sum(moved)
+
+
+@pytest.mark.parametrize("name", ["resnet8", "resnet44", "wrn_16_1", "WRN28-1", "VGG8"])
+def test_the_networks_in_torch_are_ours(name, tmp_path):
+    network = peer("benchmarking.torch_networks").create(name).eval()
+    torch = sys.modules["torch"]
+    ours = models.create(name, num_classes=100, seed=0)
+    convert.to_torch(ours, tmp_path / "network.pth")
+    network.load_state_dict(torch.load(tmp_path / "network.pth", weights_only=True))
+    images = np.random.default_rng(0).normal(size=(1, 32, 32, 3)).astype(np.float32)
+    with torch.no_grad():
+        theirs = network(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+    np.testing.assert_allclose(theirs, np.asarray(ours(images).logits), rtol=1e-4, atol=1e-4 * np.abs(theirs).max())
+
+
+def test_a_network_that_torch_lacks_is_named():
+    with pytest.raises(ValueError, match="not MobileNetV2"):
+        peer("benchmarking.torch_networks").create("MobileNetV2")
+
+
+def test_the_loss_in_torch_is_ours():
+    loss = peer("benchmarking.torch_peer").kd_loss
+    torch = sys.modules["torch"]
+    rng = np.random.default_rng(0)
+    student, teacher = rng.normal(size=(2, 6, 100)).astype(np.float32)
+    labels = rng.integers(0, 100, 6).astype(np.int32)
+    batch, progress = Batch(np.zeros((6, 1, 1, 1)), labels, labels), Progress(np.int32(0), np.int32(1))
+    terms = [
+        float(term(Outputs(student, ()), Outputs(teacher, ()), batch, progress, None))
+        for term in (losses.CrossEntropy(), losses.KD(temperature=4.0))
+    ]
+    theirs = loss(torch.from_numpy(student), torch.from_numpy(teacher), torch.from_numpy(labels).long())
+    assert float(theirs) == pytest.approx(0.1 * terms[0] + 0.9 * terms[1], rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def views():
+    """All views of three images, `[3, 162, 32, 32, 3]`, and the images."""
+    images = np.random.default_rng(0).integers(1, 256, (3, 32, 32, 3), dtype=np.uint8)
+    augmentation = data.Augmentation(pad=4)
+    numbers = np.arange(augmentation.views, dtype=np.int32)
+    return [np.asarray(augmentation.view(np.repeat(image[None], len(numbers), 0), numbers)) for image in images], images
+
+
+def test_torch_makes_the_same_views_on_the_device(views):
+    tuned = peer("benchmarking.torch_tuned")
+    torch = sys.modules["torch"]
+    possible, images = views
+    padded = torch.from_numpy(np.pad(images, ((0, 0), (4, 4), (4, 4), (0, 0))))
+    seen = set()
+    for _ in range(20):
+        made, labels = tuned.random_views(padded, torch.arange(3))
+        assert sorted(labels.tolist()) == [0, 1, 2]
+        for image, label in zip(made.numpy(), labels.tolist(), strict=True):
+            found = np.flatnonzero((possible[label] == image).all((1, 2, 3)))
+            assert len(found) == 1
+            seen.add(int(found[0]))
+    assert len(seen) > 30
+
+
+def test_pil_makes_the_same_views(views):
+    pytest.importorskip("PIL")
+    loader = peer("benchmarking.torch_loader")
+    possible, images = views
+    seen = set()
+    for _ in range(60):
+        made = np.asarray(loader.random_view(loader.Image.fromarray(images[0])))
+        found = np.flatnonzero((possible[0] == made).all((1, 2, 3)))
+        assert len(found) == 1
+        seen.add(int(found[0]))
+    assert len(seen) > 30
+
+
+def test_torch_trains_and_evaluates_with_its_loader():
+    pytest.importorskip("PIL")
+    users = peer("benchmarking.torch_peer")
+    for kind in ("epoch", "evaluation"):
+        contender = users.contender(work(kind, count=12), workers=0)
+        assert contender.run() > 0
+        assert contender.facts["workers"] == 0
+
+
+def test_workers_are_left_out_where_they_are_in_the_way(monkeypatch):
+    users = peer("benchmarking.torch_peer")
+    if users.device().type != "cpu":
+        pytest.skip("a GPU does not share its cores with workers")
+    seconds = iter([9.0, 1.0, 0.5, 2.0])  # a first pass and one that counts, without workers and with them
+    monkeypatch.setattr(users, "loop", lambda work, workers: workers)
+    monkeypatch.setattr(users, "timed", lambda made: lambda: next(seconds))
+    assert users.contender(work("epoch"), workers=3).facts["workers"] == 0
+
+
+def test_a_way_that_fails_is_noted_and_the_other_taken():
+    tuned = peer("benchmarking.torch_tuned")
+    torch = sys.modules["torch"]
+    calls = []
+
+    def make(way):
+        if way.mode != "eager":
+            raise OSError("no C++ compiler\nat all")
+        return lambda *batch: calls.append(len(batch[1]))
+
+    trial = torch.zeros(6, 1), torch.zeros(6)
+    way, _, facts = tuned.fastest(make, trial, 3, autocast=False, compiles=True)
+    assert way == tuned.way_of("eager, float32")
+    assert facts["seconds_a_step_when_tried"]["default, float32"] == "OSError: no C++ compiler"
+    assert calls == [3, 3, 3, 6, 6, 6]
+    with pytest.raises(script("benchmarking.work").UnavailableError, match="no C"):
+        tuned.fastest(lambda way: make(tuned.Way("default", False)), trial, 3, autocast=False, compiles=False)
+
+
+def test_a_way_serves_other_batch_sizes(monkeypatch):
+    tuned = peer("benchmarking.torch_tuned")
+    chosen = {}
+    tuned.remember(chosen, work("step", batch_size=4), tuned.Way("eager", False))
+    monkeypatch.setattr(tuned, "fastest", None)
+    assert tuned.contender(work("step"), False, True, chosen).facts["way"] == "eager, float32"
+    assert [key.batch_size for key in chosen] == [4, 8]
+
+
+def test_keras_has_the_same_networks():
+    keras_peer = script("benchmarking.keras_peer")
+    try:
+        keras = keras_peer.installed()
+    except script("benchmarking.work").UnavailableError as reason:
+        pytest.skip(str(reason))
+    network = keras_peer.create(keras, "resnet8")
+    assert sum(np.prod(weight.shape) for weight in network.trainable_weights) == models.describe("resnet8").parameters
+
+
+def test_who_cannot_take_part_is_left_out_with_a_reason(monkeypatch):
+    for name in ("torch", "benchmarking.torch_peer", "benchmarking.torch_tuned"):
+        monkeypatch.setitem(sys.modules, name, None)
+        monkeypatch.delattr(script("benchmarking"), name.rpartition(".")[2], raising=False)
+    monkeypatch.setattr(script("benchmarking.keras_peer").importlib.util, "find_spec", lambda name: None)
+    settings = settings_for("--contenders", "torch", "torch-tuned", "keras")
+    peers = script("benchmarking.contenders").Peers()
+    ready, skipped = script("benchmarking.measures").prepared(work("step"), settings, peers)
+    assert not ready
+    assert "torch is not installed" in skipped["torch"]
+    assert "keras is not installed" in skipped["keras"]
+    with pytest.raises(script("benchmarking.work").UnavailableError, match="not vgg8"):
+        script("benchmarking.keras_peer").create(None, "vgg8")
