@@ -65,14 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         student: Any = models.create(options.student, num_classes=train.num_classes, seed=seed)
         distiller = jaxkd.Distiller(student=student, teacher=teacher)
         cell = method.adapted({}, correct=correct, wrong=wrong)
-        distiller.compile(
-            training.optimizer(),
-            loss=cell.losses(train),
-            loss_weights=cell.weights,
-            metrics=("accuracy", "top5"),
-            seed=seed,
-            image_shape=train.images.shape[1:],
-        )
+        seeded = argparse.Namespace(**{**vars(options), "seed": seed})
+        training_options.compile_trainer(distiller, train, training, seeded, cell.losses(train), cell.weights)
         return distiller
 
     seeds = range(options.seed, options.seed + options.seeds)

@@ -61,7 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         directory.check(settings, options.resume)
         trainer = jaxkd.Trainer(student) if teacher is None else jaxkd.Distiller(student=student, teacher=teacher)
-        training_options.compile_trainer(trainer, train, training, options, method.losses(train), method.weights)
+        cache = teacher_cache(options.cache_teacher)
+        training_options.compile_trainer(trainer, train, training, options, method.losses(train), method.weights, cache)
     except (ValueError, OSError) as error:
         parser.error(str(error))
     directory.start(settings, vars(options))
@@ -111,6 +112,13 @@ def load_teacher(options: argparse.Namespace, method: recipes.Method, recipe: re
             raise ValueError(f"{whose}, but {path} holds a {teacher.name}")
         return teacher
     return convert.from_torch(path, name)
+
+
+def teacher_cache(option: str | None) -> bool | str | jaxkd.TeacherCache:
+    """What `--cache-teacher` says: nothing, "auto", or a folder."""
+    if option is None:
+        return False
+    return option if option == "auto" else jaxkd.TeacherCache(option)
 
 
 def check_classes(teacher: Any, train: data.Dataset) -> None:
@@ -178,6 +186,11 @@ def command_line() -> argparse.ArgumentParser:
     networks.add_argument(
         "--evaluate-teacher", action=argparse.BooleanOptionalAction, default=True,
         help="measure the teacher on the test images first, so that a wrong file or normalisation is noticed",
+    )  # fmt: skip
+    networks.add_argument(
+        "--cache-teacher", nargs="?", const="auto", metavar="DIR",
+        help="compute the teacher once for every view of an image: kept in memory where that is possible, or in a "
+        "folder for other runs as well",
     )  # fmt: skip
     method = parser.add_argument_group("method", "what is not given keeps its published value")
     method.add_argument(

@@ -49,6 +49,10 @@ def add_options(parser: argparse.ArgumentParser, rows: Sequence[str]) -> None:
     training.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of initial weights, order and augmentation; default: 0"
     )
+    training.add_argument(
+        "--precision", choices=("float32", "bfloat16"), default="float32",
+        help="what the networks compute in, for GPUs and TPUs; default: float32",
+    )  # fmt: skip
     run = parser.add_argument_group("run directory")
     run.add_argument("--output", type=pathlib.Path, metavar="DIR", help="default: a telling name under runs/")
     run.add_argument("--resume", action="store_true", help="go on with the run in this directory, if one has begun")
@@ -140,7 +144,8 @@ def settings_of(
 ) -> dict[str, Any]:
     """All that decides how a run ends, for its record."""
     images = {"name": options.data, "images": len(train), "normalization": train.normalization._asdict()}
-    return {"data": images, "seed": options.seed, "training": dataclasses.asdict(training), **others}
+    decided = {"data": images, "seed": options.seed, "precision": options.precision}
+    return decided | {"training": dataclasses.asdict(training), **others}
 
 
 def compile_trainer(
@@ -150,6 +155,7 @@ def compile_trainer(
     options: argparse.Namespace,
     loss: Mapping[str, Loss] | None = None,
     weights: Mapping[str, recipes.Weight] | None = None,
+    cache_teacher: bool | str | jaxkd.TeacherCache = False,
 ) -> None:
     """Says how to train; networks that a loss cannot work with are refused here.
 
@@ -160,13 +166,14 @@ def compile_trainer(
       options: the command line.
       loss: the loss terms; cross-entropy by default.
       weights: of these terms.
+      cache_teacher: as `compile` takes it.
 
     Raises:
       ValueError: as `compile`.
     """
     trainer.compile(
         training.optimizer(), loss=loss, loss_weights=weights, metrics=("accuracy", "top5"), seed=options.seed,
-        image_shape=train.images.shape[1:],
+        image_shape=train.images.shape[1:], precision=options.precision, cache_teacher=cache_teacher,
     )  # fmt: skip
 
 

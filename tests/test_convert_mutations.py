@@ -41,11 +41,11 @@ def small_file(kind: str, folder: pathlib.Path) -> pathlib.Path:
 
 @pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
 def test_some_hundred_mutations(kind, tmp_path):
-    report = outcome(small_file(kind, tmp_path), first=0, count=200)
+    report = outcome(small_file(kind, tmp_path), first=0, count=100)
     assert report["problems"] == []
-    assert report["read"] + report["refused"] == 200
-    assert report["read"] > 10
-    assert report["refused"] > 100
+    assert report["read"] + report["refused"] == 100
+    assert report["read"] > 5
+    assert report["refused"] > 50
     assert report["slowest"][0] < 2
     assert report["largest"][0] < 2**30
 

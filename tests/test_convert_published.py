@@ -49,7 +49,7 @@ def test_conversion_and_first_logits(file, published, cifar):
 
 
 def marked(file: str):
-    return pytest.param(file, marks=() if "resnet20" in file else pytest.mark.slow)
+    return pytest.param(file, marks=() if file == "cifar100_resnet20.pth" else pytest.mark.slow)
 
 
 @pytest.mark.parametrize("file", [marked(file) for file in INDEX])

@@ -407,6 +407,19 @@ def test_help_explains(scripts, name, capsys):
     assert f"python experiments/{name}.py" in capsys.readouterr().out
 
 
+def test_the_teachers_outputs_are_kept_for_other_runs(scripts, teacher, tmp_path, capsys):
+    command = ["--teacher", str(teacher / "model"), "--student", "resnet8", "--epochs", "1", *SMALL]
+    command += ["--cache-teacher", str(tmp_path / "outputs"), "--precision", "bfloat16"]
+    for name, hits in (("first", 0.0), ("second", 1.0)):
+        assert scripts["distill"].main([*command, "--output", str(tmp_path / name)]) == 0
+        with (tmp_path / name / "metrics.csv").open() as file:
+            assert [float(row["teacher_cache_hits"]) for row in csv.DictReader(file)] == [hits]
+        assert json.loads((tmp_path / name / "config.json").read_text())["settings"]["precision"] == "bfloat16"
+    first, second = (torch_file.read(tmp_path / name / "student.pth") for name in ("first", "second"))
+    for key, value in first.items():
+        np.testing.assert_array_equal(value, second[key])
+
+
 def test_the_grid_of_temperatures(scripts, teacher, tmp_path, capsys):
     folder = tmp_path / "grid"
     command = [

@@ -15,11 +15,9 @@ from jaxkd.models.registry import _FAMILIES
 SGD = optimizers.sgd(0.001, momentum=0.9, weight_decay=5e-4)
 CLASSES, SHAPE, BATCH, STEPS = 10, (32, 32, 3), 4, 3
 
-SMALL = [
-    "resnet8", "resnet8x4", "wrn_10_1", "vgg8", "ResNet18", "ResNet18_cifar", "ResNeXt11-4-4d", "MobileNetV2",
-    "ShuffleV1", "ShuffleV2",
-]  # fmt: skip
+SMALL = ["resnet8", "wrn_10_1", "vgg8", "ResNet18", "ResNeXt11-4-4d", "MobileNetV2", "ShuffleV2"]
 LARGE = [
+    "resnet8x4", "ResNet18_cifar", "ShuffleV1",
     "resnet20", "ResNet50", "resnext50_32x4d", "wrn_16_2", "vgg11_bn", "MobileNetV1", "mobilenet_v2", "ShuffleNetV1",
     "shufflenet_v2_x0_5",
 ]  # fmt: skip

@@ -158,7 +158,13 @@ def test_gradient_through_the_depthwise_convolution_is_autodiffs(monkeypatch, st
 
 
 @pytest.mark.parametrize(
-    ("name", "size"), [("MobileNetV1", 32), ("MobileNetV2", 8), ("ShuffleV1", 8), ("shufflenet_v2_x0_5", 32)]
+    ("name", "size"),
+    [
+        ("MobileNetV2", 8),
+        ("shufflenet_v2_x0_5", 32),
+        pytest.param("MobileNetV1", 32, marks=pytest.mark.slow),
+        pytest.param("ShuffleV1", 8, marks=pytest.mark.slow),
+    ],
 )
 def test_steps_of_sgd_lower_the_loss_as_the_gradient_says_and_move_every_statistic(name, size):
     model, before = filled(name)

@@ -13,15 +13,16 @@ from jaxkd import convert
 from jaxkd.convert.zoo import abstract_model
 
 CTKD = (
-    "resnet8 resnet14 resnet20 resnet32 resnet56 resnet110 resnet8x4 resnet32x4 resnet8x4_double vgg8 vgg13 wrn_16_1 "
-    "wrn_16_2 wrn_40_1 ResNet50 MobileNetV2 ShuffleV1 ShuffleV2 ResNet18 shufflenet_v2_x0_5 MobileNetV2_Imagenet"
+    "resnet8 resnet20 resnet56 resnet110 resnet8x4 resnet32x4 vgg8 wrn_16_2 wrn_40_1 ResNet50 MobileNetV2 ShuffleV2 "
+    "ResNet18"
 )
-ATS = "ResNet14 VGG8 WRN28-1 WRN28-8 ResNeXt29-4-4d"
+ATS = "ResNet14 WRN28-1 ResNeXt29-4-4d"
 # Of the same families, of other sizes or under other names.
 SLOW = (
-    "ctkd/resnet44 ctkd/vgg11 ctkd/vgg16 ctkd/vgg19 ctkd/wrn_40_2 ctkd/ResNet18Double ctkd/ResNet34 ctkd/resnet34x4 "
-    "ctkd/resnext50_32x4d ctkd/wrn_50_2 ctkd/ShuffleV2_Imagenet ctkd/vgg11_imagenet ctkd/vgg13_imagenet ats/ResNet110 "
-    "ats/MobileNetV2 ats/ShuffleNetV1"
+    "ctkd/resnet14 ctkd/resnet32 ctkd/resnet44 ctkd/resnet8x4_double ctkd/vgg11 ctkd/vgg13 ctkd/vgg16 ctkd/vgg19 "
+    "ctkd/wrn_16_1 ctkd/wrn_40_2 ctkd/ShuffleV1 ctkd/shufflenet_v2_x0_5 ctkd/MobileNetV2_Imagenet ctkd/ResNet18Double "
+    "ctkd/ResNet34 ctkd/resnet34x4 ctkd/resnext50_32x4d ctkd/wrn_50_2 ctkd/ShuffleV2_Imagenet ctkd/vgg11_imagenet "
+    "ctkd/vgg13_imagenet ats/ResNet110 ats/VGG8 ats/WRN28-8 ats/MobileNetV2 ats/ShuffleNetV1"
 )
 ENTRIES = [
     *(f"ctkd/{name}" for name in CTKD.split()),
