@@ -68,8 +68,7 @@ class Together:
             return logs
 
         for epoch in range(epochs):
-            averaged = ["loss", *(name for name, _ in (*setup.program.weights, *setup.program.metrics))]
-            meters = [EpochMeter(averaged) for _ in self.runs]
+            meters = [EpochMeter(setup.program.averaged) for _ in self.runs]
             watches = [BoundWatch(dict(setup.program.bounds)) for _ in self.runs]
             for values, size in one_behind(start_epoch(state), take):
                 for position, (meter, watch) in enumerate(zip(meters, watches, strict=True)):

@@ -254,7 +254,7 @@ class Trainer:
     def _train_epoch(self, start_epoch: Epoch, hooks: CallbackList) -> dict[str, float]:
         state, program = self._compiled_state(), self._compiled_program()
         terms = ["loss", *(name for name, _ in program.weights)]
-        meter = EpochMeter([*terms, *(name for name, _ in program.metrics)])
+        meter = EpochMeter(program.averaged)
         watch = BoundWatch(dict(program.bounds))
         steps_before = int(state.step)
         for values, batch_size in one_behind(start_epoch(state), self._take):

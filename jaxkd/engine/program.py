@@ -53,6 +53,11 @@ class Program:
     bounds: tuple[tuple[str, tuple[float, float]], ...]
     precision: str
 
+    @property
+    def averaged(self) -> list[str]:
+        """The logs that an epoch averages over its examples: the total, every term and every metric."""
+        return ["loss", *(name for name, _ in (*self.weights, *self.metrics))]
+
     def __post_init__(self) -> None:
         if clash := {name for name, _ in self.weights} & {name for name, _ in self.metrics}:
             raise ValueError(f"a loss and a metric are both called {', '.join(sorted(clash))}: rename the loss")

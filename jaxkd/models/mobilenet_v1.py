@@ -8,8 +8,9 @@ import jax
 from flax import nnx
 
 from jaxkd.base import Outputs
-from jaxkd.models.layers import BatchNorm, DefaultConv, Linear, global_average_pool
+from jaxkd.models.layers import BatchNorm, DefaultConv, Linear
 from jaxkd.models.registry import family
+from jaxkd.models.stages import pooled_outputs, preactivations
 
 STEM = 32
 UNITS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1))
@@ -59,15 +60,8 @@ class MobileNetV1(nnx.Module):
 
     def __call__(self, images: jax.Array, train: bool = False) -> Outputs:
         stem = self.model[0]
-        preactivations = [stem["1"](stem["0"](images), train)]
-        for begin, end in pairwise(STAGE_ENDS):
-            before = preactivations[-1]
-            for unit in self.model[begin:end]:
-                before = unit(before, train)
-            preactivations.append(before)
-        features = [jax.nn.relu(before) for before in preactivations]
-        features.append(global_average_pool(features[-1]))
-        return Outputs(self.fc(features[-1]), tuple(features), tuple(preactivations), self.fc.function())
+        stages = [self.model[begin:end] for begin, end in pairwise(STAGE_ENDS)]
+        return pooled_outputs(preactivations(stem["1"](stem["0"](images), train), stages, train), self.fc)
 
     def preactivation_norms(self) -> tuple[BatchNorm, ...]:
         """The BatchNorm whose output each preactivation is."""

@@ -110,7 +110,7 @@ class MobileNetV2(nnx.Module):
 
     def parts(self) -> tuple[Layer, list[InvertedResidual], Layer, Linear]:
         """Stem, blocks, the convolution before the pooling, and the classifier."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} defines no parts()")
 
 
 def new_layer(inputs: int, outputs: int, window: int, stride: int = 1, groups: int = 1, *, rngs: nnx.Rngs) -> Layer:

@@ -43,11 +43,11 @@ class ResidualBlock(nnx.Module):
 
     def branch(self, images: jax.Array, train: bool) -> jax.Array:
         """What is added to the shortcut."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} defines no branch()")
 
     def closing_norm(self) -> BatchNorm:
         """The BatchNorm at the end of the branch."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} defines no closing_norm()")
 
 
 class BasicBlock(ResidualBlock):

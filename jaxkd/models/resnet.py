@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxkd.base import Outputs
-from jaxkd.models.layers import BatchNorm, Conv, Linear, global_average_pool
+from jaxkd.models.layers import BatchNorm, Conv, Linear
 from jaxkd.models.registry import family
 from jaxkd.models.stack import last_block, stack_blocks
+from jaxkd.models.stages import pooled_outputs, preactivations
 
 Shortcut = Literal["projection", "pad"]
 
@@ -84,15 +85,8 @@ class ResNet(nnx.Module):
         self.fc = Linear(stages[2], num_classes, rngs=rngs)
 
     def __call__(self, images: jax.Array, train: bool = False) -> Outputs:
-        preactivations = [self.bn1(self.conv1(images), train)]
-        for stage in (self.layer1, self.layer2, self.layer3):
-            out = preactivations[-1]
-            for block in stage:
-                out = block(out, train)
-            preactivations.append(out)
-        features = [jax.nn.relu(out) for out in preactivations]
-        features.append(global_average_pool(features[-1]))
-        return Outputs(self.fc(features[-1]), tuple(features), tuple(preactivations), self.fc.function())
+        stem = self.bn1(self.conv1(images), train)
+        return pooled_outputs(preactivations(stem, (self.layer1, self.layer2, self.layer3), train), self.fc)
 
     def preactivation_norms(self) -> tuple[BatchNorm, ...]:
         """The BatchNorm that comes last before each of the preactivations."""

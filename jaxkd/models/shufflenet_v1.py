@@ -9,9 +9,10 @@ from flax import nnx
 from jaxkd.base import Outputs
 from jaxkd.convolution import convolve
 from jaxkd.models.channel_shuffle import channel_shuffle
-from jaxkd.models.layers import BatchNorm, DefaultConv, Linear, global_average_pool
+from jaxkd.models.layers import BatchNorm, DefaultConv, Linear
 from jaxkd.models.registry import family
 from jaxkd.models.stack import last_block, stack_blocks
+from jaxkd.models.stages import pooled_outputs, preactivations
 
 STEM = 24
 WIDTHS = (240, 480, 960)
@@ -66,15 +67,8 @@ class ShuffleNetV1(nnx.Module):
         self.linear = Linear(WIDTHS[-1], num_classes, rngs=rngs)
 
     def __call__(self, images: jax.Array, train: bool = False) -> Outputs:
-        preactivations = [self.bn1(self.conv1(images), train)]
-        for stage in (self.layer1, self.layer2, self.layer3):
-            before = preactivations[-1]
-            for block in stage:
-                before = block(before, train)
-            preactivations.append(before)
-        features = [jax.nn.relu(before) for before in preactivations]
-        features.append(global_average_pool(features[-1]))
-        return Outputs(self.linear(features[-1]), tuple(features), tuple(preactivations), self.linear.function())
+        stem = self.bn1(self.conv1(images), train)
+        return pooled_outputs(preactivations(stem, (self.layer1, self.layer2, self.layer3), train), self.linear)
 
     def preactivation_norms(self) -> tuple[BatchNorm, ...]:
         """The BatchNorm that comes last before each of the preactivations."""

@@ -14,6 +14,7 @@ from jaxkd.models.channel_shuffle import channel_shuffle
 from jaxkd.models.layers import BatchNorm, Conv, DefaultConv, Linear, global_average_pool
 from jaxkd.models.registry import family
 from jaxkd.models.stack import Stack, stack_blocks
+from jaxkd.models.stages import preactivations
 
 Layer = tuple[Conv, BatchNorm]
 
@@ -68,7 +69,7 @@ class ShuffleUnit(nnx.Module):
 
     def branches(self) -> tuple[list[Layer], list[Layer]]:
         """The convolutions of both branches, each with its BatchNorm; with stride 1 the first branch has none."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} defines no branches()")
 
 
 def _apply(layers: list[Layer], images: jax.Array, train: bool) -> jax.Array:
@@ -102,16 +103,11 @@ class ShuffleNetV2(nnx.Module):
 
     def __call__(self, images: jax.Array, train: bool = False) -> Outputs:
         (convolution, norm), stages, head, classifier = self.parts()
-        preactivations = [self.pool_stem(norm(convolution(images), train))]
-        for stage in stages:
-            before = preactivations[-1]
-            for block in stage:
-                before = block(before, train)
-            preactivations.append(before)
-        features = [jax.nn.relu(before) for before in preactivations]
+        before = preactivations(self.pool_stem(norm(convolution(images), train)), stages, train)
+        features = [jax.nn.relu(one) for one in before]
         out = jax.nn.relu(_apply([head], features[-1], train))
         features.append(global_average_pool(out))
-        return Outputs(classifier(features[-1]), tuple(features), tuple(preactivations), classifier.function())
+        return Outputs(classifier(features[-1]), tuple(features), tuple(before), classifier.function())
 
     def preactivation_norms(self) -> tuple[BatchNorm, ...]:
         """The BatchNorms the channels of each preactivation come from, put together into one."""
@@ -127,7 +123,7 @@ class ShuffleNetV2(nnx.Module):
 
     def parts(self) -> tuple[Layer, list[nnx.List], Layer, Linear]:
         """Stem, stages, the convolution before the pooling, and the classifier."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} defines no parts()")
 
     def pool_stem(self, stem: jax.Array) -> jax.Array:
         """What lies between the stem's BatchNorm and the first stage: nothing here."""

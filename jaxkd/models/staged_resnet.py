@@ -10,9 +10,10 @@ from flax import nnx
 
 from jaxkd.base import Outputs
 from jaxkd.models.image_size import check_image_size
-from jaxkd.models.layers import BatchNorm, Conv, Linear, global_average_pool, max_pool
+from jaxkd.models.layers import BatchNorm, Conv, Linear, max_pool
 from jaxkd.models.residual_block import BasicBlock, Bottleneck, ResidualBlock
 from jaxkd.models.stack import last_block, stack_blocks
+from jaxkd.models.stages import pooled_outputs, preactivations
 
 Block = Callable[..., ResidualBlock]
 
@@ -70,16 +71,8 @@ class StagedResNet(nnx.Module):
 
     def __call__(self, images: jax.Array, train: bool = False) -> Outputs:
         check_image_size(images, self.stages - 1 if self.small_images else self.stages + 1)
-        preactivations = [self._stem(images, train)]
-        for stage in self._stages():
-            out = preactivations[-1]
-            for block in stage:
-                out = block(out, train)
-            preactivations.append(out)
-        features = [jax.nn.relu(out) for out in preactivations]
-        features.append(global_average_pool(features[-1]))
-        classifier = getattr(self, self.classifier_name)
-        return Outputs(classifier(features[-1]), tuple(features), tuple(preactivations), classifier.function())
+        before = preactivations(self._stem(images, train), self._stages(), train)
+        return pooled_outputs(before, getattr(self, self.classifier_name))
 
     def preactivation_norms(self) -> tuple[BatchNorm, ...]:
         """The BatchNorm that comes last before each of the preactivations."""
