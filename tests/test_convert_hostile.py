@@ -3,13 +3,13 @@
 import io
 import random
 import struct
-import time
 import tracemalloc
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from in_time import in_time
 from torch_bytes import (
     WEIGHTS,
     call,
@@ -182,12 +182,11 @@ def test_a_persistent_id_in_a_header_is_not_printed(tmp_path):
 def test_streams_that_would_exhaust_a_reader(case, tmp_path):
     code, reason = EXHAUSTING[case]
     path = write_zip(tmp_path / "x", program(code), {"data/0": bytes(4)})
-    start = time.perf_counter()
-    if reason is None:
-        read(path)
-    else:
+    if reason is not None:
         assert reason in str(refusal(path))
-    assert time.perf_counter() - start < 2
+        return
+    with in_time():
+        read(path)
 
 
 def test_a_dictionary_may_contain_itself(tmp_path):
@@ -253,9 +252,9 @@ def test_mutated_files_end_in_tensors_or_in_one_error(content, mutate, tmp_path)
     outcomes = {"read": 0, "refused": 0, "unnamed": 0}
     for _ in range(400):
         path.write_bytes(mutate(whole, rng))
-        start = time.perf_counter()
         try:
-            tree = read(path)
+            with in_time():
+                tree = read(path)
         except ConversionError as error:
             named = str(error).startswith(f"{path}: ")
             outcomes["refused" if named else "unnamed"] += 1
@@ -263,7 +262,6 @@ def test_mutated_files_end_in_tensors_or_in_one_error(content, mutate, tmp_path)
             for value in tree.values() if isinstance(tree, dict) else ():
                 np.array(value)  # touches every element
             outcomes["read"] += 1
-        assert time.perf_counter() - start < 2
     assert outcomes["refused"] > 100
     assert outcomes["unnamed"] == 0
 

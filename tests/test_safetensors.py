@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import time
 from pathlib import Path
 
 import ml_dtypes
@@ -11,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+from in_time import in_time
 from seeded import same_weights, seeded
 from torch_bytes import WEIGHTS, same
 
@@ -200,10 +200,8 @@ def written(path: Path, header: bytes | str | dict, numbers: bytes = b"", length
 
 
 def refusal(path: Path) -> str:
-    start = time.perf_counter()
-    with pytest.raises(ConversionError) as caught:
+    with in_time(), pytest.raises(ConversionError) as caught:
         read(path)
-    assert time.perf_counter() - start < 2
     assert str(caught.value).startswith(f"{path}: ")
     assert len(str(caught.value)) < 1000
     assert "\n" not in str(caught.value)
@@ -307,7 +305,7 @@ def test_a_header_of_any_depth_is_refused(tmp_path):
 def test_a_header_has_a_largest_size(tmp_path):
     largest = b"{" + b" " * (MAX_HEADER_BYTES - 2) + b"}"
     assert read(written(tmp_path / "x.safetensors", largest)) == {}
-    assert "more than the 2097152 bytes" in refusal(written(tmp_path / "x.safetensors", b"{ " + largest[1:]))
+    assert "more than the 1048576 bytes" in refusal(written(tmp_path / "x.safetensors", b"{ " + largest[1:]))
 
 
 @pytest.mark.parametrize("filler", ["[],", "{},", '"a",', "1,", '{"a":[]},'])

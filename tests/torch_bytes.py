@@ -2,12 +2,12 @@
 
 import pickle
 import struct
-import time
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from in_time import in_time
 
 from jaxkd.convert import ConversionError
 from jaxkd.convert.legacy_file import MAGIC_NUMBER
@@ -90,10 +90,8 @@ def write_legacy_weights(path: Path, weights: dict[str, np.ndarray]) -> Path:
 
 def refusal(path: Path) -> ConversionError:
     """The one error that reading the file ends in; it names the file, and is quick."""
-    start = time.perf_counter()
-    with pytest.raises(ConversionError) as caught:
+    with in_time(), pytest.raises(ConversionError) as caught:
         read(path)
-    assert time.perf_counter() - start < 2
     assert str(path) in str(caught.value)
     return caught.value
 

@@ -14,8 +14,8 @@ from typing import IO, Any, NoReturn
 import ml_dtypes
 import numpy as np
 
-MAX_HEADER_BYTES = 2 * 2**20
-"""Room for 15,000 tensors. A header is parsed before it can be checked, so that its size bounds the time."""
+MAX_HEADER_BYTES = 2**20
+"""Room for 7,500 tensors. A header is parsed before it can be checked, so that its size bounds the time."""
 
 METADATA = "__metadata__"
 
