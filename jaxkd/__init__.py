@@ -1,6 +1,6 @@
 """Knowledge distillation for image classifiers on JAX, with Keras's verbs."""
 
-from jaxkd import compilation_cache
+from jaxkd import compilation_cache, distributed
 from jaxkd.base import Batch, Normalization, Outputs, Progress
 from jaxkd.distiller import Distiller
 from jaxkd.engine.teacher_cache import TeacherCache
@@ -20,6 +20,7 @@ __all__ = [
     "Sweep",
     "TeacherCache",
     "Trainer",
+    "distributed",
     "grid",
     "sweep",
 ]

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from jaxkd.base import check_at_least
-from jaxkd.engine.feed import Resident, Stream, feed
+from jaxkd.engine.feed import Resident, feed
 from jaxkd.history import History
 from jaxkd.together import together
 from jaxkd.trainer import Data, Trainer
@@ -123,7 +123,7 @@ def sweep(
         raise ValueError("a sweep needs at least one cell, for example grid(temperature=(2.0, 4.0))")
     runs = [make(**cell) for cell in cells]
     source, held_out = (None if given is None else feed(given, runs[0].model) for given in (data, validation_data))
-    if not isinstance(source, Resident) or isinstance(held_out, Stream):
+    if not isinstance(source, Resident) or not isinstance(held_out, Resident | None):
         raise ValueError("a sweep needs data that can be on the device: a data.Dataset, or arrays (images, labels)")
     waiting = [part for group in together(runs, source) for part in group.cut(at_once or len(runs))]
     while waiting:

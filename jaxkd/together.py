@@ -59,7 +59,7 @@ class Together:
         states = [run.state for run in self._padded() if run.state is not None]
         state = setup.placement.over_runs(stack(states))
         step = make_many_step(setup.program, setup.normalization, setup.teacher_normalization, setup.placement)
-        start_epoch, kept = setup.begin(step, states[0], source, batch_size, self.runs[0].cache, verbose)
+        start_epoch, kept = setup.begin(step, states[0], source, batch_size, epochs, self.runs[0].cache, verbose)
         measured: list[list[dict[str, float]]] = []
 
         def take(chunk: Chunk) -> Logs:
@@ -70,7 +70,7 @@ class Together:
         for epoch in range(epochs):
             meters = [EpochMeter(setup.program.averaged) for _ in self.runs]
             watches = [BoundWatch(dict(setup.program.bounds)) for _ in self.runs]
-            for values, size in one_behind(start_epoch(state), take):
+            for values, size in one_behind(start_epoch(state, 0), take):
                 for position, (meter, watch) in enumerate(zip(meters, watches, strict=True)):
                     steps = {name: value[:, position] for name, value in values.items()}
                     meter.add(steps, size)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,28 +14,24 @@ import optax
 from flax import nnx
 
 from jaxkd.base import Normalization, check_at_least
-from jaxkd.callbacks import Callback, CallbackList, ProgressBar, StopOnNaN
+from jaxkd.callbacks import Callback, CallbackList, Checkpoint, ProgressBar, StopOnNaN
 from jaxkd.data import Dataset
 from jaxkd.engine import checkpoints
-from jaxkd.engine.bounds import BoundWatch
-from jaxkd.engine.chunks import Chunk, Epoch, one_behind
-from jaxkd.engine.epoch import end_epoch
-from jaxkd.engine.evaluation import evaluate, make_predict
-from jaxkd.engine.feed import Resident, Stream, checked_images, feed
-from jaxkd.engine.kept_teacher import KeptTeacher, requested
-from jaxkd.engine.meter import EpochMeter
+from jaxkd.engine.evaluation import Evaluation, predicted
+from jaxkd.engine.feed import Data, Source, checked_images, feed
+from jaxkd.engine.kept_teacher import requested
 from jaxkd.engine.program import Program, assemble, metrics_of
+from jaxkd.engine.running import RunningEpoch
 from jaxkd.engine.setup import Setup
 from jaxkd.engine.sharding import Placement
 from jaxkd.engine.state import TrainState, Tree, create_state, split
-from jaxkd.engine.step import Logs, Step, make_step
+from jaxkd.engine.step import Step, make_step
 from jaxkd.engine.teacher_cache import TeacherCache
 from jaxkd.engine.terms import Losses, Weight
+from jaxkd.fitting import Fitting
 from jaxkd.history import History
 from jaxkd.losses import cross_entropy
 from jaxkd.metrics import Metric
-
-Data = Dataset | tuple | Iterable
 
 
 class Trainer:
@@ -50,6 +47,8 @@ class Trainer:
       stop_training: callbacks set it to end after the running epoch.
       last_steps: the value of every loss at each step of the last compiled chunk.
       last_steps_start: the number of steps taken before that chunk.
+      running: the epoch under way, within `fit`.
+      resumed: the record of an epoch that was broken off, between `restore` and `fit`.
 
     Example:
       >>> from jaxkd import data, models, optimizers
@@ -65,8 +64,10 @@ class Trainer:
         self._model = model
         self._teacher: nnx.Module | None = None
         self._program: Program | None = None
-        self._kept: KeptTeacher | None = None
+        self._placement = Placement()
         self._restored_epochs = 0
+        self.resumed: dict[str, Any] | None = None
+        self.running: RunningEpoch | None = None
         self.state: TrainState | None = None
         self.history = History()
         self.stop_training = False
@@ -128,7 +129,7 @@ class Trainer:
         self._steps_per_execution = steps_per_execution
         state = create_state(self._model, losses, self._teacher, self._program.optimizer, seed)
         self.state = self._placement.everywhere(state)
-        self.history, self._restored_epochs = History(), 0
+        self.history, self._restored_epochs, self.resumed = History(), 0, None
 
     def fit(
         self,
@@ -139,6 +140,7 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         validation_freq: int = 1,
         initial_epoch: int | None = None,
+        resume: str | None = None,
         verbose: int | bool = 1,
     ) -> History:
         """Trains.
@@ -146,15 +148,17 @@ class Trainer:
         Every example is seen once an epoch, in an order drawn from the seed, the last smaller batch included.
 
         Args:
-          data: a `data.Dataset`, a tuple of arrays `(images, labels)`, or an iterable of such batches. uint8 pixels are
-            normalised on the device, with the network's own statistics or else the data set's; float images are taken
-            as normalised already. A Dataset brings its augmentation.
+          data: a `data.Dataset` or `data.StreamedDataset`, a tuple of arrays `(images, labels)`, or an iterable of such
+            batches. uint8 pixels are normalised on the device, with the network's own statistics or else the data
+            set's; float images are taken as normalised already. A data set brings its augmentation.
           validation_data: likewise; evaluated after each epoch as `val_…`.
           epochs: how many in all: it trains `epochs - initial_epoch`.
           batch_size: over all devices; iterables bring their own.
           callbacks: see `jaxkd.callbacks`.
           validation_freq: evaluate every so many epochs, and after the last.
           initial_epoch: how many of the epochs are done; by default those of the run just restored, otherwise 0.
+          resume: "auto" goes on from the newest good checkpoint of the `Checkpoint` among the callbacks, at its next
+            step, or begins where there is none. The same command then starts a run and continues one that died.
           verbose: 1 shows progress, 0 does not.
 
         Returns:
@@ -165,40 +169,30 @@ class Trainer:
           ValueError, TypeError: for data that cannot be right.
           FloatingPointError: when a loss term is no longer finite; it names the step and the term.
         """
-        first = int(self._compiled_state().epoch)
+        if resume is not None:
+            self._resume(resume, callbacks, bool(verbose))
+        first = int(self.compiled_state().epoch)
         done = self._restored_epochs if initial_epoch is None else initial_epoch
         check_at_least(0, epochs=epochs, initial_epoch=done)
         check_at_least(1, validation_freq=validation_freq, batch_size=batch_size)
         last = first + max(epochs - done, 0)
         source = feed(data, self._model, passes=last - first)
         held_out = None if validation_data is None else feed(validation_data, self._model, passes=last - first)
+        self._check_resumed(source.examples, batch_size)
         setup = self.setup(source)
         step = make_step(setup.program, setup.normalization, setup.teacher_normalization)
-        start_epoch, self._kept = setup.begin(
-            step, self._compiled_state(), source, batch_size, self.cache, bool(verbose)
+        start_epoch, kept = setup.begin(
+            step, self.compiled_state(), source, batch_size, last, self.cache, bool(verbose)
         )
-        images = len(source.images) if isinstance(source, Resident) else None
+        evaluate = None if held_out is None else self._evaluation(held_out)
 
-        hooks = CallbackList([*([ProgressBar()] if verbose else []), StopOnNaN(), *callbacks])
+        shown = [ProgressBar()] if verbose else []
+        hooks = CallbackList([*shown, StopOnNaN(), *callbacks])
         hooks.set_trainer(self)
-        steps = None if images is None else math.ceil(images / batch_size)
-        hooks.set_params({"epochs": last, "steps": steps, "batch_size": batch_size, "images": images})
+        steps = None if source.examples is None else math.ceil(source.examples / batch_size)
+        hooks.set_params({"epochs": last, "steps": steps, "batch_size": batch_size, "images": source.examples})
         self.stop_training, self._restored_epochs = False, 0
-        logs: dict[str, float] = {}
-        hooks.on_train_begin()
-        for number in range(first, last):
-            if self.stop_training:
-                break
-            hooks.on_epoch_begin(number)
-            logs = self._train_epoch(start_epoch, hooks)
-            if held_out is not None and ((number + 1) % validation_freq == 0 or number + 1 == last):
-                hooks.on_test_begin()
-                measured = {f"val_{name}": value for name, value in self._evaluate(held_out).items()}
-                hooks.on_test_end(measured)
-                logs |= measured
-            self.history.append(number, logs)
-            hooks.on_epoch_end(number, logs)
-        hooks.on_train_end(logs)
+        Fitting(self, start_epoch, kept, hooks, evaluate, validation_freq).run(first, last)
         _ = self.model  # the caller's network gets the trained weights
         return self.history
 
@@ -209,7 +203,7 @@ class Trainer:
           `loss`, the cross-entropy with the labels (distillation terms are about training examples), and each metric:
           those of `compile`, or accuracy and top-5.
         """
-        return self._evaluate(feed(data, self._model), batch_size)
+        return self._evaluation(feed(data, self._model), batch_size)()
 
     def predict(self, images: np.ndarray | Dataset, batch_size: int = 256) -> np.ndarray:
         """Logits `[N, K]` of images `[N, H, W, C]`: uint8 pixels, or float32 already normalised."""
@@ -217,98 +211,125 @@ class Trainer:
         given = images.normalization if isinstance(images, Dataset) else None
         pixels = checked_images(images.images if isinstance(images, Dataset) else images)
         graph, weights = self._network()
-        predict = make_predict(graph, normalization_of(self._model, given), self._precision())
-        starts = range(0, len(pixels), batch_size)
-        return np.concatenate([np.asarray(predict(*weights, pixels[i : i + batch_size])) for i in starts])
+        normalization = normalization_of(self._model, given)
+        return predicted(graph, weights, normalization, self._precision(), pixels, self._placement, batch_size)
 
     def save(self, directory: str | os.PathLike[str], *, keep: int = 1) -> None:
-        """Writes the run as `directory/<epochs completed>`, atomically, and keeps the newest `keep` of them."""
+        """Writes the run as `directory/<epochs completed>`, atomically, and keeps the newest `keep` of them.
+
+        From a callback within an epoch it writes `directory/partial/<steps taken>` instead.
+
+        Raises:
+          RuntimeError: before `compile`.
+          FloatingPointError: for a state that is not worth keeping; what was saved before stays.
+          OSError: the directory cannot be written to, or is full.
+        """
         own = getattr(self._model, "normalization", None)
-        record = {"history": self.history.to_dict(), "normalization": own and [list(values) for values in own]}
-        checkpoints.save(directory, self._compiled_state(), record, keep)
+        record = {
+            "history": self.history.to_dict(),
+            "normalization": own and [list(values) for values in own],
+            "running": None if self.running is None else self.running.to_dict(),
+        }
+        checkpoints.save(directory, self.compiled_state(), record, keep)
 
     def restore(self, directory: str | os.PathLike[str]) -> None:
-        """Takes up the newest run of a directory; `fit` then goes on with its next epoch, as if it had never stopped.
+        """Takes up the newest run of a directory; `fit` then goes on at its next step, as if it had never stopped.
+
+        Warns:
+          UserWarning: of damaged checkpoints; the one before is taken.
 
         Raises:
           RuntimeError: before `compile`.
           FileNotFoundError: where there is none.
+          OSError: where none is good.
           ValueError: if it was compiled differently.
         """
-        self.state, record = checkpoints.restore(directory, self._compiled_state())
+        self.state, record = checkpoints.restore(directory, self.compiled_state())
         self.history = History.from_dict(record["history"])
         if record["normalization"]:
             mean, std = record["normalization"]
             self._model.normalization = Normalization(tuple(mean), tuple(std))  # type: ignore[attr-defined]
-        self._restored_epochs = int(self.state.epoch)
+        self._restored_epochs, self.resumed = int(self.state.epoch), record["running"]
         _ = self.model
 
     @property
     def step(self) -> Step:
         """The pure `step(state, batch) -> (state, logs)` under `fit`, to be jitted in a loop of one's own."""
         teacher = None if self._teacher is None else normalization_of(self._teacher, None)
-        return make_step(self._compiled_program(), normalization_of(self._model, None), teacher)
+        return make_step(self.compiled_program(), normalization_of(self._model, None), teacher)
 
     # What follows joins the verbs to the engine.
 
-    def _train_epoch(self, start_epoch: Epoch, hooks: CallbackList) -> dict[str, float]:
-        state, program = self._compiled_state(), self._compiled_program()
-        terms = ["loss", *(name for name, _ in program.weights)]
-        meter = EpochMeter(program.averaged)
-        watch = BoundWatch(dict(program.bounds))
-        steps_before = int(state.step)
-        for values, batch_size in one_behind(start_epoch(state), self._take):
-            self.last_steps = {name: values[name] for name in terms}
-            self.last_steps_start = steps_before + meter.steps
-            meter.add(values, batch_size)
-            watch.add(values)
-            hooks.on_train_batch_end(meter.steps, meter.logs())
-        watch.warn(int(self._compiled_state().epoch) + 1)
-        self.state = end_epoch(self._compiled_state())
-        recalled = {} if self._kept is None else {"teacher_cache_hits": self._kept.hit_rate()}
-        return meter.logs() | recalled
+    def _resume(self, resume: str, callbacks: Sequence[Callback], verbose: bool) -> None:
+        """Takes up what the run's own checkpoints hold, if there are any."""
+        if resume != "auto":
+            raise ValueError(f'resume={resume!r}: give "auto", or None to train from the present state')
+        places = [callback.directory for callback in callbacks if isinstance(callback, Checkpoint)]
+        if len(places) != 1:
+            raise ValueError(
+                f'resume="auto" goes on from a Checkpoint\'s directory, and there are {len(places)} of them'
+            )
+        if checkpoints.latest(places[0]) is None:
+            return
+        self.restore(places[0])
+        if verbose and jax.process_index() == 0:
+            state = self.compiled_state()
+            print(f"going on after epoch {int(state.epoch)} and step {int(state.step)}, from {places[0]}", flush=True)
 
-    def _take(self, chunk: Chunk) -> Logs:
-        self.state, logs = chunk.run(self._compiled_state())
-        return logs
+    def _check_resumed(self, examples: int | None, batch_size: int) -> None:
+        """Refuses to go on within an epoch that was cut into other batches."""
+        if self.resumed is None or examples is None:
+            return
+        steps, images = (self.resumed["meter"][name] for name in ("steps", "images"))
+        if images != min(steps * batch_size, examples):
+            raise ValueError(
+                f"batch_size={batch_size} of {examples} examples, but the restored epoch was broken off after {images} "
+                f"in {steps} steps: go on with the same batch size and data"
+            )
 
-    def setup(self, source: Resident | Stream) -> Setup:
+    def setup(self, source: Source) -> Setup:
         """How the run as compiled goes over data; a network without a normalisation takes up that of the data."""
-        given = source.normalization if isinstance(source, Resident) else None
+        given = source.normalization
         if given is not None and getattr(self._model, "normalization", None) is None:
             self._model.normalization = given  # type: ignore[attr-defined]
         return Setup(
-            self._compiled_program(),
+            self.compiled_program(),
             normalization_of(self._model, given),
             None if self._teacher is None else normalization_of(self._teacher, given),
             self._placement,
             self._steps_per_execution,
         )
 
-    def _evaluate(self, source: Resident | Stream, batch_size: int = 256) -> dict[str, float]:
-        check_at_least(1, batch_size=batch_size)
-        given = source.normalization if isinstance(source, Resident) else None
+    def _evaluation(self, source: Source, batch_size: int = 256) -> Callable[[], dict[str, float]]:
+        """What measures the present network on data that are put in place now."""
+        evaluation = Evaluation(source, self._placement, batch_size)
+        normalization = normalization_of(self._model, source.normalization)
         metrics = metrics_of(("accuracy", "top5")) if self._program is None else self._program.metrics
-        graph, weights = self._network()
         measured = (("loss", cross_entropy), *metrics)
-        normalization, precision = normalization_of(self._model, given), self._precision()
-        return evaluate(graph, weights, normalization, precision, measured, source, batch_size)
+
+        def measure() -> dict[str, float]:
+            graph, weights = self._network()
+            return evaluation.measure(graph, weights, normalization, self._precision(), measured)
+
+        return measure
 
     def _network(self) -> tuple[nnx.GraphDef, tuple[Tree, Tree]]:
         if self.state is None:
             graph, *weights = split(self._model)
-            return graph, tuple(weights)
-        return self._compiled_program().model, (self.state.params["model"], self.state.variables["model"])
+            return graph, self._placement.everywhere(tuple(weights))
+        return self.compiled_program().model, (self.state.params["model"], self.state.variables["model"])
 
     def _precision(self) -> str:
         return "float32" if self._program is None else self._program.precision
 
-    def _compiled_state(self) -> TrainState:
+    def compiled_state(self) -> TrainState:
+        """The state; a RuntimeError before `compile`."""
         if self.state is None:
             raise RuntimeError("call compile(optimizer=…, loss=…) first")
         return self.state
 
-    def _compiled_program(self) -> Program:
+    def compiled_program(self) -> Program:
+        """The static side of the run; a RuntimeError before `compile`."""
         if self._program is None:
             raise RuntimeError("call compile(optimizer=…, loss=…) first")
         return self._program

@@ -171,7 +171,7 @@ def test_every_hook_is_dispatched():
     everyone = callbacks.CallbackList([callbacks.LambdaCallback(**made)])
     for name in hooks:
         getattr(everyone, name)(*([0] if "epoch" in name or "batch" in name else []))
-    assert len(hooks) == 7
+    assert len(hooks) == 8
     assert calls == hooks
 
 

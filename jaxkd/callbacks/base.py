@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
+import jax
 import numpy as np
 
 from jaxkd.history import History
@@ -31,7 +32,7 @@ class TrainerView(Protocol):
     last_steps_start: int
 
     def save(self, directory: str | os.PathLike[str], *, keep: int) -> object:
-        """Writes a checkpoint named after the number of epochs done, and keeps the last `keep` of them."""
+        """Writes a checkpoint, between epochs or in the middle of one, and keeps the last `keep` of complete epochs."""
         ...
 
 
@@ -42,6 +43,8 @@ class Callback:
     program, a chunk, and `on_train_batch_end` is called once per chunk.
 
     Attributes:
+      every_process: whether it runs in every process of a run, or in the first alone because it writes or shows
+        something.
       trainer: the trainer it serves.
       params: `"epochs"`, `"steps"` per epoch (None if unknown), `"batch_size"` and `"images"` per epoch.
 
@@ -53,6 +56,7 @@ class Callback:
       EPOCH 1: 2.5
     """
 
+    every_process: ClassVar[bool] = True
     trainer: TrainerView
     params: Mapping[str, Any]
 
@@ -79,6 +83,12 @@ class Callback:
     def on_train_batch_end(self, step: int, logs: Logs | None = None) -> None:
         """Runs after a chunk of steps: `step` of them are done in this epoch, `logs` has the means over them."""
 
+    def on_termination(self, logs: Logs | None = None) -> None:
+        """Runs when the process was asked to end by SIGTERM, before it does, with exit code 75.
+
+        A callback that overrides it makes training listen to the signal, between compiled chunks.
+        """
+
     def on_test_begin(self, logs: Logs | None = None) -> None:
         """Runs before an evaluation."""
 
@@ -87,7 +97,7 @@ class Callback:
 
 
 class CallbackList(Callback):
-    """Calls several callbacks in order, as if they were one.
+    """Calls several callbacks in order, as if they were one; in a later process of a run only those for every process.
 
     All of them receive the same `logs`, so what one adds the later ones see.
 
@@ -114,6 +124,14 @@ class CallbackList(Callback):
                     f"a callback is an instance of jaxkd.callbacks.Callback, not {callback!r}; LambdaCallback makes "
                     "one from functions"
                 )
+        if jax.process_index():
+            self.callbacks = [callback for callback in self.callbacks if callback.every_process]
+
+    @property
+    def handle_termination(self) -> bool:
+        """Whether any of them does something when the process is asked to end."""
+        does_nothing = Callback.on_termination
+        return any(getattr(each.on_termination, "__func__", None) is not does_nothing for each in self.callbacks)
 
     def set_trainer(self, trainer: Any) -> None:
         for callback in self.callbacks:
@@ -137,6 +155,9 @@ class CallbackList(Callback):
 
     def on_train_batch_end(self, step: int, logs: Logs | None = None) -> None:
         self._call("on_train_batch_end", logs, step)
+
+    def on_termination(self, logs: Logs | None = None) -> None:
+        self._call("on_termination", logs)
 
     def on_test_begin(self, logs: Logs | None = None) -> None:
         self._call("on_test_begin", logs)

@@ -3,56 +3,83 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
+import time
 from pathlib import Path
 
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from jaxkd.base import check_at_least
 from jaxkd.callbacks.base import Callback, Logs
 
 
 class Checkpoint(Callback):
-    """Saves the whole training state at the end of epochs, so that a run that dies loses little.
+    """Saves the whole training state, so that a run that dies loses little, whatever it dies of.
 
-    Each checkpoint is a folder named after the number of epochs done, `directory/3`, that appears when it is complete.
-    `trainer.restore(directory)` goes on from the last one.
+    A checkpoint of a complete epoch is a folder named after the number of epochs done, `directory/3`; one from the
+    middle of an epoch is `directory/partial/STEP`, and goes when the epoch is complete. Folders appear when they are
+    complete. `fit(…, resume="auto")` goes on from the newest, as does `trainer.restore(directory)` before a `fit`.
+
+    A process that gets SIGTERM saves and ends with exit code 75.
 
     Args:
-      directory: where the checkpoints go; made if needed. Network locations (`gs://…`) are passed on as they are.
-      keep: how many of the last checkpoints stay, at least 1.
+      directory: where the checkpoints go; made if needed. All processes of a run need to reach it. A location such as
+        `gs://…` needs what `etils.epath` reads it with.
+      keep: how many of the last complete epochs stay, at least 1.
       every: saves after every so many epochs, at least 1, and always after the last epoch.
+      every_steps: saves also within epochs, after at least so many steps since the last time: whenever a compiled chunk
+        of steps ends. Chunks are as long as an epoch on GPUs and TPUs, for data that stay there, unless `compile` was
+        given `steps_per_execution`.
+      every_minutes: likewise, after so many minutes.
 
     Raises:
-      ValueError: for `keep` or `every` below 1.
-      OSError: when training begins, if the directory cannot be written to.
+      ValueError: for numbers below 1, or no minutes.
+      OSError: when training begins, if the directory cannot be written to; later, if the disk is full.
 
     Example:
       >>> Checkpoint("runs/ctkd", every=0)
       Traceback (most recent call last):
-      ValueError: every=0: it counts epochs and must be at least 1
+      ValueError: every=0: must be at least 1
     """
 
-    def __init__(self, directory: str | os.PathLike[str], keep: int = 1, every: int = 1):
-        if keep < 1:
-            raise ValueError(f"keep={keep}: it counts checkpoints and must be at least 1")
-        if every < 1:
-            raise ValueError(f"every={every}: it counts epochs and must be at least 1")
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        keep: int = 1,
+        every: int = 1,
+        every_steps: int | None = None,
+        every_minutes: float | None = None,
+    ):
+        check_at_least(1, keep=keep, every=every, every_steps=1 if every_steps is None else every_steps)
+        if every_minutes is not None and not every_minutes > 0:
+            raise ValueError(f"every_minutes={every_minutes}: must be more than 0")
         self.directory = os.fspath(directory)
-        self.keep = keep
-        self.every = every
+        self.keep, self.every, self.every_steps, self.every_minutes = keep, every, every_steps, every_minutes
         self._unsaved = False
+        self._steps, self._saved_at = 0, 0.0
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self._unsaved = False
+        self._steps, self._saved_at = 0, time.monotonic()
         if "://" in self.directory:
             return
         # Better now than after the first epoch: what cannot be saved should not be computed.
         try:
-            Path(self.directory).mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.directory):
+            Path(self.directory).expanduser().mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=Path(self.directory).expanduser()):
                 pass
         except OSError as error:
             raise OSError(
                 f"cannot write checkpoints to {self.directory!r} ({error}): give Checkpoint a directory it may write to"
             ) from error
+
+    def on_train_batch_end(self, step: int, logs: Logs | None = None) -> None:
+        self._steps += len(next(iter(self.trainer.last_steps.values()), ()))
+        if self._due():
+            self._save()
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         self._unsaved = True
@@ -63,6 +90,22 @@ class Checkpoint(Callback):
         if self._unsaved:
             self._save()
 
+    def on_termination(self, logs: Logs | None = None) -> None:
+        self._save()
+        if jax.process_index() == 0:
+            print(f"SIGTERM: saved in {self.directory}, to go on from", file=sys.stderr, flush=True)
+
+    def _due(self) -> bool:
+        if self.every_steps is not None and self._steps >= self.every_steps:
+            return True
+        if self.every_minutes is None:
+            return False
+        late = time.monotonic() - self._saved_at >= 60 * self.every_minutes
+        if jax.process_count() == 1:
+            return late
+        return bool(multihost_utils.broadcast_one_to_all(np.asarray(late)))  # their clocks differ
+
     def _save(self) -> None:
         self.trainer.save(self.directory, keep=self.keep)
         self._unsaved = False
+        self._steps, self._saved_at = 0, time.monotonic()

@@ -35,6 +35,8 @@ class CSVLogger(Callback):
       2,2,0.5
     """
 
+    every_process = False
+
     def __init__(self, path: str | os.PathLike[str], append: bool = True):
         self.path = Path(path)
         self.append = append

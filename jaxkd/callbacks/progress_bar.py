@@ -34,6 +34,8 @@ class ProgressBar(Callback):
       epoch 1/3 · loss 2.5 · val_accuracy 0.5 · 213 images/s · 0:00:06 left
     """
 
+    every_process = False
+
     def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.perf_counter):
         self._given_stream = stream
         self._clock = clock

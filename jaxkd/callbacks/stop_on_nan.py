@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from jaxkd.callbacks.base import Callback, Logs
+from jaxkd.engine.finite import check_finite
 
 
 class StopOnNaN(Callback):
@@ -16,6 +15,7 @@ class StopOnNaN(Callback):
       FloatingPointError: from `on_train_batch_end`.
 
     Example:
+      >>> import numpy as np
       >>> from types import SimpleNamespace
       >>> stop = StopOnNaN()
       >>> stop.set_trainer(SimpleNamespace(last_steps={"kd": np.array([2.5, np.nan])}, last_steps_start=100))
@@ -31,17 +31,4 @@ class StopOnNaN(Callback):
         self._epoch = epoch + 1
 
     def on_train_batch_end(self, step: int, logs: Logs | None = None) -> None:
-        terms = self.trainer.last_steps
-        spoilt = {name: np.flatnonzero(~np.isfinite(values)) for name, values in terms.items()}
-        if not any(steps.size for steps in spoilt.values()):
-            return
-        first = min(int(steps[0]) for steps in spoilt.values() if steps.size)
-        names = [name for name, steps in spoilt.items() if steps.size and steps[0] == first]
-        # The total is spoilt by its terms: it is the culprit only when it stands alone.
-        names = [name for name in names if name != "loss"] or names
-        became = ", ".join(f"{name!r} became {terms[name][first]}" for name in names)
-        raise FloatingPointError(
-            f"loss term {became} at step {self.trainer.last_steps_start + first} (epoch {self._epoch}). Lower the "
-            "learning rate or begin with a warm-up, check the term's weight and temperature and that images are "
-            "normalised once, then go on from the last checkpoint"
-        )
+        check_finite(self.trainer.last_steps, self.trainer.last_steps_start, self._epoch)

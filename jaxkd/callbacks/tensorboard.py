@@ -25,6 +25,8 @@ class TensorBoard(Callback):
       ImportError: when training begins, if the package `tensorboard` is not installed.
     """
 
+    every_process = False
+
     def __init__(self, directory: str | os.PathLike[str]):
         self.directory = Path(directory)
         self._runs: dict[str, _EventFile] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +38,14 @@ class BoundWatch:
         for name in self._bounds:
             self._lowest[name] = min(self._lowest[name], float(np.min(logs[name])))
             self._highest[name] = max(self._highest[name], float(np.max(logs[name])))
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `resume` takes up, as JSON values."""
+        return {"lowest": self._lowest, "highest": self._highest}
+
+    def resume(self, record: Mapping[str, Any]) -> None:
+        """Goes on from the record of an epoch that was broken off."""
+        self._lowest, self._highest = dict(record["lowest"]), dict(record["highest"])
 
     def warn(self, epoch: int) -> None:
         """Warns of every value that never left a bound in this epoch, counted from 1."""

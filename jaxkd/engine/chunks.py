@@ -13,8 +13,9 @@ import numpy as np
 
 from jaxkd.base import Batch
 from jaxkd.engine.epoch import Augment, make_resident_loop, make_stream_loop
-from jaxkd.engine.feed import Resident, Stream
+from jaxkd.engine.feed import Resident, Stream, Streamed
 from jaxkd.engine.kept_teacher import KeptTeacher
+from jaxkd.engine.plan import TrainingPlan
 from jaxkd.engine.sharding import Placement
 from jaxkd.engine.state import SHUFFLE, TrainState
 from jaxkd.engine.step import Logs, Step
@@ -35,8 +36,8 @@ class Chunk(NamedTuple):
     batch_size: int
 
 
-Epoch = Callable[[TrainState], Iterator[Chunk]]
-"""Gives the chunks of the epoch that starts with a state."""
+Epoch = Callable[[TrainState, int], Iterator[Chunk]]
+"""Gives the chunks of the epoch that a state is in, after so many of its steps."""
 
 
 def resident_epoch(
@@ -57,10 +58,10 @@ def resident_epoch(
     full = len(labels) // batch_size
     most = steps or (comfortable_chunk(full, CPU_STEPS) if placement.devices[0].platform == "cpu" else None)
 
-    def epoch(state: TrainState) -> Iterator[Chunk]:
+    def epoch(state: TrainState, done: int = 0) -> Iterator[Chunk]:
         order = np.asarray(jax.random.permutation(state.random(SHUFFLE, state.epoch), jnp.arange(len(labels))))
         taken, key = int(state.step), jnp.copy(state.key)  # the state's own buffers go to the first chunk
-        for indices in cut(order, batch_size, most):
+        for indices in skip(cut(order, batch_size, most), done):
             kept = teacher.recall(key, images, taken, indices) if teacher else None
             taken += len(indices)
             on_device = placement.split(indices)
@@ -69,16 +70,17 @@ def resident_epoch(
     return epoch
 
 
-def stream_epoch(step: Step, source: Stream, placement: Placement) -> Epoch:
-    """Epochs over batches from the host, one step each."""
-    loop = make_stream_loop(step)
+def stream_epoch(step: Step, source: Stream, placement: Placement, strong_view: Augment | None = None) -> Epoch:
+    """Epochs over somebody's batches from the host, one step each."""
+    loop = make_stream_loop(step, strong_view)
 
-    def epoch(state: TrainState) -> Iterator[Chunk]:
+    def epoch(state: TrainState, done: int = 0) -> Iterator[Chunk]:
         empty = True
-        for batch in source:
+        for number, batch in enumerate(source):
             empty = False
-            stacked = placement.split(jax.tree.map(lambda array: array[None], batch))
-            yield Chunk(partial(_on_stream, loop, stacked), len(batch.labels))
+            if number >= done:
+                stacked = placement.split(jax.tree.map(lambda array: array[None], batch))
+                yield Chunk(partial(_on_stream, loop, stacked), len(batch.labels))
         if empty:
             raise ValueError(
                 "the iterable of batches gave none: it must be iterable again every epoch, which a generator is not; "
@@ -86,6 +88,51 @@ def stream_epoch(step: Step, source: Stream, placement: Placement) -> Epoch:
             )
 
     return epoch
+
+
+def streamed_epoch(
+    step: Step,
+    source: Streamed,
+    placement: Placement,
+    batch_size: int,
+    last: int,
+    strong_view: Augment | None = None,
+) -> Epoch:
+    """Epochs over images that are read while the device computes, one step each.
+
+    Reading runs on into the following epochs: nothing waits where one ends. Each process reads its own share.
+
+    Args:
+      step: of the run.
+      source: what is read.
+      placement: where the run's arrays live.
+      batch_size: over all devices.
+      last: the epoch before which training ends, counted from 0.
+      strong_view: called as `(key, images)`.
+    """
+    loop = make_stream_loop(step, strong_view)
+    reader: Iterator[Batch] = iter(())
+    due: tuple[int, int] | None = None  # the epoch and step that the reader gives next
+
+    def epoch(state: TrainState, done: int = 0) -> Iterator[Chunk]:
+        nonlocal reader, due
+        number = int(state.epoch)
+        plan = TrainingPlan(source.examples, batch_size, seed_of(state), number, last - number, placement.share)
+        if due != (number, done):
+            reader = source.batches(plan, train=True, start=done)
+        for position in range(done, plan.steps):
+            due = None  # whatever goes wrong, this reader is not asked again
+            batch, size = next(reader), plan.size(position)
+            due = (number, position + 1) if position + 1 < plan.steps else (number + 1, 0)
+            stacked = placement.assemble(jax.tree.map(lambda array: array[None], batch), size)
+            yield Chunk(partial(_on_stream, loop, stacked), size)
+
+    return epoch
+
+
+def seed_of(state: TrainState) -> int:
+    """The run's key as a whole number, for what is drawn on the host."""
+    return int.from_bytes(np.asarray(jax.random.key_data(state.key)).tobytes(), "little")
 
 
 def _on_resident(loop, images, labels, indices, kept, state: TrainState) -> tuple[TrainState, Logs]:
@@ -96,12 +143,15 @@ def _on_stream(loop, batches: Batch, state: TrainState) -> tuple[TrainState, Log
     return loop(state, batches)
 
 
-def one_behind(chunks: Iterator[Chunk], take: Callable[[Chunk], Logs]) -> Iterator[tuple[dict[str, np.ndarray], int]]:
+def one_behind(
+    chunks: Iterator[Chunk], take: Callable[[Chunk], Logs], waiting: list[tuple[Logs, int]] | None = None
+) -> Iterator[tuple[dict[str, np.ndarray], int]]:
     """Takes the chunks, and gives the logs and batch size of each when the next is under way.
 
-    So the device always has something to work on while the host reads.
+    So the device always has something to work on while the host reads. What was taken and not given yet is in
+    `waiting`.
     """
-    waiting: list[tuple[Logs, int]] = []
+    waiting = [] if waiting is None else waiting
     for chunk in itertools.chain(chunks, [None]):
         if chunk is not None:
             waiting.append((take(chunk), chunk.batch_size))
@@ -123,6 +173,19 @@ def cut(order: np.ndarray, batch_size: int, steps: int | None) -> Iterator[np.nd
     yield from (batches[start : start + size] for start in range(0, full, size))
     if len(order) % batch_size:
         yield order[None, full * batch_size :]
+
+
+def skip(chunks: Iterator[np.ndarray], steps: int) -> Iterator[np.ndarray]:
+    """What is left of an epoch's `[S, B]` arrays after some steps.
+
+    Example:
+      >>> [indices.shape for indices in skip(cut(np.arange(23), batch_size=5, steps=2), steps=3)]
+      [(1, 5), (1, 3)]
+    """
+    for indices in chunks:
+        if steps < len(indices):
+            yield indices[steps:]
+        steps = max(steps - len(indices), 0)
 
 
 def comfortable_chunk(steps: int, most: int) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 
 from jaxkd.base import Batch
 from jaxkd.engine.state import AUGMENT, TrainState, random_key
@@ -51,11 +52,20 @@ def make_resident_loop(step: Step, augment: Augment | None, strong_view: Augment
 
 
 @functools.lru_cache(maxsize=32)
-def make_stream_loop(step: Step):
-    """Builds `run(state, batches) -> (state, logs)` for batches that come from the host, stacked to `[S, B, …]`."""
+def make_stream_loop(step: Step, strong_view: Augment | None = None):
+    """Builds `run(state, batches) -> (state, logs)` for batches that come from the host, stacked to `[S, B, …]`.
+
+    Where pixels come without a strong view, it is made of them.
+    """
 
     def run(state: TrainState, batches: Batch) -> tuple[TrainState, Logs]:
-        return _scan(step, state, batches)
+        def body(state: TrainState, batch: Batch) -> tuple[TrainState, Logs]:
+            if strong_view is not None and batch.strong is None and batch.images.dtype == jnp.uint8:
+                _, _, strong = _augmentation_keys(state.key, state.step)
+                batch = batch._replace(strong=strong_view(strong, batch.images))
+            return step(state, batch)
+
+        return _scan(body, state, batches)
 
     return jax.jit(run, donate_argnums=0)
 

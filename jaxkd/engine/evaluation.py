@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import functools
+import itertools
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxkd.base import Normalization
-from jaxkd.engine.feed import Resident, Stream
+from jaxkd.base import Batch, Normalization, check_at_least
+from jaxkd.engine.feed import Resident, Source, Stream, Streamed
 from jaxkd.engine.forward import forward, network_input
+from jaxkd.engine.plan import EvaluationPlan
+from jaxkd.engine.sharding import Placement
 from jaxkd.engine.state import Tree
 from jaxkd.engine.step import Logs
 from jaxkd.metrics import Metric
@@ -38,17 +42,32 @@ def make_evaluate(
 
     `indices` is `[S, B]`, padded with −1; the sums count each real example once.
     """
-    predict = make_predict(model, normalization, precision)
+    evaluate_batch = make_evaluate_batch(model, normalization, precision, metrics)
 
     @jax.jit
     def evaluate(params: Tree, variables: Tree, images: jax.Array, labels: jax.Array, indices: jax.Array) -> Logs:
         def body(sums: Logs, index: jax.Array) -> tuple[Logs, None]:
-            logits, wanted = predict(params, variables, images[index]), labels[index]
-            real = (index >= 0).astype(jnp.float32)
-            values = {name: metric(logits, wanted) for name, metric in metrics}
-            return {name: sums[name] + jnp.sum(jnp.where(real > 0, values[name], 0.0)) for name in sums}, None
+            values = evaluate_batch(params, variables, Batch(images[index], labels[index], index))
+            return jax.tree.map(jnp.add, sums, values), None
 
         return jax.lax.scan(body, {name: jnp.float32(0.0) for name, _ in metrics}, indices)[0]
+
+    return evaluate
+
+
+@functools.lru_cache(maxsize=32)
+def make_evaluate_batch(
+    model: nnx.GraphDef, normalization: Normalization | None, precision: str, metrics: tuple[tuple[str, Metric], ...]
+):
+    """Builds `evaluate(params, variables, batch) -> sums` over the examples of a batch whose index is not −1."""
+    predict = make_predict(model, normalization, precision)
+
+    @jax.jit
+    def evaluate(params: Tree, variables: Tree, batch: Batch) -> Logs:
+        logits = predict(params, variables, batch.images)
+        return {
+            name: jnp.sum(jnp.where(batch.index >= 0, metric(logits, batch.labels), 0.0)) for name, metric in metrics
+        }
 
     return evaluate
 
@@ -66,24 +85,93 @@ def padded_batches(examples: int, batch_size: int) -> np.ndarray:
     )
 
 
-def evaluate(
+class Evaluation:
+    """Held-out data in place, to be gone through as often as asked.
+
+    Args:
+      source: the data.
+      placement: where the network lives.
+      batch_size: over all devices.
+
+    Raises:
+      ValueError: for a batch size below 1.
+    """
+
+    def __init__(self, source: Source, placement: Placement, batch_size: int):
+        check_at_least(1, batch_size=batch_size)
+        self._source, self._placement, self._batch_size = source, placement, placement.padded(batch_size)
+        if isinstance(source, Resident):
+            indices = padded_batches(source.examples, min(self._batch_size, placement.padded(source.examples)))
+            self._resident = (*placement.everywhere((source.images, source.labels)), placement.split(indices))
+
+    def measure(
+        self,
+        model: nnx.GraphDef,
+        weights: tuple[Tree, Tree],
+        normalization: Normalization | None,
+        precision: str,
+        metrics: tuple[tuple[str, Metric], ...],
+    ) -> dict[str, float]:
+        """The mean of every metric over all examples.
+
+        Raises:
+          ValueError: there are none.
+        """
+        of = (model, normalization, precision, metrics)
+        if isinstance(self._source, Resident):
+            found = make_evaluate(*of)(*weights, *self._resident)
+            return {name: float(total) / self._source.examples for name, total in found.items()}
+        measure = make_evaluate_batch(*of)
+        sums, examples = dict.fromkeys((name for name, _ in metrics), 0.0), 0
+        waiting: list[tuple[Logs, jax.Array]] = []
+        for batch in itertools.chain(self._batches(self._source), [None]):
+            if batch is not None:
+                waiting.append((measure(*weights, batch), jnp.sum(batch.index >= 0)))
+            if len(waiting) > (batch is not None):  # one batch computes while the next is read
+                found, real = waiting.pop(0)
+                sums = {name: sums[name] + float(found[name]) for name in sums}
+                examples += int(real)
+        if not examples:
+            raise ValueError("nothing to evaluate: the iterable of batches gave none")
+        return {name: total / examples for name, total in sums.items()}
+
+    def _batches(self, source: Stream | Streamed) -> Iterator[Batch]:
+        """Batches on the devices, filled up with what has the index −1."""
+        placement = self._placement
+        if isinstance(source, Streamed):
+            plan = EvaluationPlan(source.examples, self._batch_size, placement.share)
+            for batch in source.batches(plan, train=False):
+                yield _unstacked(placement.assemble(_stacked(batch), self._batch_size))
+            return
+        for batch in source:
+            examples = len(batch.labels)
+            filled = np.pad(np.arange(examples), (0, placement.padded(examples) - examples))
+            index = np.where(np.arange(len(filled)) < examples, filled, -1)
+            whole = Batch(batch.images[filled], batch.labels[filled], index)  # type: ignore[arg-type]  # on the host
+            yield _unstacked(placement.split(_stacked(whole)))
+
+
+def _stacked(batch: Batch) -> Batch:
+    return jax.tree.map(lambda array: array[None], batch)
+
+
+def _unstacked(batch: Batch) -> Batch:
+    return jax.tree.map(lambda array: array[0], batch)
+
+
+def predicted(
     model: nnx.GraphDef,
     weights: tuple[Tree, Tree],
     normalization: Normalization | None,
     precision: str,
-    metrics: tuple[tuple[str, Metric], ...],
-    source: Resident | Stream,
+    images: np.ndarray,
+    placement: Placement,
     batch_size: int,
-) -> dict[str, float]:
-    """The mean of every metric over all examples of a source."""
-    measure = make_evaluate(model, normalization, precision, metrics)
-    parts = [source] if isinstance(source, Resident) else source
-    sums, examples = dict.fromkeys((name for name, _ in metrics), 0.0), 0
-    for part in parts:
-        indices = padded_batches(len(part.labels), min(batch_size, len(part.labels)))
-        found = measure(*weights, jnp.asarray(part.images), jnp.asarray(part.labels), jnp.asarray(indices))
-        sums = {name: sums[name] + float(found[name]) for name in sums}
-        examples += len(part.labels)
-    if not examples:
-        raise ValueError("nothing to evaluate: the iterable of batches gave none")
-    return {name: total / examples for name, total in sums.items()}
+) -> np.ndarray:
+    """Logits `[N, K]` of images, from batches over all devices."""
+    predict = make_predict(model, normalization, precision)
+    parts = []
+    for index in padded_batches(len(images), min(placement.padded(batch_size), placement.padded(len(images)))):
+        logits = predict(*weights, placement.split(images[index][None])[0])
+        parts.append(placement.gathered(logits))
+    return np.concatenate(parts)[: len(images)]

@@ -1,11 +1,11 @@
-"""What `fit`, `evaluate` and `predict` accept, brought into one of two forms: resident arrays or a stream of
-batches."""
+"""What `fit`, `evaluate` and `predict` accept, brought into one of three forms: arrays that stay on the device, images
+that are read from files, and somebody's batches."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from flax import nnx
@@ -13,6 +13,10 @@ from flax import nnx
 from jaxkd.base import Batch, Normalization
 from jaxkd.data import Augmentation, Dataset, from_arrays
 from jaxkd.data.dataset import checked_labels
+from jaxkd.data.streamed import StreamedDataset
+from jaxkd.engine.plan import EvaluationPlan, TrainingPlan
+
+Data = Dataset | StreamedDataset | tuple | Iterable
 
 PLAUSIBLE = 30.0
 """No normalised pixel is further from zero than this; raw pixels are."""
@@ -35,6 +39,16 @@ class Resident(NamedTuple):
     augmentation: Augmentation | None
     num_classes: int
 
+    @property
+    def examples(self) -> int:
+        """How many."""
+        return len(self.labels)
+
+    @property
+    def channels(self) -> int:
+        """Of an image."""
+        return self.images.shape[-1]
+
 
 @dataclass(frozen=True)
 class Stream:
@@ -48,6 +62,9 @@ class Stream:
     batches: Iterable[Any]
     num_classes: int | None = None
 
+    normalization: ClassVar[None] = None
+    examples: ClassVar[None] = None
+
     def __iter__(self) -> Iterator[Batch]:
         position = 0
         for item in self.batches:
@@ -60,13 +77,51 @@ class Stream:
             yield Batch(images, labels, given)  # type: ignore[arg-type]  # still on the host
 
 
-def feed(data: Dataset | tuple | Iterable, network: nnx.Module | None = None, passes: int = 1) -> Resident | Stream:
-    """Brings data into one of the two forms, and checks them against the network.
+@dataclass(frozen=True)
+class Streamed:
+    """Images that are read from files while training runs.
+
+    Attributes:
+      dataset: they come from.
+    """
+
+    dataset: StreamedDataset
+
+    @property
+    def normalization(self) -> Normalization:
+        """Of the pixels."""
+        return self.dataset.normalization
+
+    @property
+    def num_classes(self) -> int:
+        """Where the labels end."""
+        return self.dataset.num_classes
+
+    @property
+    def examples(self) -> int:
+        """How many."""
+        return len(self.dataset)
+
+    @property
+    def channels(self) -> int:
+        """Of an image."""
+        return self.dataset.image_shape[-1]
+
+    def batches(self, plan: TrainingPlan | EvaluationPlan, train: bool, start: int = 0) -> Iterator[Batch]:
+        """The batches of a plan from `start` on; an index of −1 marks what is none."""
+        for images, labels, index in self.dataset.batches(plan, train, start):
+            yield Batch(images, labels, index)  # type: ignore[arg-type]  # still on the host
+
+
+Source = Resident | Stream | Streamed
+
+
+def feed(data: Data, network: nnx.Module | None = None, passes: int = 1) -> Source:
+    """Brings data into one of the three forms, and checks them against the network.
 
     Args:
-      data: a `Dataset`; a tuple of arrays `(images, labels)`; or an iterable of batches that can be iterated every
-        epoch.
-
+      data: a `Dataset` or `StreamedDataset`; a tuple of arrays `(images, labels)`; or an iterable of batches that can
+        be iterated every epoch.
       network: says how many classes and which images it was made for; without it they are not checked.
       passes: how often the data will be gone through.
 
@@ -88,15 +143,17 @@ def feed(data: Dataset | tuple | Iterable, network: nnx.Module | None = None, pa
             f"the labels need {source.num_classes} classes, but the network has {classes}: create it with "
             f"num_classes={source.num_classes}"
         )
-    if shape is not None and source.images.shape[-1] != shape[-1]:
+    if shape is not None and source.channels != shape[-1]:
         raise ValueError(
-            f"the images have {source.images.shape[-1]} channels, but the network takes {shape[-1]}: create it with "
-            f"channels={source.images.shape[-1]}"
+            f"the images have {source.channels} channels, but the network takes {shape[-1]}: create it with "
+            f"channels={source.channels}"
         )
     return source
 
 
-def _form(data: Dataset | tuple | Iterable) -> Resident | Stream:
+def _form(data: Data) -> Source:
+    if isinstance(data, StreamedDataset):
+        return Streamed(data)
     if isinstance(data, Dataset):
         return Resident(data.images, data.labels, data.normalization, data.augmentation, data.num_classes)
     if isinstance(data, tuple) and len(data) == 2 and all(hasattr(part, "shape") for part in data):

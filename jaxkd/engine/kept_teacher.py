@@ -12,7 +12,7 @@ import numpy as np
 from jaxkd.base import Batch, Normalization
 from jaxkd.data import Augmentation
 from jaxkd.engine.epoch import view_key
-from jaxkd.engine.feed import Resident, Stream
+from jaxkd.engine.feed import Source, Stream, Streamed
 from jaxkd.engine.program import Program
 from jaxkd.engine.sharding import Placement
 from jaxkd.engine.state import TrainState, Tree
@@ -89,10 +89,12 @@ class KeptTeacher:
         program: Program,
         state: TrainState,
         normalization: Normalization | None,
-        source: Resident | Stream,
+        source: Source,
         placement: Placement,
         batch_size: int,
     ):
+        if isinstance(source, Streamed):
+            raise ValueError("images that are read from files are cropped at random, in too many ways to keep")
         if isinstance(source, Stream):
             raise ValueError("a stream of batches does not say which view of which image it gives")
         if program.strong_view is not None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,7 @@ class EpochMeter:
         self._sums = dict.fromkeys(averaged, 0.0)
         self._latest: dict[str, float] = {}
         self._start = time.perf_counter()
+        self._images_before = 0
         self.steps = self.images = 0
 
     def add(self, logs: dict[str, np.ndarray], batch_size: int) -> None:
@@ -41,6 +43,17 @@ class EpochMeter:
     def logs(self) -> dict[str, float]:
         """Means, then latest values so far, and `images_per_second`."""
         means = {name: total / self.images for name, total in self._sums.items()}
-        rate = self.images / max(time.perf_counter() - self._start, 1e-9)
+        rate = (self.images - self._images_before) / max(time.perf_counter() - self._start, 1e-9)
         latest = {name: value for name, value in self._latest.items() if name not in means}
         return means | latest | {"images_per_second": rate}
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `resume` takes up, as JSON values."""
+        return {"sums": self._sums, "latest": self._latest, "steps": self.steps, "images": self.images}
+
+    def resume(self, record: Mapping[str, Any]) -> None:
+        """Goes on from the record of an epoch that was broken off; the rate counts what comes now."""
+        self._sums = {name: float(record["sums"][name]) for name in self._sums}
+        self._latest = dict(record["latest"])
+        self.steps, self.images = record["steps"], record["images"]
+        self._images_before = self.images

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jaxkd.base import Normalization
-from jaxkd.engine.chunks import Epoch, resident_epoch, stream_epoch
-from jaxkd.engine.feed import Resident, Stream
+from jaxkd.engine.chunks import Epoch, resident_epoch, stream_epoch, streamed_epoch
+from jaxkd.engine.feed import Source, Stream, Streamed
 from jaxkd.engine.kept_teacher import CacheRequest, KeptTeacher, keep_teacher
 from jaxkd.engine.program import Program
 from jaxkd.engine.sharding import Placement
@@ -36,8 +36,9 @@ class Setup:
         self,
         step: Step,
         state: TrainState,
-        source: Resident | Stream,
+        source: Source,
         batch_size: int,
+        last: int,
         cache: CacheRequest,
         verbose: bool,
     ) -> tuple[Epoch, KeptTeacher | None]:
@@ -48,6 +49,7 @@ class Setup:
           state: of one run; the teacher and the shapes of the losses' inputs are taken from it.
           source: the data.
           batch_size: over all devices.
+          last: the epoch before which training ends, counted from 0.
           cache: what was asked for about keeping the teacher's outputs.
           verbose: whether to say what the cache takes.
 
@@ -67,10 +69,12 @@ class Setup:
             placement=self.placement,
             batch_size=batch_size,
         )
-        if isinstance(source, Stream):
-            return stream_epoch(step, source, self.placement), None
-        self.placement.check_batch_size(batch_size)
         strong_view = self.program.strong_view
+        if isinstance(source, Stream):
+            return stream_epoch(step, source, self.placement, strong_view), None
+        self.placement.check_batch_size(batch_size)
+        if isinstance(source, Streamed):
+            return streamed_epoch(step, source, self.placement, batch_size, last, strong_view), None
         return resident_epoch(
             step, source, self.placement, batch_size, self.steps_per_execution, strong_view, kept
         ), kept

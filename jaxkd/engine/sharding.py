@@ -1,7 +1,7 @@
 """Data parallelism: state and data on every device, each batch split over them. XLA adds the communication.
 
 The step is written for the global batch, so BatchNorm and batch-relational losses see all of it and N devices give the
-result of one, up to the order of float32 sums.
+result of one, up to the order of float32 sums. The devices may belong to several processes; each then holds its own.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from dataclasses import replace
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxkd.engine.plan import Share
 from jaxkd.engine.state import TrainState, Tree
 
 
@@ -20,20 +22,33 @@ class Placement:
     """Where the arrays of a run live: a mesh with one axis, `data`.
 
     Args:
-      devices: those to use; all of the default back end if None.
+      devices: those to use; all of them if None, also those of other processes.
 
     Attributes:
       devices: those in use.
       mesh: of all of them.
+      processes: the numbers of the processes that have any, in the order of their devices.
+
+    Raises:
+      ValueError: this process has none of the devices, or they are mixed or spread unevenly over the processes.
     """
 
     def __init__(self, devices: Sequence[jax.Device] | None = None):
         self.devices = list(devices if devices is not None else jax.devices())
         self.mesh = Mesh(np.array(self.devices), ("data",))
+        owners = [device.process_index for device in self.devices]
+        self.processes = list(dict.fromkeys(owners))
+        each = len(owners) // len(self.processes)
+        if owners != [process for process in self.processes for _ in range(each)]:
+            raise ValueError(f"devices={self.devices}: give equally many of each process, one process after the other")
+        if jax.process_index() not in self.processes:
+            raise ValueError(f"devices={self.devices}: none of them belongs to process {jax.process_index()}")
 
     def everywhere(self, tree: Tree) -> Tree:
         """A copy on every device."""
-        return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
+        if len(self.processes) == 1:
+            return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
+        return jax.tree.map(lambda leaf: self._put(leaf, PartitionSpec()), tree)
 
     def over_runs(self, state: TrainState) -> TrainState:
         """A stacked state with its runs cut over the devices, and what they share on every one."""
@@ -43,14 +58,56 @@ class Placement:
         return replace(shared, params=params, variables=variables, opt_state=opt_state)
 
     def split(self, tree: Tree) -> Tree:
-        """Arrays `[S, B, …]` with B cut over the devices; a last batch that does not divide is put on every device."""
+        """Arrays `[S, B, …]` with B cut over the devices; a last batch that does not divide is put on every device.
 
-        def put(array):
-            divides = array.shape[1] % len(self.devices) == 0
-            spec = PartitionSpec(None, "data") if divides else PartitionSpec()
-            return jax.device_put(array, NamedSharding(self.mesh, spec))
+        Every process has the whole arrays.
+        """
+        return jax.tree.map(lambda leaf: self._put(leaf, self._cut(leaf.shape[1])), tree)
+
+    def assemble(self, tree: Tree, batch_size: int) -> Tree:
+        """The same from arrays `[S, b, …]` that are this process's `share` of B examples."""
+        spec = self._cut(batch_size)
+
+        def put(own: np.ndarray) -> jax.Array:
+            if spec == PartitionSpec() or len(self.processes) == 1:
+                return self._put(own, spec)
+            shape = (own.shape[0], batch_size, *own.shape[2:])
+            return jax.make_array_from_process_local_data(NamedSharding(self.mesh, spec), own, shape)
 
         return jax.tree.map(put, tree)
+
+    @property
+    def share(self) -> Share:
+        """What this process reads of a batch."""
+        return Share(len(self.devices), len(self.processes), self.processes.index(jax.process_index()))
+
+    def padded(self, batch_size: int) -> int:
+        """The next batch size that divides over the devices.
+
+        Example:
+          >>> Placement(jax.devices()[:1] * 4).padded(6)
+          8
+        """
+        return batch_size + -batch_size % len(self.devices)
+
+    def gathered(self, array: jax.Array) -> np.ndarray:
+        """The whole of an array on the host, in every process."""
+        if array.is_fully_addressable or array.is_fully_replicated:
+            return np.asarray(array)
+        return multihost_utils.process_allgather(array, tiled=True)
+
+    def _cut(self, batch_size: int) -> PartitionSpec:
+        return PartitionSpec() if batch_size % len(self.devices) else PartitionSpec(None, "data")
+
+    def _put(self, leaf: jax.Array | np.ndarray, spec: PartitionSpec) -> jax.Array:
+        sharding = NamedSharding(self.mesh, spec)
+        if len(self.processes) == 1:
+            return jax.device_put(leaf, sharding)
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            bits = self._put(jax.random.key_data(leaf), spec)
+            return jax.random.wrap_key_data(bits, impl=jax.random.key_impl(leaf))
+        whole = np.asarray(leaf)  # each process takes what belongs to its devices, and tells the others nothing
+        return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Placement) and self.devices == other.devices

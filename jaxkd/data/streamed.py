@@ -1,0 +1,249 @@
+"""Data sets that do not fit in memory: images are read, decoded and cropped while the device computes."""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxkd.base import Normalization, check_at_least
+from jaxkd.data.crops import RandomResizedCrop, ResizedCentreCrop
+from jaxkd.data.dataset import checked_normalization
+from jaxkd.data.reading import Loaded, Plan, RandomAccess, Reader
+from jaxkd.data.reading import Picks as Picks
+from jaxkd.data.unreadable import Register, Unreadable, too_many
+from jaxkd.data.workers import check_installed, processes, read_ahead
+
+IMAGENET = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""ImageNet's statistics, as torchvision's networks were trained with."""
+
+
+def views(image_size: int) -> tuple[RandomResizedCrop, ResizedCentreCrop]:
+    """ImageNet's usual views for training and evaluation, at another size: 224 of 256 in proportion.
+
+    Example:
+      >>> views(160)[1]
+      ResizedCentreCrop(resize=183, size=160)
+    """
+    return RandomResizedCrop(image_size), ResizedCentreCrop(round(image_size * 256 / 224), image_size)
+
+
+TRAINING_VIEW, EVALUATION_VIEW = views(224)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class StreamedDataset:
+    """N labelled images that are read when they are needed: the counterpart of `Dataset` for ImageNet and its like.
+
+    Attributes:
+      source: where they are; anything with `len(source)` and `source[i]` that gives `(image, label)`. An image is the
+        bytes of a file, a path, or uint8 pixels, grey, RGB or RGBA, of any size; a label is an integer from 0 to K-1.
+        It must be picklable, and safe to read from several threads.
+      class_names: K names.
+      normalization: mean and standard deviation per channel, where pixels run from 0 to 1.
+      augmentation: the view to train on: takes a Pillow image in mode RGB and a `numpy.random.Generator` and gives
+        uint8 pixels `[H, W, C]`. None trains on the view below.
+      view: the view to evaluate: takes a Pillow image in mode RGB and gives pixels of the same shape.
+      name: what the images are called in logs and errors.
+      workers: processes that decode; 0 decodes in threads of this process, and None starts one for each processor,
+        unless the script that Python was started with has no `if __name__ == "__main__":`.
+      max_unreadable: how many different images may turn out unreadable. Each is named in a warning. Training takes the
+        next readable one of the source in its place, evaluation leaves it out.
+
+    The first readable image is read when a data set is made, to find mistakes while they are cheap.
+
+    Raises:
+      ImportError: Grain or Pillow is missing.
+      TypeError, ValueError: the source has no images, or its first one, its label or its views are not as above.
+      UnreadableImages: the first images cannot be read, more than `max_unreadable` of them.
+
+    Example:
+      >>> pixels = np.zeros((4, 40, 60, 3), np.uint8)
+      >>> views = dict(augmentation=RandomResizedCrop(32), view=ResizedCentreCrop(36, 32))
+      >>> StreamedDataset(list(zip(pixels, [0, 1, 1, 0])), ("cat", "dog"), **views)
+      <StreamedDataset: 4 images of 32×32×3, 2 classes>
+    """
+
+    source: RandomAccess
+    class_names: tuple[str, ...]
+    normalization: Normalization = IMAGENET
+    augmentation: Callable[..., np.ndarray] | None = TRAINING_VIEW
+    view: Callable[..., np.ndarray] = EVALUATION_VIEW
+    name: str = ""
+    workers: int | None = None
+    max_unreadable: int = 100
+    image_shape: tuple[int, int, int] = dataclasses.field(init=False)
+    _register: Register = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        check_installed()
+        check_at_least(0, workers=self.workers or 0, max_unreadable=self.max_unreadable)
+        names = tuple(str(name) for name in self.class_names)
+        check_at_least(1, classes=len(names), images=len(self.source))
+        object.__setattr__(self, "class_names", names)
+        object.__setattr__(self, "_register", Register(self.max_unreadable, self._title))
+        shape = self._view_of_first(self._reader(train=False)).shape
+        object.__setattr__(self, "image_shape", shape)
+        object.__setattr__(self, "normalization", checked_normalization(self.normalization, shape[-1]))
+        self._view_of_first(self._reader(train=True))
+
+    @property
+    def num_classes(self) -> int:
+        """K, the number of classes."""
+        return len(self.class_names)
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Mean per channel, where pixels run from 0 to 1."""
+        return self.normalization.mean
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Standard deviation per channel, where pixels run from 0 to 1."""
+        return self.normalization.std
+
+    @property
+    def unreadable(self) -> tuple[Unreadable, ...]:
+        """The images that could not be read so far, in the order in which they were met."""
+        return tuple(self._register.found.values())
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __repr__(self) -> str:
+        height, width, channels = self.image_shape
+        title = f"StreamedDataset {self.name!r}" if self.name else "StreamedDataset"
+        return f"<{title}: {len(self)} images of {height}×{width}×{channels}, {self.num_classes} classes>"
+
+    def batches(self, plan: Plan, train: bool, start: int = 0) -> Iterator[Loaded]:
+        """Reads batches, ahead of what is asked for, in the order of the plan.
+
+        What is delivered depends on the plan alone, not on `start` or the number of processes. Close the iterator (or
+        let it go out of scope) to end early; no process is left behind.
+
+        Args:
+          plan: the batches, picklable.
+          train: whether to augment, and to replace unreadable images.
+          start: the first batch of the plan to deliver.
+
+        Raises:
+          UnreadableImages: more images than `max_unreadable` cannot be read.
+          TypeError, ValueError, RuntimeError: an example is not what it must be; the error names it.
+
+        Example:
+          >>> dataset = from_source([(np.zeros((40, 60), np.uint8), 0)], ["cat"], workers=0)
+          >>> plan = [Picks(np.array([0, -1]), np.array([0, 1]), seed=0, epoch=1)]
+          >>> [loaded.index.tolist() for loaded in dataset.batches(plan, train=False)]
+          [[0, -1]]
+        """
+        check_at_least(0, start=start)
+        return self._batches(plan, train, start, processes(self.workers))
+
+    def _batches(self, plan: Plan, train: bool, start: int, workers: int) -> Iterator[Loaded]:
+        for read in read_ahead(self._reader(train), plan, start, workers):
+            self._register.add(read.unreadable)
+            yield read.loaded
+
+    def subset(self, count: int) -> StreamedDataset:
+        """The first `count` examples."""
+        count = operator.index(count)
+        if not 1 <= count <= len(self):
+            raise ValueError(f"subset({count}) of {len(self)} images: ask for 1 to {len(self)}")
+        return self.replace(source=_First(self.source, count))
+
+    def replace(self, **changes: Any) -> StreamedDataset:
+        """A copy with some attributes changed, checked anew; it has met no unreadable image yet."""
+        return dataclasses.replace(self, **changes)
+
+    @property
+    def _title(self) -> str:
+        return repr(self.name) if self.name else "the data set"
+
+    def _reader(self, train: bool) -> Reader:
+        random = train and self.augmentation is not None
+        return Reader(
+            source=self.source,
+            view=self.augmentation if train and self.augmentation is not None else self.view,
+            random=random,
+            substitute=train,
+            classes=self.num_classes,
+            patience=self.max_unreadable,
+            title=self._title,
+            shape=getattr(self, "image_shape", None),
+        )
+
+    def _view_of_first(self, reader: Reader) -> np.ndarray:
+        """The view of the first image that can be read."""
+        failed = []
+        for number in range(len(self.source)):
+            found = reader.read(number, np.random.default_rng(0))
+            if not isinstance(found, Unreadable):
+                return found[0]
+            failed.append(found)
+            if len(failed) > self.max_unreadable:
+                break
+        raise too_many(failed, self.max_unreadable, self._title)
+
+
+def from_source(
+    source: RandomAccess,
+    class_names: Sequence[str],
+    image_size: int = 224,
+    mean: Sequence[float] = IMAGENET.mean,
+    std: Sequence[float] = IMAGENET.std,
+    workers: int | None = None,
+    name: str = "",
+) -> StreamedDataset:
+    """A StreamedDataset from anything with `len(source)` and `source[i]`, with ImageNet's usual views.
+
+    Training sees random parts of an image, resized to `image_size` and mirrored half of the time; evaluation sees the
+    middle `image_size` of an image whose shorter side was resized to 8/7 of that (224 of 256).
+
+    Args:
+      source: gives `(image, label)`, as `StreamedDataset` has it. It is sent to the processes that decode: let it hold
+        paths or offsets and open its files when it is read.
+      class_names: K names.
+      image_size: height and width.
+      mean: per channel, where pixels run from 0 to 1.
+      std: likewise.
+      workers: processes that decode; 0 decodes in threads.
+      name: for logs and errors.
+
+    Raises:
+      ImportError, TypeError, ValueError, UnreadableImages: as `StreamedDataset`.
+
+    Example:
+      >>> class Squares:
+      ...     def __len__(self):
+      ...         return 100
+      ...
+      ...     def __getitem__(self, number):
+      ...         return np.full((48, 64), number, np.uint8), number % 2
+      >>> from_source(Squares(), ["even", "odd"], image_size=32)
+      <StreamedDataset: 100 images of 32×32×3, 2 classes>
+    """
+    return StreamedDataset(
+        source,
+        tuple(class_names),
+        Normalization(tuple(mean), tuple(std)),
+        *views(image_size),
+        name=name,
+        workers=workers,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _First:
+    """The first examples of a source."""
+
+    source: RandomAccess
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, number: int) -> tuple[Any, int]:
+        return self.source[number]

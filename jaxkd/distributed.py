@@ -1,0 +1,59 @@
+"""Joining several processes, on one machine or many, into one run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import jax
+
+HEARTBEAT_SECONDS = 30
+"""How long a process may be silent before the others end with an error."""
+
+_OWN = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+_TORCHRUN = ("MASTER_ADDR", "WORLD_SIZE", "RANK")
+
+
+def initialize() -> None:
+    """Joins the processes of a run; to be called in each of them, before anything else of JAX.
+
+    Who belongs to it is found out: from `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`; from what
+    `torchrun` sets; or by JAX itself on Cloud TPUs, under SLURM, Open MPI and Kubernetes. Every process then runs the
+    same program on its part of each batch, the first one writes the records, and the run has one state.
+
+    If one of the processes dies, the others end with an error within a minute.
+
+    Raises:
+      ValueError: for variables that contradict each other.
+      RuntimeError: nothing says which processes belong to the run, or JAX has been used already.
+    """
+    found = _from_variables(os.environ)
+    try:
+        jax.distributed.initialize(**found, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+    except ValueError as error:
+        raise RuntimeError(
+            "no several processes were found: start them under SLURM, Open MPI, on a TPU pod or by torchrun, or set "
+            f"{', '.join(_OWN)} in each of them ({error})"
+        ) from error
+
+
+def _from_variables(environment: Mapping[str, str]) -> dict[str, str | int]:
+    """What `jax.distributed.initialize` is told; nothing where JAX finds it out itself.
+
+    Example:
+      >>> _from_variables({"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"})
+      {'coordinator_address': 'a:1', 'num_processes': 2, 'process_id': 0}
+    """
+    for names in (_OWN, _TORCHRUN):
+        values = [environment.get(name) for name in names]
+        if not any(values[1:]):
+            continue
+        if missing := [name for name, value in zip(names, values, strict=True) if not value]:
+            raise ValueError(f"{', '.join(missing)} is not set: set {', '.join(names)} together")
+        address, count, number = (value or "" for value in values)
+        if not (count.isdecimal() and number.isdecimal() and int(number) < int(count)):
+            raise ValueError(f"{names[1]}={count!r} and {names[2]}={number!r}: give a count, and a number below it")
+        if names is _TORCHRUN:
+            address = f"{address}:{environment.get('MASTER_PORT', '29500')}"
+        return {"coordinator_address": address, "num_processes": int(count), "process_id": int(number)}
+    return {}

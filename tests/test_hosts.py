@@ -1,0 +1,174 @@
+"""Several processes are one run: its weights, its records, and its end when one of them dies."""
+
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from tiny import TinyNet, digits, leaves
+
+import jaxkd
+from jaxkd import callbacks, losses, optimizers
+from jaxkd.distributed import _from_variables
+from jaxkd.engine import checkpoints
+
+EPOCHS = 3
+
+
+def train(folder, pause=0.0):
+    """Trains with a checkpoint after each epoch, going on from what there is; the end is in a file per process."""
+    folder = pathlib.Path(folder)
+    distiller = jaxkd.Distiller(student=TinyNet(), teacher=TinyNet(seed=1))
+    terms = {"ce": losses.CrossEntropy(), "kd": losses.KD(losses.CurriculumTemperature())}
+    distiller.compile(optimizers.sgd(0.1, momentum=0.9), loss=terms, seed=3, steps_per_execution=1)
+    slowly = callbacks.LambdaCallback(on_train_batch_end=lambda step, logs: time.sleep(pause))
+    records = [callbacks.CSVLogger(folder / "log.csv"), callbacks.Checkpoint(folder / "checkpoints")]
+    images, test = digits()
+    distiller.fit(  # 16, 16, 16, 16 and 7, which does not divide over two devices
+        images.subset(71), test.subset(63), epochs=EPOCHS, batch_size=16, callbacks=[slowly, *records], resume="auto"
+    )
+    ends = {"logits": distiller.predict(test.images[:5]), "evaluated": list(distiller.evaluate(test).values())}
+    state = {str(number): leaf for number, leaf in enumerate(leaves(distiller.state))}
+    np.savez(folder / f"end{jax.process_index()}.npz", **ends, **state)
+
+
+def start_two(folder, pause=0.0):
+    folder.mkdir(exist_ok=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    script = (
+        f"import jaxkd; jaxkd.distributed.initialize(); import test_hosts; test_hosts.train({str(folder)!r}, {pause})"
+    )
+    common = os.environ | {
+        "PYTHONPATH": str(pathlib.Path(__file__).parent),
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+        "JAX_NUM_PROCESSES": "2",
+    }
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return [
+        subprocess.Popen([sys.executable, "-c", script], env=common | {"JAX_PROCESS_ID": str(number)}, **pipes)
+        for number in range(2)
+    ]
+
+
+def finish(processes, seconds=120):
+    return [process.communicate(timeout=seconds)[0] for process in processes]
+
+
+def wait_for(path, processes):
+    deadline = time.monotonic() + 120
+    while not path.exists() and time.monotonic() < deadline:
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.01)
+
+
+def ends(folder):
+    return [dict(np.load(folder / f"end{number}.npz")) for number in range(2)]
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hosts") / "two"
+    processes = start_two(folder)
+    outputs = finish(processes)
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    return folder, outputs
+
+
+def test_two_processes_end_where_one_does(straight, tmp_path):
+    train(tmp_path)
+    one = np.load(tmp_path / "end0.npz")
+    for end in ends(straight[0]):
+        assert end.keys() == set(one.files)
+        for name, values in end.items():
+            np.testing.assert_allclose(values, one[name], rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_both_processes_have_the_same_bits(straight):
+    first, second = ends(straight[0])
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name])
+
+
+def test_the_first_process_alone_shows_and_writes(straight):
+    folder, (first, second) = straight
+    assert "epoch 3/3" in first
+    assert "epoch" not in second
+    assert len((folder / "log.csv").read_text().splitlines()) == 1 + EPOCHS
+
+
+def test_their_checkpoint_fits_one_process(straight, tmp_path):
+    (tmp_path / "checkpoints").symlink_to(straight[0] / "checkpoints")
+    train(tmp_path)
+    one, two = np.load(tmp_path / "end0.npz"), ends(straight[0])[0]
+    for name in set(two) - {"logits", "evaluated"}:
+        np.testing.assert_array_equal(one[name], two[name])
+
+
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_when_one_is_killed_the_other_ends_and_a_restart_resumes(victim, straight, tmp_path):
+    folder = tmp_path / "killed"
+    processes = start_two(folder, pause=0.3)
+    wait_for(folder / "checkpoints" / "1", processes)
+    processes[victim].send_signal(signal.SIGKILL)
+    outputs = finish(processes, seconds=60)
+    assert processes[1 - victim].returncode not in (0, None), outputs
+    assert not list(folder.glob("end*"))
+    restarted = start_two(folder)
+    outputs = finish(restarted)
+    assert [process.returncode for process in restarted] == [0, 0], outputs
+    assert "going on after epoch" in outputs[0]
+    for ours, theirs in zip(ends(folder), ends(straight[0]), strict=True):
+        for name in theirs:
+            np.testing.assert_array_equal(ours[name], theirs[name])
+
+
+@pytest.mark.slow
+def test_sigterm_to_one_ends_both_at_the_same_step(straight, tmp_path):
+    folder = tmp_path / "terminated"
+    processes = start_two(folder, pause=0.3)
+    wait_for(folder / "checkpoints" / "1", processes)
+    processes[1].send_signal(signal.SIGTERM)
+    outputs = finish(processes, seconds=60)
+    assert [process.returncode for process in processes] == [75, 75], outputs
+    assert checkpoints.latest(folder / "checkpoints").parent.name == "partial"
+    restarted = start_two(folder)
+    outputs = finish(restarted)
+    assert [process.returncode for process in restarted] == [0, 0], outputs
+    for ours, theirs in zip(ends(folder), ends(straight[0]), strict=True):
+        for name in theirs:
+            np.testing.assert_array_equal(ours[name], theirs[name])
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}, "JAX_COORDINATOR_ADDRESS is not set"),
+        ({"RANK": "0", "MASTER_ADDR": "a"}, "WORLD_SIZE is not set"),
+        ({"MASTER_ADDR": "a", "WORLD_SIZE": "2", "RANK": "2"}, "RANK='2': give a count, and a number below it"),
+    ],
+)
+def test_variables_that_contradict_each_other(variables, message):
+    with pytest.raises(ValueError, match=message):
+        _from_variables(variables)
+
+
+def test_what_torchrun_sets():
+    found = _from_variables({"MASTER_ADDR": "node0", "MASTER_PORT": "1234", "WORLD_SIZE": "4", "RANK": "3"})
+    assert found == {"coordinator_address": "node0:1234", "num_processes": 4, "process_id": 3}
+    assert _from_variables({"SLURM_JOB_ID": "7", "MASTER_ADDR": "node0"}) == {}
+
+
+def test_alone_it_says_how_to_start_several():
+    script = "import jaxkd; jaxkd.distributed.initialize()"
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert "no several processes were found: start them under SLURM" in done.stderr.splitlines()[-1]

@@ -1,0 +1,291 @@
+"""What a run goes through and survives: broken off within an epoch, damaged checkpoints, a full disk, SIGTERM, NaN."""
+
+import os
+import pathlib
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_resume import reproducible
+from tiny import TinyNet, assert_same_bits, digits, leaves
+
+import jaxkd
+from jaxkd import callbacks, losses, optimizers
+from jaxkd.engine import checkpoints
+
+EPOCHS = 3
+
+
+class BrokenError(Exception):
+    """What a run dies of in these tests."""
+
+
+def compiled(rate=0.1, width=8):
+    distiller = jaxkd.Distiller(student=TinyNet(width=width), teacher=TinyNet(seed=1))
+    terms = {"ce": losses.CrossEntropy(), "kd": losses.KD(losses.CurriculumTemperature())}
+    distiller.compile(optimizers.sgd(rate, momentum=0.9), loss=terms, seed=3, steps_per_execution=2)
+    return distiller
+
+
+def fit(distiller, *hooks, batch_size=16, **options):
+    train, test = digits()
+    return distiller.fit(  # 16, 16, 16, 16 and 8: chunks of two, two and one
+        train.subset(72), test.subset(64), epochs=EPOCHS, batch_size=batch_size, callbacks=hooks, verbose=0, **options
+    )
+
+
+class BreaksAt(callbacks.Callback):
+    """Dies when so many steps of an epoch have been heard of."""
+
+    def __init__(self, epoch, step):
+        self.at = (epoch, step)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, step, logs=None):
+        if (self.epoch, step) == self.at:
+            raise BrokenError
+
+
+def broken_off(folder, epoch=1, step=4, **checkpoint):
+    with pytest.raises(BrokenError):
+        fit(compiled(), callbacks.Checkpoint(folder, **({"every_steps": 1} | checkpoint)), BreaksAt(epoch, step))
+
+
+@pytest.fixture(scope="module")
+def straight():
+    distiller = compiled()
+    fit(distiller)
+    return distiller
+
+
+@pytest.mark.parametrize(("epoch", "step"), [(0, 2), (1, 4), (2, 5)])
+def test_a_run_broken_off_within_an_epoch_ends_the_same(straight, tmp_path, epoch, step):
+    broken_off(tmp_path, epoch, step)
+    assert checkpoints.latest(tmp_path).parent.name == "partial"
+    resumed = compiled()
+    history = fit(resumed, callbacks.Checkpoint(tmp_path), resume="auto")
+    assert_same_bits(leaves(resumed.state), leaves(straight.state))
+    assert reproducible(history) == reproducible(straight.history)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [str(EPOCHS)]
+
+
+def test_resume_begins_where_there_is_nothing_yet_and_ends_where_all_is_done(straight, tmp_path):
+    distiller = compiled()
+    fit(distiller, callbacks.Checkpoint(tmp_path), resume="auto")
+    assert_same_bits(leaves(distiller.state), leaves(straight.state))
+    again = compiled()
+    history = fit(again, callbacks.Checkpoint(tmp_path), resume="auto")
+    assert_same_bits(leaves(again.state), leaves(straight.state))
+    assert history.epoch == list(range(EPOCHS))
+
+
+def test_resume_is_told_what_to_go_on_from(tmp_path):
+    with pytest.raises(ValueError, match='resume="auto" goes on from a Checkpoint\'s directory, and there are 0'):
+        fit(compiled(), resume="auto")
+    with pytest.raises(ValueError, match="resume='always'"):
+        fit(compiled(), callbacks.Checkpoint(tmp_path), resume="always")
+
+
+def test_an_epoch_goes_on_with_the_batches_it_began_with(tmp_path):
+    broken_off(tmp_path, step=2)
+    with pytest.raises(ValueError, match=r"batch_size=32 .* broken off after 64 in 4 steps"):
+        fit(compiled(), callbacks.Checkpoint(tmp_path), resume="auto", batch_size=32)
+
+
+def test_saving_by_time(tmp_path):
+    broken_off(tmp_path / "often", every_steps=None, every_minutes=1e-9)
+    assert checkpoints.latest(tmp_path / "often").parent.name == "partial"
+    broken_off(tmp_path / "seldom", every_steps=None, every_minutes=1e9)
+    assert checkpoints.latest(tmp_path / "seldom").name == "1"
+
+
+def test_what_is_left_of_a_completed_epoch_is_not_taken_up(tmp_path):
+    broken_off(tmp_path)
+    shutil.copytree(tmp_path / "partial", tmp_path / "aside")
+    fit(compiled(), callbacks.Checkpoint(tmp_path, keep=3), resume="auto")
+    shutil.move(tmp_path / "aside", tmp_path / "partial")  # killed between writing the epoch and clearing up
+    assert checkpoints.latest(tmp_path).name == str(EPOCHS)
+
+
+# Damaged checkpoints.
+
+
+def damages():
+    """Ways to spoil a file, by name."""
+    return {
+        "cut": lambda whole: whole[: len(whole) // 2],
+        "emptied": lambda whole: b"",
+        "flipped": lambda whole: (
+            whole[: len(whole) // 2] + bytes([whole[len(whole) // 2] ^ 0x10]) + whole[len(whole) // 2 + 1 :]
+        ),
+    }
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path):
+    broken_off(tmp_path)
+    newest = pathlib.Path(checkpoints.latest(tmp_path))
+    good = {folder: compiled() for folder in (tmp_path, tmp_path / "only 1")}
+    shutil.copytree(tmp_path / "1", tmp_path / "only 1" / "1")
+    for folder, distiller in good.items():
+        distiller.restore(folder)
+    ends = {name: leaves(distiller.state) for name, distiller in zip(("newest", "before"), good.values(), strict=True)}
+    assert any((one != other).any() for one, other in zip(*ends.values(), strict=True))
+
+    passed_over = 0
+    for path in sorted(path for path in newest.rglob("*") if path.is_file() and path.stat().st_size):
+        whole = path.read_bytes()
+        for damage in damages().values():
+            path.write_bytes(damage(whole))
+            distiller = compiled()
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.filterwarnings("always", category=UserWarning)
+                distiller.restore(tmp_path)
+            damaged = [str(warning.message) for warning in caught if "is damaged" in str(warning.message)]
+            assert_same_bits(leaves(distiller.state), ends["before" if damaged else "newest"])
+            assert all(str(newest) in message and "going back" in message for message in damaged)
+            passed_over += len(damaged)
+        path.write_bytes(whole)
+    assert passed_over > 10
+
+
+def test_where_no_checkpoint_is_good_the_error_says_so(tmp_path):
+    fit(compiled(), callbacks.Checkpoint(tmp_path))
+    for path in (tmp_path / str(EPOCHS)).rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    with pytest.warns(UserWarning, match="is damaged"), pytest.raises(OSError, match=r"no checkpoint .* can be read"):
+        compiled().restore(tmp_path)
+
+
+def test_another_network_is_no_damage(tmp_path):
+    broken_off(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(
+            ValueError, match=r"does not fit: compile with .* params\.model\.bn\.bias is \['float32', \[8\]\]"
+        ):
+            compiled(width=4).restore(tmp_path)
+
+
+# Losses that are no numbers.
+
+
+def test_the_last_good_state_stays_when_a_loss_becomes_nan(tmp_path):
+    class Spoil(callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                state = self.trainer.state
+                state.params["model"]["fc"]["bias"] = state.params["model"]["fc"]["bias"] + jnp.nan
+
+    with pytest.raises(
+        FloatingPointError, match=r"loss term .*'kd' became nan.* at step 10 \(epoch 3\).*last checkpoint"
+    ):
+        fit(compiled(), Spoil(), callbacks.Checkpoint(tmp_path, every_steps=1))
+    assert checkpoints.latest(tmp_path).name == "2"
+    resumed = compiled()
+    resumed.restore(tmp_path)
+    assert all(np.isfinite(leaf).all() for leaf in leaves(resumed.state))
+
+
+def test_a_state_that_is_not_finite_is_not_saved(tmp_path):
+    distiller = compiled()
+    distiller.save(tmp_path)
+    distiller.state.params["model"]["fc"]["bias"] = jnp.full(10, jnp.inf)
+    with pytest.raises(FloatingPointError, match=r"fc.*bias.* no longer finite .* nothing is saved"):
+        distiller.save(tmp_path)
+    compiled().restore(tmp_path)
+
+
+# Places that cannot be written to.
+
+
+def fill_the_disk(folder):
+    """For a process of its own: files cannot grow beyond some bytes, from the second epoch on."""
+    signal.signal(
+        signal.SIGXFSZ, signal.SIG_IGN
+    )  # then the system answers with an error, as it does when a disk is full
+
+    def fill(epoch, logs):
+        if epoch == 1:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (512, 512))
+
+    fit(compiled(), callbacks.LambdaCallback(on_epoch_begin=fill), callbacks.Checkpoint(folder))
+
+
+def start(call):
+    environment = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parent), "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", f"import test_recovery; test_recovery.{call}"]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_full_disk_ends_the_run_and_leaves_the_last_good_checkpoint(straight, tmp_path):
+    process = start(f"fill_the_disk({str(tmp_path)!r})")
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 1
+    last = error.strip().splitlines()[-1]
+    assert last.startswith("OSError: ")
+    assert "the checkpoint could not be written (" in last
+    assert f"the last complete one is {tmp_path / '1'}" in last
+    assert checkpoints.latest(tmp_path).name == "1"
+    resumed = compiled()
+    fit(resumed, callbacks.Checkpoint(tmp_path), resume="auto")
+    assert_same_bits(leaves(resumed.state), leaves(straight.state))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [str(EPOCHS)], "what was begun is cleared away"
+
+
+def test_the_message_of_a_full_disk_says_what_to_do(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    distiller = compiled()
+    distiller.save(tmp_path)
+    monkeypatch.setattr(checkpoints.ocp.training.Checkpointer, "save", full)
+    with pytest.raises(OSError, match=r"No space left.*the last complete one is .*/0: free some space") as caught:
+        distiller.save(tmp_path)
+    assert caught.value.errno == 28
+
+
+# SIGTERM.
+
+
+def train_slowly(folder):
+    """For a process of its own."""
+    slowly = callbacks.LambdaCallback(
+        on_train_batch_end=lambda step, logs: (print("step", flush=True), time.sleep(0.2))
+    )
+    fit(compiled(), slowly, callbacks.Checkpoint(folder), resume="auto")
+
+
+def test_sigterm_saves_and_ends_with_a_code_of_its_own(straight, tmp_path):
+    process = start(f"train_slowly({str(tmp_path)!r})")
+    for _ in range(4):
+        assert process.stdout.readline() == "step\n"
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert f"SIGTERM: saved in {tmp_path}" in error
+    assert checkpoints.latest(tmp_path).parent.name == "partial"
+    resumed = compiled()
+    history = fit(resumed, callbacks.Checkpoint(tmp_path), resume="auto")
+    assert_same_bits(leaves(resumed.state), leaves(straight.state))
+    assert reproducible(history) == reproducible(straight.history)
+
+
+def test_sigterm_keeps_its_meaning_where_nobody_saves(tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    seen = []
+    look = callbacks.LambdaCallback(on_epoch_begin=lambda *_: seen.append(signal.getsignal(signal.SIGTERM)))
+    fit(compiled(), look)
+    assert set(seen) == {before}
+    fit(compiled(), look, callbacks.Checkpoint(tmp_path))
+    assert seen[-1] != before
+    assert signal.getsignal(signal.SIGTERM) == before
