@@ -171,6 +171,8 @@ class Trainer:
         """
         if resume is not None:
             self._resume(resume, callbacks, bool(verbose))
+        for place in _places(callbacks):
+            checkpoints.check_behind(place, self.compiled_state())
         first = int(self.compiled_state().epoch)
         done = self._restored_epochs if initial_epoch is None else initial_epoch
         check_at_least(0, epochs=epochs, initial_epoch=done)
@@ -264,7 +266,7 @@ class Trainer:
         """Takes up what the run's own checkpoints hold, if there are any."""
         if resume != "auto":
             raise ValueError(f'resume={resume!r}: give "auto", or None to train from the present state')
-        places = [callback.directory for callback in callbacks if isinstance(callback, Checkpoint)]
+        places = _places(callbacks)
         if len(places) != 1:
             raise ValueError(
                 f'resume="auto" goes on from a Checkpoint\'s directory, and there are {len(places)} of them'
@@ -333,6 +335,11 @@ class Trainer:
         if self._program is None:
             raise RuntimeError("call compile(optimizer=…, loss=…) first")
         return self._program
+
+
+def _places(callbacks: Sequence[Callback]) -> list[str]:
+    """Where a run's checkpoints go."""
+    return [callback.directory for callback in callbacks if isinstance(callback, Checkpoint)]
 
 
 def normalization_of(model: nnx.Module, given: Normalization | None) -> Normalization | None:

@@ -19,6 +19,9 @@ PUBLISHED_TRAININGS = {
     "standardization": (240, 64, 0.05, (150, 180, 210), 0, 0.9, 5e-4, 0.01, "best"),
     "mlkd": (480, 64, 0.025, (150, 180, 210), 0, 0.9, 5e-4, None, "best"),
     "ats": (240, 128, 0.05, (150, 180, 210), 5, 0.9, 5e-4, None, "last"),
+    "imagenet-ctkd": (120, 256, 0.1, (30, 60, 90), 0, 0.9, 1e-4, None, "last"),
+    "imagenet-teacher": (100, 256, 0.1, (30, 60, 90), 0, 0.9, 1e-4, None, "last"),
+    "imagenet-mdistiller": (100, 512, 0.2, (30, 60, 90), 0, 0.9, 1e-4, None, "best"),
 }
 
 CURRICULUM = {"t_start": 1.0, "t_end": 20.0, "curriculum_epochs": 10}
@@ -269,3 +272,19 @@ def test_every_method_can_be_compiled():
         distiller = jaxkd.Distiller(student=student, teacher=teacher)
         distiller.compile(optimizer, loss=method.losses(train), loss_weights=method.weights)
         assert set(distiller.state.params["losses"]) <= set(method.weights), name
+
+
+def test_imagenet_has_settings_of_its_own():
+    made = {name: recipes.get(name) for name in recipes.list() if recipes.get(name).data == "imagenet2012"}
+    assert len(made) == 8
+    kd, ctkd = made["kd/resnet34-resnet18"], made["ctkd/resnet34-resnet18"]
+    assert (kd.training.name, kd.training.epochs, kd.published.top5) == ("imagenet-ctkd", 120, 90.31)
+    assert dict(kd.method.weights) == dict(ctkd.method.weights) == {"ce": 1.0, "kd": 1.0}
+    curriculum = ctkd.method.losses()["kd"].temperature.curriculum
+    assert [float(curriculum(epoch)) for epoch in (5, 120)] == pytest.approx([-1.0, -1.0])
+    assert float(curriculum(3)) > -1.0
+    dkd = made["dkd/resnet34-resnet18"]
+    assert (dkd.training.batch_size, dkd.method.settings["beta"], dkd.method.settings["temperature"]) == (512, 0.5, 1.0)
+    assert float(dkd.method.weights["dkd"](1)) == 1.0
+    assert str(dkd.published) == "71.70"
+    assert str(kd.published) == "70.83, top-5 90.31"

@@ -101,6 +101,28 @@ def test_an_epoch_goes_on_with_the_batches_it_began_with(tmp_path):
         fit(compiled(), callbacks.Checkpoint(tmp_path), resume="auto", batch_size=32)
 
 
+def test_a_directory_of_another_run_is_not_written_to(tmp_path):
+    broken_off(tmp_path)
+    with pytest.raises(ValueError, match=r'is from further on than this run: go on from there with resume="auto", or'):
+        fit(compiled(), callbacks.Checkpoint(tmp_path))
+    shutil.rmtree(tmp_path / "1")
+    with pytest.raises(ValueError, match="partial/10 is from further on"):
+        fit(compiled(), callbacks.Checkpoint(tmp_path))
+
+
+def test_the_same_state_is_written_once(tmp_path):
+    distiller = compiled()
+    distiller.save(tmp_path)
+    before = (tmp_path / "0").stat().st_mtime_ns
+    distiller.save(tmp_path)
+    assert (tmp_path / "0").stat().st_mtime_ns == before
+    distiller.state.params["model"]["fc"]["bias"] += 1.0
+    distiller.save(tmp_path)
+    other = compiled()
+    other.restore(tmp_path)
+    assert_same_bits(leaves(other.state), leaves(distiller.state))
+
+
 def test_saving_by_time(tmp_path):
     broken_off(tmp_path / "often", every_steps=None, every_minutes=1e-9)
     assert checkpoints.latest(tmp_path / "often").parent.name == "partial"
@@ -248,6 +270,7 @@ def test_the_message_of_a_full_disk_says_what_to_do(tmp_path, monkeypatch):
 
     distiller = compiled()
     distiller.save(tmp_path)
+    distiller.state.params["model"]["fc"]["bias"] += 1.0
     monkeypatch.setattr(checkpoints.ocp.training.Checkpointer, "save", full)
     with pytest.raises(OSError, match=r"No space left.*the last complete one is .*/0: free some space") as caught:
         distiller.save(tmp_path)

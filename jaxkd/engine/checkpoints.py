@@ -58,6 +58,8 @@ def save(directory: str | os.PathLike[str], state: TrainState, record: dict[str,
     _check_finite(state, root)
     content = {**record, "epoch": int(state.epoch), "arrays": _contents(state)}
     folder = root if between else root / PARTIAL
+    if _holds(folder / str(number), content):  # replacing it would be a moment without it
+        return folder / str(number)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         newest = ocp.training.preservation_policies.LatestN(keep if between else 1)
@@ -96,9 +98,36 @@ def restore(directory: str | os.PathLike[str], like: TrainState) -> tuple[TrainS
     raise DamagedError(f"no checkpoint in {root} can be read: begin anew in another directory")
 
 
+def check_behind(directory: str | os.PathLike[str], state: TrainState) -> None:
+    """Refuses a directory with checkpoints from further on than a state: its own would be taken for older ones.
+
+    Raises:
+      ValueError: with the cure.
+    """
+    root = _root(directory)
+    ahead = [folder for folder in _numbered(root) if int(folder.name) > int(state.epoch)]
+    ahead += [folder for folder in _numbered(root / PARTIAL) if int(folder.name) > int(state.step)]
+    if ahead:
+        raise ValueError(
+            f'{ahead[0]} is from further on than this run: go on from there with resume="auto", or give Checkpoint '
+            "another directory"
+        )
+
+
 def latest(directory: str | os.PathLike[str]) -> epath.Path | None:
     """The newest complete checkpoint in a directory, None where there is none."""
     return next(iter(_newest_first(_root(directory))), None)
+
+
+def _holds(folder: epath.Path, content: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint is of the very same state."""
+    if not folder.exists():
+        return False
+    try:
+        there = _metadata(folder)
+    except DamagedError:
+        return False
+    return all(there[name] == content[name] for name in ("arrays", "epoch", "running"))
 
 
 def _root(directory: str | os.PathLike[str]) -> epath.Path:

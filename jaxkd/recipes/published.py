@@ -1,4 +1,4 @@
-"""The published accuracies, each with all that is needed to reach it: CIFAR-100, top-1 test accuracy in percent.
+"""The published accuracies, each with all that is needed to reach it.
 
 Only what can be run is listed: tables are given as far as the networks exist here.
 
@@ -11,42 +11,14 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from jaxkd.recipes import papers
 from jaxkd.recipes.catalogue import get_method
+from jaxkd.recipes.imagenet import IMAGENET_SETTINGS, IMAGENET_TABLES
 from jaxkd.recipes.method import Method
+from jaxkd.recipes.table import Published, Table, table
 from jaxkd.recipes.training import Training, get_training
-
-
-class Published(NamedTuple):
-    """A number of a table: the mean accuracy in percent, and its deviation over runs where the table states one."""
-
-    accuracy: float
-    deviation: float | None = None
-
-    def __str__(self) -> str:
-        return f"{self.accuracy:.2f}" + ("" if self.deviation is None else f" ± {self.deviation:.2f}")
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """A paper's table, or the part of one whose rows were trained alike.
-
-    Attributes:
-      paper: whose.
-      title: which.
-      training: the name of the schedule.
-      columns: `teacher-student`, or a network that is trained alone.
-      rows: the numbers of each method in the order of the columns.
-    """
-
-    paper: str
-    title: str
-    training: str
-    columns: tuple[str, ...]
-    rows: Mapping[str, tuple[Published, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +45,7 @@ class Recipe:
     published: Published
     paper: str
     table: str
-    data: str = "cifar100"
+    data: str
 
     @property
     def reported(self) -> Literal["last", "best"]:
@@ -117,7 +89,7 @@ def get(name: str) -> Recipe:
         close = same_method[:3] or difflib.get_close_matches(name, _PLACES, n=3)
         hint = f"; did you mean {', '.join(close)}?" if close else ";"
         raise ValueError(f"no recipe is called {name!r}{hint} jaxkd.recipes.list() gives all {len(_PLACES)}")
-    table, published = _PLACES[name]
+    place, published = _PLACES[name]
     method, _, column = name.partition("/")
     teacher, _, student = column.rpartition("-")
     return Recipe(
@@ -125,21 +97,12 @@ def get(name: str) -> Recipe:
         method=get_method(method, **_BY_PAIR.get(name, {})),
         teacher=teacher or None,
         student=student,
-        training=get_training(table.training).adapted(network=student),
+        training=get_training(place.training).adapted(network=student),
         published=published,
-        paper=table.paper,
-        table=table.title,
+        paper=place.paper,
+        table=place.title,
+        data=place.data,
     )
-
-
-def _table(paper: str, title: str, training: str, columns: str, rows: Mapping[str, str]) -> Table:
-    """A table from text: columns and numbers are separated by blanks, `71.16±.08` is a mean with its deviation."""
-    numbers = {method: _numbers(row) for method, row in rows.items()}
-    return Table(paper, title, training, tuple(columns.split()), MappingProxyType(numbers))
-
-
-def _numbers(text: str) -> tuple[Published, ...]:
-    return tuple(Published(*map(float, number.split("±"))) for number in text.split())
 
 
 _CIFAR_RESNETS = "resnet56-resnet20 resnet110-resnet20 resnet110-resnet32"
@@ -147,7 +110,7 @@ _OTHERS = "resnet32x4-resnet8x4 wrn_40_2-wrn_16_2 wrn_40_2-wrn_40_1 vgg13-vgg8"
 _PAIRS = f"{_CIFAR_RESNETS} {_OTHERS}"
 
 _TABLES = (
-    _table(
+    table(
         papers.CONTRASTIVE, "CIFAR-100, networks trained on labels alone", "repdistiller",
         "resnet56 resnet110 resnet32x4 wrn_40_2 vgg13 ResNet50 resnet20 resnet32 resnet8x4 wrn_16_2 wrn_40_1 vgg8 "
         "MobileNetV2 ShuffleV1 ShuffleV2",
@@ -155,7 +118,7 @@ _TABLES = (
             "ce": "72.34 74.31 79.42 75.61 74.64 79.34 69.06 71.14 72.50 73.26 71.98 70.36 64.60 70.50 71.82",
         },
     ),
-    _table(
+    table(
         papers.CONTRASTIVE, "CIFAR-100, teacher and student of one style", "repdistiller",
         _PAIRS,
         {
@@ -170,7 +133,7 @@ _TABLES = (
             "crd": "71.16 71.46 73.48 75.51 75.48 74.14 73.94",
         },
     ),
-    _table(
+    table(
         papers.CONTRASTIVE, "CIFAR-100, teacher and student of different styles", "repdistiller",
         "vgg13-MobileNetV2 ResNet50-MobileNetV2 ResNet50-vgg8 resnet32x4-ShuffleV1 resnet32x4-ShuffleV2 "
         "wrn_40_2-ShuffleV1",
@@ -186,14 +149,14 @@ _TABLES = (
             "crd": "69.73 69.11 74.30 75.11 75.65 76.05",
         },
     ),
-    _table(
+    table(
         papers.CURRICULUM, "CIFAR-100, KD with a learned temperature", "repdistiller",
         _PAIRS,
         {
             "ctkd": "71.19 70.99 73.52 73.39 75.45 73.93 73.52",
         },
     ),
-    _table(
+    table(
         papers.CURRICULUM, "CIFAR-100, other methods without and with a learned temperature", "repdistiller",
         "resnet56-resnet20 resnet110-resnet32 wrn_40_2-wrn_16_2 wrn_40_2-wrn_40_1",
         {
@@ -211,28 +174,28 @@ _TABLES = (
             "ctkd+dkd": "71.65±.24 74.02±.29 75.81±.14 74.59±.08",
         },
     ),
-    _table(
+    table(
         papers.DECOUPLED, "CIFAR-100, teacher and student of one style", "mdistiller",
         f"resnet56-resnet20 resnet110-resnet32 {_OTHERS}",
         {
             "dkd": "71.97 74.11 76.32 76.24 74.81 74.68",
         },
     ),
-    _table(
+    table(
         papers.DECOUPLED, "CIFAR-100, teacher and student of different styles", "mdistiller",
         "resnet32x4-ShuffleV1 wrn_40_2-ShuffleV1 vgg13-MobileNetV2 ResNet50-MobileNetV2 resnet32x4-ShuffleV2",
         {
             "dkd": "76.45 76.70 69.71 70.35 77.07",
         },
     ),
-    _table(
+    table(
         papers.STANDARDIZATION, "CIFAR-100, teacher and student of one style, also DKD", "mdistiller",
         "resnet110-resnet20",
         {
             "dkd": "71.06",
         },
     ),
-    _table(
+    table(
         papers.STANDARDIZATION, "CIFAR-100, teacher and student of one style", "standardization",
         _PAIRS,
         {
@@ -241,7 +204,7 @@ _TABLES = (
             "dkd+std": "72.32 71.85 74.29 77.01 76.39 74.89 74.81",
         },
     ),
-    _table(
+    table(
         papers.STANDARDIZATION, "CIFAR-100, teacher and student of one style, 480 epochs", "mlkd",
         _PAIRS,
         {
@@ -249,13 +212,14 @@ _TABLES = (
             "mlkd+std": "72.33 72.27 74.32 78.28 76.95 75.56 75.22",
         },
     ),
+    *IMAGENET_TABLES,
 )  # fmt: skip
 
 _PLACES: Mapping[str, tuple[Table, Published]] = {
-    f"{method}/{column}": (table, published)
-    for table in _TABLES
-    for method, row in table.rows.items()
-    for column, published in zip(table.columns, row, strict=True)
+    f"{method}/{column}": (place, published)
+    for place in _TABLES
+    for method, row in place.rows.items()
+    for column, published in zip(place.columns, row, strict=True)
 }
 
 
@@ -279,4 +243,4 @@ def _by_pair() -> dict[str, dict]:
     return found
 
 
-_BY_PAIR = _by_pair()
+_BY_PAIR = _by_pair() | IMAGENET_SETTINGS

@@ -140,6 +140,16 @@ _CIFAR_240 = Training(
     drops=(150, 180, 210),
 )
 
+_IMAGENET = Training(
+    name="imagenet-ctkd",
+    paper=papers.CURRICULUM,
+    epochs=120,
+    batch_size=256,
+    learning_rate=0.1,
+    drops=(30, 60, 90),
+    weight_decay=1e-4,
+)
+
 _TRAININGS: Mapping[str, Training] = MappingProxyType(
     {
         training.name: training
@@ -166,6 +176,17 @@ _TRAININGS: Mapping[str, Training] = MappingProxyType(
                 drops=(150, 180, 210),
                 warmup=5,
                 normalization=Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+            ),
+            _IMAGENET,
+            dataclasses.replace(_IMAGENET, name="imagenet-teacher", epochs=100),
+            dataclasses.replace(
+                _IMAGENET,
+                name="imagenet-mdistiller",
+                paper=papers.DECOUPLED,
+                epochs=100,
+                batch_size=512,
+                learning_rate=0.2,
+                reported="best",
             ),
             Training(
                 name="digits",
