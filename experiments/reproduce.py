@@ -1,0 +1,151 @@
+"""Runs a published table's rows and writes what was reached beside what is published.
+
+A row is a method for a pair of networks. Each seed of it is a run of distill.py with its own directory; what is done
+is skipped, what was killed goes on. After every run the table is written anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Sequence
+
+import distill
+import train_teacher
+from reproducing.result_table import Reached, comma_separated, draw, markdown
+from reproducing.rows import SMOKE_TEACHER, Row, on_digits, rows_of
+from reproducing.teachers import teacher_file
+
+from jaxkd import plots, records
+
+EXAMPLES = """examples:
+  everything that is published for a pair, the student alone included, and ATS beside it:
+    python experiments/reproduce.py resnet56-resnet20 --also ats --teachers ~/teachers --data-dir ~/data --seeds 0 1 2
+  a learned temperature, for every pair it is published for:
+    python experiments/reproduce.py ctkd --teachers ~/teachers --data-dir ~/data
+  what a table's runs would be:
+    python experiments/reproduce.py standardization --list
+  other options of distill.py go to every run, behind two dashes:
+    python experiments/reproduce.py kd/resnet56-resnet20 --teachers ~/teachers -- --epochs 30 --cache-teacher
+  all methods of the pair on digits, in minutes, without any file:
+    python experiments/reproduce.py resnet56-resnet20 --smoke
+
+--teachers names a folder with a file or folder for each teacher, called after the network: resnet56.pth, resnet56/,
+cifar100_resnet56.pth or resnet56_vanilla/*.pth. The output gets METHOD/PAIR/seedN/ with the runs, table.md, table.csv
+and table.png.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; None takes the process's own command line."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    own, passed_on = (given[: given.index("--")], given[given.index("--") + 1 :]) if "--" in given else (given, [])
+    parser = command_line()
+    options = parser.parse_args(own)
+    try:
+        rows = rows_of(options.names, options.methods, options.also)
+        rows = on_digits(rows) if options.smoke else rows
+        if not rows:
+            raise ValueError(f"--methods {' '.join(options.methods)}: none of them is published for that")
+        if options.list:
+            print("\n".join(f"{row.method:14s} {row.pair}" for row in rows))
+            return 0
+        teachers = find_teachers(rows, options)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    if options.smoke:
+        passed_on = ["--data", "digits", "--epochs", "3", "--batch-size", "64", *passed_on]
+    output = options.output or pathlib.Path("runs") / "-".join(["reproduce", *(["smoke"] * options.smoke)])
+    for row in rows:
+        for seed in options.seeds:
+            folder = directory(output, row, seed)
+            if records.RunDirectory(folder).result_file.exists():
+                print(f"{folder} is done", flush=True)
+                continue
+            print(f"{folder} …", flush=True)
+            script, arguments = command(row, teachers, options)
+            script([*arguments, *passed_on, "--seed", str(seed), "--output", str(folder), "--resume", "--quiet"])
+            write_table(output, rows, options.seeds)
+    write_table(output, rows, options.seeds)
+    print(f"\n{(output / 'table.md').read_text(encoding='utf-8')}\neverything is in {output}")
+    return 0
+
+
+def find_teachers(rows: Sequence[Row], options: argparse.Namespace) -> dict[str, pathlib.Path]:
+    """The file of every teacher, before anything is trained; a small one is trained where digits are."""
+    names = sorted({row.teacher for row in rows if row.teacher})
+    if not options.smoke:
+        return {name: teacher_file(options.teachers, name) for name in names}
+    if not names:
+        return {}
+    folder = (options.output or pathlib.Path("runs/reproduce-smoke")) / "teacher"
+    if not records.RunDirectory(folder).result_file.exists():
+        training = ["--data", "digits", "--model", SMOKE_TEACHER, "--epochs", "6", "--batch-size", "64"]
+        train_teacher.main([*training, "--output", str(folder), "--resume", "--quiet"])
+    return {SMOKE_TEACHER: folder / "model"}
+
+
+def command(row: Row, teachers: dict[str, pathlib.Path], options: argparse.Namespace):
+    """The script that runs a row, and its arguments."""
+    data = [] if options.data_dir is None or options.smoke else ["--data-dir", str(options.data_dir)]
+    taught = [] if row.teacher is None else ["--teacher", str(teachers[row.teacher])]
+    return distill.main, [*row.arguments, *taught, *data]
+
+
+def directory(output: pathlib.Path, row: Row, seed: int) -> pathlib.Path:
+    """Where a run goes."""
+    return output / row.method / row.pair / f"seed{seed}"
+
+
+def write_table(output: pathlib.Path, rows: Sequence[Row], seeds: Sequence[int]) -> None:
+    """Writes what is there so far."""
+    table = [Reached(row, runs_of(output, row, seeds)) for row in rows]
+    runs = [run for reached in table for run in reached.runs]
+    if not runs:
+        return
+    lengths = sorted({len(run.history.epoch) for run in runs})
+    devices = sorted({run.environment["device"]["kind"] for run in runs})
+    caption = (
+        f"Test accuracy in percent on {', '.join(sorted({str(run.data) for run in runs}))}, "
+        f"{'/'.join(map(str, lengths))} epochs, on {', '.join(devices)}"
+    )
+    (output / "table.md").write_text(markdown(table, caption), encoding="utf-8")
+    (output / "table.csv").write_text(comma_separated(table), encoding="utf-8")
+    if plots.available():
+        draw(table, output / "table.png", caption)
+
+
+def runs_of(output: pathlib.Path, row: Row, seeds: Sequence[int]) -> list[records.Record]:
+    """The finished runs of a row."""
+    folders = [directory(output, row, seed) for seed in seeds]
+    return [records.read(folder) for folder in folders if records.RunDirectory(folder).result_file.exists()]
+
+
+def command_line() -> argparse.ArgumentParser:
+    """The options."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "names", nargs="+", metavar="TABLE",
+        help="a pair (resnet56-resnet20), a method (ctkd), a recipe (kd/resnet56-resnet20) or a training "
+        "(standardization); repeatable",
+    )  # fmt: skip
+    parser.add_argument("--methods", nargs="+", metavar="NAME", help="only these of them")
+    parser.add_argument(
+        "--also", nargs="+", default=[], metavar="NAME", help="methods to run for the same pairs, such as ats"
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N", help="default: 0")
+    parser.add_argument(
+        "--teachers", type=pathlib.Path, default=pathlib.Path("teachers"), metavar="DIR", help="default: teachers/"
+    )
+    parser.add_argument("--data-dir", type=pathlib.Path, metavar="DIR", help="where the images are")
+    parser.add_argument("--output", type=pathlib.Path, metavar="DIR", help="default: runs/reproduce")
+    parser.add_argument("--list", action="store_true", help="print the rows and end")
+    parser.add_argument("--smoke", action="store_true", help="every method on digits, in minutes, without any file")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What reproduce.py is made of: which runs, their teachers, and the table."""

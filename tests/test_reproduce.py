@@ -1,0 +1,121 @@
+"""The command that runs a published table: which runs, what is skipped, and the table beside the published numbers."""
+
+import csv
+import importlib
+import pathlib
+
+import pytest
+import recorded
+
+from jaxkd import convert, models, recipes
+
+ROOT = pathlib.Path(__file__).parents[1]
+PARTS = ("rows", "teachers", "result_table")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def scripts():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "experiments"))
+        yield {name: importlib.import_module(f"reproducing.{name}") for name in PARTS} | {
+            "reproduce": importlib.import_module("reproduce")
+        }
+
+
+def test_a_pair_is_every_method_published_for_it_and_the_student_alone(scripts):
+    rows = scripts["rows"].rows_of(["resnet56-resnet20"], None, ["ats"])
+    published = {name for name in recipes.list() if name.endswith("/resnet56-resnet20")} | {"ce/resnet20"}
+    assert {row.recipe.name for row in rows if row.recipe} == published
+    assert [(row.method, row.pair, row.recipe) for row in rows if row.recipe is None] == [
+        ("ats", "resnet56-resnet20", None)
+    ]
+    assert len(rows) == len(published) + 1
+
+
+def test_a_method_is_every_pair_and_a_training_is_every_row(scripts):
+    rows_of = scripts["rows"].rows_of
+    assert {row.pair for row in rows_of(["ctkd"], None, [])} >= {"resnet56-resnet20", "vgg13-vgg8", "resnet34-resnet18"}
+    assert {row.recipe.training.name for row in rows_of(["mlkd"], None, [])} == {"mlkd"}
+    assert [row.method for row in rows_of(["standardization"], ["kd+std"], [])] == ["kd+std"] * 7
+    assert [row.method for row in rows_of(["kd/vgg13-vgg8"], None, [])] == ["kd"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["resnet56-resnet2"], "'resnet56-resnet2' is no recipe, method, pair or training with published numbers"),
+        (["resnet56-resnet20", "--also", "atz"], "no method is called 'atz'"),
+        (["resnet56-resnet20", "--methods", "ofd"], "--methods ofd: none of them is published for that"),
+        (["kd/vgg13-vgg8", "--teachers", "nowhere"], "--teachers nowhere has no vgg13 (looked for vgg13/model, vgg13,"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_is_trained(scripts, arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        scripts["reproduce"].main(arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_teachers_are_found_by_their_names(scripts, tmp_path):
+    find = scripts["teachers"].teacher_file
+    (tmp_path / "vgg8_vanilla").mkdir()
+    (tmp_path / "vgg8_vanilla" / "ckpt_epoch_240.pth").touch()
+    (tmp_path / "cifar100_resnet56.pth").touch()
+    (tmp_path / "resnet8").mkdir()
+    convert.save(models.create("resnet8", num_classes=10), tmp_path / "resnet8" / "model")
+    assert find(tmp_path, "vgg8").name == "ckpt_epoch_240.pth"
+    assert find(tmp_path, "resnet56").name == "cifar100_resnet56.pth"
+    assert find(tmp_path, "resnet8") == tmp_path / "resnet8" / "model"
+    (tmp_path / "resnet14").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"has no resnet14 .*train_teacher.py --model resnet14"):
+        find(tmp_path, "resnet14")
+
+
+@pytest.fixture
+def done(tmp_path, scripts):
+    """An output folder in which two seeds of a published row, and one of another, are done."""
+    (tmp_path / "cifar100_resnet56.pth").touch()
+    facts = {"recipe": {**recorded.RECIPE, "as_published": True}}
+    pair = "resnet56-resnet20"
+    for seed, accuracy in enumerate((0.7, 0.72)):
+        recorded.run(tmp_path / "kd" / pair / f"seed{seed}", (0.75, accuracy), facts=facts, seed=seed)
+    recorded.run(tmp_path / "ats" / pair / "seed0", (0.5, 0.71))
+    return tmp_path
+
+
+def test_what_is_done_is_skipped_and_the_table_stands_beside_what_is_published(done, scripts, monkeypatch, capsys):
+    started = []
+    monkeypatch.setattr(scripts["reproduce"].distill, "main", started.append)
+    arguments = ["resnet56-resnet20", "--methods", "kd", "ctkd", "--also", "ats", "--seeds", "0", "1"]
+    more = ["--teachers", str(done), "--output", str(done), "--data-dir", "images", "--", "--epochs", "2"]
+    assert scripts["reproduce"].main([*arguments, *more]) == 0
+    teacher = ["--teacher", str(done / "cifar100_resnet56.pth"), "--data-dir", "images", "--epochs", "2"]
+
+    def folder(method, seed):
+        place = done / method / "resnet56-resnet20" / f"seed{seed}"
+        return ["--seed", str(seed), "--output", str(place), "--resume", "--quiet"]
+
+    assert started == [
+        *(["--recipe", "ctkd/resnet56-resnet20", *teacher, *folder("ctkd", seed)] for seed in (0, 1)),
+        ["--method", "ats", "--student", "resnet20", *teacher, *folder("ats", 1)],
+    ]
+    with (done / "table.csv").open() as file:
+        kd, ctkd, ats = csv.DictReader(file)
+    assert (kd["published"], kd["last"], kd["last deviation"], kd["best"]) == ("70.66", "71.0", "1.41", "75.0")
+    assert (kd["difference"], kd["seeds"], kd["epochs"], kd["as published"]) == ("0.34", "2", "2", "yes")
+    assert (ctkd["published"], ctkd["last"], ctkd["seeds"]) == ("71.19", "", "0")
+    assert (ats["published"], ats["last"], ats["as published"]) == ("", "71.0", "no")
+    page = (done / "table.md").read_text()
+    assert "| KD | resnet56-resnet20 | 70.66 (last) | 71.00 ± 1.41 | 75.00 ± 0.00 | +0.34 | 2 | 2 |" in page
+    assert page in capsys.readouterr().out
+    assert (done / "table.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_the_smoke_run(scripts, tmp_path, capsys):
+    arguments = ["resnet56-resnet20", "--smoke", "--methods", "ce", "kd", "mlkd", "--output", str(tmp_path / "out")]
+    assert scripts["reproduce"].main(arguments) == 0
+    with (tmp_path / "out" / "table.csv").open() as file:
+        assert all(float(row["last"]) > 50 for row in csv.DictReader(file))
+    capsys.readouterr()
+    assert scripts["reproduce"].main(arguments) == 0
+    assert capsys.readouterr().out.count(" is done\n") == 3
