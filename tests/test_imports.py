@@ -10,7 +10,7 @@ import pytest
 import jaxkd
 
 PACKAGE = pathlib.Path(jaxkd.__file__).parent
-HEAVY = {"matplotlib", "sklearn", "tensorboard", "tensorflow", "tensorflow_datasets", "torch"}
+HEAVY = {"PIL", "grain", "matplotlib", "sklearn", "tensorboard", "tensorflow", "tensorflow_datasets", "torch"}
 
 
 def test_import_jaxkd_loads_nothing_heavy():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jaxkd.callbacks.base import Callback, Logs
-from jaxkd.engine.finite import check_finite
+from jaxkd.finite import check_finite
 
 
 class StopOnNaN(Callback):

@@ -8,8 +8,26 @@ Example:
 """
 
 from jaxkd.data.augmentation import Augmentation
+from jaxkd.data.crops import RandomResizedCrop, ResizedCentreCrop
 from jaxkd.data.dataset import Dataset, from_arrays
 from jaxkd.data.rand_augment import RandAugment
+from jaxkd.data.reading import Loaded, Picks
 from jaxkd.data.sources import load, names
+from jaxkd.data.streamed import StreamedDataset, from_source
+from jaxkd.data.unreadable import UnreadableImages
 
-__all__ = ["Augmentation", "Dataset", "RandAugment", "from_arrays", "load", "names"]
+__all__ = [
+    "Augmentation",
+    "Dataset",
+    "Loaded",
+    "Picks",
+    "RandAugment",
+    "RandomResizedCrop",
+    "ResizedCentreCrop",
+    "StreamedDataset",
+    "UnreadableImages",
+    "from_arrays",
+    "from_source",
+    "load",
+    "names",
+]

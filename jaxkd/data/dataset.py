@@ -55,12 +55,17 @@ class Dataset:
         object.__setattr__(self, "images", images)
         object.__setattr__(self, "labels", labels)
         object.__setattr__(self, "class_names", names)
-        object.__setattr__(self, "normalization", _checked_normalization(self.normalization, images.shape[-1]))
+        object.__setattr__(self, "normalization", checked_normalization(self.normalization, images.shape[-1]))
 
     @property
     def num_classes(self) -> int:
         """K, the number of classes."""
         return len(self.class_names)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of an image."""
+        return self.images.shape[1:]
 
     @property
     def mean(self) -> tuple[float, ...]:
@@ -219,7 +224,8 @@ def checked_labels(labels: np.ndarray, images: int, classes: int) -> np.ndarray:
     return labels.astype(np.int32)
 
 
-def _checked_normalization(normalization: Normalization, channels: int) -> Normalization:
+def checked_normalization(normalization: Normalization, channels: int) -> Normalization:
+    """The statistics as plain numbers, if they suit images of so many channels; raises what `Dataset` raises."""
     mean, std = (tuple(float(value) for value in np.atleast_1d(values)) for values in normalization)
     for title, values in (("mean", mean), ("std", std)):
         if len(values) not in (1, channels):

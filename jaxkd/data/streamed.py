@@ -48,8 +48,9 @@ class StreamedDataset:
         uint8 pixels `[H, W, C]`. None trains on the view below.
       view: the view to evaluate: takes a Pillow image in mode RGB and gives pixels of the same shape.
       name: what the images are called in logs and errors.
-      workers: processes that decode; 0 decodes in threads of this process, and None starts one for each processor,
-        unless the script that Python was started with has no `if __name__ == "__main__":`.
+      workers: processes that decode; 0 decodes in threads of this process. None starts one for each processor, at most
+        32, and none for fewer than four processors, or if the script that Python was started with has no
+        `if __name__ == "__main__":`, because each process imports it.
       max_unreadable: how many different images may turn out unreadable. Each is named in a warning. Training takes the
         next readable one of the source in its place, evaluation leaves it out.
 
@@ -80,15 +81,15 @@ class StreamedDataset:
 
     def __post_init__(self) -> None:
         check_installed()
-        check_at_least(0, workers=self.workers or 0, max_unreadable=self.max_unreadable)
+        check_at_least(0, workers=operator.index(self.workers or 0), max_unreadable=operator.index(self.max_unreadable))
         names = tuple(str(name) for name in self.class_names)
         check_at_least(1, classes=len(names), images=len(self.source))
         object.__setattr__(self, "class_names", names)
         object.__setattr__(self, "_register", Register(self.max_unreadable, self._title))
-        shape = self._view_of_first(self._reader(train=False)).shape
+        shape = self._view_of_first(self.reader(train=False)).shape
         object.__setattr__(self, "image_shape", shape)
         object.__setattr__(self, "normalization", checked_normalization(self.normalization, shape[-1]))
-        self._view_of_first(self._reader(train=True))
+        self._view_of_first(self.reader(train=True))
 
     @property
     def num_classes(self) -> int:
@@ -143,9 +144,23 @@ class StreamedDataset:
         return self._batches(plan, train, start, processes(self.workers))
 
     def _batches(self, plan: Plan, train: bool, start: int, workers: int) -> Iterator[Loaded]:
-        for read in read_ahead(self._reader(train), plan, start, workers):
+        for read in read_ahead(self.reader(train), plan, start, workers):
             self._register.add(read.unreadable)
             yield read.loaded
+
+    def reader(self, train: bool) -> Reader:
+        """What the decoding processes run: a function of the picks of one batch."""
+        augmentation = self.augmentation if train else None
+        return Reader(
+            source=self.source,
+            view=augmentation or self.view,
+            random=augmentation is not None,
+            substitute=train,
+            classes=self.num_classes,
+            patience=self.max_unreadable,
+            title=self._title,
+            shape=getattr(self, "image_shape", None),
+        )
 
     def subset(self, count: int) -> StreamedDataset:
         """The first `count` examples."""
@@ -161,19 +176,6 @@ class StreamedDataset:
     @property
     def _title(self) -> str:
         return repr(self.name) if self.name else "the data set"
-
-    def _reader(self, train: bool) -> Reader:
-        random = train and self.augmentation is not None
-        return Reader(
-            source=self.source,
-            view=self.augmentation if train and self.augmentation is not None else self.view,
-            random=random,
-            substitute=train,
-            classes=self.num_classes,
-            patience=self.max_unreadable,
-            title=self._title,
-            shape=getattr(self, "image_shape", None),
-        )
 
     def _view_of_first(self, reader: Reader) -> np.ndarray:
         """The view of the first image that can be read."""
@@ -209,7 +211,7 @@ def from_source(
       image_size: height and width.
       mean: per channel, where pixels run from 0 to 1.
       std: likewise.
-      workers: processes that decode; 0 decodes in threads.
+      workers: processes that decode, as `StreamedDataset` has it; 0 decodes in threads.
       name: for logs and errors.
 
     Raises:

@@ -1,30 +1,17 @@
-"""CIFAR-10 and CIFAR-100 as tensorflow-datasets prepared them, read without TensorFlow and never downloaded.
-
-Only a data set prepared for random access can be read so. To prepare one:
-`tfds.builder("cifar100", file_format="array_record").download_and_prepare()`.
-"""
+"""CIFAR-10 and CIFAR-100 as tensorflow-datasets prepared them, read without TensorFlow and never downloaded."""
 
 from __future__ import annotations
 
-import json
-import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from jaxkd.data import prepared
 from jaxkd.data.cifar_spec import SPECS
 from jaxkd.data.dataset import Dataset
 
-
-def places(name: str, data_dir: Path) -> list[str]:
-    """Where prepared data sets are looked for; one in a format that needs TensorFlow is named."""
-    found = [
-        f"{folder} (prepared as {_file_format(folder)}: prepare it with file_format='array_record' to read it)"
-        for folder in _prepared(name, data_dir)
-    ]
-    return found or [f"{root / name} (tensorflow-datasets, prepared as array_record)" for root in _roots(data_dir)]
+places = prepared.places
 
 
 def read(name: str, data_dir: Path, splits: Sequence[str]) -> dict[str, Dataset] | None:
@@ -33,40 +20,15 @@ def read(name: str, data_dir: Path, splits: Sequence[str]) -> dict[str, Dataset]
     Raises:
       ValueError: the prepared data set lacks a split, or its labels are out of range.
     """
-    folders = [folder for folder in _prepared(name, data_dir) if _file_format(folder) == "array_record"]
-    if not folders:
+    folder = prepared.newest(name, data_dir)
+    if folder is None:
         return None
-    import tensorflow_datasets as tfds  # slow to import, and most users have the official files
-
-    builder = tfds.builder_from_directory(folders[0])
-    missing = [split for split in splits if split not in builder.info.splits]
-    if missing:
-        raise ValueError(f"{folders[0]} has no split {missing[0]!r}, only {', '.join(builder.info.splits)}")
+    builder = prepared.builder(folder, splits)
     datasets = {}
     for split in splits:
         examples = list(builder.as_data_source(split=split))
         images = np.stack([example["image"] for example in examples])
         labels = np.asarray([example["label"] for example in examples])
         names = tuple(builder.info.features["label"].names)
-        datasets[split] = SPECS[name].dataset(images, labels, split, str(folders[0]), names)
+        datasets[split] = SPECS[name].dataset(images, labels, split, str(folder), names)
     return datasets
-
-
-def _roots(data_dir: Path) -> list[Path]:
-    default = Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
-    return list(dict.fromkeys((data_dir, default)))
-
-
-def _prepared(name: str, data_dir: Path) -> list[Path]:
-    """Folders `ROOT/NAME/VERSION` that hold a prepared data set, the newest version of each root first."""
-    folders = []
-    for root in _roots(data_dir):
-        versions = [path.parent for path in (root / name).glob("*/dataset_info.json")]
-        versions = [path for path in versions if re.fullmatch(r"\d+\.\d+\.\d+", path.name)]
-        folders += sorted(versions, key=lambda path: [int(part) for part in path.name.split(".")], reverse=True)
-    return folders
-
-
-def _file_format(folder: Path) -> str:
-    # A file without the entry is older than the choice of formats.
-    return json.loads((folder / "dataset_info.json").read_text()).get("fileFormat", "tfrecord")

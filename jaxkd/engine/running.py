@@ -10,10 +10,10 @@ import numpy as np
 
 from jaxkd.engine.bounds import BoundWatch
 from jaxkd.engine.chunks import Chunk, one_behind
-from jaxkd.engine.finite import check_finite
 from jaxkd.engine.meter import EpochMeter
 from jaxkd.engine.program import Program
 from jaxkd.engine.step import Logs
+from jaxkd.finite import check_finite
 
 
 class RunningEpoch:

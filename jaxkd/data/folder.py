@@ -1,0 +1,138 @@
+"""Images in folders, one for each class: `train/CLASS/*.JPEG` and `val/CLASS/*.JPEG`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from jaxkd.data.streamed import StreamedDataset
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+"""Of the files that are taken for images, in small letters or capitals."""
+
+_FOLDERS = {"train": ("train",), "test": ("val", "validation", "test")}
+_NAMED = 5
+
+
+class FolderImages:
+    """The images below some class folders as a source: `(path, label)` by number.
+
+    They are numbered as torchvision's `ImageFolder` numbers them: class after class, folder after folder, by name. The
+    names are kept in one block of bytes, so that a million of them is cheap to send to a process.
+
+    Args:
+      root: the folder with the class folders.
+      classes: their names, in the order of the labels.
+
+    Raises:
+      ValueError: a class has no images.
+    """
+
+    def __init__(self, root: Path, classes: Sequence[str]) -> None:
+        self.root = os.fspath(root)
+        names: list[bytes] = []
+        ends = []
+        for label in classes:
+            names += _image_names(os.path.join(self.root, label))
+            ends.append(len(names))
+        empty = [label for label, count in zip(classes, np.diff(ends, prepend=0), strict=True) if not count]
+        if empty:
+            raise ValueError(
+                f"{root}: no images in {_listed(empty)}: fill what is empty, or remove it (names of images end in "
+                f"{', '.join(EXTENSIONS)})"
+            )
+        self._classes, self._ends = tuple(classes), np.asarray(ends)
+        self._names = b"".join(names)
+        self._starts = np.cumsum([0] + [len(name) for name in names])
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    def __getitem__(self, number: int) -> tuple[str, int]:
+        if not 0 <= number < len(self):
+            raise IndexError(f"there is no image {number}, only 0 to {len(self) - 1}")
+        label = int(np.searchsorted(self._ends, number, side="right"))
+        name = os.fsdecode(self._names[self._starts[number] : self._starts[number + 1]])
+        return os.path.join(self.root, self._classes[label], name), label
+
+
+def places(name: str, data_dir: Path) -> list[str]:
+    """Where the folders are looked for."""
+    return [f"{data_dir} (train/CLASS/*.JPEG and val/CLASS/*.JPEG, or another image format)"]
+
+
+def read(name: str, data_dir: Path, splits: Sequence[str]) -> dict[str, StreamedDataset] | None:
+    """The wanted splits; None where there is no folder of any.
+
+    Raises:
+      FileNotFoundError: one of the wanted splits has no folder.
+      ValueError: there are no classes, a class without images, or classes that differ between the splits.
+    """
+    roots = {split: _root(data_dir, split) for split in _FOLDERS}
+    missing = [split for split in splits if roots[split] is None]
+    if not any(roots.values()):
+        return None
+    if missing:
+        wanted = " or ".join(str(data_dir / folder) for folder in _FOLDERS[missing[0]])
+        there = next(split for split in roots if roots[split] is not None)
+        raise FileNotFoundError(
+            f"there is no folder {wanted}: add it, or read the other split alone, data.load({name!r}, split={there!r})"
+        )
+    classes = {split: class_folders(root) for split, root in roots.items() if root is not None}
+    _check_equal(roots, classes)
+    return {
+        split: StreamedDataset(FolderImages(roots[split], classes[split]), tuple(classes[split]), name=name)  # type: ignore[arg-type]
+        for split in splits
+    }
+
+
+def class_folders(root: Path) -> list[str]:
+    """The names of the class folders, sorted; those that begin with a dot are none.
+
+    Raises:
+      ValueError: there are none.
+    """
+    with os.scandir(root) as entries:
+        found = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+    classes = [name for name, is_folder in found if is_folder]
+    if classes:
+        return classes
+    loose = [name for name, _ in found if _is_image(name)]
+    seen = f"{len(loose)} images, such as {loose[0]}, but no folders" if loose else "no folders"
+    raise ValueError(f"{root} holds {seen}: put the images of each class into a folder of its own, {root / 'CLASS'}")
+
+
+def _root(data_dir: Path, split: str) -> Path | None:
+    return next((data_dir / folder for folder in _FOLDERS[split] if (data_dir / folder).is_dir()), None)
+
+
+def _check_equal(roots: dict[str, Path | None], classes: dict[str, list[str]]) -> None:
+    if len(classes) < 2 or classes["train"] == classes["test"]:
+        return
+    alone = {
+        roots["train"]: sorted(set(classes["train"]) - set(classes["test"])),
+        roots["test"]: sorted(set(classes["test"]) - set(classes["train"])),
+    }
+    found = "; ".join(f"only {root} has {_listed(names)}" for root, names in alone.items() if names)
+    raise ValueError(f"the classes differ, so that labels would not mean the same: {found}")
+
+
+def _image_names(folder: str) -> list[bytes]:
+    """Paths of the images below a folder, relative to it."""
+    names = []
+    for path, _, files in sorted(os.walk(folder, followlinks=True)):
+        inside = path[len(folder) :].lstrip(os.sep)
+        names += [os.fsencode(os.path.join(inside, file)) for file in sorted(files) if _is_image(file)]
+    return names
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(EXTENSIONS) and not name.startswith(".")
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more

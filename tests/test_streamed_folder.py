@@ -1,0 +1,186 @@
+"""`data.load("folder")` and `data.load("imagenet2012")`: which images are found and how they are numbered."""
+
+import io
+import pickle
+import shutil
+import sys
+
+import numpy as np
+import pytest
+from image_tree import image_tree, picture
+from PIL import Image
+
+from jaxkd import data
+from jaxkd.data.crops import RandomResizedCrop, ResizedCentreCrop
+from jaxkd.data.folder import FolderImages, class_folders
+from jaxkd.data.imagenet import PreparedImages
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    return image_tree(tmp_path_factory.mktemp("images"), classes=3, train=4, val=2)
+
+
+def test_both_splits_of_a_tree_are_found(tree):
+    train, val = data.load("folder", tree.root, image_size=32, workers=0)
+    assert repr(train) == "<StreamedDataset 'folder': 12 images of 32×32×3, 3 classes>"
+    assert (len(val), val.class_names, val.image_shape) == (6, tree.classes, (32, 32, 3))
+    assert (train.mean, train.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert (train.augmentation, val.view) == (RandomResizedCrop(32), ResizedCentreCrop(37, 32))
+    assert [label for _, label in train.source] == [0] * 4 + [1] * 4 + [2] * 4
+    assert {path for path, _ in train.source} == {str(path) for path in (tree.root / "train").rglob("*.*")}
+
+
+def test_the_size_is_224_unless_another_is_asked_for(tree):
+    test = data.load("folder", tree.root, split="test")
+    assert (test.image_shape, test.view) == ((224, 224, 3), ResizedCentreCrop(256, 224))
+    assert data.load("folder", tree.root, split="test", mean=(0.5,), std=(0.25,)).mean == (0.5,)
+
+
+def test_images_are_numbered_by_class_folder_and_name(tmp_path):
+    ignored = ("a/notes.txt", "a/.hidden.png", ".git/x.png")
+    expected = [("a/Z.tif", 0), ("a/z.jpeg", 0), ("a/deeper/1.png", 0), ("b/10.png", 1), ("b/2.PNG", 1)]
+    expected.append(("c é/1.webp", 2))
+    for name in [*ignored, *(name for name, _ in reversed(expected))]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert class_folders(tmp_path) == ["a", "b", "c é"]
+    source = FolderImages(tmp_path, ["a", "b", "c é"])
+    for images in (source, pickle.loads(pickle.dumps(source))):
+        assert [images[i] for i in range(len(images))] == [(str(tmp_path / name), label) for name, label in expected]
+        for outside in (-1, 6):
+            with pytest.raises(IndexError, match=r"there is no image -?\d, only 0 to 5"):
+                images[outside]
+
+
+@pytest.mark.parametrize("name", ["test", "validation"])
+def test_the_second_split_may_have_other_names(tree, tmp_path, name):
+    (tmp_path / name).symlink_to(tree.root / "val")
+    assert len(data.load("folder", tmp_path, split="test")) == 6
+    with pytest.raises(FileNotFoundError, match=r"there is no folder \S+/train: .*load\('folder', split='test'\)"):
+        data.load("folder", tmp_path)
+
+
+def test_what_is_wrong_with_a_tree_is_said(tree, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"folder was not found[^$]*train/CLASS/\*\.JPEG[^$]*Put the images of"):
+        data.load("folder", tmp_path)
+    (tmp_path / "train").mkdir()
+    with pytest.raises(ValueError, match=r"train holds no folders: put the images of each class into a folder"):
+        data.load("folder", tmp_path, split="train")
+    (tmp_path / "train" / "ILSVRC2012_1.JPEG").touch()
+    with pytest.raises(ValueError, match=r"train holds 1 images, such as ILSVRC2012_1\.JPEG, but no folders"):
+        data.load("folder", tmp_path, split="train")
+    (tmp_path / "train" / "n01440764").mkdir()
+    with pytest.raises(ValueError, match=r"train: no images in n01440764: fill what is empty, or remove it"):
+        data.load("folder", tmp_path, split="train")
+    (tmp_path / "val").symlink_to(tree.root / "val")
+    with pytest.raises(ValueError, match=r"the classes differ.*: only \S+/val has n01440765, n01440766$"):
+        data.load("folder", tmp_path, split="train")
+
+
+def test_resident_data_have_no_image_size_and_no_workers():
+    for option in ({"image_size": 32}, {"workers": 0}):
+        with pytest.raises(ValueError, match=r"digits is held in memory as 8×8 pixels: leave them out"):
+            data.load("digits", **option)
+
+
+def encoded(label):
+    file = io.BytesIO()
+    picture(np.random.default_rng(label), 40, 30, label / 1000).save(file, "JPEG")
+    return file.getvalue()
+
+
+CLASSES = [f"n{1440764 + label:08d}" for label in range(1000)]
+
+
+@pytest.fixture(scope="module")
+def thousand(tmp_path_factory):
+    """A tree of ImageNet's size in classes, with one tiny image in each."""
+    root = tmp_path_factory.mktemp("thousand")
+    content = encoded(0)
+    for split in ("train", "val"):
+        for name in CLASSES:
+            (root / split / name).mkdir(parents=True)
+            (root / split / name / "1.JPEG").write_bytes(content)
+    return root
+
+
+def test_imagenet_may_be_a_tree(thousand, tmp_path):
+    (tmp_path / "imagenet2012").symlink_to(thousand)
+    for root in (thousand, tmp_path):
+        train, val = data.load("imagenet2012", root)
+        assert (len(train), len(val), train.num_classes, val.name) == (1000, 1000, 1000, "imagenet2012")
+        assert val.source[998][1] == 998
+
+
+def test_other_classes_are_not_taken_for_imagenet(tree, tmp_path):
+    with pytest.raises(ValueError, match=r"has 3 classes, and ImageNet-2012 has 1000 .*load\('folder', …\)"):
+        data.load("imagenet2012", tree.root)
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "tench").symlink_to(tree.root / split / tree.classes[0])
+    with pytest.raises(ValueError, match=r"has 1 classes, such as 'tench', and"):
+        data.load("imagenet2012", tmp_path)
+
+
+def test_where_imagenet_was_looked_for_is_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "elsewhere"))
+    with pytest.raises(FileNotFoundError, match=r"elsewhere/imagenet2012 \(tensorflow-datasets[^$]*image-net\.org"):
+        data.load("imagenet2012", tmp_path)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A few images, prepared the way tensorflow-datasets prepares ImageNet."""
+    tfds = pytest.importorskip("tensorflow_datasets")
+
+    class Imagenet2012(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("5.1.0")
+        code_path = None  # there are no checksums of downloads beside this class
+
+        def _info(self):
+            features = {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(names=CLASSES)}
+            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+        def _split_generators(self, download):
+            return {"train": self._generate_examples(range(0, 900, 100)), "validation": self._generate_examples([7, 8])}
+
+        def _generate_examples(self, labels):
+            for label in labels:
+                yield label, {"image": io.BytesIO(encoded(label)), "label": label}
+
+    root = tmp_path_factory.mktemp("prepared")
+    Imagenet2012(data_dir=root, file_format="array_record").download_and_prepare()
+    return root
+
+
+@pytest.mark.filterwarnings("default")  # tensorflow-datasets has warnings of its own
+def test_prepared_imagenet_is_read_still_encoded_and_without_tensorflow(prepared):
+    loaded_before = "tensorflow" in sys.modules
+    train, val = data.load("imagenet2012", prepared, image_size=32, workers=0)
+    assert (len(train), len(val), train.class_names) == (9, 2, tuple(CLASSES))
+    for source in (train.source, pickle.loads(pickle.dumps(train.source))):
+        found = sorted((label, image) for image, label in (source[i] for i in range(len(source))))
+        assert found == [(label, encoded(label)) for label in range(0, 900, 100)]
+    plan = [data.Picks(np.array([0, 1]), np.array([0, 1]), 0, 0)]
+    (loaded,) = val.batches(plan, train=False)
+    for pixels, label in zip(loaded.images, loaded.labels, strict=True):
+        np.testing.assert_array_equal(pixels, ResizedCentreCrop(37, 32)(Image.open(io.BytesIO(encoded(label)))))
+    assert ("tensorflow" in sys.modules) == loaded_before
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda content: content[:2000] + bytes(100) + content[2100:], "hash mismatch"),
+        (lambda content: content[: len(content) // 2], "the record is empty, as in a truncated file"),
+    ],
+)
+def test_damaged_prepared_files_hold_unreadable_images(prepared, tmp_path, damage, said):
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+    (file,) = tmp_path.rglob("*train*array_record*")
+    file.write_bytes(damage(file.read_bytes()))
+    source = PreparedImages(next(tmp_path.glob("imagenet2012/*")), "train")
+    with pytest.raises(OSError, match=said):
+        [source[number] for number in range(len(source))]
