@@ -29,6 +29,19 @@ def test_save_then_load_is_the_identity(tmp_path):
     assert same_weights(back, model)
 
 
+def test_networks_of_one_architecture_keep_their_own_weights(tmp_path):
+    first, second = seeded("resnet8"), models.create("resnet8", num_classes=10, seed=7)
+    for model, name in ((first, "first"), (second, "second")):
+        convert.save(model, tmp_path / name)
+        convert.to_torch(model, tmp_path / f"{name}.pth")
+    loaded = {name: convert.load(tmp_path / name) for name in ("first", "second")}
+    converted = {name: convert.from_torch(tmp_path / f"{name}.pth", "resnet8") for name in ("first", "second")}
+    for found in (loaded, converted):
+        assert same_weights(found["first"], first)
+        assert same_weights(found["second"], second)
+    assert not same_weights(first, second)
+
+
 def test_save_replaces_nothing_but_a_saved_model(tmp_path):
     model = seeded("resnet8")
     (tmp_path / "thesis").mkdir()

@@ -1,5 +1,6 @@
 import sys
 
+import numpy as np
 import pytest
 
 from jaxkd import History, plots
@@ -74,12 +75,86 @@ def test_nothing_is_cut_off_in_the_file(tmp_path):
     assert inner.y1 <= outer.y1
 
 
+def test_curves_differ_in_colour_and_in_style_or_marker():
+    for style, mark in (("lines", "get_linestyle"), ("points", "get_marker"), ("both", "get_marker")):
+        _, (axes,) = plots.canvas()
+        plots.curves({name: ([1, 2], [3, 4]) for name in "abc"}, axes, style=style)
+        assert len({line.get_color() for line in axes.get_lines()}) == 3
+        assert len({getattr(line, mark)() for line in axes.get_lines()}) == 3
+
+
+def test_curves_have_gaps_deviations_and_references():
+    _, (axes,) = plots.canvas()
+    plots.curves(
+        {"KD": ([1, 2, 4], [70.0, np.nan, 72.0])}, axes, ("temperature", "accuracy"),
+        deviations={"KD": [0.5, 0.0, 0.25]}, references={"CTKD": 71.5}, logarithmic=True,
+    )  # fmt: skip
+    curve, *_ = axes.get_lines()
+    assert np.isnan(curve.get_ydata()).tolist() == [False, True, False]
+    (bars,) = axes.collections
+    assert bars.get_paths()[2].vertices[:, 1] == pytest.approx([71.75, 72.25])
+    assert [text.get_text() for text in axes.texts] == ["CTKD 71.5"]
+    axes.figure.canvas.draw()
+    shown = [tick.get_text() for tick in axes.get_xticklabels()]
+    assert {"1", "2", "5"} <= set(shown)
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("temperature", "accuracy")
+
+
+def test_a_scatter_has_a_diagonal_and_names():
+    _, (axes,) = plots.canvas()
+    plots.scatter({"KD": ([1.0, 2.0], [1.5, 2.5]), "alone": ([1.0], [3.0])}, axes, ("teacher", "student"))
+    assert axes.collections[0].get_offsets().tolist() == [[1.0, 1.5], [2.0, 2.5]]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["KD", "alone", "equal"]
+    (diagonal,) = axes.get_lines()
+    assert diagonal.get_slope() == 1
+    assert axes.get_xlim()[1] < 2.5  # a line without an end does not stretch the axes
+
+
+def test_classes_have_their_names_in_their_midst():
+    _, (axes,) = plots.canvas()
+    points = np.array([[0.0, 0.0], [2.0, 2.0], [1.0, 0.0], [9.0, 9.0]])
+    plots.clusters(points, np.array([1, 1, 1, 3]), ("ant", "bee", "cat", "dog"), axes)
+    assert {text.get_text(): text.xy for text in axes.texts} == {"bee": (1.0, 0.0), "dog": (9.0, 9.0)}
+
+
+def test_more_classes_than_colours_differ_in_markers():
+    _, (axes,) = plots.canvas()
+    plots.clusters(np.arange(20.0).reshape(10, 2), np.arange(10), "abcdefghij", axes)
+    seen = {
+        (tuple(drawn.get_facecolor()[0]), tuple(map(tuple, drawn.get_paths()[0].vertices)))
+        for drawn in axes.collections
+    }
+    assert len(seen) == 10
+
+
+def test_matrices_share_their_colours(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(sys.modules["jaxkd.plots.matrices"], "save", lambda made, path: drawn.append(made))
+    plots.matrices({"KD": np.array([[0.0, 1.0]]), "alone": np.array([[np.nan, 4.0]])}, "m.png", ("a", "b", "c"))
+    *maps, scale = drawn[0].axes
+    assert [axes.images[0].get_clim() for axes in maps] == [(0.0, 4.0)] * 2
+    assert [axes.get_title() for axes in maps] == ["KD", "alone"]
+    assert scale.get_ylabel() == "c"
+
+
+def test_stacked_bars_begin_where_the_last_ended():
+    _, (axes,) = plots.canvas()
+    plots.stacked_bars({"KD": {"right": 0.7, "wrong": 0.3}, "alone": {"right": 0.98, "wrong": 0.02}}, axes, "images")
+    assert [patch.get_x() for patch in axes.patches] == pytest.approx([0.0, 0.0, 70.0, 98.0])
+    assert [text.get_text() for text in axes.texts] == ["70.0", "98.0", "30.0"]  # no room for 2.0
+    assert axes.get_xlabel() == "images (%)"
+
+
 @pytest.mark.parametrize(
     ("draw", "error", "message"),
     [
         (lambda file: plots.learning_curves({}, file), ValueError, "nothing to draw"),
         (lambda file: plots.learning_curves({"KD": []}, file), ValueError, "without runs"),
         (lambda file: plots.comparison({"KD": []}, file), ValueError, "'KD' has no runs"),
+        (lambda file: plots.curves({}, file), ValueError, "nothing to draw"),
+        (lambda file: plots.scatter({}, file), ValueError, "nothing to draw"),
+        (lambda file: plots.matrices({}, file), ValueError, "nothing to draw"),
+        (lambda file: plots.stacked_bars({}, file), ValueError, "nothing to draw"),
         (lambda file: plots.learning_curves({"KD": history(loss=[1.0])}, file), KeyError, "'val_accuracy' was never"),
     ],
 )

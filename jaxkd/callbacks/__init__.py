@@ -8,6 +8,7 @@ from jaxkd.callbacks.function import LambdaCallback
 from jaxkd.callbacks.progress_bar import ProgressBar
 from jaxkd.callbacks.stop_on_nan import StopOnNaN
 from jaxkd.callbacks.tensorboard import TensorBoard
+from jaxkd.callbacks.wandb import WandB
 
 __all__ = [
     "CSVLogger",
@@ -19,4 +20,5 @@ __all__ = [
     "ProgressBar",
     "StopOnNaN",
     "TensorBoard",
+    "WandB",
 ]

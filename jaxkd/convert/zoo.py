@@ -27,7 +27,8 @@ def abstract_model(name: str, num_classes: int, **options: Any) -> Any:
       >>> abstract_model("resnet8", 10).fc.kernel.shape
       (64, 10)
     """
-    return nnx.merge(*_blueprint(name, num_classes, tuple(sorted(options.items()))))
+    # Without the copy all networks of one blueprint would have the same variables: filling one would change the others.
+    return nnx.merge(*_blueprint(name, num_classes, tuple(sorted(options.items()))), copy=True)
 
 
 @functools.lru_cache(maxsize=64)

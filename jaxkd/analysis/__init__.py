@@ -1,0 +1,47 @@
+"""What networks answer, and what a student took over from its teacher, as numbers.
+
+Functions of logits: NumPy arrays `[N, K]` of N images and K classes in, NumPy in float64 out. `jaxkd.plots` draws them,
+and `experiments/figures.py` makes the papers' figures from both.
+
+Example:
+  >>> import numpy as np
+  >>> from jaxkd import analysis
+  >>> teacher, student = np.array([[4.0, 1.0, 0.0], [0.0, 2.0, 1.0]]), np.array([[3.0, 0.0, 1.0], [0.0, 1.0, 2.0]])
+  >>> analysis.agreement(teacher, student, labels=np.array([0, 1])).same_answer
+  0.5
+"""
+
+from jaxkd.analysis.agreement import Agreement, agreement, disagreements
+from jaxkd.analysis.calibration import Reliability, reliability
+from jaxkd.analysis.class_relations import class_correlation, class_profiles, difference
+from jaxkd.analysis.derived_statistics import DerivedStatistics, derived_statistics, over_temperatures
+from jaxkd.analysis.embedding import check_scikit_learn, embed, separation
+from jaxkd.analysis.logit_statistics import LogitStatistics, logit_statistics
+from jaxkd.analysis.outputs import embeddings, predict
+from jaxkd.analysis.per_class import class_accuracy, class_gain
+from jaxkd.analysis.wrong_classes import WrongClasses, wrong_classes
+
+__all__ = [
+    "Agreement",
+    "DerivedStatistics",
+    "LogitStatistics",
+    "Reliability",
+    "WrongClasses",
+    "agreement",
+    "check_scikit_learn",
+    "class_accuracy",
+    "class_correlation",
+    "class_gain",
+    "class_profiles",
+    "derived_statistics",
+    "difference",
+    "disagreements",
+    "embed",
+    "embeddings",
+    "logit_statistics",
+    "over_temperatures",
+    "predict",
+    "reliability",
+    "separation",
+    "wrong_classes",
+]

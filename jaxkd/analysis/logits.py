@@ -1,0 +1,89 @@
+"""What all of the analysis starts from: logits that are checked, and their softmax in log space."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from jaxkd.data.dataset import checked_labels
+
+
+def checked_logits(logits: ArrayLike) -> np.ndarray:
+    """Logits as float64 `[N, K]`.
+
+    Raises:
+      ValueError: for another shape, fewer than two classes, no images, or numbers that are not finite.
+
+    Example:
+      >>> checked_logits([[1.0, float("nan")]])
+      Traceback (most recent call last):
+      ValueError: the logits of image 0 are not all finite: the network diverged, or its images were not normalised
+    """
+    values = np.asarray(logits, np.float64)
+    if values.ndim != 2 or values.shape[0] < 1 or values.shape[1] < 2:
+        raise ValueError(f"logits are [images, classes] with two classes or more; their shape is {values.shape}")
+    finite = np.isfinite(values).all(1)
+    if not finite.all():
+        raise ValueError(
+            f"the logits of image {int(np.argmin(finite))} are not all finite: the network diverged, or its images "
+            "were not normalised"
+        )
+    return values
+
+
+def with_labels(logits: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Logits as float64 `[N, K]`, and labels as int32 `[N]` that are classes of theirs.
+
+    Raises:
+      ValueError, TypeError: as `checked_logits`, and for labels out of range or not as many.
+    """
+    values = checked_logits(logits)
+    return values, checked_labels(np.asarray(labels), *values.shape)
+
+
+def pair(teacher: ArrayLike, student: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """The logits of two networks for the same images, as float64 `[N, K]`.
+
+    Raises:
+      ValueError: as `checked_logits`, and for shapes that differ.
+    """
+    ours, theirs = checked_logits(student), checked_logits(teacher)
+    if ours.shape != theirs.shape:
+        raise ValueError(
+            f"the teacher's logits are {theirs.shape} and the student's {ours.shape}: both must be for the same images "
+            "and classes"
+        )
+    return theirs, ours
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """log softmax over the last axis, without overflow.
+
+    Example:
+      >>> np.exp(log_softmax(np.array([[1000.0, 1000.0]]))).tolist()
+      [[0.5, 0.5]]
+    """
+    shifted = logits - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+def wrong_of(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """What belongs to the wrong classes, in their order, `[N, K], [N] -> [N, K − 1]`.
+
+    Example:
+      >>> wrong_of(np.array([[1, 2, 3], [4, 5, 6]]), np.array([1, 0])).tolist()
+      [[1, 3], [5, 6]]
+    """
+    wrong = np.arange(values.shape[1])[None] != labels[:, None]
+    return values[wrong].reshape(len(values), -1)
+
+
+def divergence(teacher: np.ndarray, student: np.ndarray) -> np.ndarray:
+    """KL(softmax(teacher) ‖ softmax(student)) of each image, `[N, K], [N, K] -> [N]`.
+
+    Example:
+      >>> divergence(np.zeros((1, 2)), np.log([[0.25, 0.75]])).round(4).tolist()
+      [0.1438]
+    """
+    target = log_softmax(teacher)
+    return np.sum(np.exp(target) * (target - log_softmax(student)), -1)

@@ -1,0 +1,129 @@
+"""Where pictures are drawn: the figure and its axes, what all of them share, and the file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Target: TypeAlias = "Axes | str | os.PathLike[str]"
+"""Axes to draw into, or the picture file to write."""
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+"""Okabe and Ito's palette (2008), told apart with every common form of colour blindness."""
+
+STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 1)))
+"""Of lines, so that they differ in a print without colours too."""
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+"""Of points, likewise."""
+
+GREY = "#555555"
+"""Of what things are compared with: a teacher's accuracy, a diagonal."""
+
+_Named = TypeVar("_Named", bound=Mapping)
+
+
+def canvas(columns: int = 1, width: float = 5.6, height: float = 3.8) -> tuple[Figure, list[Axes]]:
+    """A figure with axes side by side, whose parts make room for each other; `width` and `height` of one, in inches.
+
+    Raises:
+      ImportError: without matplotlib.
+
+    Example:
+      >>> made, (left, right) = canvas(columns=2)
+    """
+    try:
+        from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
+    except ImportError as error:
+        raise ImportError('pictures need matplotlib: pip install "jaxkd[demo]"') from error
+    # A Figure of its own, not pyplot's: no window system, and nothing that another picture could change.
+    room = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08, wspace=0.04)
+    made = Figure(figsize=(columns * width, height), layout=room, facecolor="white")
+    return made, list(np.atleast_1d(made.subplots(1, columns)))
+
+
+def available() -> bool:
+    """Whether matplotlib is installed, for scripts whose pictures are optional."""
+    try:
+        canvas()
+    except ImportError:
+        return False
+    return True
+
+
+def save(made: Figure, path: str | os.PathLike[str]) -> None:
+    """Writes a figure, in the format its suffix names; folders are made, and the file is complete or not there."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".part-{path.name}")
+    made.savefig(unfinished, dpi=100)
+    unfinished.replace(path)
+
+
+def axes_of(target: Target) -> tuple[Axes, Figure | None]:
+    """The axes to draw into, and the figure to save where the target is a file."""
+    if isinstance(target, str | os.PathLike):
+        made, (axes,) = canvas()
+        return axes, made
+    return target, None
+
+
+def finish(
+    axes: Axes, made: Figure | None, target: Target, title: str = "", legend: bool = False, across: bool = False
+) -> None:
+    """What all diagrams end with: a light grid, no box, title and legend; then the file, where there is one.
+
+    The lines of the grid help to read off heights, or lengths where bars go `across`.
+    """
+    axes.grid(True, axis="x" if across else "y", color="#dddddd", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    if legend:
+        axes.legend(frameon=False, fontsize="small")
+    finish_picture(axes, made, target, title)
+
+
+def finish_picture(axes: Axes, made: Figure | None, target: Target, title: str = "") -> None:
+    """The same for maps, which have neither a grid nor a legend."""
+    if title:
+        axes.set_title(title, fontsize="medium")
+    if made is not None and isinstance(target, str | os.PathLike):
+        save(made, target)
+
+
+def checked(named: _Named) -> _Named:
+    """What was given, if there is anything.
+
+    Raises:
+      ValueError: otherwise.
+    """
+    if not named:
+        raise ValueError("nothing to draw: give at least one name with its runs")
+    return named
+
+
+def reference_lines(axes: Axes, references: Mapping[str, float]) -> None:
+    """Dotted horizontal lines, each with its name and value at its left end, on the side where there is more room."""
+    for value in references.values():
+        axes.axhline(value, color=GREY, linestyle=":", linewidth=1)
+    middle = sum(axes.get_ylim()) / 2
+    for name, value in references.items():
+        above = value < middle
+        axes.annotate(
+            f"{name} {value:.1f}", (0.02, value), (0, 3 if above else -3), xycoords=axes.get_yaxis_transform(),
+            textcoords="offset points", va="bottom" if above else "top", fontsize="small", color=GREY,
+        )  # fmt: skip
+
+
+def deviation(values: np.ndarray) -> np.ndarray:
+    """The sample standard deviation over runs, the first axis; 0 for a single one."""
+    return values.std(0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1:])

@@ -1,0 +1,47 @@
+"""Records of runs: written while they train, read by everything that compares them.
+
+`RunDirectory` writes one, `read` gives it back as a `Record`; `find` gives all under some folders. Sweeps have records
+of their own: `read_sweep` and `find_sweeps`. `groups` puts runs together that differ in nothing but the seed.
+
+Example:
+  >>> import tempfile
+  >>> run = RunDirectory(tempfile.mkdtemp())
+  >>> run.start({"student": "resnet8", "seed": 3, "method": {"name": "kd"}}, {})
+  >>> logger, _ = run.callbacks()
+  >>> logger.on_train_begin()
+  >>> logger.on_epoch_end(0, {"loss": 2.5, "val_accuracy": 0.75})
+  >>> record = read(run.path)
+  >>> record.method, record.seed, record.last["val_accuracy"], record.finished
+  ('kd', 3, 0.75, False)
+"""
+
+from jaxkd.records.directory import RunDirectory, summary
+from jaxkd.records.environment import environment
+from jaxkd.records.files import fingerprint, flat, read_json, write_json
+from jaxkd.records.groups import Curve, Group, Spread, differences, groups
+from jaxkd.records.reading import find, find_sweeps, read
+from jaxkd.records.record import PublishedNumber, Record
+from jaxkd.records.sweeps import Grid, SweepRecord, read_sweep
+
+__all__ = [
+    "Curve",
+    "Grid",
+    "Group",
+    "PublishedNumber",
+    "Record",
+    "RunDirectory",
+    "Spread",
+    "SweepRecord",
+    "differences",
+    "environment",
+    "find",
+    "find_sweeps",
+    "fingerprint",
+    "flat",
+    "groups",
+    "read",
+    "read_json",
+    "read_sweep",
+    "summary",
+    "write_json",
+]

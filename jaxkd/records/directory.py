@@ -1,0 +1,168 @@
+"""What a run directory holds, and how it comes about.
+
+    config.json    every option with its resolved value, versions, device, command line, state of the user's code
+    metrics.csv    a line per epoch: each loss term, learned temperatures, learning rate, accuracies, images per second
+    checkpoints/   the newest state of training, from which it goes on after it was killed
+    result.json    the last and the best epoch and the rule that chose it, the teacher's accuracy, seconds
+    curves.png     training and test accuracy, where matplotlib is installed
+    NAME.pth       the trained network for PyTorch
+    NAME/          the same for jaxkd.convert.load, with the statistics its images are normalised with; for networks
+                   that models.create makes
+
+NAME is "student" or "model". Records are written completely or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from jaxkd import callbacks, convert, plots
+from jaxkd.convert import manifest
+from jaxkd.engine import checkpoints
+from jaxkd.history import History
+from jaxkd.records.environment import environment
+from jaxkd.records.files import flat, read_json, write_json
+from jaxkd.trainer import Trainer
+
+RULE = "last: the last epoch; best: the highest val_accuracy on the test images, the earliest of equals"
+
+
+class RunDirectory:
+    """A folder with one run.
+
+    Args:
+      path: where; made by `start`.
+
+    Example:
+      >>> import tempfile
+      >>> from jaxkd import data, models, optimizers
+      >>> train, test = data.load("digits")
+      >>> trainer = Trainer(models.create("resnet8", num_classes=10))
+      >>> trainer.compile(optimizers.sgd(0.05))
+      >>> run = RunDirectory(tempfile.mkdtemp() + "/alone")
+      >>> run.start({"model": "resnet8", "seed": 0}, arguments={})
+      >>> _ = trainer.fit(train.subset(64), test.subset(64), callbacks=run.callbacks(), verbose=0)
+      >>> run.finish(trainer, "model")["best"]["epoch"]
+      1
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = pathlib.Path(path).expanduser()
+        self.config_file = self.path / "config.json"
+        self.metrics_file = self.path / "metrics.csv"
+        self.checkpoints = self.path / "checkpoints"
+        self.result_file = self.path / "result.json"
+
+    def check(self, settings: Mapping[str, Any], resume: bool) -> None:
+        """Refuses what would damage a run: a folder that holds one, and going on with one under other settings.
+
+        Args:
+          settings: all that decides the run's outcome, as JSON values.
+          resume: whether the user wants to go on with a run in this folder.
+
+        Raises:
+          ValueError: with the cure; with the settings that differ.
+        """
+        if not self.config_file.exists():
+            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+                raise ValueError(f"{self.path} exists and holds no run: choose another folder (--output)")
+            return
+        if not resume:
+            raise ValueError(
+                f"{self.path} holds a run already: go on with it (--resume), or choose another folder (--output)"
+            )
+        before, now = flat(read_json(self.config_file)["settings"]), flat(_as_json(settings))
+        changed = [
+            f"{name} was {before.get(name, 'absent')!r} and is {now.get(name, 'absent')!r}"
+            for name in sorted(before.keys() | now.keys())
+            if before.get(name, "absent") != now.get(name, "absent")
+        ]
+        if changed:
+            raise ValueError(f"{self.path} was begun with other settings (--resume): {'; '.join(changed)}")
+
+    def start(self, settings: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
+        """Makes the folder and writes down what is about to happen; a resumed run keeps what it wrote at first.
+
+        Args:
+          settings: all that decides the run's outcome, as JSON values. What reads records looks for `seed`, `student`
+            or `model`, `teacher: {name}`, `data: {name}`, `method: {name, weights, settings}`, `training: {epochs, …}`.
+          arguments: what the user said.
+        """
+        if self.config_file.exists():
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.config_file, {"settings": settings, "arguments": arguments, **environment()})
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return checkpoints.latest(self.checkpoints) is not None
+
+    def callbacks(self, every_minutes: float | None = None) -> list[callbacks.Callback]:
+        """What keeps the records while `fit` runs; the checkpoint comes last, so that it never is ahead of them.
+
+        Args:
+          every_minutes: how often to save within an epoch; by default only after each.
+        """
+        return [
+            callbacks.CSVLogger(self.metrics_file),
+            callbacks.Checkpoint(self.checkpoints, every_minutes=every_minutes),
+        ]
+
+    def finish(
+        self, trainer: Trainer, name: str = "student", reported: str = "last", facts: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Writes the trained network, the curves and the result, and returns the result.
+
+        Args:
+          trainer: after `fit` with `validation_data`.
+          name: of the network's files: "student" or "model".
+          reported: "last" or "best", what the recipe's tables state.
+          facts: what else belongs to the result.
+        """
+        convert.to_torch(trainer.model, self.path / f"{name}.pth")
+        if manifest.is_of_the_zoo(trainer.model):
+            convert.save(trainer.model, self.path / name)
+        history = trainer.history
+        if plots.available():
+            figure, (axes,) = plots.canvas()
+            for title, quantity in (("training", "accuracy"), ("test", "val_accuracy")):
+                plots.learning_curves({title: history}, axes, quantity, label="accuracy (%)")
+            plots.save(figure, self.path / "curves.png")
+        result = {**summary(history, reported), **(facts or {})}
+        write_json(self.result_file, result)
+        return result
+
+
+def summary(history: History, reported: str = "last") -> dict[str, Any]:
+    """The last and the best epoch of a run, and how the best was chosen.
+
+    Returns:
+      JSON values.
+
+    Raises:
+      KeyError: where test accuracy was never measured.
+
+    Example:
+      >>> history = History.from_dict({"epoch": [0, 1, 2], "history": {"val_accuracy": [0.5, 0.75, 0.7]}})
+      >>> found = summary(history)
+      >>> found["last"], found["best"]
+      ({'epoch': 3, 'val_accuracy': 0.7}, {'epoch': 2, 'val_accuracy': 0.75})
+    """
+    measured = [name for name in history.history if name.startswith("val_")]
+    best, _ = history.best("val_accuracy", "max")
+
+    def at(epoch: int) -> dict[str, Any]:
+        row = history.epoch.index(epoch - 1)
+        return {"epoch": epoch, **{name: history.history[name][row] for name in measured}}
+
+    return {"last": at(history.epoch[-1] + 1), "best": at(best), "rule": RULE, "reported": reported}
+
+
+def _as_json(content: Any) -> Any:
+    """What `content` is after a round trip through a JSON file."""
+    return json.loads(json.dumps(content, default=str))

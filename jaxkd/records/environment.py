@@ -1,0 +1,63 @@
+"""Where and with what something runs."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+_PACKAGES = ("jaxkd", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def environment() -> dict[str, Any]:
+    """Moment, command line, versions, devices, machine, and the state of the user's code, as JSON values.
+
+    Example:
+      >>> sorted(environment())
+      ['command', 'device', 'git', 'machine', 'versions', 'written']
+    """
+    devices = jax.devices()
+    return {
+        "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        },
+        "device": {"platform": devices[0].platform, "kind": devices[0].device_kind, "count": len(devices)},
+        "machine": {"system": f"{platform.system()} {platform.machine()}", "processors": os.cpu_count()},
+        "git": _git(pathlib.Path.cwd()),
+    }
+
+
+def _git(folder: pathlib.Path) -> dict[str, Any] | None:
+    """The commit of the code in a folder and whether it was changed since; None where git knows of none."""
+
+    def ask(*words: str) -> str:
+        command = ["git", "-C", str(folder), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        return {"commit": ask("rev-parse", "HEAD"), "changed": bool(ask("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def environment_in(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What `environment` left in a record, as far as it is there; the moment was once called `started`.
+
+    Example:
+      >>> environment_in({"started": "2026-11-22", "settings": {}})
+      {'written': '2026-11-22'}
+    """
+    found = {name: record.get(name) for name in ("written", "command", "versions", "device", "machine", "git")}
+    found["written"] = found["written"] or record.get("started")
+    return {name: value for name, value in found.items() if value}

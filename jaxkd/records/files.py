@@ -1,0 +1,126 @@
+"""The files that records are made of: JSON, tables of epochs, and fingerprints of what a run was given."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from jaxkd.history import History
+
+Row = dict[str, str]
+
+
+def damaged(path: pathlib.Path, reason: object) -> ValueError:
+    """The error for a record that cannot be what was written."""
+    return ValueError(
+        f"{path} is damaged ({reason}): copy it anew from where it was written, or remove the folder and run it again"
+    )
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+      FileNotFoundError: where there is none.
+      ValueError: with the file's name, if it is no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # no JSON, or no text
+        raise damaged(path, error) from error
+
+
+def read_mapping(path: pathlib.Path, *mappings: str) -> dict[str, Any]:
+    """A JSON object whose entries `mappings`, as far as there are any, are objects too.
+
+    Raises:
+      FileNotFoundError, ValueError: as `read_json`, and for other JSON.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise damaged(path, f"it holds {type(content).__name__}, not an object with names")
+    for name in mappings:
+        if not isinstance(content.get(name, {}), dict):
+            raise damaged(path, f"{name!r} is {content[name]!r}, not an object with names")
+    return content
+
+
+def write_json(path: pathlib.Path, content: Any, indent: int | None = 2) -> None:
+    """Writes a JSON file completely or not at all; `indent=None` puts all of it on one line."""
+    unfinished = path.with_name(path.name + ".part")
+    unfinished.write_text(json.dumps(content, indent=indent, default=str) + "\n", encoding="utf-8")
+    unfinished.replace(path)
+
+
+def read_table(path: pathlib.Path) -> tuple[list[str], list[Row]]:
+    """Columns and rows of a CSV file with a column `epoch`.
+
+    Raises:
+      FileNotFoundError: where there is none.
+      ValueError: for a table without that column, without rows, or with rows that are too long or too short.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            rows, columns = list(reader), list(reader.fieldnames or ())
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise damaged(path, error) from error
+    if "epoch" not in columns:
+        raise damaged(path, "it has no column 'epoch'")
+    if not rows:
+        raise damaged(path, "it has no rows")
+    for number, row in enumerate(rows, start=2):
+        if None in row or None in row.values():
+            raise damaged(path, f"line {number} has not one value for each of {len(columns)} columns")
+    return columns, rows
+
+
+def history_of(path: pathlib.Path, rows: Iterable[Row], quantities: Sequence[str]) -> History:
+    """The epochs of one run; an empty field is a quantity that was not measured.
+
+    Raises:
+      ValueError: for what is no number, and for epochs that do not follow each other.
+    """
+    history = History()
+    for row in rows:
+        try:
+            epoch = int(row["epoch"])
+            logs = {name: float(row[name]) for name in quantities if row[name]}
+        except ValueError as error:
+            raise damaged(path, error) from error
+        before = history.epoch[-1] + 1 if history.epoch else 0
+        if epoch <= before:
+            raise damaged(path, f"epoch {epoch} comes after epoch {before}")
+        history.append(epoch - 1, logs)
+    return history
+
+
+def fingerprint(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 of a file, or of all files of a folder with their names."""
+    root = pathlib.Path(path)
+    files = sorted(entry for entry in root.rglob("*") if entry.is_file()) if root.is_dir() else [root]
+    total = hashlib.sha256()
+    for file in files:
+        if root.is_dir():
+            total.update(str(file.relative_to(root)).encode())
+        with file.open("rb") as opened:
+            total.update(hashlib.file_digest(opened, "sha256").digest() if root.is_dir() else opened.read())
+    return total.hexdigest()
+
+
+def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, with dotted names.
+
+    Example:
+      >>> flat({"method": {"name": "kd", "weights": {"ce": 0.1}}})
+      {'method.name': 'kd', 'method.weights.ce': 0.1}
+    """
+    found: dict[str, Any] = {}
+    for name, value in nested.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return found

@@ -1,0 +1,133 @@
+"""Run directories, read back."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from jaxkd.history import History
+from jaxkd.records.directory import RunDirectory
+from jaxkd.records.environment import environment_in
+from jaxkd.records.files import damaged, history_of, read_mapping, read_table
+from jaxkd.records.record import Record
+from jaxkd.records.sweeps import SweepRecord, holds_sweep, read_sweep
+
+Found = TypeVar("Found")
+
+
+def read(path: str | os.PathLike[str]) -> Record:
+    """The run in a folder, finished or not.
+
+    Args:
+      path: a folder that `RunDirectory` wrote: the `--output` of `distill.py` and `train_teacher.py`.
+
+    Raises:
+      FileNotFoundError: there is no run, or a part of it is missing.
+      ValueError: a file is damaged, or the files contradict each other; the error names the file and the cure.
+    """
+    directory = RunDirectory(path)
+    if holds_sweep(directory.path):
+        raise ValueError(f"{directory.path} holds a sweep, not one run: read it by records.read_sweep")
+    if not directory.config_file.exists():
+        raise FileNotFoundError(
+            f"{directory.path} holds no run: there is no config.json. Name the folder that a run wrote, its --output; "
+            "records.find looks in all folders below one"
+        )
+    config = read_mapping(directory.config_file, "settings", "arguments")
+    if "settings" not in config:
+        raise damaged(directory.config_file, "it has no 'settings'")
+    result = read_mapping(directory.result_file, "last", "best") if directory.result_file.exists() else None
+    if directory.metrics_file.exists():
+        columns, rows = read_table(directory.metrics_file)
+        history = history_of(directory.metrics_file, rows, [name for name in columns if name != "epoch"])
+    elif result is None:
+        history = History()  # killed in its first epoch, or still in it
+    else:
+        raise FileNotFoundError(
+            f"{directory.metrics_file} is missing, and {directory.result_file} says that the run is finished: copy the "
+            "whole folder from where it was trained"
+        )
+    if result is not None:
+        _check_agreement(result, history, directory)
+    return Record(
+        path=directory.path,
+        name=directory.path.resolve().name,
+        settings=config["settings"],
+        history=history,
+        environment=environment_in(config),
+        arguments=config.get("arguments", {}),
+        result=result,
+    )
+
+
+def find(*paths: str | os.PathLike[str]) -> list[Record]:
+    """All single runs in some folders and the folders below them, in the order of their names.
+
+    Args:
+      paths: run directories, or folders of them.
+
+    Raises:
+      FileNotFoundError: a folder does not exist.
+      ValueError: a run is damaged.
+
+    Example:
+      >>> import tempfile
+      >>> find(tempfile.mkdtemp())
+      []
+    """
+    return list(_each(paths, lambda folder: (folder / "config.json").exists() and not holds_sweep(folder), read))
+
+
+def find_sweeps(*paths: str | os.PathLike[str]) -> list[SweepRecord]:
+    """All sweeps in some folders and the folders below them; a path may also be a file that `Sweep.to_csv` wrote.
+
+    Raises:
+      FileNotFoundError: a path does not exist.
+      ValueError: a sweep is damaged.
+    """
+    return list(_each(paths, holds_sweep, read_sweep))
+
+
+def _each(
+    paths: tuple[str | os.PathLike[str], ...], wanted: Callable[[Path], bool], reader: Callable[[Path], Found]
+) -> Iterator[Found]:
+    seen: set[Path] = set()
+    for given in paths:
+        path = Path(given).expanduser()
+        if not path.exists():
+            raise FileNotFoundError(f"{path} does not exist: name run directories, or folders that hold some")
+        for place in _places(path):
+            if place.resolve() not in seen and wanted(place):
+                seen.add(place.resolve())
+                yield reader(place)
+
+
+def _places(path: Path) -> Iterator[Path]:
+    """A path and the folders below it, but for those inside a run."""
+    if path.is_file():
+        yield path
+    for folder, below, files in os.walk(path):
+        yield Path(folder)
+        below[:] = [] if "config.json" in files else sorted(name for name in below if not name.startswith("."))
+
+
+def _check_agreement(result: dict[str, Any], history: History, directory: RunDirectory) -> None:
+    """Refuses a result that its own epochs do not have, as after a copy of one file alone."""
+    for which in ("last", "best"):
+        stated = result.get(which, {})
+        if stated.get("epoch", 0) - 1 not in history.epoch:
+            raise damaged(directory.result_file, f"{which} is epoch {stated.get('epoch')}, which metrics.csv has not")
+        row = history.epoch.index(stated["epoch"] - 1)
+        for name, value in stated.items():
+            measured = history.history.get(name, [None] * (row + 1))[row]
+            if name != "epoch" and value is not None and not _same(value, measured):
+                reason = f"{name} of epoch {stated['epoch']} is {value}, and {measured} in metrics.csv"
+                raise damaged(directory.result_file, reason)
+
+
+def _same(stated: float, measured: float | None) -> bool:
+    """Nine digits of each number are in the table."""
+    return measured is not None and (math.isclose(stated, measured, rel_tol=1e-6) or stated != stated)

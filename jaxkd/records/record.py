@@ -1,0 +1,175 @@
+"""One run as it was recorded."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from flax import nnx
+
+from jaxkd import convert
+from jaxkd.history import History
+from jaxkd.records.directory import summary
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishedNumber:
+    """What a paper states for the recipe of a run.
+
+    Attributes:
+      name: of the recipe.
+      accuracy: on the test images, as a part of 1.
+      deviation: over the paper's runs, where it states one.
+      reported: the epoch that is meant: "last" or "best".
+      paper: whose number it is.
+      table: in which table.
+      as_published: whether the run kept to the recipe, so that the two numbers mean the same.
+    """
+
+    name: str
+    accuracy: float
+    deviation: float | None
+    reported: Literal["last", "best"]
+    paper: str
+    table: str
+    as_published: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One run: what was decided, where it ran, what was measured.
+
+    Attributes:
+      path: its folder; for a run of a sweep, that of the sweep.
+      name: what to call it: the folder's name, and for a run of a sweep its settings.
+      settings: all that decides how the run ends, resolved.
+      history: every epoch so far.
+      environment: `versions`, `device`, `machine`, `git`, `command`, `written`, as far as they were recorded.
+      arguments: what the user said.
+      result: what the run wrote at its end; None for a run that is not finished.
+    """
+
+    path: Path
+    name: str
+    settings: Mapping[str, Any]
+    history: History
+    environment: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    result: Mapping[str, Any] | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end."""
+        return self.result is not None
+
+    @property
+    def seed(self) -> int | None:
+        """Of initial weights, order and augmentation."""
+        return self.settings.get("seed")
+
+    @property
+    def network(self) -> str | None:
+        """The name of the network that was trained."""
+        return self.settings.get("student") or self.settings.get("model")
+
+    @property
+    def method(self) -> str | None:
+        """The method's name, as `recipes.get_method` knows it; None for a network trained on labels alone."""
+        return _named(self.settings.get("method"))
+
+    @property
+    def alone(self) -> bool:
+        """Whether the network was trained on labels, without a teacher."""
+        return self.method == "ce" or (self.method is None and self.teacher is None)
+
+    @property
+    def data(self) -> str | None:
+        """The data set's name."""
+        return _named(self.settings.get("data"))
+
+    @property
+    def teacher(self) -> Mapping[str, Any] | None:
+        """`name`, `sha256` of its file, `accuracy` on the test images, as far as they are known; None without one."""
+        return {**(self.settings.get("teacher") or {}), **((self.result or {}).get("teacher") or {})} or None
+
+    @property
+    def teacher_accuracy(self) -> float | None:
+        """The teacher's accuracy on the test images; None where it was not measured."""
+        return (self.teacher or {}).get("accuracy")
+
+    @property
+    def epochs(self) -> int | None:
+        """How many epochs the run was to have."""
+        return (self.settings.get("training") or {}).get("epochs")
+
+    @property
+    def measured(self) -> bool:
+        """Whether test accuracy was measured at all."""
+        return any(value is not None for value in self.history.history.get("val_accuracy", ()))
+
+    @property
+    def last(self) -> Mapping[str, Any]:
+        """`epoch` and every `val_…` of the last epoch so far.
+
+        Raises:
+          KeyError: where test accuracy was never measured.
+        """
+        return self._ends["last"]
+
+    @property
+    def best(self) -> Mapping[str, Any]:
+        """The same of the best epoch so far, chosen by `rule`.
+
+        Raises:
+          KeyError: where test accuracy was never measured.
+        """
+        return self._ends["best"]
+
+    @property
+    def rule(self) -> str:
+        """How `last` and `best` were chosen, in words."""
+        return self._ends["rule"]
+
+    @property
+    def reported(self) -> Literal["last", "best"]:
+        """Which of the two epochs the tables of the run's recipe state."""
+        return (self.result or {}).get("reported") or (self.settings.get("training") or {}).get("reported") or "last"
+
+    @property
+    def published(self) -> PublishedNumber | None:
+        """The published number for the run's recipe; None where it has none, and before the run is finished."""
+        recipe = (self.result or {}).get("recipe")
+        return None if recipe is None else PublishedNumber(**recipe)
+
+    def student(self) -> nnx.Module:
+        """The trained network, from its stand-alone weights.
+
+        Raises:
+          FileNotFoundError: the run is not finished, or its weights were not kept.
+          ConversionError: they are damaged.
+        """
+        for name in ("student", "model"):
+            if (self.path / name).is_dir():
+                return convert.load(self.path / name)
+        weights = [path for path in (self.path / "student.pth", self.path / "model.pth") if path.exists()]
+        if weights:
+            cure = f"build the network and read {weights[0]} into it: convert.load_state_dict(network, weights, path)"
+        elif self.finished:
+            cure = "copy the folder student/ (or model/) from where the run was trained, or train it again"
+        else:
+            cure = (
+                "the run is not finished: let it come to its end, with the same command and --resume if it was killed"
+            )
+        raise FileNotFoundError(f"{self.path} holds no network that can be loaded; {cure}")
+
+    @functools.cached_property
+    def _ends(self) -> Mapping[str, Any]:
+        return self.result if self.result and "last" in self.result else summary(self.history, self.reported)
+
+
+def _named(entry: Any) -> str | None:
+    """The name in a setting that is a name, or an object with one."""
+    return entry.get("name") if isinstance(entry, Mapping) else entry

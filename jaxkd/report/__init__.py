@@ -1,0 +1,67 @@
+"""A page about some runs: what was compared, where it ended, how it went there, and what was decided.
+
+The page is one file that needs no network. `python -m jaxkd.report RUNS… -o report.html` writes it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxkd import records
+from jaxkd.report import samples
+from jaxkd.report.document import gathered, page
+
+__all__ = ["page", "write"]
+
+
+def write(
+    paths: Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str] = "report.html",
+    *,
+    title: str = "Distillation report",
+    teacher: str | os.PathLike[str] | None = None,
+    data: str | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+) -> Path:
+    """Writes a page about all runs and sweeps in some folders.
+
+    Args:
+      paths: run directories, sweeps, or folders of them.
+      output: the file, replaced as a whole; its folder is made.
+      title: of the page.
+      teacher: the runs' teacher, a file of weights or a folder; with it the page shows test images that it and the
+        students disagree on.
+      data: the data set these come from; by default the one the runs were trained on.
+      data_dir: where it is.
+
+    Returns:
+      Where the page is.
+
+    Raises:
+      FileNotFoundError: a path does not exist.
+      ValueError: there are no runs in them, a record is damaged, or the teacher is not theirs.
+
+    Example:
+      >>> import tempfile
+      >>> folder = Path(tempfile.mkdtemp())
+      >>> _ = (folder / "sweep.csv").write_text("temperature,epoch,val_accuracy\\n2,1,0.5\\n4,1,0.6\\n")
+      >>> write([folder / "sweep.csv"], folder / "report.html").name
+      'report.html'
+    """
+    runs, sweeps = records.find(*paths), records.find_sweeps(*paths)
+    if not runs and not sweeps:
+        raise ValueError(
+            f"there are no runs in {', '.join(map(str, paths))}: name folders that distill.py, train_teacher.py, "
+            "ats_grid.py or records.RunDirectory wrote"
+        )
+    compared = records.groups(gathered(runs, sweeps))
+    comparison = None if teacher is None else samples.compare(compared, teacher, data, data_dir)
+    content = page(runs, sweeps, comparison, title)
+    target = Path(output).expanduser()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(target.name + ".part")
+    unfinished.write_bytes(content.encode("utf-8", "replace"))  # a file name may hold what no text does
+    unfinished.replace(target)
+    return target
