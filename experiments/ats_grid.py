@@ -16,10 +16,10 @@ from typing import Any
 import distill
 import numpy as np
 import training_options
-from run_directory import RunDirectory, environment, fingerprint, write_json
 
 import jaxkd
 from jaxkd import models, plots, recipes
+from jaxkd.records import RunDirectory, environment, fingerprint, write_json
 
 EXAMPLES = """examples:
   on digits, in a minute, after: train_teacher.py --data digits --model resnet14 --epochs 8 --output runs/digits-teacher
@@ -38,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.seeds < 1:
             raise ValueError(f"--seeds {options.seeds}: at least one is needed")
+        training_options.begin(options)
         method = recipes.get_method("ats")
         training = training_options.training_of(options, options.student, None)
         teacher = distill.load_teacher(options, method, None)

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import training_options
-from run_directory import RunDirectory, fingerprint
+import training_run
 
 import jaxkd
-from jaxkd import convert, data, models, recipes
+from jaxkd import convert, models, recipes
+from jaxkd.records import RunDirectory, fingerprint
 
 EXAMPLES = """examples:
   one number of a paper's table; --list-recipes prints them all:
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = command_line()
     options = parser.parse_args(arguments)
     try:
-        recipe = training_options.recipe_of(options)
+        recipe = training_options.begin(options)
         name = options.student or (recipe and recipe.student)
         if name is None:
             raise ValueError(
@@ -59,21 +60,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             student=name,
             teacher=None if teacher is None else {"name": teacher.name, "sha256": fingerprint(options.teacher)},
         )
-        directory.check(settings, options.resume)
+        training_run.check(directory, settings, options)
         trainer = jaxkd.Trainer(student) if teacher is None else jaxkd.Distiller(student=student, teacher=teacher)
         cache = teacher_cache(options.cache_teacher)
         training_options.compile_trainer(trainer, train, training, options, method.losses(train), method.weights, cache)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
         parser.error(str(error))
-    directory.start(settings, vars(options))
+    training_run.start(directory, settings, options)
 
-    student_parameters = training_options.parameters(student)
-    print(f"student {name}: {student_parameters:,} parameters; {method.title}, recipe {training.name}")
+    student_parameters = training_run.parameters(student)
+    training_run.say(f"student {name}: {student_parameters:,} parameters; {method.title}, recipe {training.name}")
     facts: dict[str, Any] = {"student": {"name": name, "parameters": student_parameters}}
     if teacher is not None:
         facts["teacher"] = describe_teacher(teacher, test, options.evaluate_teacher)
     facts |= training_options.published(recipe, method, teacher and teacher.name, name, training, options)
-    training_options.run(trainer, train, test, training, options, directory, "student", facts)
+    training_run.run(trainer, train, test, training, options, directory, "student", facts)
     return 0
 
 
@@ -121,7 +122,7 @@ def teacher_cache(option: str | None) -> bool | str | jaxkd.TeacherCache:
     return option if option == "auto" else jaxkd.TeacherCache(option)
 
 
-def check_classes(teacher: Any, train: data.Dataset) -> None:
+def check_classes(teacher: Any, train: training_options.Images) -> None:
     """Refuses a teacher that was trained for something else."""
     if teacher is not None and teacher.num_classes != train.num_classes:
         raise ValueError(
@@ -130,14 +131,14 @@ def check_classes(teacher: Any, train: data.Dataset) -> None:
         )
 
 
-def describe_teacher(teacher: Any, test: data.Dataset, evaluate: bool) -> dict[str, Any]:
+def describe_teacher(teacher: Any, test: training_options.Images, evaluate: bool) -> dict[str, Any]:
     """Prints and returns what the teacher is and how good: a low accuracy means that something is wrong with it."""
-    size = training_options.parameters(teacher)
+    size = training_run.parameters(teacher)
     described = {"name": teacher.name, "parameters": size, "normalization": teacher.normalization or test.normalization}
     if not evaluate:
         return described
     measured = jaxkd.Trainer(teacher).evaluate(test)
-    print(
+    training_run.say(
         f"teacher {teacher.name}: {size:,} parameters; top-1 {measured['accuracy']:.2%}, top-5 {measured['top5']:.2%} "
         f"of {len(test):,} test images"
     )

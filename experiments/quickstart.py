@@ -15,12 +15,12 @@ import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from run_directory import environment, write_json
-from training_options import parameters
+from training_run import parameters
 
 import jaxkd
 from jaxkd import data, models, plots, recipes
 from jaxkd.data import Dataset
+from jaxkd.records import environment, write_json
 
 TEACHER, STUDENT = "resnet14", "resnet8"
 TEACHER_EPOCHS, TEACHER_BATCH = 8, 64

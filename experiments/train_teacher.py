@@ -7,10 +7,11 @@ import sys
 from collections.abc import Sequence
 
 import training_options
-from run_directory import RunDirectory
+import training_run
 
 import jaxkd
 from jaxkd import models, recipes
+from jaxkd.records import RunDirectory
 
 EXAMPLES = """examples:
   python experiments/train_teacher.py --data digits --model resnet14
@@ -37,17 +38,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         model = models.create(name, num_classes=train.num_classes, seed=options.seed)
         directory = RunDirectory(options.output or f"runs/{options.data}-{name}-seed{options.seed}")
         settings = training_options.settings_of(options, training, train, model=name)
-        directory.check(settings, options.resume)
+        training_run.check(directory, settings, options)
         trainer = jaxkd.Trainer(model)
         training_options.compile_trainer(trainer, train, training, options)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
         parser.error(str(error))
-    directory.start(settings, vars(options))
+    training_run.start(directory, settings, options)
     facts = {
-        "model": {"name": name, "parameters": training_options.parameters(model)},
+        "model": {"name": name, "parameters": training_run.parameters(model)},
         **training_options.published(recipe, recipes.get_method("ce"), None, name, training, options),
     }
-    training_options.run(trainer, train, test, training, options, directory, "model", facts)
+    training_run.run(trainer, train, test, training, options, directory, "model", facts)
     return 0
 
 
@@ -57,7 +58,7 @@ def recipe_of(options: argparse.Namespace) -> recipes.Recipe | None:
     Raises:
       ValueError: for an unknown one, and for one with a teacher.
     """
-    recipe = training_options.recipe_of(options)
+    recipe = training_options.begin(options)
     if recipe is not None and recipe.teacher is not None:
         raise ValueError(f"--recipe {recipe.name} learns from a {recipe.teacher}: that is what distill.py does")
     return recipe

@@ -1,4 +1,4 @@
-"""The options that training a teacher and distilling a student have in common, and the run they lead to."""
+"""The options that training a teacher and distilling a student have in common, and what they decide."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
-from flax import nnx
-from run_directory import RunDirectory
-
 import jaxkd
 from jaxkd import data, recipes
 from jaxkd.losses import Loss
+
+Images = data.Dataset | data.StreamedDataset
 
 
 def add_options(parser: argparse.ArgumentParser, rows: Sequence[str]) -> None:
@@ -27,11 +25,13 @@ def add_options(parser: argparse.ArgumentParser, rows: Sequence[str]) -> None:
     """
     images = parser.add_argument_group("data")
     images.add_argument(
-        "--data", choices=data.names(), default="cifar100", help="default: cifar100; digits needs no file"
+        "--data", choices=data.names(), help="default: the recipe's, else cifar100; digits needs no file"
     )
     images.add_argument(
         "--data-dir", type=pathlib.Path, metavar="DIR", help="where its files are; default: $JAXKD_DATA, else ~/data"
     )
+    images.add_argument("--image-size", type=int, metavar="N", help="of imagenet2012 and folder: pixels; default: 224")
+    images.add_argument("--workers", type=int, metavar="N", help="likewise: processes that decode; default: one a core")
     training = parser.add_argument_group("training", "what is not given comes from the recipe")
     training.add_argument(
         "--recipe", metavar="NAME",
@@ -53,9 +53,26 @@ def add_options(parser: argparse.ArgumentParser, rows: Sequence[str]) -> None:
         "--precision", choices=("float32", "bfloat16"), default="float32",
         help="what the networks compute in, for GPUs and TPUs; default: float32",
     )  # fmt: skip
+    devices = parser.add_argument_group("devices", "all that there are share each batch")
+    devices.add_argument(
+        "--batch-norm", choices=("global", "per_device"), default="global",
+        help="which images BatchNorm sees: the whole batch, or each device its own, as with DistributedDataParallel",
+    )  # fmt: skip
+    devices.add_argument(
+        "--gradient-accumulation-steps", type=int, default=1, metavar="N",
+        help="compute each batch in so many parts, where it does not fit into memory",
+    )  # fmt: skip
+    devices.add_argument(
+        "--distributed", action="store_true",
+        help="one of several processes: of SLURM, Open MPI, torchrun or a TPU pod, or told by JAX_COORDINATOR_ADDRESS, "
+        "JAX_NUM_PROCESSES and JAX_PROCESS_ID",
+    )  # fmt: skip
     run = parser.add_argument_group("run directory")
     run.add_argument("--output", type=pathlib.Path, metavar="DIR", help="default: a telling name under runs/")
     run.add_argument("--resume", action="store_true", help="go on with the run in this directory, if one has begun")
+    run.add_argument(
+        "--checkpoint-minutes", type=float, metavar="N", help="save within epochs too; SIGTERM saves in any case"
+    )
     run.add_argument("--quiet", action="store_true", help="no progress while it trains")
 
 
@@ -73,6 +90,23 @@ class ListRecipes(argparse.Action):
 def table_of(recipe: recipes.Recipe) -> tuple[str, str]:
     """Where a number is published: the paper, and the table with the epoch it states."""
     return recipe.paper, f"{recipe.table}, {recipe.reported} epoch"
+
+
+def begin(options: argparse.Namespace) -> recipes.Recipe | None:
+    """Joins the other processes where there are any, and lets the recipe decide what the command line does not.
+
+    Returns:
+      The published recipe that `--recipe` names; None where it names a training, or nothing.
+
+    Raises:
+      ValueError: for a name that is neither, with the closest that exist, or a contradictory environment.
+      RuntimeError: no other processes were found.
+    """
+    if options.distributed:
+        jaxkd.distributed.initialize()
+    recipe = recipe_of(options)
+    options.data = options.data or (recipe.data if recipe else "cifar100")
+    return recipe
 
 
 def recipe_of(options: argparse.Namespace) -> recipes.Recipe | None:
@@ -115,12 +149,11 @@ def published(
         return {}
     ours = (method, teacher, student, training, options.data)
     theirs = (recipe.method, recipe.teacher, recipe.student, recipe.training, recipe.data)
-    accuracy, deviation = recipe.published
+    percent = recipe.published._asdict()
     return {
         "recipe": {
             "name": recipe.name,
-            "accuracy": round(accuracy / 100, 6),
-            "deviation": None if deviation is None else round(deviation / 100, 6),
+            **{name: None if value is None else round(value / 100, 6) for name, value in percent.items()},
             "reported": recipe.reported,
             "paper": recipe.paper,
             "table": recipe.table,
@@ -129,28 +162,30 @@ def published(
     }
 
 
-def load_data(options: argparse.Namespace, training: recipes.Training) -> tuple[data.Dataset, data.Dataset]:
+def load_data(options: argparse.Namespace, training: recipes.Training) -> tuple[Images, Images]:
     """Training and test images, normalised as the recipe says.
 
     Raises:
       FileNotFoundError, ValueError: as `data.load`.
     """
     mean, std = training.normalization or (None, None)
-    return data.load(options.data, options.data_dir, mean=mean, std=std)
+    read = {"image_size": options.image_size, "workers": options.workers}
+    return data.load(options.data, options.data_dir, mean=mean, std=std, **read)
 
 
 def settings_of(
-    options: argparse.Namespace, training: recipes.Training, train: data.Dataset, **others: Any
+    options: argparse.Namespace, training: recipes.Training, train: Images, **others: Any
 ) -> dict[str, Any]:
     """All that decides how a run ends, for its record."""
     images = {"name": options.data, "images": len(train), "normalization": train.normalization._asdict()}
     decided = {"data": images, "seed": options.seed, "precision": options.precision}
-    return decided | {"training": dataclasses.asdict(training), **others}
+    parts = {"batch_norm": options.batch_norm, "gradient_accumulation_steps": options.gradient_accumulation_steps}
+    return decided | {"training": dataclasses.asdict(training), **parts, **others}
 
 
 def compile_trainer(
     trainer: jaxkd.Trainer,
-    train: data.Dataset,
+    train: Images,
     training: recipes.Training,
     options: argparse.Namespace,
     loss: Mapping[str, Loss] | None = None,
@@ -173,67 +208,6 @@ def compile_trainer(
     """
     trainer.compile(
         training.optimizer(), loss=loss, loss_weights=weights, metrics=("accuracy", "top5"), seed=options.seed,
-        image_shape=train.images.shape[1:], precision=options.precision, cache_teacher=cache_teacher,
+        image_shape=train.image_shape, precision=options.precision, cache_teacher=cache_teacher,
+        batch_norm=options.batch_norm, gradient_accumulation_steps=options.gradient_accumulation_steps,
     )  # fmt: skip
-
-
-def run(
-    trainer: jaxkd.Trainer,
-    train: data.Dataset,
-    test: data.Dataset,
-    training: recipes.Training,
-    options: argparse.Namespace,
-    directory: RunDirectory,
-    name: str,
-    facts: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Trains, or goes on with training, and leaves everything in the run directory.
-
-    Args:
-      trainer: compiled.
-      train: what it learns from.
-      test: measured after every epoch.
-      training: the resolved recipe.
-      options: the command line.
-      directory: already begun.
-      name: of the trained network's files.
-      facts: what else belongs to the result.
-
-    Returns:
-      The result, as it was written.
-    """
-    if directory.begun:
-        trainer.restore(directory.checkpoints)
-        print(f"going on after epoch {len(trainer.history.epoch)} of {training.epochs}")
-    history = trainer.fit(
-        train,
-        validation_data=test,
-        epochs=training.epochs,
-        batch_size=training.batch_size,
-        callbacks=directory.callbacks(),
-        verbose=not options.quiet,
-    )
-    seconds = sum(len(train) / rate for rate in history.history["images_per_second"] if rate)
-    facts = {"seed": options.seed, "epochs": training.epochs, "training_seconds": round(seconds, 2), **facts}
-    result = directory.finish(trainer, name, training.reported, facts)
-    print_result(result, directory)
-    return result
-
-
-def print_result(result: Mapping[str, Any], directory: RunDirectory) -> None:
-    """Says how a run ended, the reported epoch marked."""
-    for which in ("last", "best"):
-        row, mark = result[which], "  (the one this recipe reports)" if which == result["reported"] else ""
-        print(
-            f"{which} epoch {row['epoch']:4d}: test top-1 {row['val_accuracy']:.2%}, top-5 {row['val_top5']:.2%}{mark}"
-        )
-    if "recipe" in result:
-        recipe = result["recipe"]
-        kept = "" if recipe["as_published"] else ", by a run that differs from this one"
-        print(f"published: test top-1 {recipe['accuracy']:.2%}, {recipe['reported']} epoch{kept}; {recipe['paper']}")
-    print(f"everything is in {directory.path}")
-
-
-def parameters(model: nnx.Module) -> int:
-    """How many numbers a network trains."""
-    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))

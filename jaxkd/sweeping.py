@@ -104,7 +104,8 @@ def sweep(
       The runs, in the order of the cells.
 
     Raises:
-      ValueError: for no cells, runs that were not compiled, or data that cannot be right.
+      ValueError: for no cells, runs that were not compiled or of which a device cannot take the whole, or data that
+        cannot be right.
 
     Example:
       >>> from jaxkd import Distiller, data, losses, models, optimizers

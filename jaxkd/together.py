@@ -114,15 +114,31 @@ def together(runs: Sequence[Trainer], source: Resident) -> list[Together]:
     """Groups runs that can be trained as one program, in the order in which the groups first appear.
 
     Raises:
-      ValueError: a run was not compiled, or has been trained already.
+      ValueError: a run was not compiled, has been trained already, or cannot be on one device.
     """
     groups: dict[tuple, list[Trainer]] = {}
     for run in runs:
         if run.state is None or int(run.state.step):
             raise ValueError("a sweep begins with runs that were compiled and not trained: make() has to return such")
+        setup = run.setup(source)
+        _check_whole_runs(setup)
         seed = jax.random.key_data(run.state.key).tobytes()
-        groups.setdefault((run.setup(source), seed, id(getattr(run, "teacher", None))), []).append(run)
+        groups.setdefault((setup, seed, id(getattr(run, "teacher", None))), []).append(run)
     return [Together(setup, tuple(members)) for (setup, _, _), members in groups.items()]
+
+
+def _check_whole_runs(setup: Setup) -> None:
+    """Raises a ValueError for runs of which a device cannot take the whole, as it does in a sweep."""
+    if len(setup.placement.processes) > 1:
+        raise ValueError(
+            f"devices of {len(setup.placement.processes)} processes, but a sweep is one process's: compile with "
+            "devices=jax.local_devices(), and give each process cells of its own"
+        )
+    if setup.program.apart is not None:
+        raise ValueError(
+            f"batch_norm='per_device' on {setup.program.apart.size} devices, but a sweep gives each device whole runs, "
+            "and no parts of batches: compile with batch_norm='global' or devices=jax.devices()[:1]"
+        )
 
 
 def _span(logs: list[dict[str, float]]) -> str:

@@ -20,6 +20,7 @@ from jaxkd.engine import checkpoints
 from jaxkd.engine.evaluation import Evaluation, predicted
 from jaxkd.engine.feed import Data, Source, checked_images, feed
 from jaxkd.engine.kept_teacher import requested
+from jaxkd.engine.per_device import devices_apart
 from jaxkd.engine.program import Program, assemble, metrics_of
 from jaxkd.engine.running import RunningEpoch
 from jaxkd.engine.setup import Setup
@@ -95,6 +96,8 @@ class Trainer:
         image_shape: tuple[int, int, int] | None = None,
         precision: str = "float32",
         cache_teacher: bool | str | TeacherCache = False,
+        gradient_accumulation_steps: int = 1,
+        batch_norm: str = "global",
     ) -> None:
         """Says how to train, and starts afresh from the network's present weights.
 
@@ -114,6 +117,16 @@ class Trainer:
             and losses stay float32. It is made for GPUs and TPUs; a CPU has no fast bfloat16.
           cache_teacher: True keeps the teacher's outputs for every view of every image, so that none is paid for twice;
             "auto" does so where it can. A `jaxkd.TeacherCache` says where, and can be shared between runs.
+          gradient_accumulation_steps: computes each batch in so many parts, one after the other, for batches that do
+            not fit into memory. Gradients and logs are averaged over the examples, and the optimizer takes one step, as
+            for the whole batch. Only what looks beyond one example sees just its part: BatchNorm, whose running
+            statistics move with every part (also the one in SRRL, OFD and ReviewKD); losses that compare the examples
+            of a batch (SP, PKT, RKD, CC, DIST, MLKD); CRD, whose Z is set by the first part and whose memories move
+            from part to part. Fastest where the batch size is a multiple of the parts times the devices.
+          batch_norm: which examples BatchNorm sees in training. "global": the whole batch, so that any number of
+            devices gives the result of one. "per_device": each device its own share, as in PyTorch's
+            DistributedDataParallel; running statistics are averaged over the devices, and losses still see the whole
+            batch. A last batch that does not divide over the devices is seen whole by each.
 
         Raises:
           ValueError, TypeError: for losses, weights or metrics that cannot be right, and for a teacher with another
@@ -121,11 +134,23 @@ class Trainer:
         """
         if steps_per_execution is not None:
             check_at_least(1, steps_per_execution=steps_per_execution)
+        check_at_least(1, gradient_accumulation_steps=gradient_accumulation_steps)
+        placement = Placement(devices)
         self._program, losses = assemble(
-            self._model, self._teacher, optimizer, loss, loss_weights, metrics, seed, image_shape, precision
+            self._model,
+            self._teacher,
+            optimizer,
+            loss,
+            loss_weights,
+            metrics,
+            seed,
+            image_shape,
+            precision,
+            gradient_accumulation_steps,
+            devices_apart(batch_norm, placement),
         )
         self.cache = requested(cache_teacher, self._teacher is not None)
-        self._placement = Placement(devices)
+        self._placement = placement
         self._steps_per_execution = steps_per_execution
         state = create_state(self._model, losses, self._teacher, self._program.optimizer, seed)
         self.state = self._placement.everywhere(state)

@@ -10,7 +10,7 @@ import pytest
 import jaxkd
 
 PACKAGE = pathlib.Path(jaxkd.__file__).parent
-HEAVY = {"PIL", "grain", "matplotlib", "sklearn", "tensorboard", "tensorflow", "tensorflow_datasets", "torch"}
+HEAVY = {"PIL", "grain", "matplotlib", "sklearn", "tensorboard", "tensorflow", "tensorflow_datasets", "torch", "wandb"}
 
 
 def test_import_jaxkd_loads_nothing_heavy():
@@ -38,15 +38,23 @@ def imported(path):
     return {name for name in found if name.split(".")[0] == "jaxkd"}
 
 
+PROGRAMS = ("trainer", "distiller", "records", "report", "analysis", "recipes", "sweeping")
+"""What users call; the parts below know nothing of it."""
+
+
 @pytest.mark.parametrize(
     ("folder", "above"),
     [
-        ("losses", ("models", "engine", "trainer", "distiller", "callbacks", "convert", "optimizers")),
-        ("models", ("losses", "data", "engine", "trainer", "distiller", "callbacks", "convert", "optimizers")),
-        ("data", ("losses", "models", "engine", "trainer", "distiller", "callbacks", "convert", "optimizers")),
-        ("engine", ("trainer", "distiller", "callbacks", "convert", "models")),
-        ("callbacks", ("trainer", "distiller", "engine", "losses", "models", "data", "convert")),
-        ("convert", ("trainer", "distiller", "losses", "optimizers", "callbacks")),
+        ("losses", ("models", "engine", *PROGRAMS, "callbacks", "convert", "optimizers")),
+        ("models", ("losses", "data", "engine", *PROGRAMS, "callbacks", "convert", "optimizers")),
+        ("data", ("losses", "models", "engine", *PROGRAMS, "callbacks", "convert", "optimizers")),
+        ("engine", (*PROGRAMS, "callbacks", "convert", "models")),
+        ("callbacks", (*PROGRAMS, "engine", "losses", "models", "data", "convert")),
+        ("records", ("report", "analysis")),
+        ("analysis", ("report", "records", "plots")),
+        ("plots", (*PROGRAMS, "engine", "callbacks", "convert", "losses", "models", "data")),
+        ("recipes", ("trainer", "distiller", "records", "report", "analysis", "engine", "callbacks", "convert")),
+        ("convert", (*PROGRAMS, "losses", "optimizers", "callbacks")),
     ],
 )
 def test_nothing_points_back_up(folder, above):

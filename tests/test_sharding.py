@@ -1,95 +1,126 @@
-"""Four devices end where one does, and batches that cannot be split over them."""
+"""Two, four and eight devices end where one does, and batches that cannot be split over them."""
 
-import json
-import os
-import pathlib
-import subprocess
-import sys
+import dataclasses
 
 import jax
-import numpy as np
 import pytest
+from eight_devices import furthest, report_of
+from tiny import TinyNet, digits, leaves
 
+import jaxkd
+from jaxkd import data, losses, optimizers
 from jaxkd.engine.sharding import Placement
 
+METHODS = {
+    "kd": lambda labels: losses.KD(temperature=4.0),
+    "ctkd": lambda labels: losses.KD(temperature=losses.CurriculumTemperature()),
+    "crd": lambda labels: losses.CRD(labels, negatives=64, feature_dim=16),
+    "sp": lambda labels: losses.SP(),
+}
+SGD = optimizers.sgd(0.05, momentum=0.9, weight_decay=5e-4)
+FULL, LEFT = 128, 134
+"""Examples of two batches of 64, and of a third one of 6, which four and eight devices do not divide."""
 
-def train_on_one_device_and_on_four():
-    """Prints, for each method, how far the runs' weights and losses are apart; for a process with four devices."""
-    from tiny import TinyNet, digits, leaves
 
-    import jaxkd
-    from jaxkd import losses, optimizers
+def images(examples):
+    """Digits in views that are drawn."""
+    return dataclasses.replace(digits()[0].subset(examples), augmentation=data.Augmentation(pad=2, flip=True))
 
-    assert len(jax.devices()) == 4
-    sgd, train = optimizers.sgd(0.05, momentum=0.9, weight_decay=5e-4), digits()[0].subset(198)  # 64, 64, 64 and 6
-    report = {}
-    for name, temperature in (("kd", 4.0), ("ctkd", losses.CurriculumTemperature())):
-        ends = []
-        for devices in (jax.devices()[:1], None):
-            distiller = jaxkd.Distiller(student=TinyNet(seed=0), teacher=TinyNet(seed=1))
-            terms = {"ce": losses.CrossEntropy(), "kd": losses.KD(temperature)}
-            distiller.compile(sgd, loss=terms, devices=devices)
-            distiller.fit(train, train, batch_size=64, verbose=0)
-            ends.append(distiller)
-        pairs = zip(*(leaves((end.state.params, end.state.variables)) for end in ends), strict=True)
-        apart = [np.abs(one - four).max() / np.abs(one).max() for one, four in pairs]
-        histories = [end.history.history for end in ends]
-        logged = [abs(histories[0][key][0] / histories[1][key][0] - 1) for key in ("loss", "kd", "val_loss")]
-        places = {len(leaf.sharding.device_set) for leaf in jax.tree.leaves(ends[1].state)}
-        report[name] = {"weights": float(max(apart)), "logs": max(logged), "devices": sorted(places)}
-    report["sweep"] = sweep_on_one_device_and_on_four(train)
+
+def trained(methods, count, examples, **compiled):
+    train = images(examples)
+    terms = {"ce": losses.CrossEntropy()} | {name: METHODS[name](train.labels) for name in methods}
+    distiller = jaxkd.Distiller(student=TinyNet(seed=0), teacher=TinyNet(seed=1))
+    distiller.compile(SGD, loss=terms, devices=jax.devices()[:count], image_shape=train.images.shape[1:], **compiled)
+    distiller.fit(train, batch_size=64, verbose=0)
+    return distiller
+
+
+def compare(methods, counts, examples, **compiled):
+    """How far the ends of a run on several devices are from its end on one."""
+    alone = trained(methods, 1, examples, **compiled)
+    found = {}
+    for count in counts:
+        together = trained(methods, count, examples, **compiled)
+        ours, theirs = (run.history.history for run in (together, alone))
+        logs = [name for name in theirs if name != "images_per_second"]
+        places = [leaf.sharding for leaf in jax.tree.leaves(together.state)]
+        found[count] = {
+            "state": furthest(leaves(together.state), leaves(alone.state)),
+            "logs": furthest([ours[name] for name in logs], [theirs[name] for name in logs]),
+            "steps": int(together.state.step) / -(-examples // 64),
+            "devices": sorted({len(place.device_set) for place in places}),
+            "equal": all(place.is_fully_replicated for place in places),
+        }
+    return found
+
+
+def some_runs():
+    report = {
+        "all methods": compare(METHODS, (8,), FULL),
+        "in parts": compare(["ctkd"], (4,), LEFT, gradient_accumulation_steps=2),
+        "sweep": sweeps(),
+    }
+    distiller = jaxkd.Distiller(student=TinyNet(seed=0), teacher=TinyNet(seed=1))
+    distiller.compile(SGD, loss=losses.KD(4.0))
     try:
-        distiller.fit(train, batch_size=30, verbose=0)
+        distiller.fit(images(FULL), batch_size=30, verbose=0)
     except ValueError as error:
         report["error"] = str(error)
-    print(json.dumps(report))
+    return report
 
 
-def sweep_on_one_device_and_on_four(train):
-    """How far the weights of six runs are apart, and on how many devices they lie."""
-    from tiny import TinyNet, leaves
+def all_runs():
+    return {
+        f"{name}, {parts} parts": compare([name], (2, 4, 8), LEFT, gradient_accumulation_steps=parts)
+        for name in METHODS
+        for parts in (1, 2)
+    }
 
-    import jaxkd
-    from jaxkd import losses, optimizers
 
-    teacher = TinyNet(seed=1)
-    ends = []
-    for devices in (jax.devices()[:1], None):
+def sweeps():
+    """How far the weights of six runs, over four devices and on one, are apart."""
+    train, teacher, ends = images(FULL), TinyNet(seed=1), []
+    for count in (1, 4):
 
-        def make(temperature, devices=devices):
+        def make(temperature, count=count):
             distiller = jaxkd.Distiller(student=TinyNet(seed=0), teacher=teacher)
-            distiller.compile(optimizers.sgd(0.05), loss=losses.KD(temperature), devices=devices)
+            distiller.compile(optimizers.sgd(0.05), loss=losses.KD(temperature), devices=jax.devices()[:count])
             return distiller
 
         cells = jaxkd.grid(temperature=(1.0, 2.0, 3.0, 4.0, 5.0, 6.0))
         ends.append(jaxkd.sweep(make, cells, train, train, epochs=1, batch_size=64, verbose=0))
     apart = [
-        np.abs(one - four).max() / np.abs(one).max()
-        for pair in zip(*(end.runs for end in ends), strict=True)
-        for one, four in zip(*(leaves(run.state.params) for run in pair), strict=True)
+        furthest(leaves(four.state.params), leaves(one.state.params))
+        for one, four in zip(*(end.runs for end in ends), strict=True)
     ]
-    accuracies = [end.last("val_accuracy").tolist() for end in ends]
-    return {"weights": float(max(apart)), "accuracies": accuracies}
+    return {"weights": max(apart), "accuracies": [end.last("val_accuracy").tolist() for end in ends]}
+
+
+def check(found):
+    """Weights, what the losses learned and remember, and the key are those of one device, on all of them."""
+    for count, run in found.items():
+        assert run["state"] < 1e-5
+        assert run["logs"] < 5e-5  # a small divergence is a difference of larger numbers
+        assert run["steps"] == 1
+        assert run["devices"] == [int(count)]
+        assert run["equal"]
 
 
 @pytest.fixture(scope="module")
 def report():
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": str(pathlib.Path(__file__).parent),
-    }
-    script = "import test_sharding; test_sharding.train_on_one_device_and_on_four()"
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return report_of("test_sharding", "some_runs")
 
 
-@pytest.mark.parametrize("method", ["kd", "ctkd"])
-def test_four_devices_end_where_one_does(report, method):
-    assert report[method]["weights"] < 1e-5
-    assert report[method]["logs"] < 5e-5  # a small divergence is a difference of larger numbers
-    assert report[method]["devices"] == [4]
+@pytest.mark.parametrize("case", ["all methods", "in parts"])
+def test_many_devices_end_where_one_does(report, case):
+    check(report[case])
+
+
+@pytest.mark.slow
+def test_every_method_on_two_four_and_eight_devices_ends_where_one_does():
+    for found in report_of("test_sharding", "all_runs").values():
+        check(found)
 
 
 def test_a_sweep_on_four_devices_ends_where_one_on_one_does(report):
@@ -98,8 +129,21 @@ def test_a_sweep_on_four_devices_ends_where_one_on_one_does(report):
 
 
 def test_a_batch_that_does_not_divide_is_refused_with_one_that_does(report):
-    assert "batch_size=30 does not divide over 4 devices" in report["error"]
-    assert report["error"].endswith(("is 28", "is 32"))
+    assert "batch_size=30 does not divide over 8 devices" in report["error"]
+    assert report["error"].endswith("is 32")
+
+
+def test_several_processes_neither_sweep_nor_keep_the_teachers_outputs(monkeypatch):
+    def make():
+        distiller = jaxkd.Distiller(student=TinyNet(seed=0), teacher=TinyNet(seed=1))
+        distiller.compile(SGD, loss=losses.KD(4.0), cache_teacher=True)
+        monkeypatch.setattr(distiller._placement, "processes", [0, 1])
+        return distiller
+
+    with pytest.raises(ValueError, match=r"devices of 2 processes, but a sweep is one process's.*local_devices"):
+        jaxkd.sweep(make, [{}], images(FULL), batch_size=64, verbose=0)
+    with pytest.raises(ValueError, match="cache_teacher: each of 2 processes would have to keep all"):
+        make().fit(images(FULL), batch_size=64, verbose=0)
 
 
 @pytest.mark.parametrize(("given", "nearest"), [(1, 3), (2, 3), (4, 3), (5, 6), (64, 63), (65, 66)])

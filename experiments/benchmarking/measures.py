@@ -8,13 +8,12 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from run_directory import write_json
-
 from benchmarking import ceilings, contenders, network_cost, processes, record, rows
 from benchmarking.contenders import TITLES, Peers
 from benchmarking.rows import Images, Settings
 from benchmarking.work import Contender, Work, passes_of
 from jaxkd import plots
+from jaxkd.records import write_json
 
 
 def check(settings: Settings, images: Images) -> None:

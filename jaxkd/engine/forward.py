@@ -63,5 +63,13 @@ def forward(network: Any, images: jax.Array, train: bool, precision: str) -> Out
     return jax.tree.map(_as_float32, outputs) if reduced else outputs
 
 
+def both_views(network: Any, batch: Batch, train: bool, precision: str) -> Outputs:
+    """What a network says of the images of a batch it can see and, where there is one, of their strong view."""
+    outputs = forward(network, batch.images, train, precision)
+    if batch.strong is None:
+        return outputs
+    return outputs._replace(strong=forward(network, batch.strong, train, precision))
+
+
 def _as_float32(value: jax.Array) -> jax.Array:
     return value.astype(jnp.float32)

@@ -97,6 +97,8 @@ class KeptTeacher:
             raise ValueError("images that are read from files are cropped at random, in too many ways to keep")
         if isinstance(source, Stream):
             raise ValueError("a stream of batches does not say which view of which image it gives")
+        if len(placement.processes) > 1:
+            raise ValueError(f"each of {len(placement.processes)} processes would have to keep all of them")
         if program.strong_view is not None:
             raise ValueError(f"the views that {program.strong_view} makes cannot be numbered")
         augmentation = source.augmentation

@@ -12,11 +12,12 @@ from jax import lax
 from jax.sharding import PartitionSpec
 
 from jaxkd.base import Batch, Normalization
+from jaxkd.engine.accumulation import Lesson, in_parts
 from jaxkd.engine.evaluation import make_evaluate
 from jaxkd.engine.program import Program
 from jaxkd.engine.sharding import Placement
 from jaxkd.engine.state import TrainState, Tree
-from jaxkd.engine.step import Kept, Logs, Step, make_learn, make_teach
+from jaxkd.engine.step import Kept, Logs, Step, make_learn, make_teach, take_step
 from jaxkd.metrics import Metric
 
 EACH, ALL = PartitionSpec("data"), PartitionSpec()
@@ -54,15 +55,23 @@ def make_many_step(
 
     def step(state: TrainState, batch: Batch, kept: Kept | None = None) -> tuple[TrainState, Logs]:
         def on_device(own: Tree, shared: TrainState, batch: Batch, kept: Kept | None) -> tuple[Tree, Logs]:
-            taught = teach(shared.teacher, batch, kept)
+            def run(params: Tree, variables: Tree, opt_state: Tree) -> TrainState:
+                return replace(shared, params=params, variables=variables, opt_state=opt_state, teacher=None)
 
-            def one(own: Tree) -> tuple[Tree, Logs]:
-                params, variables, opt_state = own
-                run = replace(shared, params=params, variables=variables, opt_state=opt_state, teacher=None)
-                after, logs = learn(run, batch, taught)
+            def take(own: Tree, lesson: Lesson) -> tuple[Tree, Logs]:
+                after, logs = take_step(program, run(*own), lesson)
                 return (after.params, after.variables, after.opt_state), logs
 
-            return over_runs(one, own)
+            if program.parts == 1:  # run by run, so that there are never the gradients of all of them
+                taught = teach(shared.teacher, batch, kept)
+                return over_runs(lambda own: take(own, learn(run(*own), batch, taught)), own)
+
+            def learn_part(variables: Tree, batch: Batch, kept: Kept | None, part) -> Lesson:
+                taught = teach(shared.teacher, batch, kept)
+                return over_runs(lambda one: learn(run(*one), batch, taught, part), (own[0], variables, None))
+
+            lessons = in_parts(program.parts, learn_part, own[0], own[1], batch, kept)
+            return over_runs(lambda one: take(*one), (own, lessons))
 
         own = (state.params, state.variables, state.opt_state)
         shared = replace(state, params=None, variables=None, opt_state=None)

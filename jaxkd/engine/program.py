@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import optax
 from flax import nnx
+from jax.sharding import Mesh
 
 from jaxkd import metrics as metric_functions
 from jaxkd.engine.forward import checked_precision
@@ -41,6 +42,8 @@ class Program:
       strong_view: the strong augmentation a loss asks for, called as `(key, images)`.
       bounds: `(name, (low, high))` of monitored values that are watched.
       precision: the floating-point type the networks compute in.
+      parts: how many a batch is computed in, one after the other.
+      apart: the devices on each of which BatchNorm sees its own part of the batch; None where it sees all of it.
     """
 
     model: nnx.GraphDef
@@ -52,6 +55,8 @@ class Program:
     strong_view: Callable | None
     bounds: tuple[tuple[str, tuple[float, float]], ...]
     precision: str
+    parts: int
+    apart: Mesh | None
 
     @property
     def averaged(self) -> list[str]:
@@ -73,6 +78,8 @@ def assemble(
     seed: int,
     image_shape: Shape | None,
     precision: str,
+    parts: int,
+    apart: Mesh | None,
 ) -> tuple[Program, nnx.Dict]:
     """The program of a run and its loss terms, which are built for the networks; see `Trainer.compile`."""
     if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
@@ -92,6 +99,8 @@ def assemble(
         strong_view=strong_view_of(losses),
         bounds=tuple(watched_bounds(losses).items()),
         precision=checked_precision(precision),
+        parts=parts,
+        apart=apart,
     )
     return program, losses
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jaxkd.base import Normalization
+from jaxkd.engine.accumulation import check_parts
 from jaxkd.engine.chunks import Epoch, resident_epoch, stream_epoch, streamed_epoch
 from jaxkd.engine.feed import Source, Stream, Streamed
 from jaxkd.engine.kept_teacher import CacheRequest, KeptTeacher, keep_teacher
@@ -57,8 +58,13 @@ class Setup:
           What gives the chunks of each epoch, and the teacher whose outputs are kept, if they are.
 
         Raises:
-          ValueError: for a batch that does not divide over the devices, or a teacher's outputs that cannot be kept.
+          ValueError: for a batch that does not divide over the devices or into parts, or a teacher's outputs that
+            cannot be kept.
         """
+        parts, apart = self.program.parts, self.program.apart
+        if not isinstance(source, Stream):  # which brings batches of its own
+            self.placement.check_batch_size(batch_size)
+            check_parts(batch_size, parts, 1 if apart is None else apart.size)
         kept = keep_teacher(
             cache,
             verbose,
@@ -67,12 +73,11 @@ class Setup:
             normalization=self.teacher_normalization,
             source=source,
             placement=self.placement,
-            batch_size=batch_size,
+            batch_size=self.placement.padded(-(-batch_size // parts)),
         )
         strong_view = self.program.strong_view
         if isinstance(source, Stream):
             return stream_epoch(step, source, self.placement, strong_view), None
-        self.placement.check_batch_size(batch_size)
         if isinstance(source, Streamed):
             return streamed_epoch(step, source, self.placement, batch_size, last, strong_view), None
         return resident_epoch(

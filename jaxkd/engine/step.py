@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,9 @@ import optax
 from flax import nnx
 
 from jaxkd.base import Batch, Normalization, Outputs, Progress
-from jaxkd.engine.forward import as_seen, forward
+from jaxkd.engine.accumulation import Lesson, in_parts
+from jaxkd.engine.forward import as_seen, both_views
+from jaxkd.engine.per_device import on_each
 from jaxkd.engine.program import Program
 from jaxkd.engine.state import LOSSES, TrainState, Tree, split
 from jaxkd.engine.terms import log_name
@@ -21,7 +23,7 @@ from jaxkd.losses import Monitor
 
 Logs = dict[str, jax.Array]
 Teach = Callable[[Tree, Batch, "Kept | None"], Outputs | None]
-Learn = Callable[[TrainState, Batch, Outputs | None], tuple[TrainState, Logs]]
+Learn = Callable[..., Lesson]
 Step = Callable[..., tuple[TrainState, Logs]]
 
 
@@ -50,7 +52,11 @@ def make_step(
     teach, learn = make_teach(program, teacher_normalization), make_learn(program, normalization)
 
     def step(state: TrainState, batch: Batch, kept: Kept | None = None) -> tuple[TrainState, Logs]:
-        return learn(state, batch, teach(state.teacher, batch, kept))
+        def learn_part(variables: Tree, batch: Batch, kept: Kept | None, part) -> Lesson:
+            return learn(replace(state, variables=variables), batch, teach(state.teacher, batch, kept), part)
+
+        lesson = in_parts(program.parts, learn_part, state.params, state.variables, batch, kept)
+        return take_step(program, state, lesson)
 
     return step
 
@@ -62,7 +68,8 @@ def make_teach(program: Program, normalization: Normalization | None) -> Teach:
     def teach(variables: Tree, batch: Batch, kept: Kept | None) -> Outputs | None:
         if program.teacher is None:
             return None
-        outputs = _outputs(program, nnx.merge(program.teacher, variables), as_seen(batch, normalization), train=False)
+        teacher = nnx.merge(program.teacher, variables)
+        outputs = both_views(teacher, as_seen(batch, normalization), train=False, precision=program.precision)
         if kept is not None:  # what is replaced here is dead code, which XLA drops
             embedding = outputs.features[-1:] if kept.embedding is None else (kept.embedding,)
             outputs = outputs._replace(logits=kept.logits, features=(*outputs.features[:-1], *embedding))
@@ -73,12 +80,17 @@ def make_teach(program: Program, normalization: Normalization | None) -> Teach:
 
 @functools.lru_cache(maxsize=32)
 def make_learn(program: Program, normalization: Normalization | None) -> Learn:
-    """Builds `learn(state, batch, teacher's outputs) -> (state, logs)`."""
+    """Builds `learn(state, batch, teacher's outputs, part=None) -> Lesson`; each part of a batch has draws of its own.
 
-    def learn(state: TrainState, batch: Batch, teacher: Outputs | None) -> tuple[TrainState, Logs]:
+    The logs of the lesson are those of a step, but for the learning rate.
+    """
+
+    def learn(state: TrainState, batch: Batch, teacher: Outputs | None, part: jax.Array | int | None = None) -> Lesson:
         progress = Progress(state.step, state.epoch + 1)
         seen = as_seen(batch, normalization)
         key = state.random(LOSSES, state.step)
+        if part is not None:
+            key = jax.random.fold_in(key, part)
 
         def objective(params: Tree):
             student, terms, variables, monitored = _forward(
@@ -89,39 +101,44 @@ def make_learn(program: Program, normalization: Normalization | None) -> Learn:
 
         (loss, aux), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
         student, terms, variables, monitored = aux
-        updates, opt_state = program.optimizer.update(gradients, state.opt_state, state.params, epoch=progress.epoch)
-        logs = {"loss": loss, **terms, **_measure(program, student, batch), **monitored, **_rate(opt_state)}
-        after = replace(
-            state,
-            step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
-            variables=variables,
-            opt_state=opt_state,
-        )
-        return after, logs
+        return Lesson(gradients, variables, {"loss": loss, **terms, **_measure(program, student, batch), **monitored})
 
     return learn
 
 
-def _outputs(program: Program, network: Any, batch: Batch, train: bool) -> Outputs:
-    """What a network says of the images and, where there is one, of their strong view."""
-    outputs = forward(network, batch.images, train, program.precision)
-    if batch.strong is None:
-        return outputs
-    return outputs._replace(strong=forward(network, batch.strong, train, program.precision))
+def take_step(program: Program, state: TrainState, lesson: Lesson) -> tuple[TrainState, Logs]:
+    """The optimizer's step after what was learned from a batch."""
+    updates, opt_state = program.optimizer.update(
+        lesson.gradients, state.opt_state, state.params, epoch=state.epoch + 1
+    )
+    after = replace(
+        state,
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        variables=lesson.variables,
+        opt_state=opt_state,
+    )
+    return after, lesson.logs | _rate(opt_state)
 
 
 def _forward(program: Program, params, variables, batch: Batch, teacher, progress: Progress, key):
-    model = nnx.merge(program.model, params["model"], variables["model"])
+    look = on_each(program.apart, functools.partial(_look, program))
+    student, model_variables = look(params["model"], variables["model"], batch)
     losses = nnx.merge(program.losses, params["losses"], variables["losses"])
-    student = _outputs(program, model, batch, train=True)
     terms = {}
     for position, (name, _) in enumerate(program.weights):
         value = jnp.asarray(losses[name](student, teacher, batch, progress, jax.random.fold_in(key, position)))
         if value.shape != ():
             raise ValueError(f"loss {name!r} returned shape {value.shape}: a loss is one number for the whole batch")
         terms[name] = value.astype(jnp.float32)
-    return student, terms, {"model": split(model)[2], "losses": split(losses)[2]}, monitored_values(losses)
+    return student, terms, {"model": model_variables, "losses": split(losses)[2]}, monitored_values(losses)
+
+
+def _look(program: Program, params: Tree, variables: Tree, batch: Batch) -> tuple[Outputs, Tree]:
+    """What the student says in training, and its variables after it."""
+    model = nnx.merge(program.model, params, variables)
+    outputs = both_views(model, batch, train=True, precision=program.precision)
+    return outputs, split(model)[2]
 
 
 def monitored_values(losses: nnx.Module) -> Logs:

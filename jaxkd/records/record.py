@@ -27,6 +27,7 @@ class PublishedNumber:
       paper: whose number it is.
       table: in which table.
       as_published: whether the run kept to the recipe, so that the two numbers mean the same.
+      top5: the top-5 accuracy, where it is stated.
     """
 
     name: str
@@ -36,6 +37,7 @@ class PublishedNumber:
     paper: str
     table: str
     as_published: bool
+    top5: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,60 @@
+"""What a figure is made of, and how it becomes a picture and a file of data."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+Record = dict[str, Any]
+"""What a figure shows, as JSON values: all that is needed to draw it again."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """One figure.
+
+    Attributes:
+      name: as on the command line, and of the files.
+      about: what it shows, the first line in short.
+      add_options: puts what it takes on a command line.
+      little: makes small networks or runs on digits in a folder, and returns the arguments that show them.
+      measure: from the options to the record.
+      draw: from the record to a picture file.
+      lines: the record's numbers in words.
+    """
+
+    name: str
+    about: str
+    add_options: Callable[[argparse.ArgumentParser], None]
+    little: Callable[[pathlib.Path], list[str]]
+    measure: Callable[[argparse.Namespace], Record]
+    draw: Callable[[Record, pathlib.Path], None]
+    lines: Callable[[Record], list[str]]
+
+
+def numbers(values: Any, digits: int = 5) -> Any:
+    """Arrays as lists for JSON, rounded to some significant digits; null for NaN.
+
+    Example:
+      >>> numbers(np.array([[1 / 3, np.nan]])), numbers(2 / 3, digits=2)
+      ([[0.33333, None]], 0.67)
+    """
+    if np.ndim(values):
+        return [numbers(value, digits) for value in values]
+    value = float(values)
+    return float(f"{value:.{digits}g}") if np.isfinite(value) else None
+
+
+def array(values: Any) -> np.ndarray:
+    """What `numbers` wrote, with NaN for null.
+
+    Example:
+      >>> array([1.0, None]).tolist()
+      [1.0, nan]
+    """
+    return np.array(values, float)

@@ -1,0 +1,132 @@
+"""CTKD's learned temperature over the epochs, for each pair of networks and each method.
+
+Takes runs whose loss learns a temperature, or folders of them; runs that differ in nothing but the seed become a mean
+with a band of one deviation (Li et al., Curriculum Temperature for Knowledge Distillation, AAAI 2023).
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+from typing import Any
+
+from figuring import little
+from figuring.figure import Figure, Record, numbers
+from jaxkd import History, plots, records
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The figure's part of the command line."""
+    parser.add_argument("runs", nargs="*", type=pathlib.Path, metavar="RUN", help="run directories, or folders of them")
+
+
+def little_runs(folder: pathlib.Path) -> list[str]:
+    """CTKD, with and without standardisation."""
+    return [little.student(folder, method) for method in ("ctkd", "ctkd+std")]
+
+
+def measure(options: argparse.Namespace) -> Record:
+    """The curves of all runs that learned one."""
+    curves = learned(found(options.runs))
+    if not curves:
+        raise ValueError("none of these runs learned a temperature: name runs of --method ctkd or its kin")
+    return {"curves": curves}
+
+
+def found(paths: list[pathlib.Path]) -> list[records.Record]:
+    """The runs in some folders, single ones and those of sweeps.
+
+    Raises:
+      ValueError: for none.
+    """
+    runs = [*records.find(*paths), *(run for sweep in records.find_sweeps(*paths) for run in sweep.runs)]
+    runs = [run for run in runs if run.measured]
+    if not runs:
+        raise ValueError(
+            "no RUN with a test accuracy: name folders that distill.py wrote, or look at small ones by --smoke"
+        )
+    return runs
+
+
+def learned(runs: list[records.Record]) -> list[dict[str, Any]]:
+    """The temperature of every configuration that learned one: a curve per seed, and the accuracies at the end."""
+    curves = []
+    for group in records.groups(run for run in runs if quantity(run) is not None):
+        each = [_measured(run) for run in group.runs]
+        curves.append({
+            "label": f"{group.label}, {pair(group.runs[0])}",
+            "epochs": [epochs for epochs, _ in each],
+            "temperatures": [numbers(values) for _, values in each],
+            "accuracy": [numbers(run.last["val_accuracy"], 6) for run in group.runs],
+        })  # fmt: skip
+    return curves
+
+
+def quantity(run: records.Record) -> str | None:
+    """The name under which a run logged its learned temperature; None where it learned none."""
+    return next((name for name in run.history.history if name.endswith("_temperature")), None)
+
+
+def pair(run: records.Record) -> str:
+    """Teacher and student of a run.
+
+    Example:
+      >>> pair(records.Record(pathlib.Path("a"), "a", {"student": "b", "teacher": {"name": "c"}}, History()))
+      'c → b'
+    """
+    return f"{(run.teacher or {}).get('name', 'teacher')} → {run.network or 'student'}"
+
+
+def draw_curves(curves: list[dict[str, Any]], axes: Any) -> None:
+    """The temperatures over the epochs."""
+    plots.temperatures({curve["label"]: _histories(curve) for curve in curves}, axes, "temperature")
+    axes.set_ylim(0, 1.06 * axes.get_ylim()[1])
+
+
+def draw(record: Record, path: pathlib.Path) -> None:
+    """One picture of all curves."""
+    figure, (axes,) = plots.canvas(width=6.6)
+    draw_curves(record["curves"], axes)
+    plots.save(figure, path)
+
+
+def lines(record: Record) -> list[str]:
+    """Where each curve begins and ends."""
+    said = []
+    for curve in record["curves"]:
+        firsts, lasts = ([values[place] for values in curve["temperatures"]] for place in (0, -1))
+        said.append(
+            f"{curve['label']}: temperature {_range(firsts)} after the first epoch, {_range(lasts)} after epoch "
+            f"{curve['epochs'][0][-1]}; test accuracy {_range([100 * value for value in curve['accuracy']])} %"
+        )
+    return said
+
+
+def _measured(run: records.Record) -> tuple[list[int], list[float]]:
+    values = run.history.history[quantity(run) or ""]
+    pairs = [(epoch + 1, value) for epoch, value in zip(run.history.epoch, values, strict=True) if value is not None]
+    return [epoch for epoch, _ in pairs], [value for _, value in pairs]
+
+
+def _histories(curve: dict[str, Any]) -> list[History]:
+    return [
+        History.from_dict({"epoch": [epoch - 1 for epoch in epochs], "history": {"temperature": values}})
+        for epochs, values in zip(curve["epochs"], curve["temperatures"], strict=True)
+    ]
+
+
+def _range(values: list[float]) -> str:
+    """One number, or from the least to the largest.
+
+    Example:
+      >>> _range([2.0]), _range([1.0, 2.0])
+      ('2.00', '1.00 to 2.00')
+    """
+    low, high = f"{min(values):.2f}", f"{max(values):.2f}"
+    return low if low == high else f"{low} to {high}"
+
+
+FIGURE = Figure(
+    "temperature", f"CTKD: the learned temperature over the epochs\n{__doc__}", add_options, little_runs, measure, draw,
+    lines,
+)  # fmt: skip

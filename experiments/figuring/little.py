@@ -1,0 +1,61 @@
+"""Small networks on digits, in run directories: what the figures show where a user has nothing yet.
+
+Each takes seconds, is trained by the same scripts as real ones, and is there for the next figure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import pathlib
+from collections.abc import Callable, Sequence
+
+import ats_grid
+import distill
+import train_teacher
+
+EPOCHS, BATCH_SIZE = 5, 64
+TEACHER, STUDENT = "resnet14", "resnet8"
+
+
+def network(folder: pathlib.Path, name: str | None = None) -> str:
+    """The directory of a network that was trained on labels; by default the little teacher."""
+    name = name or TEACHER
+    return _run(train_teacher.main, folder / name, ["--model", name])
+
+
+def student(folder: pathlib.Path, method: str, *settings: str) -> str:
+    """The directory of a student of the little teacher.
+
+    Args:
+      folder: for all little runs.
+      method: as in distill.py; `ce` is a student alone.
+      *settings: other arguments of distill.py.
+    """
+    name = "-".join([method, *(setting.lstrip("-") for setting in settings)])
+    teacher = ["--teacher", f"{network(folder)}/model"] if method != "ce" else []
+    arguments = ["--student", STUDENT, "--method", method, "--no-evaluate-teacher", *teacher, *settings]
+    return _run(distill.main, folder / name, arguments)
+
+
+def grid(folder: pathlib.Path) -> str:
+    """The directory of a small grid of ATS."""
+    if (folder / "grid" / "result.json").exists():
+        return str(folder / "grid")
+    teacher = ["--teacher", f"{network(folder)}/model", "--student", STUDENT]
+    return _quietly(ats_grid.main, folder / "grid", [*teacher, "--correct", "1", "2", "4", "--wrong", "1", "2"])
+
+
+def _run(script: Callable[[Sequence[str]], int], path: pathlib.Path, arguments: list[str]) -> str:
+    """A run of a script that is there already, or goes on, or begins."""
+    if (path / "result.json").exists():
+        return str(path)
+    return _quietly(script, path, [*arguments, "--resume"])
+
+
+def _quietly(script: Callable[[Sequence[str]], int], path: pathlib.Path, arguments: list[str]) -> str:
+    print(f"training {path.name} on digits", flush=True)
+    common = ["--data", "digits", "--epochs", str(EPOCHS), "--batch-size", str(BATCH_SIZE), "--quiet"]
+    with contextlib.redirect_stdout(io.StringIO()):
+        script([*arguments, *common, "--output", str(path)])
+    return str(path)

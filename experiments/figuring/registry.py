@@ -1,0 +1,35 @@
+"""All figures by name; a new one is a module with a FIGURE and a line here."""
+
+from __future__ import annotations
+
+from figuring import (
+    agreement,
+    class_gain,
+    class_relations,
+    embedding,
+    grid,
+    learned_temperature,
+    logit_scatter,
+    reliability,
+    teacher_statistics,
+    temperature_sweep,
+    wrong_classes,
+)
+from figuring.figure import Figure
+
+FIGURES: dict[str, Figure] = {
+    figure.name: figure
+    for figure in (
+        *teacher_statistics.FIGURES,
+        grid.FIGURE,
+        learned_temperature.FIGURE,
+        temperature_sweep.FIGURE,
+        logit_scatter.FIGURE,
+        class_relations.FIGURE,
+        embedding.FIGURE,
+        reliability.FIGURE,
+        agreement.FIGURE,
+        class_gain.FIGURE,
+        wrong_classes.FIGURE,
+    )
+}

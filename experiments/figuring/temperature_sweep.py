@@ -1,0 +1,118 @@
+"""Accuracy over fixed temperatures, beside what a learned temperature reaches (CTKD).
+
+Takes runs of one pair of networks, or folders of them, or a table that `Sweep.to_csv` wrote: those with a fixed
+temperature become a curve over it, those that learned theirs (Li et al., AAAI 2023) a level and, to the left, a curve
+over the epochs. A fixed temperature that was chosen from the curve was chosen on the test images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+
+import numpy as np
+
+from figuring import learned_temperature, little
+from figuring.figure import Figure, Record, array, numbers
+from figuring.learned_temperature import pair, quantity
+from jaxkd import plots, recipes, records
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The figure's part of the command line."""
+    parser.add_argument(
+        "runs", nargs="*", type=pathlib.Path, metavar="RUN",
+        help="run directories or folders of them, of kd with several --temperature and of ctkd; tables of sweeps",
+    )  # fmt: skip
+
+
+def little_runs(folder: pathlib.Path) -> list[str]:
+    """KD at four temperatures, and CTKD."""
+    fixed = [little.student(folder, "kd", "--temperature", temperature) for temperature in ("1", "2", "4", "8")]
+    return [*fixed, little.student(folder, "ctkd")]
+
+
+def measure(options: argparse.Namespace) -> Record:
+    """The accuracies at the last epoch, for each temperature and seed."""
+    runs = [run for run in learned_temperature.found(options.runs) if quantity(run) or _fixed(run) is not None]
+    pairs = list(dict.fromkeys(map(pair, runs)))
+    if len(pairs) > 1:
+        raise ValueError(f"the runs are of {len(pairs)} pairs ({'; '.join(pairs)}): name those of one")
+    fixed: dict[str, dict[float, list[float]]] = {}
+    for run in runs:
+        temperature = _fixed(run)
+        if temperature is not None:
+            of_method = fixed.setdefault(_method(run), {})
+            of_method.setdefault(temperature, []).append(numbers(run.last["val_accuracy"], 6))
+    if not fixed:
+        raise ValueError("none of these runs has a fixed temperature: name runs of --method kd --temperature T")
+    return {
+        "pair": pairs[0],
+        "fixed": [
+            {"method": name, "temperatures": sorted(found), "accuracy": [found[key] for key in sorted(found)]}
+            for name, found in fixed.items()
+        ],
+        "learned": learned_temperature.learned(runs),
+    }
+
+
+def draw(record: Record, path: pathlib.Path) -> None:
+    """Left what was learned, right what fixed temperatures reach."""
+    figure, places = plots.canvas(columns=2 if record["learned"] else 1)
+    if record["learned"]:
+        learned_temperature.draw_curves(record["learned"], places[0])
+    named = {f"{one['method']}, fixed": (one["temperatures"], _means(one["accuracy"])) for one in record["fixed"]}
+    plots.curves(
+        named, places[-1], ("fixed temperature", "test accuracy (%)"), style="both",
+        deviations={f"{one['method']}, fixed": _deviations(one["accuracy"]) for one in record["fixed"]},
+        references={_short(curve["label"]): 100 * float(np.mean(curve["accuracy"])) for curve in record["learned"]},
+        logarithmic=True,
+    )  # fmt: skip
+    tried = sorted({temperature for one in record["fixed"] for temperature in one["temperatures"]})
+    places[-1].set_xticks(tried, [f"{temperature:g}" for temperature in tried])
+    figure.suptitle(f"{record['pair']}, last epoch", fontsize="medium")
+    plots.save(figure, path)
+
+
+def lines(record: Record) -> list[str]:
+    """The accuracy at every temperature."""
+    said = []
+    for one in record["fixed"]:
+        each = zip(one["temperatures"], _means(one["accuracy"]), one["accuracy"], strict=True)
+        shown = ", ".join(f"{mean:.2f} at {tau:g}" for tau, mean, _ in each)
+        said.append(f"{one['method']}, fixed: test accuracy {shown} %; runs of each: {len(one['accuracy'][0])}")
+    return [*said, *learned_temperature.lines({"curves": record["learned"]})]
+
+
+def _fixed(run: records.Record) -> float | None:
+    """The temperature a run was given: in its method's settings, or as the cell of a sweep."""
+    if quantity(run) is not None:
+        return None
+    method = run.settings.get("method")
+    given = method.get("settings", {}) if isinstance(method, dict) else {}
+    temperature = run.settings.get("temperature", given.get("temperature"))
+    return None if temperature is None else float(temperature)
+
+
+def _method(run: records.Record) -> str:
+    """The title of a run's method."""
+    return recipes.get_method(run.method).title if run.method in recipes.methods() else run.method or "sweep"
+
+
+def _means(accuracies: list[list[float]]) -> list[float]:
+    return [100 * float(np.mean(values)) for values in accuracies]
+
+
+def _deviations(accuracies: list[list[float]]) -> np.ndarray:
+    return array([100 * np.std(values, ddof=1) if len(values) > 1 else 0.0 for values in accuracies])
+
+
+def _short(label: str) -> str:
+    """The method's part of a label."""
+    return label.split(",")[0]
+
+
+FIGURE = Figure(
+    "sweep", f"CTKD: accuracy over fixed temperatures, beside the learned one\n{__doc__}", add_options, little_runs,
+    measure, draw, lines,
+)  # fmt: skip

@@ -1,0 +1,31 @@
+"""Work for a process of its own, in which the CPU passes for eight devices."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+
+def report_of(module, function):
+    """What a function of a test module returns, as JSON has it, when it is called where there are eight devices."""
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": os.pathsep.join([str(pathlib.Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
+    }
+    script = f"import conftest, json, {module} as module; print(json.dumps(module.{function}()))"
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def furthest(ones, others):
+    """How far lists of arrays are apart: the largest difference within an array, in parts of its largest value."""
+    import numpy as np
+
+    assert len(ones) == len(others)
+    return max(
+        float(np.abs(np.subtract(one, other, dtype=float)).max() / max(np.abs(other).max(), 1e-30))
+        for one, other in zip(ones, others, strict=True)
+    )
