@@ -1,0 +1,392 @@
+"""The figures' command, run as a user runs it, on small networks and written records."""
+
+import importlib
+import json
+import pathlib
+import re
+import sys
+
+import numpy as np
+import pytest
+from tiny import digits
+
+from jaxkd import analysis, convert, models, plots
+from jaxkd.records import RunDirectory
+
+ROOT = pathlib.Path(__file__).parents[1]
+OF_STUDENTS = ("logits", "correlation", "agreement", "wrong")
+OF_NETWORKS = (*OF_STUDENTS, "fig7", "fig13", "tsne", "reliability", "gain")
+ALL = (*OF_NETWORKS, "fig10", "temperature", "sweep")
+IMAGES = 48
+
+
+@pytest.fixture(scope="module", autouse=True)
+def scripts():
+    """The scripts' own folder on the import path, as Python puts it there when one of them is started."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "experiments"))
+        yield {name: importlib.import_module(name) for name in ("figures", "figuring.little", "figuring.registry")}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A teacher and two students that learned nothing, as converted networks."""
+    folder = tmp_path_factory.mktemp("networks")
+    for seed, name in enumerate(("teacher", "alone", "kd")):
+        convert.save(models.create("resnet8", num_classes=10, seed=seed), folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Records of KD at two temperatures with two seeds each, and of CTKD with two seeds."""
+    folder = tmp_path_factory.mktemp("runs")
+    for seed in (0, 1):
+        for temperature in (2.0, 8.0):
+            accuracies = [0.5, 0.6 + 0.01 * temperature + 0.02 * seed]
+            method = {"name": "kd", "settings": {"temperature": temperature}}
+            write(folder / f"kd-{temperature}-{seed}", method, seed, {"val_accuracy": accuracies})
+        learned = {"kd_temperature": [15.0 - seed, 8.0 + 2 * seed], "val_accuracy": [0.5, 0.7]}
+        write(folder / f"ctkd-{seed}", {"name": "ctkd", "settings": {"t_start": 1.0}}, seed, learned)
+    return folder
+
+
+def write(path, method, seed, quantities, teacher="resnet56"):
+    """A run directory as training leaves it, but for the network."""
+    directory = RunDirectory(path)
+    settings = {"method": method, "seed": seed, "student": "resnet20", "teacher": {"name": teacher}}
+    directory.start(settings, arguments={})
+    logger = directory.callbacks()[0]
+    logger.on_train_begin()
+    for epoch, values in enumerate(zip(*quantities.values(), strict=True)):
+        logger.on_epoch_end(epoch, dict(zip(quantities, values, strict=True)))
+
+
+def named(name, saved):
+    """The arguments with which a figure shows the saved networks."""
+    teacher, alone, kd = (str(saved / which) for which in ("teacher", "alone", "kd"))
+    students = [f"alone={alone}", f"KD={kd}"]
+    of_teacher = {key: ["--teacher", f"teacher={teacher}", *students] for key in OF_STUDENTS}
+    chosen = {"gain": ["--alone", f"alone={alone}", f"KD={kd}"], **of_teacher}
+    return [*chosen.get(name, [f"teacher={teacher}", *students]), "--data", "digits", "--images", str(IMAGES)]
+
+
+def recorded(name, saved, runs):
+    """The arguments with which any figure shows something."""
+    others = {
+        "fig10": [str(ROOT / "experiments/results/ats_grid")],
+        "temperature": [str(runs)],
+        "sweep": [str(runs)],
+    }
+    return others.get(name) or named(name, saved)
+
+
+def strict(path):
+    """JSON that every reader takes: no NaN."""
+
+    def refuse(constant):
+        raise AssertionError(f"{path} holds {constant}")
+
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
+def run(scripts, name, arguments, output):
+    """The record that a figure writes."""
+    assert scripts["figures"].main([name, *arguments, "--output", str(output)]) == 0
+    return strict(output / f"{name}.json")
+
+
+def logits(saved, name):
+    return analysis.predict(convert.load(saved / name), digits()[1].subset(IMAGES))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_figure_is_a_picture_and_data_that_draws_it_again(scripts, name, saved, runs, tmp_path, monkeypatch):
+    drawn, save = [], plots.save
+
+    def keeping(made, path):
+        drawn.append(made)
+        save(made, path)
+
+    for module in [module for key, module in sys.modules.items() if key.startswith("jaxkd.plots")]:
+        if hasattr(module, "save"):
+            monkeypatch.setattr(module, "save", keeping)
+    record = run(scripts, name, recorded(name, saved, runs), tmp_path)
+    assert record["figure"] == name
+    assert {"versions", "device", "command"} <= record.keys()
+    before = (tmp_path / f"{name}.png").read_bytes()
+    assert before.startswith(b"\x89PNG")
+    data = tmp_path / f"{name}.json"
+    assert scripts["figures"].main([name, "--redraw", str(data), "--output", str(tmp_path / "again")]) == 0
+    assert (tmp_path / "again" / f"{name}.png").read_bytes() == before
+    assert [entry.name for entry in (tmp_path / "again").iterdir()] == [f"{name}.png"]
+    assert_legible(drawn[0])
+
+
+def assert_legible(figure):
+    """All axes are named, and nothing is cut off."""
+    assert figure.axes
+    outer = figure.bbox
+    for axes in figure.axes:
+        assert axes.get_ylabel() or axes.get_xlabel()
+        inner = axes.get_tightbbox()
+        assert outer.x0 <= inner.x0 <= inner.x1 <= outer.x1
+        assert outer.y0 <= inner.y0 <= inner.y1 <= outer.y1
+
+
+def test_teachers_statistics_are_the_analysis_own_and_the_trend_is_said(scripts, saved, tmp_path, capsys):
+    larger = tmp_path / "larger"
+    convert.save(models.create("resnet14", num_classes=10, seed=5), larger)
+    arguments = [f"large={larger}", f"small={saved / 'teacher'}", "--data", "digits", "--images", str(IMAGES)]
+    record = run(scripts, "fig7", [*arguments, "--temperatures", "1", "4", "--asymmetry", "2", "1"], tmp_path)
+    assert [facts["label"] for facts in record["networks"]] == ["small", "large"]  # whatever order they were named in
+    assert [(curve["label"], curve["scaling"]) for curve in record["curves"]] == [
+        ("small", "plain"), ("large", "plain"), ("large", "asymmetric"),
+    ]  # fmt: skip
+    shown = digits()[1].subset(IMAGES)
+    own = analysis.predict(convert.load(larger), shown)
+    expected = analysis.derived_statistics(own, shown.labels, 8.0, 4.0)
+    asymmetric = record["curves"][2]
+    assert asymmetric["average"][1] == pytest.approx(expected.average.mean(), rel=1e-4)
+    assert asymmetric["deviation"][1] == pytest.approx(expected.deviation.mean(), rel=1e-4)
+    small, large = (np.array(curve["deviation"]) for curve in record["curves"][:2])
+    said = f"σ(q) of large, the largest, is smaller than that of small, the smallest, at {(large < small).sum()} of 2"
+    assert said in capsys.readouterr().out
+
+
+def test_the_accuracies_of_networks_are_their_own(scripts, saved, tmp_path, capsys):
+    record = run(scripts, "reliability", [*named("reliability", saved), "--bins", "5"], tmp_path)
+    printed = capsys.readouterr().out
+    labels = digits()[1].labels[:IMAGES]
+    for name, facts, diagram in zip(("teacher", "alone", "kd"), record["networks"], record["diagrams"], strict=True):
+        own = logits(saved, name)
+        assert facts["accuracy"] == pytest.approx((own.argmax(1) == labels).mean(), abs=1e-6)
+        assert (facts["network"], len(facts["sha256"])) == ("resnet8", 64)
+        ece = analysis.reliability(own, labels, 5).ece
+        assert diagram["ece"] == pytest.approx(ece, rel=1e-4)
+        assert f"ECE {ece:.2%} with 5 bins" in printed
+
+
+def test_students_are_compared_with_their_teacher(scripts, saved, tmp_path):
+    teacher, alone, kd = (logits(saved, name) for name in ("teacher", "alone", "kd"))
+    labels = digits()[1].labels[:IMAGES]
+    found = run(scripts, "agreement", named("agreement", saved), tmp_path)["students"][1]
+    assert found["same_answer"] == pytest.approx(analysis.agreement(teacher, kd, labels).same_answer, abs=1e-6)
+    found = run(scripts, "wrong", named("wrong", saved), tmp_path)["students"][1]
+    expected = analysis.wrong_classes(teacher, kd, labels)
+    assert found["overlap"] == pytest.approx(expected.overlap, rel=1e-4)
+    assert found["rank_correlation"][50] == pytest.approx(np.median(expected.rank_correlation), abs=1e-3)
+    found = run(scripts, "gain", named("gain", saved), tmp_path)["students"][0]["gain"]
+    np.testing.assert_allclose(np.array(found, float), analysis.class_gain(kd, alone, labels), rtol=1e-4)
+    found = run(scripts, "logits", [*named("logits", saved), "--points", "5"], tmp_path)["students"][1]
+    apart = np.abs(analysis.logit_statistics(kd).mean - analysis.logit_statistics(teacher).mean).mean()
+    assert found["apart"]["mean"] == pytest.approx(apart, rel=1e-4)
+    assert len(found["drawn"]["mean"]) == 5
+
+
+def test_relations_of_classes_by_either_matrix(scripts, saved, tmp_path):
+    teacher, kd = logits(saved, "teacher"), logits(saved, "kd")
+    found = run(scripts, "correlation", named("correlation", saved), tmp_path)
+    _, mean = analysis.difference(analysis.class_correlation(teacher), analysis.class_correlation(kd))
+    assert found["students"][1]["mean"] == pytest.approx(mean, rel=1e-4)
+    found = run(scripts, "correlation", [*named("correlation", saved), "--matrix", "profiles"], tmp_path)
+    labels = digits()[1].labels[:IMAGES]
+    profiles = (analysis.class_profiles(values, labels) for values in (teacher, kd))
+    assert found["students"][1]["mean"] == pytest.approx(analysis.difference(*profiles)[1], rel=1e-4)
+
+
+def test_the_plane_shows_the_classes_asked_for(scripts, saved, tmp_path):
+    record = run(scripts, "tsne", [*named("tsne", saved), "--classes", "3", "--perplexity", "4"], tmp_path)
+    labels = digits()[1].labels[:IMAGES]
+    assert record["labels"] == labels[labels < 3].tolist()
+    assert record["class_names"] == ["0", "1", "2"]
+    assert np.shape(record["networks"][0]["points"]) == ((labels < 3).sum(), 2)
+
+
+def test_the_grid_says_what_two_temperatures_gain_over_one(scripts, tmp_path, capsys):
+    folder = ROOT / "experiments/results/ats_grid"
+    record = run(scripts, "fig10", [str(folder)], tmp_path)
+    result = json.loads((folder / "result.json").read_text())
+    np.testing.assert_allclose(np.array(record["grids"][0]["accuracy"]), result["val_accuracy"], rtol=1e-5)
+    accuracy = np.array(result["val_accuracy"])
+    printed = capsys.readouterr().out
+    assert (
+        f"best {accuracy.max():.2%} at τ₁ = {result['best']['correct']:g}, τ₂ = {result['best']['wrong']:g}" in printed
+    )
+    assert f"with τ₁ = τ₂ best {np.diag(accuracy).max():.2%}" in printed
+
+
+def test_learned_temperatures_are_a_curve_per_configuration(scripts, runs, tmp_path, capsys):
+    (curve,) = run(scripts, "temperature", [str(runs)], tmp_path)["curves"]
+    assert curve["label"] == "CTKD, resnet56 → resnet20"
+    assert curve["temperatures"] == [[15.0, 8.0], [14.0, 10.0]]
+    assert curve["epochs"] == [[1, 2], [1, 2]]
+    assert "14.00 to 15.00 after the first epoch, 8.00 to 10.00 after epoch 2" in capsys.readouterr().out
+
+
+def test_fixed_temperatures_beside_the_learned_one(scripts, runs, tmp_path, capsys):
+    record = run(scripts, "sweep", [str(runs)], tmp_path)
+    (fixed,) = record["fixed"]
+    assert fixed == {"method": "KD", "temperatures": [2.0, 8.0], "accuracy": [[0.62, 0.64], [0.68, 0.7]]}
+    assert record["learned"][0]["accuracy"] == [0.7, 0.7]
+    assert "63.00 at 2, 69.00 at 8 %; runs of each: 2" in capsys.readouterr().out
+
+
+def test_a_table_of_a_sweep_has_fixed_temperatures_too(scripts, tmp_path):
+    table = tmp_path / "temperatures.csv"
+    table.write_text("temperature,seed,epoch,val_accuracy\n2,0,1,0.5\n2,1,1,0.6\n4,0,1,0.7\n")
+    record = run(scripts, "sweep", [str(table)], tmp_path)
+    assert record["fixed"] == [{"method": "sweep", "temperatures": [2.0, 4.0], "accuracy": [[0.5, 0.6], [0.7]]}]
+    assert record["learned"] == []
+
+
+def test_small_networks_are_asked_for_once_in_words_that_the_scripts_take(scripts, tmp_path, monkeypatch, capsys):
+    little, asked = scripts["figuring.little"], []
+
+    def instead_of(script):
+        def main(arguments):
+            options = script.command_line().parse_args(arguments)
+            assert (options.data, options.epochs, options.quiet) == ("digits", little.EPOCHS, True)
+            asked.append(options.output.name)
+            options.output.mkdir(parents=True)
+            (options.output / "result.json").write_text("{}")
+            return 0
+
+        return main
+
+    for script in (little.train_teacher, little.distill, little.ats_grid):
+        monkeypatch.setattr(script, "main", instead_of(script))
+    parser = scripts["figures"].command_line()
+    for name, figure in scripts["figuring.registry"].FIGURES.items():
+        options = parser.parse_args([name, *figure.little(tmp_path)])
+        paths = getattr(options, "networks", None) or getattr(options, "runs", None) or options.grids
+        for path in paths:
+            assert (pathlib.Path(str(path).split("=")[-1]) / "result.json").exists()
+    assert len(asked) == len(set(asked))
+    assert {"resnet14", "resnet8", "wrn_10_1", "grid", "ce", "kd", "kd-temperature-8", "ctkd+std"} <= set(asked)
+    assert "training kd+std on digits" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_every_figure_shows_small_networks(scripts, tmp_path, capsys):
+    for name in ALL:
+        assert run(scripts, name, ["--smoke"], tmp_path)["figure"] == name
+    assert len(list(tmp_path.glob("*.png"))) == len(ALL)
+    assert "training kd on digits" in capsys.readouterr().out
+    run(scripts, "agreement", ["--smoke"], tmp_path)
+    assert "training" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_help_says_what_a_figure_shows(scripts, name, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        scripts["figures"].main([name, "--help"])
+    figure = scripts["figuring.registry"].FIGURES[name]
+    first = figure.about.splitlines()[1]
+    assert first in capsys.readouterr().out
+
+
+def test_the_commands_own_help_names_all_figures(scripts, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        scripts["figures"].main(["--help"])
+    printed = capsys.readouterr().out
+    assert "python experiments/figures.py fig7" in printed
+    for name in ALL:
+        assert re.search(rf"^    {name}\b", printed, re.MULTILINE)
+    assert set(ALL) == set(scripts["figuring.registry"].FIGURES)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("fig7 {alone} --data digits", "TEACHER: 2 needed, 1 given"),
+        ("logits {kd} --data digits", "--teacher: 1 needed, 0 given"),
+        ("wrong --teacher {kd} --data digits", "STUDENT: 1 needed, 0 given"),
+        ("gain {kd} --data digits", "--alone: 1 needed, 0 given"),
+        ("tsne --data digits", "look at small ones by --smoke"),
+        ("reliability {kd} {alone} --data digits", "two networks are called 'resnet8': name them apart"),
+        ("reliability nowhere.pth", "nowhere.pth: there is no such file or folder"),
+        ("reliability {kd} --data digits --images 9999", "subset(9999)"),
+        ("reliability {kd} --data digits --bins 0", "--bins 0"),
+        ("logits --teacher {kd} {alone} --data digits --points 0", "--points 0"),
+        ("tsne {kd} --data digits --classes 1", "--classes 1"),
+        ("fig7 a={kd} b={alone} --data digits --temperatures 0", "temperature 0: it must be above 0"),
+        ("fig7 a={kd} b={alone} --data digits --asymmetry 1 -1", "temperature -1: it must be above 0"),
+        ("fig10", "no GRID"),
+        ("fig10 {runs}", "holds no sweep"),
+        ("temperature", "no RUN with a test accuracy"),
+        ("temperature {runs}/kd-2.0-0", "none of these runs learned a temperature"),
+        ("sweep {runs}/ctkd-0", "none of these runs has a fixed temperature"),
+        ("sweep nowhere", "nowhere does not exist"),
+    ],
+)
+def test_what_cannot_be_shown_is_said_before_any_work(scripts, saved, runs, tmp_path, capsys, arguments, message):
+    places = {"kd": saved / "kd", "alone": saved / "alone", "runs": runs}
+    with pytest.raises(SystemExit, match="2"):
+        scripts["figures"].main([*arguments.format(**places).split(), "--output", str(tmp_path / "out")])
+    output = capsys.readouterr()
+    assert message in " ".join(output.err.split())
+    assert "images" not in output.out
+    assert not (tmp_path / "out").exists()
+
+
+def test_networks_must_know_the_classes_of_the_images(scripts, saved, tmp_path, capsys):
+    from figuring import networks
+
+    other = tmp_path / "seven"
+    convert.save(models.create("resnet8", num_classes=7), other)
+    found = networks.load([str(other)], 1, "NETWORK")
+    options = scripts["figures"].command_line().parse_args(["reliability", "--data", "digits"])
+    with pytest.raises(ValueError, match="tells 7 classes apart, and digits has 10"):
+        networks.images(options, found)
+
+
+def test_a_sweep_is_of_one_pair(scripts, runs, tmp_path, capsys):
+    other = {"name": "kd", "settings": {"temperature": 2.0}}
+    write(tmp_path / "other", other, 0, {"val_accuracy": [0.5]}, teacher="resnet110")
+    with pytest.raises(SystemExit, match="2"):
+        scripts["figures"].main(["sweep", str(runs), str(tmp_path / "other")])
+    assert "of 2 pairs (resnet56 → resnet20; resnet110 → resnet20)" in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_data_of_one_figure_is_not_drawn_as_another(scripts, runs, tmp_path, capsys):
+    run(scripts, "temperature", [str(runs)], tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        scripts["figures"].main(["sweep", "--redraw", str(tmp_path / "temperature.json")])
+    assert "holds the data of 'temperature', not of 'sweep'" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_sweep_of_something_else_is_no_grid(scripts, tmp_path, capsys):
+    table = tmp_path / "grid.csv"
+    table.write_text("alpha,beta,epoch,val_accuracy\n1,1,1,0.5\n2,1,1,0.5\n1,2,1,0.5\n2,2,1,0.5\n")
+    with pytest.raises(SystemExit, match="2"):
+        scripts["figures"].main(["fig10", str(table)])
+    assert "a sweep of alpha and beta, not a grid of ATS's two temperatures" in " ".join(
+        capsys.readouterr().err.split()
+    )
+
+
+def test_a_file_of_weights_says_which_network_it_holds(scripts, tmp_path):
+    from figuring import networks
+
+    convert.to_torch(models.create("resnet8", num_classes=10), tmp_path / "weights.pth")
+    (found,) = networks.load([f"resnet8={tmp_path / 'weights.pth'}"], 1, "NETWORK")
+    assert (found.label, found.model.name) == ("resnet8", "resnet8")
+    (found,) = networks.load([str(tmp_path / "weights.pth")], 1, "NETWORK")
+    assert found.label == "resnet8"
+
+
+def test_runs_are_called_by_their_methods_and_networks_stay_apart(scripts, tmp_path):
+    from figuring import networks
+
+    methods = {"ce": {"name": "ce"}, "kd": {"name": "kd"}, "teacher": None}
+    for seed, (name, method) in enumerate(methods.items()):
+        write(tmp_path / name, method, 0, {"val_accuracy": [0.5]})
+        which = "model" if method is None else "student"
+        convert.save(models.create("resnet8", num_classes=10, seed=seed), tmp_path / name / which)
+    found = networks.load([str(tmp_path / name) for name in methods], 3, "NETWORK")
+    assert [network.label for network in found] == ["resnet20 alone", "KD", "resnet20"]  # as the records say
+    assert found[2].path == tmp_path / "teacher" / "model"
+    for seed, network in enumerate(found):
+        own = convert.to_state_dict(models.create("resnet8", num_classes=10, seed=seed))["conv1.weight"]
+        np.testing.assert_array_equal(convert.to_state_dict(network.model)["conv1.weight"], own)
