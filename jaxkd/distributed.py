@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 
@@ -37,7 +38,7 @@ def initialize() -> None:
         ) from error
 
 
-def _from_variables(environment: Mapping[str, str]) -> dict[str, str | int]:
+def _from_variables(environment: Mapping[str, str]) -> dict[str, Any]:
     """What `jax.distributed.initialize` is told; nothing where JAX finds it out itself.
 
     Example:

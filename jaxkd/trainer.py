@@ -14,7 +14,7 @@ import optax
 from flax import nnx
 
 from jaxkd.base import Normalization, check_at_least
-from jaxkd.callbacks import Callback, CallbackList, Checkpoint, ProgressBar, StopOnNaN
+from jaxkd.callbacks import Callback, CallbackList, ProgressBar, StopOnNaN
 from jaxkd.data import Dataset
 from jaxkd.engine import checkpoints
 from jaxkd.engine.evaluation import Evaluation, predicted
@@ -33,6 +33,7 @@ from jaxkd.fitting import Fitting
 from jaxkd.history import History
 from jaxkd.losses import cross_entropy
 from jaxkd.metrics import Metric
+from jaxkd.resuming import check_same_batches, take_up
 
 
 class Trainer:
@@ -194,10 +195,7 @@ class Trainer:
           ValueError, TypeError: for data that cannot be right.
           FloatingPointError: when a loss term is no longer finite; it names the step and the term.
         """
-        if resume is not None:
-            self._resume(resume, callbacks, bool(verbose))
-        for place in _places(callbacks):
-            checkpoints.check_behind(place, self.compiled_state())
+        take_up(self, resume, callbacks, bool(verbose))
         first = int(self.compiled_state().epoch)
         done = self._restored_epochs if initial_epoch is None else initial_epoch
         check_at_least(0, epochs=epochs, initial_epoch=done)
@@ -205,7 +203,7 @@ class Trainer:
         last = first + max(epochs - done, 0)
         source = feed(data, self._model, passes=last - first)
         held_out = None if validation_data is None else feed(validation_data, self._model, passes=last - first)
-        self._check_resumed(source.examples, batch_size)
+        check_same_batches(self.resumed, source.examples, batch_size)
         setup = self.setup(source)
         step = make_step(setup.program, setup.normalization, setup.teacher_normalization)
         start_epoch, kept = setup.begin(
@@ -287,33 +285,6 @@ class Trainer:
 
     # What follows joins the verbs to the engine.
 
-    def _resume(self, resume: str, callbacks: Sequence[Callback], verbose: bool) -> None:
-        """Takes up what the run's own checkpoints hold, if there are any."""
-        if resume != "auto":
-            raise ValueError(f'resume={resume!r}: give "auto", or None to train from the present state')
-        places = _places(callbacks)
-        if len(places) != 1:
-            raise ValueError(
-                f'resume="auto" goes on from a Checkpoint\'s directory, and there are {len(places)} of them'
-            )
-        if checkpoints.latest(places[0]) is None:
-            return
-        self.restore(places[0])
-        if verbose and jax.process_index() == 0:
-            state = self.compiled_state()
-            print(f"going on after epoch {int(state.epoch)} and step {int(state.step)}, from {places[0]}", flush=True)
-
-    def _check_resumed(self, examples: int | None, batch_size: int) -> None:
-        """Refuses to go on within an epoch that was cut into other batches."""
-        if self.resumed is None or examples is None:
-            return
-        steps, images = (self.resumed["meter"][name] for name in ("steps", "images"))
-        if images != min(steps * batch_size, examples):
-            raise ValueError(
-                f"batch_size={batch_size} of {examples} examples, but the restored epoch was broken off after {images} "
-                f"in {steps} steps: go on with the same batch size and data"
-            )
-
     def setup(self, source: Source) -> Setup:
         """How the run as compiled goes over data; a network without a normalisation takes up that of the data."""
         given = source.normalization
@@ -360,11 +331,6 @@ class Trainer:
         if self._program is None:
             raise RuntimeError("call compile(optimizer=…, loss=…) first")
         return self._program
-
-
-def _places(callbacks: Sequence[Callback]) -> list[str]:
-    """Where a run's checkpoints go."""
-    return [callback.directory for callback in callbacks if isinstance(callback, Checkpoint)]
 
 
 def normalization_of(model: nnx.Module, given: Normalization | None) -> Normalization | None:
