@@ -7,7 +7,7 @@ from test_resume import reproducible
 from tiny import TinyNet, assert_same_bits, digits, leaves
 
 import jaxkd
-from jaxkd import callbacks, data, losses, optimizers
+from jaxkd import callbacks, data, losses, optimizers, recipes
 from jaxkd.data.crops import RandomResizedCrop, ResizedCentreCrop
 from jaxkd.engine import checkpoints
 from jaxkd.engine.chunks import seed_of
@@ -114,6 +114,15 @@ def test_the_strong_view_is_made_of_what_is_read():
     distiller.compile(optimizers.sgd(0.01), loss=terms)
     history = fit(distiller, streamed(32), epochs=1)
     assert np.isfinite(history.history["mlkd"]).all()
+
+
+def test_losses_that_remember_every_example_get_its_labels():
+    train = streamed(32)
+    np.testing.assert_array_equal(train.labels, digits()[0].labels[:32])
+    assert train.labels.dtype == np.int32
+    distiller = jaxkd.Distiller(student=TinyNet(), teacher=TinyNet(seed=1))
+    distiller.compile(optimizers.sgd(0.01), loss=recipes.get_method("crd", negatives=4).losses(train))
+    assert np.isfinite(fit(distiller, train, epochs=1).history["crd"]).all()
 
 
 def test_its_views_cannot_be_kept():

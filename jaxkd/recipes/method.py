@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxkd.data import Dataset
+from jaxkd.data import Dataset, StreamedDataset
 from jaxkd.losses import Loss
 
 Weight = float | Callable[[jax.Array], jax.Array]
@@ -45,7 +45,7 @@ class Method:
         for name in ("weights", "settings"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
-    def losses(self, train: Dataset | None = None) -> dict[str, Loss]:
+    def losses(self, train: Dataset | StreamedDataset | None = None) -> dict[str, Loss]:
         """New loss terms for `compile(loss=…)`: what a run learns or remembers must not leak into the next.
 
         Args:
