@@ -63,6 +63,13 @@ def test_a_comparison_shows_every_run_and_the_teacher():
     assert {"85.0", "93.0", "teacher 98.0"} <= {text.get_text() for text in axes.texts}
 
 
+def test_the_name_of_a_reference_is_on_the_side_with_room():
+    _, (axes,) = plots.canvas()
+    plots.comparison({"alone": [0.5], "KD": [0.7]}, axes, {"teacher": 0.9, "chance": 0.1})
+    sides = {text.get_text(): text.get_va() for text in axes.texts if text.get_text()[0].isalpha()}
+    assert sides == {"teacher 90.0": "top", "chance 10.0": "bottom"}
+
+
 def test_nothing_is_cut_off_in_the_file(tmp_path):
     made, (axes, _) = plots.canvas(columns=2)
     plots.comparison({"a rather long name of a method": [0.84], "KD": [0.9]}, axes, title="a title above")
@@ -83,17 +90,16 @@ def test_curves_differ_in_colour_and_in_style_or_marker():
         assert len({getattr(line, mark)() for line in axes.get_lines()}) == 3
 
 
-def test_curves_have_gaps_deviations_and_references():
+def test_curves_have_gaps_and_deviations():
     _, (axes,) = plots.canvas()
     plots.curves(
         {"KD": ([1, 2, 4], [70.0, np.nan, 72.0])}, axes, ("temperature", "accuracy"),
-        deviations={"KD": [0.5, 0.0, 0.25]}, references={"CTKD": 71.5}, logarithmic=True,
+        deviations={"KD": [0.5, 0.0, 0.25]}, logarithmic=True,
     )  # fmt: skip
     curve, *_ = axes.get_lines()
     assert np.isnan(curve.get_ydata()).tolist() == [False, True, False]
     (bars,) = axes.collections
     assert bars.get_paths()[2].vertices[:, 1] == pytest.approx([71.75, 72.25])
-    assert [text.get_text() for text in axes.texts] == ["CTKD 71.5"]
     axes.figure.canvas.draw()
     shown = [tick.get_text() for tick in axes.get_xticklabels()]
     assert {"1", "2", "5"} <= set(shown)

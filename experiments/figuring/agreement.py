@@ -37,7 +37,7 @@ def draw(record: Record, path: pathlib.Path) -> None:
     """A bar for each student."""
     figure, (axes,) = plots.canvas(width=7.2, height=2.2 + 0.45 * len(record["students"]))
     named = {one["label"]: {words: one[name] for name, words in PARTS.items()} for one in record["students"]}
-    plots.stacked_bars(named, axes, "test images" if record["split"] == "test" else "training images")
+    plots.stacked_bars(named, axes, "images")
     axes.set_title(f"answers beside those of {record['teacher']}, {networks.in_words(record)}", fontsize="medium")
     plots.save(figure, path)
 

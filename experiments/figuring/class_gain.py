@@ -51,7 +51,11 @@ def draw(record: Record, path: pathlib.Path) -> None:
     """Classes from the largest gain of the first student to the smallest."""
     order = np.argsort(-np.nan_to_num(array(record["students"][0]["gain"])), kind="stable")
     places = np.arange(1, len(order) + 1)
-    named = {one["label"]: (places, 100 * array(one["gain"])[order]) for one in record["students"]}
+    apart = 0.16 * (np.arange(len(record["students"])) - (len(record["students"]) - 1) / 2)  # equal gains side by side
+    named = {
+        one["label"]: (places + offset, 100 * array(one["gain"])[order])
+        for offset, one in zip(apart, record["students"], strict=True)
+    }
     figure, (axes,) = plots.canvas(width=7.2)
     sorted_by = f"sorted by the gain of {record['students'][0]['label']}"
     plots.curves(named, axes, (f"class, {sorted_by}", "gain in accuracy (percentage points)"), style="points")

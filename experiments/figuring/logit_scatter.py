@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -63,6 +64,7 @@ def draw(record: Record, path: pathlib.Path) -> None:
             {one["label"]: (array(teacher["drawn"][name]), array(one["drawn"][name])) for one in record["students"]},
             axes, (f"logit {name}, teacher ({teacher['label']})", f"logit {name}, student"),
         )  # fmt: skip
+    _at_least(places[0], 0.05 * teacher["average"]["deviation"])
     drawn = len(teacher["drawn"]["mean"])
     part = "" if drawn == record["images"] else f", {drawn} of them drawn"
     figure.suptitle(f"{networks.in_words(record)}{part}", fontsize="medium")
@@ -84,6 +86,12 @@ def lines(record: Record) -> list[str]:
             f"{_said(correlation['deviation'])})"
         )
     return said
+
+
+def _at_least(axes: Any, reach: float) -> None:
+    """Axes that reach so far to both sides of 0: the logits of many networks add up to 0, but for rounding."""
+    for low, high, limit in ((*axes.get_xlim(), axes.set_xlim), (*axes.get_ylim(), axes.set_ylim)):
+        limit(min(low, -reach), max(high, reach))
 
 
 def _correlation(one: np.ndarray, other: np.ndarray) -> float:

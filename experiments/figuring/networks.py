@@ -97,7 +97,8 @@ def in_words(record: dict[str, Any]) -> str:
       >>> in_words({"data": "digits", "split": "test", "images": 360})
       '360 test images of digits'
     """
-    return f"{record['images']:,} {record['split']} images of {record['data']}"
+    kind = "training" if record["split"] == "train" else record["split"]
+    return f"{record['images']:,} {kind} images of {record['data']}"
 
 
 def load(texts: Sequence[str], at_least: int, option: str) -> list[Network]:

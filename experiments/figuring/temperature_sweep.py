@@ -61,14 +61,16 @@ def draw(record: Record, path: pathlib.Path) -> None:
     figure, places = plots.canvas(columns=2 if record["learned"] else 1)
     if record["learned"]:
         learned_temperature.draw_curves(record["learned"], places[0])
-    named = {f"{one['method']}, fixed": (one["temperatures"], _means(one["accuracy"])) for one in record["fixed"]}
-    plots.curves(
-        named, places[-1], ("fixed temperature", "test accuracy (%)"), style="both",
-        deviations={f"{one['method']}, fixed": _deviations(one["accuracy"]) for one in record["fixed"]},
-        references={_short(curve["label"]): 100 * float(np.mean(curve["accuracy"])) for curve in record["learned"]},
-        logarithmic=True,
-    )  # fmt: skip
     tried = sorted({temperature for one in record["fixed"] for temperature in one["temperatures"]})
+    ends = (tried[0] / 1.1, tried[-1] * 1.1)
+    for curve in record["learned"]:  # first, so that they look as on the left
+        level = 100 * float(np.mean(curve["accuracy"]))
+        plots.curves({f"{_short(curve['label'])}, learned": (ends, (level, level))}, places[-1])
+    labels = ("fixed temperature", "test accuracy (%)")
+    for one in record["fixed"]:
+        name, deviations = f"{one['method']}, fixed", _deviations(one["accuracy"])
+        values = (one["temperatures"], _means(one["accuracy"]))
+        plots.curves({name: values}, places[-1], labels, style="both", deviations={name: deviations}, logarithmic=True)
     places[-1].set_xticks(tried, [f"{temperature:g}" for temperature in tried])
     figure.suptitle(f"{record['pair']}, last epoch", fontsize="medium")
     plots.save(figure, path)

@@ -46,5 +46,6 @@ def stacked_bars(named: Mapping[str, Mapping[str, float]], target: Target, label
     axes.invert_yaxis()
     axes.set_xlim(0, max(100.0, float(left.max())))
     axes.set_xlabel(f"{label} (%)")
-    axes.legend(frameon=False, fontsize="small", ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.18))
+    # Below the label of the axis, whatever the height of the bars.
+    axes.legend(frameon=False, fontsize="small", ncols=2, loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=5)
     finish(axes, made, target, title, across=True)

@@ -111,19 +111,6 @@ def checked(named: _Named) -> _Named:
     return named
 
 
-def reference_lines(axes: Axes, references: Mapping[str, float]) -> None:
-    """Dotted horizontal lines, each with its name and value at its left end, on the side where there is more room."""
-    for value in references.values():
-        axes.axhline(value, color=GREY, linestyle=":", linewidth=1)
-    middle = sum(axes.get_ylim()) / 2
-    for name, value in references.items():
-        above = value < middle
-        axes.annotate(
-            f"{name} {value:.1f}", (0.02, value), (0, 3 if above else -3), xycoords=axes.get_yaxis_transform(),
-            textcoords="offset points", va="bottom" if above else "top", fontsize="small", color=GREY,
-        )  # fmt: skip
-
-
 def deviation(values: np.ndarray) -> np.ndarray:
     """The sample standard deviation over runs, the first axis; 0 for a single one."""
     return values.std(0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1:])

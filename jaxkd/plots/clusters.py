@@ -45,10 +45,10 @@ def clusters(
             own[:, 0], own[:, 1], s=10, alpha=0.6, linewidths=0, color=COLOURS[number % len(COLOURS)],
             marker=MARKERS[number // len(COLOURS) % len(MARKERS)],
         )  # fmt: skip
-        axes.annotate(
-            class_names[label], tuple(np.median(own, axis=0)), ha="center", va="center", fontsize="small",
-            bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.75},
-        )  # fmt: skip
+        name, middle = class_names[label].replace("_", " "), np.median(own, axis=0)
+        frame = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.75}
+        axes.annotate(name, tuple(middle), ha="center", va="center", fontsize="small", bbox=frame)
+    axes.margins(0.12)  # room for names at the rim
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_xlabel(f"{embedding}, first dimension")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxkd.plots.canvas import COLOURS, Target, axes_of, checked, deviation, finish, reference_lines
+from jaxkd.plots.canvas import COLOURS, GREY, Target, axes_of, checked, deviation, finish
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def comparison(
@@ -46,8 +50,21 @@ def comparison(
         axes.errorbar(place, mean, yerr=deviation(values), color=colour, capsize=5)
         axes.hlines(mean, place - 0.28, place + 0.28, color=colour, linewidth=2)
         axes.annotate(f"{mean:.1f}", (place + 0.3, mean), va="center", fontsize="small")
-    reference_lines(axes, {name: 100.0 * value for name, value in (reference or {}).items()})
+    _reference_lines(axes, {name: 100.0 * value for name, value in (reference or {}).items()})
     axes.set_xticks(range(len(groups)), [name.replace(" ", "\n") for name in groups])
     axes.set_xlim(-0.5, len(groups) - 0.3)
     axes.set_ylabel(f"{label} (%)")
     finish(axes, made, target, title)
+
+
+def _reference_lines(axes: Axes, references: Mapping[str, float]) -> None:
+    """Dotted horizontal lines, each with its name and value at its left end, on the side where there is more room."""
+    for value in references.values():
+        axes.axhline(value, color=GREY, linestyle=":", linewidth=1)
+    middle = sum(axes.get_ylim()) / 2
+    for name, value in references.items():
+        above = value < middle
+        axes.annotate(
+            f"{name} {value:.1f}", (0.02, value), (0, 3 if above else -3), xycoords=axes.get_yaxis_transform(),
+            textcoords="offset points", va="bottom" if above else "top", fontsize="small", color=GREY,
+        )  # fmt: skip

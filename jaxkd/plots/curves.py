@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxkd.plots.canvas import COLOURS, GREY, MARKERS, STYLES, Target, axes_of, checked, finish, reference_lines
+from jaxkd.plots.canvas import COLOURS, GREY, MARKERS, STYLES, Target, axes_of, checked, finish
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +23,6 @@ def curves(
     title: str = "",
     style: Style = "lines",
     deviations: Mapping[str, ArrayLike] | None = None,
-    references: Mapping[str, float] | None = None,
     logarithmic: bool = False,
     diagonal: bool = False,
     legend: bool = True,
@@ -37,7 +36,6 @@ def curves(
       title: above the axes.
       style: whether points are joined, marked, both, or joined by steps.
       deviations: for some of the names, how far y varies on both sides, `[P]`.
-      references: horizontal lines by name.
       logarithmic: whether the horizontal axis is.
       diagonal: whether y = x is drawn, in grey.
       legend: whether names are shown.
@@ -63,7 +61,6 @@ def curves(
         axes.axline((0, 0), slope=1, color=GREY, linewidth=1, linestyle=":")
     if logarithmic:
         _make_logarithmic(axes)
-    reference_lines(axes, references or {})
     axes.set_xlabel(labels[0])
     axes.set_ylabel(labels[1])
     finish(axes, made, target, title, legend)
