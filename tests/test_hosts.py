@@ -14,14 +14,31 @@ import pytest
 from tiny import TinyNet, digits, leaves
 
 import jaxkd
-from jaxkd import callbacks, losses, optimizers
+from jaxkd import callbacks, data, losses, optimizers
+from jaxkd.data.crops import RandomResizedCrop, ResizedCentreCrop
 from jaxkd.distributed import _from_variables
 from jaxkd.engine import checkpoints
 
 EPOCHS = 3
 
 
-def train(folder, pause=0.0):
+def examples(streamed):
+    """Training and test digits, in memory or read one by one; training epochs end in a batch that does not divide."""
+    train, test = digits()
+    train, test = train.subset(71), test.subset(63)  # 16, 16, 16, 16 and 7
+    if not streamed:
+        return train, test
+    whole = ResizedCentreCrop(8, 8)
+    return tuple(
+        data.StreamedDataset(
+            list(zip(part.images, part.labels, strict=True)), part.class_names, part.normalization,
+            RandomResizedCrop(8), whole, workers=0,
+        )
+        for part in (train, test)
+    )  # fmt: skip
+
+
+def train(folder, pause=0.0, streamed=False):
     """Trains with a checkpoint after each epoch, going on from what there is; the end is in a file per process."""
     folder = pathlib.Path(folder)
     distiller = jaxkd.Distiller(student=TinyNet(), teacher=TinyNet(seed=1))
@@ -29,23 +46,20 @@ def train(folder, pause=0.0):
     distiller.compile(optimizers.sgd(0.1, momentum=0.9), loss=terms, seed=3, steps_per_execution=1)
     slowly = callbacks.LambdaCallback(on_train_batch_end=lambda step, logs: time.sleep(pause))
     records = [callbacks.CSVLogger(folder / "log.csv"), callbacks.Checkpoint(folder / "checkpoints")]
-    images, test = digits()
-    distiller.fit(  # 16, 16, 16, 16 and 7, which does not divide over two devices
-        images.subset(71), test.subset(63), epochs=EPOCHS, batch_size=16, callbacks=[slowly, *records], resume="auto"
-    )
-    ends = {"logits": distiller.predict(test.images[:5]), "evaluated": list(distiller.evaluate(test).values())}
+    images, test = examples(streamed)
+    distiller.fit(images, test, epochs=EPOCHS, batch_size=16, callbacks=[slowly, *records], resume="auto")
+    ends = {"logits": distiller.predict(digits()[1].images[:5]), "evaluated": list(distiller.evaluate(test).values())}
     state = {str(number): leaf for number, leaf in enumerate(leaves(distiller.state))}
     np.savez(folder / f"end{jax.process_index()}.npz", **ends, **state)
 
 
-def start_two(folder, pause=0.0):
+def start_two(folder, pause=0.0, streamed=False):
     folder.mkdir(exist_ok=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    script = (
-        f"import jaxkd; jaxkd.distributed.initialize(); import test_hosts; test_hosts.train({str(folder)!r}, {pause})"
-    )
+    call = f"test_hosts.train({str(folder)!r}, {pause}, {streamed})"
+    script = f"import jaxkd; jaxkd.distributed.initialize(); import test_hosts; {call}"
     common = os.environ | {
         "PYTHONPATH": str(pathlib.Path(__file__).parent),
         "JAX_PLATFORMS": "cpu",
@@ -88,6 +102,18 @@ def test_two_processes_end_where_one_does(straight, tmp_path):
     one = np.load(tmp_path / "end0.npz")
     for end in ends(straight[0]):
         assert end.keys() == set(one.files)
+        for name, values in end.items():
+            np.testing.assert_allclose(values, one[name], rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.slow
+def test_two_processes_that_each_read_their_share_end_where_one_does(tmp_path):
+    train(tmp_path, streamed=True)
+    processes = start_two(tmp_path / "two", streamed=True)
+    outputs = finish(processes)
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    one = np.load(tmp_path / "end0.npz")
+    for end in ends(tmp_path / "two"):
         for name, values in end.items():
             np.testing.assert_allclose(values, one[name], rtol=1e-5, atol=1e-6, err_msg=name)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Iterator
 
 import jax
@@ -47,8 +46,7 @@ def make_evaluate(
     @jax.jit
     def evaluate(params: Tree, variables: Tree, images: jax.Array, labels: jax.Array, indices: jax.Array) -> Logs:
         def body(sums: Logs, index: jax.Array) -> tuple[Logs, None]:
-            values = evaluate_batch(params, variables, Batch(images[index], labels[index], index))
-            return jax.tree.map(jnp.add, sums, values), None
+            return evaluate_batch(params, variables, Batch(images[index], labels[index], index), sums), None
 
         return jax.lax.scan(body, {name: jnp.float32(0.0) for name, _ in metrics}, indices)[0]
 
@@ -59,15 +57,18 @@ def make_evaluate(
 def make_evaluate_batch(
     model: nnx.GraphDef, normalization: Normalization | None, precision: str, metrics: tuple[tuple[str, Metric], ...]
 ):
-    """Builds `evaluate(params, variables, batch) -> sums` over the examples of a batch whose index is not −1."""
+    """Builds `evaluate(params, variables, batch, sums) -> sums`: a batch's examples added, but for those of index −1.
+
+    Where the sums have an entry `examples`, these are counted there.
+    """
     predict = make_predict(model, normalization, precision)
 
     @jax.jit
-    def evaluate(params: Tree, variables: Tree, batch: Batch) -> Logs:
-        logits = predict(params, variables, batch.images)
-        return {
-            name: jnp.sum(jnp.where(batch.index >= 0, metric(logits, batch.labels), 0.0)) for name, metric in metrics
-        }
+    def evaluate(params: Tree, variables: Tree, batch: Batch, sums: Logs) -> Logs:
+        logits, real = predict(params, variables, batch.images), batch.index >= 0
+        found = {name: jnp.sum(jnp.where(real, metric(logits, batch.labels), 0.0)) for name, metric in metrics}
+        found["examples"] = jnp.sum(real, dtype=jnp.float32)
+        return {name: total + found[name] for name, total in sums.items()}
 
     return evaluate
 
@@ -122,18 +123,16 @@ class Evaluation:
             found = make_evaluate(*of)(*weights, *self._resident)
             return {name: float(total) / self._source.examples for name, total in found.items()}
         measure = make_evaluate_batch(*of)
-        sums, examples = dict.fromkeys((name for name, _ in metrics), 0.0), 0
-        waiting: list[tuple[Logs, jax.Array]] = []
-        for batch in itertools.chain(self._batches(self._source), [None]):
-            if batch is not None:
-                waiting.append((measure(*weights, batch), jnp.sum(batch.index >= 0)))
-            if len(waiting) > (batch is not None):  # one batch computes while the next is read
-                found, real = waiting.pop(0)
-                sums = {name: sums[name] + float(found[name]) for name in sums}
-                examples += int(real)
+        # Each batch adds to the sums of the one before: computations of several processes wait for each other, and have
+        # to be taken in the same order by all of them.
+        sums = self._placement.everywhere({name: np.float32(0.0) for name in ("examples", *dict(metrics))})
+        for batch in self._batches(self._source):
+            before, sums = sums, measure(*weights, batch, sums)
+            jax.block_until_ready(before)  # one batch computes while the next is read, and no more are held
+        examples = float(sums.pop("examples"))
         if not examples:
             raise ValueError("nothing to evaluate: the iterable of batches gave none")
-        return {name: total / examples for name, total in sums.items()}
+        return {name: float(total) / examples for name, total in sums.items()}
 
     def _batches(self, source: Stream | Streamed) -> Iterator[Batch]:
         """Batches on the devices, filled up with what has the index −1."""
