@@ -229,7 +229,7 @@ TENSORS = {
     "true shape": (entry(shape=[True, 2]), "no sensible whole numbers"),
     "shape no list": (entry() | {"shape": 2}, "no list of up to 32 numbers"),
     "many dimensions": (entry(shape=[1] * 33), "no list of up to 32 numbers"),
-    "very many dimensions": (entry(shape=[2**40] * 100_000), "no list of up to 32 numbers"),
+    "very many dimensions": (entry(shape=[2**40] * 50_000), "no list of up to 32 numbers"),
     "empty but enormous": (entry(shape=[0, 2**47, 2**47], offsets=[0, 0]), "not a readable"),
     "one offset": (entry(offsets=[8]), "1 data_offsets"),
     "three offsets": (entry(offsets=[0, 4, 8]), "3 data_offsets"),
@@ -298,7 +298,7 @@ def test_metadata_are_strings(metadata, tmp_path):
 
 def test_a_header_of_any_depth_is_refused(tmp_path):
     for opening, closing in (("[", "]"), ('{"a":', "}")):
-        deep = opening * 200_000 + "1" + closing * 200_000
+        deep = opening * 100_000 + "1" + closing * 100_000
         assert "recursion" in refusal(written(tmp_path / "x.safetensors", f'{{"a":{deep}}}'))
 
 
