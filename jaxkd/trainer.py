@@ -155,7 +155,7 @@ class Trainer:
         self._steps_per_execution = steps_per_execution
         state = create_state(self._model, losses, self._teacher, self._program.optimizer, seed)
         self.state = self._placement.everywhere(state)
-        self.history, self._restored_epochs, self.resumed = History(), 0, None
+        self.history, self._restored_epochs, self.resumed, self.running = History(), 0, None, None
 
     def fit(
         self,
@@ -274,7 +274,7 @@ class Trainer:
         if record["normalization"]:
             mean, std = record["normalization"]
             self._model.normalization = Normalization(tuple(mean), tuple(std))  # type: ignore[attr-defined]
-        self._restored_epochs, self.resumed = int(self.state.epoch), record["running"]
+        self._restored_epochs, self.resumed, self.running = int(self.state.epoch), record["running"], None
         _ = self.model
 
     @property

@@ -123,6 +123,22 @@ def test_the_same_state_is_written_once(tmp_path):
     assert_same_bits(leaves(other.state), leaves(distiller.state))
 
 
+def test_what_was_interrupted_can_be_saved_by_hand(straight, tmp_path):
+    distiller = compiled()
+    with pytest.raises(BrokenError):
+        fit(distiller, BreaksAt(1, 2))
+    distiller.save(tmp_path)
+    assert checkpoints.latest(tmp_path).parent.name == "partial"
+    resumed = compiled()
+    resumed.restore(tmp_path)
+    fit(resumed)
+    assert_same_bits(leaves(resumed.state), leaves(straight.state))
+    distiller.restore(tmp_path)
+    fit(distiller)
+    distiller.save(tmp_path / "whole")
+    assert checkpoints.latest(tmp_path / "whole").name == str(EPOCHS)
+
+
 def test_saving_by_time(tmp_path):
     broken_off(tmp_path / "often", every_steps=None, every_minutes=1e-9)
     assert checkpoints.latest(tmp_path / "often").parent.name == "partial"
