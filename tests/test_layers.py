@@ -40,7 +40,10 @@ def test_the_loops_gradient_rule_is_autodiffs(window):
                 np.testing.assert_allclose(one, other, atol=1e-10, err_msg=f"{stride} {size} {padding}")
 
 
-@pytest.mark.parametrize(("groups", "outputs"), [(2, 6), (3, 6), (6, 6), (6, 12)])
+@pytest.mark.parametrize(
+    ("groups", "outputs"),
+    [(2, 6), (6, 12), pytest.param(3, 6, marks=pytest.mark.slow), pytest.param(6, 6, marks=pytest.mark.slow)],
+)
 def test_grouped_convolutions_on_both_kinds_of_platform(groups, outputs):
     rng = np.random.default_rng(groups)
     with jax.enable_x64(True):

@@ -161,7 +161,7 @@ def test_gradient_through_the_depthwise_convolution_is_autodiffs(monkeypatch, st
     ("name", "size"),
     [
         ("MobileNetV2", 8),
-        ("shufflenet_v2_x0_5", 32),
+        pytest.param("shufflenet_v2_x0_5", 32, marks=pytest.mark.slow),
         pytest.param("MobileNetV1", 32, marks=pytest.mark.slow),
         pytest.param("ShuffleV1", 8, marks=pytest.mark.slow),
     ],

@@ -46,7 +46,7 @@ def resnets():
     return [models.create("resnet8", num_classes=10, seed=seed) for seed in (0, 1)]
 
 
-@pytest.mark.parametrize(("loss", "networks"), [(kd, None), (srrl, resnets)])
+@pytest.mark.parametrize(("loss", "networks"), [(kd, None), pytest.param(srrl, resnets, marks=pytest.mark.slow)])
 def test_weights_are_those_of_recomputing(digits, loss, networks):
     recomputed, without = train(digits, False, loss, networks=networks)
     kept, history = train(digits, True, loss, networks=networks)
