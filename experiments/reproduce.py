@@ -108,7 +108,7 @@ def write_table(output: pathlib.Path, rows: Sequence[Row], seeds: Sequence[int])
     devices = sorted({run.environment["device"]["kind"] for run in runs})
     caption = (
         f"Test accuracy in percent on {', '.join(sorted({str(run.data) for run in runs}))}, "
-        f"{'/'.join(map(str, lengths))} epochs, on {', '.join(devices)}"
+        f"{'/'.join(map(str, lengths))} {'epoch' if lengths == [1] else 'epochs'}, on {', '.join(devices)}"
     )
     (output / "table.md").write_text(markdown(table, caption), encoding="utf-8")
     (output / "table.csv").write_text(comma_separated(table), encoding="utf-8")

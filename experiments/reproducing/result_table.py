@@ -62,7 +62,7 @@ class Reached:
             found[which] = round(float(accuracies.mean()), 2)
             if len(accuracies) > 1:
                 found[f"{which} deviation"] = round(float(accuracies.std(ddof=1)), 2)
-        if published is not None:
+        if published is not None and self.as_published:  # a shortened run is no reproduction to be compared
             found["difference"] = round(found[self.reported] - published.accuracy, 2)
         lengths = sorted({len(run.history.epoch) for run in self.runs})
         return found | {"epochs": "/".join(map(str, lengths)), "as published": "yes" if self.as_published else "no"}
