@@ -62,9 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         training_run.check(directory, settings, options)
         trainer = jaxkd.Trainer(student) if teacher is None else jaxkd.Distiller(student=student, teacher=teacher)
-        cache = (
-            False if teacher is None else teacher_cache(options.cache_teacher)
-        )  # a student alone has nothing to keep
+        # A student alone has nothing to keep.
+        cache = False if teacher is None else teacher_cache(options.cache_teacher)
         training_options.compile_trainer(trainer, train, training, options, method.losses(train), method.weights, cache)
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         parser.error(str(error))

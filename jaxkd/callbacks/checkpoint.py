@@ -67,9 +67,10 @@ class Checkpoint(Callback):
         if "://" in self.directory:
             return
         # Better now than after the first epoch: what cannot be saved should not be computed.
+        folder = Path(self.directory).expanduser()
         try:
-            Path(self.directory).expanduser().mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=Path(self.directory).expanduser()):
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
                 pass
         except OSError as error:
             raise OSError(

@@ -227,7 +227,7 @@ def _kind(leaf: jax.Array) -> list:
 
 def _crc(leaf: jax.Array) -> int:
     bits = jax.random.key_data(leaf) if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
-    return zlib.crc32(np.ascontiguousarray(bits).view(np.uint8).data if bits.ndim else np.asarray(bits).tobytes())
+    return zlib.crc32(np.ascontiguousarray(bits).view(np.uint8).data)
 
 
 def _checksum(content: Mapping[str, Any]) -> int:

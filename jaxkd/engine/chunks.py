@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxkd.base import Batch
 from jaxkd.engine.epoch import Augment, make_resident_loop, make_stream_loop
-from jaxkd.engine.feed import Resident, Stream, Streamed
+from jaxkd.engine.feed import Resident, Stream, Streamed, one_step
 from jaxkd.engine.kept_teacher import KeptTeacher
 from jaxkd.engine.plan import TrainingPlan
 from jaxkd.engine.sharding import Placement
@@ -79,7 +79,7 @@ def stream_epoch(step: Step, source: Stream, placement: Placement, strong_view: 
         for number, batch in enumerate(source):
             empty = False
             if number >= done:
-                stacked = placement.split(jax.tree.map(lambda array: array[None], batch))
+                stacked = placement.split(one_step(batch))
                 yield Chunk(partial(_on_stream, loop, stacked), len(batch.labels))
         if empty:
             raise ValueError(
@@ -124,7 +124,7 @@ def streamed_epoch(
             due = None  # whatever goes wrong, this reader is not asked again
             batch, size = next(reader), plan.size(position)
             due = (number, position + 1) if position + 1 < plan.steps else (number + 1, 0)
-            stacked = placement.assemble(jax.tree.map(lambda array: array[None], batch), size)
+            stacked = placement.assemble(one_step(batch), size)
             yield Chunk(partial(_on_stream, loop, stacked), size)
 
     return epoch

@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 
 from jaxkd.base import Batch, Normalization, check_at_least
-from jaxkd.engine.feed import Resident, Source, Stream, Streamed
+from jaxkd.engine.feed import Resident, Source, Stream, Streamed, one_step
 from jaxkd.engine.forward import forward, network_input
 from jaxkd.engine.plan import EvaluationPlan
 from jaxkd.engine.sharding import Placement
@@ -140,18 +140,14 @@ class Evaluation:
         if isinstance(source, Streamed):
             plan = EvaluationPlan(source.examples, self._batch_size, placement.share)
             for batch in source.batches(plan, train=False):
-                yield _unstacked(placement.assemble(_stacked(batch), self._batch_size))
+                yield _unstacked(placement.assemble(one_step(batch), self._batch_size))
             return
         for batch in source:
             examples = len(batch.labels)
             filled = np.pad(np.arange(examples), (0, placement.padded(examples) - examples))
             index = np.where(np.arange(len(filled)) < examples, filled, -1)
             whole = Batch(batch.images[filled], batch.labels[filled], index)  # type: ignore[arg-type]  # on the host
-            yield _unstacked(placement.split(_stacked(whole)))
-
-
-def _stacked(batch: Batch) -> Batch:
-    return jax.tree.map(lambda array: array[None], batch)
+            yield _unstacked(placement.split(one_step(whole)))
 
 
 def _unstacked(batch: Batch) -> Batch:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
+import jax
 import numpy as np
 from flax import nnx
 
@@ -114,6 +115,11 @@ class Streamed:
 
 
 Source = Resident | Stream | Streamed
+
+
+def one_step(batch: Batch) -> Batch:
+    """A batch as the `[1, B, …]` that a compiled loop takes one step on."""
+    return jax.tree.map(lambda array: array[None], batch)
 
 
 def feed(data: Data, network: nnx.Module | None = None, passes: int = 1) -> Source:
