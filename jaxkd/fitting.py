@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jaxkd.callbacks import CallbackList
+from jaxkd.callbacks import Callback, CallbackList
 from jaxkd.engine.chunks import Chunk, Epoch
 from jaxkd.engine.epoch import end_epoch
 from jaxkd.engine.kept_teacher import KeptTeacher
@@ -16,6 +17,26 @@ from jaxkd.termination import TERMINATED, Termination
 
 if TYPE_CHECKING:
     from jaxkd.trainer import Trainer
+
+
+def follow(
+    trainer: Trainer, callbacks: Sequence[Callback], last: int, batch_size: int, examples: int | None
+) -> CallbackList:
+    """The callbacks of a run that is about to begin, told all they want to know.
+
+    Args:
+      trainer: of the run.
+      callbacks: in their order.
+      last: the epoch before which training ends, counted from 0.
+      batch_size: over all devices.
+      examples: of the data; None where that is not known.
+    """
+    hooks = CallbackList(callbacks)
+    hooks.set_trainer(trainer)
+    steps = None if examples is None else math.ceil(examples / batch_size)
+    hooks.set_params({"epochs": last, "steps": steps, "batch_size": batch_size, "images": examples})
+    trainer.begin()
+    return hooks
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,12 @@ import jax
 import numpy as np
 
 from jaxkd.base import check_at_least
+from jaxkd.callbacks import Callback, Checkpoint
 from jaxkd.engine.feed import Resident, feed
+from jaxkd.fitting import follow
 from jaxkd.history import History
-from jaxkd.together import together
+from jaxkd.resuming import take_up
+from jaxkd.together import Member, together
 from jaxkd.trainer import Data, Trainer
 
 Cell = Mapping[str, Any]
@@ -79,15 +82,18 @@ def sweep(
     batch_size: int = 64,
     validation_freq: int = 1,
     at_once: int | None = None,
+    callbacks: Callable[..., Sequence[Callback]] | None = None,
+    resume: str | None = None,
     verbose: int | bool = 1,
 ) -> Sweep:
     """Trains one student for each cell; each ends as it would have in a `fit` of its own.
 
-    Runs that differ in arrays only (initial weights, temperatures and other hyper-parameters of losses) and share seed
-    and teacher become one program: each batch is cut, augmented and shown to the teacher once for all of them. Runs
-    with another seed see other batches, and runs with other loss weights or networks are other programs: these follow
-    one another. Several devices take equal parts of the runs; what does not fit into memory is halved until it does.
-    A run that diverges records NaN and does not stop the others.
+    Runs that differ in arrays only (seed, initial weights, temperatures and other hyper-parameters of losses) and share
+    the teacher become one program. Runs of one seed see the same batches, each of which is cut, augmented and shown to
+    the teacher once for all of them; runs that differ in their seeds have batches of their own. Runs with other loss
+    weights or networks are other programs, one after the other. Several devices take equal parts of the runs; what does
+    not fit into memory is halved until it does. A run that diverges records NaN and does not stop the others, unless a
+    callback does.
 
     Args:
       make: called as `make(**cell)`; returns a compiled `Distiller` (or `Trainer`). Let all share one teacher object.
@@ -98,14 +104,17 @@ def sweep(
       batch_size: of each run.
       validation_freq: how often to validate.
       at_once: at most so many runs in one program; by default all that can be.
+      callbacks: called as `callbacks(**cell)`; returns those of a run, which hear of epochs, but not of batches.
+      resume: "auto" goes on with each run from the newest good checkpoint of the `Checkpoint` among its callbacks; one
+        that was broken off within an epoch goes on by itself.
       verbose: 1 reports each epoch.
 
     Returns:
       The runs, in the order of the cells.
 
     Raises:
-      ValueError: for no cells, runs that were not compiled or of which a device cannot take the whole, or data that
-        cannot be right.
+      ValueError: for no cells, runs that were not compiled or of which a device cannot take the whole, two runs with
+        checkpoints in one directory, or data that cannot be right.
 
     Example:
       >>> from jaxkd import Distiller, data, losses, models, optimizers
@@ -122,19 +131,49 @@ def sweep(
     check_at_least(1, epochs=epochs, batch_size=batch_size, validation_freq=validation_freq, at_once=at_once or 1)
     if not cells:
         raise ValueError("a sweep needs at least one cell, for example grid(temperature=(2.0, 4.0))")
-    runs = [make(**cell) for cell in cells]
+    runs = [_new(make(**cell)) for cell in cells]
+    own = [[] if callbacks is None else list(callbacks(**cell)) for cell in cells]
+    _check_directories(own)
     source, held_out = (None if given is None else feed(given, runs[0].model) for given in (data, validation_data))
     if not isinstance(source, Resident) or not isinstance(held_out, Resident | None):
         raise ValueError("a sweep needs data that can be on the device: a data.Dataset, or arrays (images, labels)")
-    waiting = [part for group in together(runs, source) for part in group.cut(at_once or len(runs))]
+    members = []
+    for run, hooks in zip(runs, own, strict=True):
+        take_up(run, resume, hooks, bool(verbose))
+        if run.resumed is not None:
+            run.fit(data, validation_data, epochs, batch_size, hooks, validation_freq, verbose=verbose)
+            continue
+        member = Member(run, follow(run, hooks, epochs, batch_size, source.examples))
+        member.hooks.on_train_begin()
+        if int(run.compiled_state().epoch) < epochs and not run.stop_training:
+            members.append(member)
+        else:
+            member.hooks.on_train_end()
+    waiting = [part for group in together(members, source) for part in group.cut(at_once or len(runs))]
     while waiting:
         group = waiting.pop(0)
         if verbose:
-            print(f"{len(group.runs)} of {len(runs)} runs in one program", flush=True)
+            print(f"{len(group.members)} of {len(runs)} runs in one program", flush=True)
         try:
-            group.train(source, held_out, epochs, batch_size, validation_freq, bool(verbose))
+            going = group.train(source, held_out, epochs, batch_size, validation_freq, bool(verbose))
         except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error) or len(group.runs) == 1:
+            if "RESOURCE_EXHAUSTED" not in str(error) or len(group.members) == 1:
                 raise
-            waiting[:0] = group.cut(-(-len(group.runs) // 2))
+            waiting[:0] = group.cut(-(-len(group.members) // 2))
+        else:
+            waiting[:0] = [] if going is None else [going]
     return Sweep(tuple(cells), tuple(runs))
+
+
+def _new(run: Trainer) -> Trainer:
+    """The run, if it can begin."""
+    if run.state is None or int(run.state.step):
+        raise ValueError("a sweep begins with runs that were compiled and not trained: make() has to return such")
+    return run
+
+
+def _check_directories(callbacks: Sequence[Sequence[Callback]]) -> None:
+    """Refuses runs that would take each other's checkpoints for their own."""
+    places = [callback.directory for own in callbacks for callback in own if isinstance(callback, Checkpoint)]
+    if twice := sorted({place for place in places if places.count(place) > 1}):
+        raise ValueError(f"several runs have their checkpoints in {twice[0]}: name a directory for each cell")

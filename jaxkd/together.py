@@ -2,45 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxkd.callbacks import CallbackList
 from jaxkd.engine.bounds import BoundWatch
-from jaxkd.engine.chunks import Chunk, one_behind
+from jaxkd.engine.chunks import Chunk, Epoch, one_behind, resident_epoch, seed_of
 from jaxkd.engine.epoch import end_epoch
 from jaxkd.engine.evaluation import padded_batches
 from jaxkd.engine.feed import Resident
-from jaxkd.engine.many import make_evaluate_many, make_many_step, stack, unstack
+from jaxkd.engine.many import make_evaluate_many, make_many_step, placed, stack, unstack
 from jaxkd.engine.meter import EpochMeter
+from jaxkd.engine.own_batches import own_batches_epoch
 from jaxkd.engine.setup import Setup
 from jaxkd.engine.state import TrainState
-from jaxkd.engine.step import Logs
+from jaxkd.engine.step import Logs, Step, make_step
 from jaxkd.losses import cross_entropy
 from jaxkd.trainer import Trainer
 
 EVALUATION_BATCH = 256
 
 
+class Member(NamedTuple):
+    """A run among others.
+
+    Attributes:
+      run: compiled; new, or restored at the end of an epoch.
+      hooks: its callbacks, which training has begun for.
+    """
+
+    run: Trainer
+    hooks: CallbackList
+
+
 @dataclass(frozen=True)
 class Together:
-    """Runs with the same setup, seed and teacher.
+    """Runs with the same setup, teacher and epoch; each batch serves all of them if they have the same seed.
 
     Attributes:
       setup: theirs.
-      runs: compiled, and not trained yet; `train` gives them their weights and histories.
+      members: what is trained.
     """
 
     setup: Setup
-    runs: tuple[Trainer, ...]
+    members: tuple[Member, ...]
 
     def cut(self, size: int) -> list[Together]:
         """Parts of at most `size` runs."""
-        starts = range(0, len(self.runs), size)
-        return [Together(self.setup, self.runs[start : start + size]) for start in starts]
+        starts = range(0, len(self.members), size)
+        return [Together(self.setup, self.members[start : start + size]) for start in starts]
 
     def train(
         self,
@@ -50,81 +64,134 @@ class Together:
         batch_size: int,
         validation_freq: int,
         verbose: bool,
-    ) -> None:
-        """Trains all runs, each as its own `fit` would.
+    ) -> Together | None:
+        """Trains all runs, each as its own `fit` would, until one of them is to stop.
 
-        Nothing of the runs changes before all of them are through, so that they can be begun again in smaller parts.
+        Runs change when all are through an epoch, where any has callbacks, and else at the very end. What is thrown
+        before leaves them as they were: they can be begun again in smaller parts.
+
+        Returns:
+          Those that have epochs left when others stopped; None when all are through.
         """
         setup = self.setup
-        states = [run.state for run in self._padded() if run.state is not None]
-        state = setup.placement.over_runs(stack(states))
-        step = make_many_step(setup.program, setup.normalization, setup.teacher_normalization, setup.placement)
-        start_epoch, kept = setup.begin(step, states[0], source, batch_size, epochs, self.runs[0].cache, verbose)
-        measured: list[list[dict[str, float]]] = []
+        last_logs: list[dict[str, float]] = [{} for _ in self.members]
+        states = [member.run.compiled_state() for member in self._padded()]
+        state = placed(stack(states), setup.placement)
+        step, resident = self._way(state)
+        start_epoch, kept = setup.begin(
+            step, states[0], source, batch_size, epochs, self.members[0].run.cache, verbose, resident
+        )
+        measured: dict[int, list[dict[str, float]]] = {}
+        followed = any(member.hooks.callbacks for member in self.members)
 
         def take(chunk: Chunk) -> Logs:
             nonlocal state
             state, logs = chunk.run(state)
             return logs
 
-        for epoch in range(epochs):
-            meters = [EpochMeter(setup.program.averaged) for _ in self.runs]
-            watches = [BoundWatch(dict(setup.program.bounds)) for _ in self.runs]
-            for values, size in one_behind(start_epoch(state, 0), take):
-                for position, (meter, watch) in enumerate(zip(meters, watches, strict=True)):
-                    steps = {name: value[:, position] for name, value in values.items()}
-                    meter.add(steps, size)
-                    watch.add(steps)
-            for watch in watches:
-                watch.warn(epoch + 1)
+        for epoch in range(int(states[0].epoch), epochs):
+            for _, hooks in self.members:
+                hooks.on_epoch_begin(epoch)
+            last_logs = self._train_epoch(one_behind(start_epoch(state, 0), take), epoch + 1)
             state = end_epoch(state)
             recalled = {} if kept is None else {"teacher_cache_hits": kept.hit_rate()}
-            logs = [meter.logs() | recalled for meter in meters]
+            last_logs = [logs | recalled for logs in last_logs]
             if held_out is not None and ((epoch + 1) % validation_freq == 0 or epoch + 1 == epochs):
-                for own, found in zip(logs, self._evaluate(state, held_out), strict=False):
-                    own |= {f"val_{name}": value for name, value in found.items()}
-            measured.append(logs)
+                last_logs = self._validated(last_logs, state, held_out)
+            measured[epoch] = last_logs
             if verbose:
-                print(f"epoch {epoch + 1}/{epochs} · {_span(logs)}", flush=True)
-        for position, run in enumerate(self.runs):
-            assert run.state is not None
-            run.state = replace(unstack(state, position), teacher=run.state.teacher)
-            for epoch, logs in enumerate(measured):
-                run.history.append(epoch, logs[position])
-            _ = run.model  # the caller's network gets the trained weights
+                print(f"epoch {epoch + 1}/{epochs} · {_span(last_logs)}", flush=True)
+            if followed:
+                self._hand_over(state, measured)
+                measured.clear()
+                for (_, hooks), logs in zip(self.members, last_logs, strict=True):
+                    hooks.on_epoch_end(epoch, logs)
+                if any(member.run.stop_training for member in self.members):
+                    break
+        if measured:
+            self._hand_over(state, measured)
+        going = [member for member in self.members if int(state.epoch) < epochs and not member.run.stop_training]
+        for member, logs in zip(self.members, last_logs, strict=True):
+            if member not in going:
+                member.hooks.on_train_end(logs)
+                _ = member.run.model  # the caller's network gets the trained weights
+        return Together(setup, tuple(going)) if going else None
 
-    def _padded(self) -> list[Trainer]:
-        """The runs, the last repeated until all devices have equally many."""
-        missing = -len(self.runs) % len(self.setup.placement.devices)
-        return [*self.runs, *[self.runs[-1]] * missing]
+    def _train_epoch(self, chunks: Iterator[tuple[dict[str, np.ndarray], int]], number: int) -> list[dict[str, float]]:
+        """The means of each run over an epoch, counted from 1."""
+        meters = [EpochMeter(self.setup.program.averaged) for _ in self.members]
+        watches = [BoundWatch(dict(self.setup.program.bounds)) for _ in self.members]
+        for values, size in chunks:
+            for position, (meter, watch) in enumerate(zip(meters, watches, strict=True)):
+                steps = {name: value[:, position] for name, value in values.items()}
+                meter.add(steps, size)
+                watch.add(steps)
+        for watch in watches:
+            watch.warn(number)
+        return [meter.logs() for meter in meters]
 
-    def _evaluate(self, state: TrainState, held_out: Resident) -> list[dict[str, float]]:
+    def _way(self, state: TrainState) -> tuple[Step, Callable[..., Epoch]]:
+        """The step, and what gives the chunks of epochs, for runs that share their batches or have their own."""
         setup = self.setup
+        if state.key.ndim:
+            return make_step(setup.program, setup.normalization, setup.teacher_normalization), own_batches_epoch
+        shared = make_many_step(setup.program, setup.normalization, setup.teacher_normalization, setup.placement)
+        return shared, resident_epoch
+
+    def _hand_over(self, state: TrainState, measured: Mapping[int, Sequence[Mapping[str, float]]]) -> None:
+        """Gives each run its state, and what it measured in some epochs."""
+        for position, (run, _) in enumerate(self.members):
+            own = self.setup.placement.everywhere(unstack(state, position))
+            run.state = replace(own, teacher=run.compiled_state().teacher)
+            for epoch, logs in measured.items():
+                run.history.append(epoch, logs[position])
+
+    def _padded(self) -> list[Member]:
+        """The runs, the last repeated until all devices have equally many."""
+        missing = -len(self.members) % len(self.setup.placement.devices)
+        return [*self.members, *[self.members[-1]] * missing]
+
+    def _validated(
+        self, logs: Sequence[dict[str, float]], state: TrainState, held_out: Resident
+    ) -> list[dict[str, float]]:
+        """The logs with what is measured on held-out examples."""
+        setup = self.setup
+        for _, hooks in self.members:
+            hooks.on_test_begin()
         metrics = (("loss", cross_entropy), *setup.program.metrics)
         evaluate = make_evaluate_many(setup.program, setup.normalization, metrics, setup.placement)
-        examples = len(held_out.labels)
+        examples = held_out.examples
         indices = jnp.asarray(padded_batches(examples, min(EVALUATION_BATCH, examples)))
         images, labels = jnp.asarray(held_out.images), jnp.asarray(held_out.labels)
         sums = evaluate(state.params["model"], state.variables["model"], images, labels, indices)
-        means = {name: np.asarray(total) / examples for name, total in sums.items()}
-        return [{name: float(values[i]) for name, values in means.items()} for i in range(len(self._padded()))]
+        means = {f"val_{name}": np.asarray(total) / examples for name, total in sums.items()}
+        found = [{name: float(values[i]) for name, values in means.items()} for i in range(len(self.members))]
+        for (_, hooks), own in zip(self.members, found, strict=True):
+            hooks.on_test_end(own)
+        return [own | more for own, more in zip(logs, found, strict=True)]
 
 
-def together(runs: Sequence[Trainer], source: Resident) -> list[Together]:
-    """Groups runs that can be trained as one program, in the order in which the groups first appear.
+def together(members: Sequence[Member], source: Resident) -> list[Together]:
+    """Groups runs that can be trained as one program.
+
+    Those of one seed share their batches. Those that are the only ones of their seed make a group in which each has
+    its own.
 
     Raises:
-      ValueError: a run was not compiled, has been trained already, or cannot be on one device.
+      ValueError: a run cannot be on one device.
     """
-    groups: dict[tuple, list[Trainer]] = {}
-    for run in runs:
-        if run.state is None or int(run.state.step):
-            raise ValueError("a sweep begins with runs that were compiled and not trained: make() has to return such")
-        setup = run.setup(source)
+    groups: dict[tuple, dict[int, list[Member]]] = {}
+    for member in members:
+        state, setup = member.run.compiled_state(), member.run.setup(source)
         _check_whole_runs(setup)
-        seed = jax.random.key_data(run.state.key).tobytes()
-        groups.setdefault((setup, seed, id(getattr(run, "teacher", None))), []).append(run)
-    return [Together(setup, tuple(members)) for (setup, _, _), members in groups.items()]
+        alike = (setup, int(state.epoch), id(getattr(member.run, "teacher", None)))
+        groups.setdefault(alike, {}).setdefault(seed_of(state), []).append(member)
+    found = []
+    for (setup, *_), by_seed in groups.items():
+        single = [member for same in by_seed.values() if len(same) == 1 for member in same]
+        found += [Together(setup, tuple(same)) for same in by_seed.values() if len(same) > 1]
+        found += [Together(setup, tuple(single))] if single else []
+    return found
 
 
 def _check_whole_runs(setup: Setup) -> None:

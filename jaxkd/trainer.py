@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,7 +13,7 @@ import optax
 from flax import nnx
 
 from jaxkd.base import Normalization, check_at_least
-from jaxkd.callbacks import Callback, CallbackList, ProgressBar, StopOnNaN
+from jaxkd.callbacks import Callback, ProgressBar, StopOnNaN
 from jaxkd.data import Dataset
 from jaxkd.engine import checkpoints
 from jaxkd.engine.evaluation import Evaluation, predicted
@@ -29,7 +28,7 @@ from jaxkd.engine.state import TrainState, Tree, create_state, split
 from jaxkd.engine.step import Step, make_step
 from jaxkd.engine.teacher_cache import TeacherCache
 from jaxkd.engine.terms import Losses, Weight
-from jaxkd.fitting import Fitting
+from jaxkd.fitting import Fitting, follow
 from jaxkd.history import History
 from jaxkd.losses import cross_entropy
 from jaxkd.metrics import Metric
@@ -212,11 +211,7 @@ class Trainer:
         evaluate = None if held_out is None else self._evaluation(held_out)
 
         shown = [ProgressBar()] if verbose else []
-        hooks = CallbackList([*shown, StopOnNaN(), *callbacks])
-        hooks.set_trainer(self)
-        steps = None if source.examples is None else math.ceil(source.examples / batch_size)
-        hooks.set_params({"epochs": last, "steps": steps, "batch_size": batch_size, "images": source.examples})
-        self.stop_training, self._restored_epochs = False, 0
+        hooks = follow(self, [*shown, StopOnNaN(), *callbacks], last, batch_size, source.examples)
         Fitting(self, start_epoch, kept, hooks, evaluate, validation_freq).run(first, last)
         _ = self.model  # the caller's network gets the trained weights
         return self.history
@@ -319,6 +314,10 @@ class Trainer:
 
     def _precision(self) -> str:
         return "float32" if self._program is None else self._program.precision
+
+    def begin(self) -> None:
+        """Training begins: nothing asks it to stop, and having been restored no longer matters."""
+        self.stop_training, self._restored_epochs = False, 0
 
     def compiled_state(self) -> TrainState:
         """The state; a RuntimeError before `compile`."""

@@ -9,13 +9,14 @@ import pytest
 from tiny import TinyNet, digits
 
 import jaxkd
-from jaxkd import data, losses, optimizers, together
+from jaxkd import callbacks, data, losses, optimizers, together
+from jaxkd.engine import own_batches
 
 TEACHER = TinyNet(seed=9)
 CELLS = jaxkd.grid(correct=(1.0, 4.0), wrong=(1.0, 2.0, 3.0))
 
 
-def make(correct, wrong, seed=0, weight=0.5, cache=False):
+def make(correct, wrong, seed=0, weight=0.5, cache=False, steps_per_execution=None):
     distiller = jaxkd.Distiller(student=TinyNet(seed=seed), teacher=TEACHER)
     distiller.compile(
         optimizers.sgd(optimizers.step_decay(0.05, drops=[1]), momentum=0.9, weight_decay=5e-4),
@@ -23,6 +24,7 @@ def make(correct, wrong, seed=0, weight=0.5, cache=False):
         loss_weights={"ce": 1 - weight, "ats": weight},
         seed=seed,
         cache_teacher=cache,
+        steps_per_execution=steps_per_execution,
     )
     return distiller
 
@@ -69,6 +71,103 @@ def test_seeds_and_weights_form_groups(source, capsys):
     assert_equal_to_separate_runs(found, source)
 
 
+SEEDS = [{"correct": 4.0, "wrong": 2.0, "seed": seed} for seed in range(3)]
+
+
+@pytest.mark.parametrize("mapped", ["one after the other", "batched"])
+def test_seeds_are_one_program_with_batches_of_their_own(source, mapped, monkeypatch, capsys):
+    """On the CPU runs follow one another within the program; on other devices they are batched."""
+    if mapped == "batched":
+        monkeypatch.setattr(own_batches, "mapped_over_runs", lambda placement: lambda run, given: jax.vmap(run)(given))
+    own_batches.make_own_batches_loop.cache_clear()
+    found = jaxkd.sweep(make, SEEDS, *source, epochs=2, batch_size=32)
+    own_batches.make_own_batches_loop.cache_clear()
+    assert "3 of 3 runs in one program" in capsys.readouterr().out
+    assert len({float(loss) for loss in found.last("ats")}) == len(SEEDS)
+    assert_equal_to_separate_runs(found, source)
+
+
+def test_seeds_share_a_cache(source):
+    def cached(**cell):
+        return make(**cell, cache=cache)
+
+    cache = jaxkd.TeacherCache()
+    found = jaxkd.sweep(cached, SEEDS[:2], *source, epochs=2, batch_size=32, verbose=0)
+    assert_equal_to_separate_runs(found, source)
+    again = jaxkd.sweep(cached, SEEDS[:2], *source, epochs=2, batch_size=32, verbose=0)
+    assert again.histories[1].history["teacher_cache_hits"] == [1.0, 1.0]
+
+
+def kept(folder, **others):
+    """Callbacks for each seed: a log and checkpoints, and what else is given for it."""
+    return lambda seed, **_: [
+        callbacks.CSVLogger(folder / f"{seed}.csv"),
+        *others.get(f"seed{seed}", []),
+        callbacks.Checkpoint(folder / str(seed)),
+    ]
+
+
+def test_a_sweep_goes_on_where_its_runs_were(source, tmp_path, capsys):
+    def begun(cells, epochs, folder, **others):
+        kind = {"callbacks": kept(folder, **others), "resume": "auto"}
+        return jaxkd.sweep(make, cells, *source, epochs=epochs, batch_size=32, **kind)
+
+    begun(SEEDS[:2], 1, tmp_path / "resumed")
+    found = begun(SEEDS[:2], 2, tmp_path / "resumed")
+    assert capsys.readouterr().out.count("going on after epoch 1 and step 3") == 2
+    whole = begun(SEEDS[:2], 2, tmp_path / "whole")
+    for run, other in zip(found.runs, whole.runs, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, run.state.params, other.state.params)
+        assert run.history.history["loss"] == other.history.history["loss"]
+    for seed in range(2):
+        log = (tmp_path / "resumed" / f"{seed}.csv").read_text().splitlines()
+        assert [line.split(",")[0] for line in log] == ["epoch", "1", "2"]
+    done = begun(SEEDS[:2], 2, tmp_path / "whole")
+    assert done.last("val_accuracy").tolist() == whole.last("val_accuracy").tolist()
+
+
+def test_runs_that_are_further_on_are_a_program_of_their_own(source, tmp_path, capsys):
+    hooks = {"callbacks": kept(tmp_path), "resume": "auto"}
+    jaxkd.sweep(make, SEEDS[:1], *source, epochs=1, batch_size=32, **hooks, verbose=0)
+    found = jaxkd.sweep(make, SEEDS[:2], *source, epochs=2, batch_size=32, **hooks)
+    assert capsys.readouterr().out.count("1 of 2 runs in one program") == 2
+    assert_equal_to_separate_runs(found, source)
+    found.runs[0].fit(*source, epochs=1, batch_size=32, verbose=0)
+    assert found.histories[0].epoch == [0, 1, 2]  # that it was restored once no longer counts
+
+
+def test_a_run_broken_off_within_an_epoch_goes_on_by_itself(source, tmp_path):
+    class Ends(callbacks.Callback):
+        def on_train_batch_end(self, step, logs=None):
+            self.trainer.save(tmp_path / "0")
+            raise KeyboardInterrupt
+
+    alone = make(**SEEDS[0], steps_per_execution=1)
+    with pytest.raises(KeyboardInterrupt):
+        alone.fit(*source, epochs=2, batch_size=32, callbacks=[Ends()], verbose=0)
+    found = jaxkd.sweep(
+        make, SEEDS[:2], *source, epochs=2, batch_size=32, callbacks=kept(tmp_path), resume="auto", verbose=0
+    )
+    assert_equal_to_separate_runs(found, source)
+
+
+def test_a_run_that_stops_leaves_the_others_going(source, tmp_path):
+    class StopsAfter(callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.trainer.stop_training = True
+
+    heard = []
+    ends = callbacks.LambdaCallback(on_train_end=lambda logs: heard.append(logs["val_accuracy"]))
+    hooks = kept(tmp_path, seed1=[StopsAfter()], seed2=[ends])
+    found = jaxkd.sweep(make, SEEDS, *source, epochs=2, batch_size=32, callbacks=hooks, verbose=0)
+    assert [run.history.epoch for run in found.runs] == [[0, 1], [0], [0, 1]]
+    assert heard == [found.histories[2].last("val_accuracy")]
+    for cell, run in zip(SEEDS, found.runs, strict=True):
+        alone = make(**cell)
+        alone.fit(*source, epochs=len(run.history.epoch), batch_size=32, verbose=0)
+        assert run.history.last("loss") == pytest.approx(alone.history.last("loss"), rel=1e-4)
+
+
 def test_a_shared_cache_teaches_all(source):
     cache = jaxkd.TeacherCache()
 
@@ -87,10 +186,10 @@ def test_what_does_not_fit_is_halved(source, monkeypatch):
     train = together.Together.train
 
     def out_of_memory(self, *args):
-        sizes.append(len(self.runs))
-        if len(self.runs) > 2:
+        sizes.append(len(self.members))
+        if len(self.members) > 2:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes")
-        train(self, *args)
+        return train(self, *args)
 
     monkeypatch.setattr(together.Together, "train", out_of_memory)
     found = jaxkd.sweep(make, CELLS, *source, epochs=1, batch_size=32, verbose=0)
@@ -142,6 +241,10 @@ def test_mistakes_are_named(source):
         jaxkd.sweep(make, CELLS[:1], [(source[0].images, source[0].labels)], verbose=0)
     with pytest.raises(ValueError, match="at_once=-1"):
         jaxkd.sweep(make, CELLS, *source, at_once=-1)
+    with pytest.raises(ValueError, match="several runs have their checkpoints in runs: name a directory for each cell"):
+        jaxkd.sweep(make, CELLS, *source, callbacks=lambda **cell: [callbacks.Checkpoint("runs")])
+    with pytest.raises(ValueError, match='resume="auto" goes on from a Checkpoint'):
+        jaxkd.sweep(make, CELLS, *source, resume="auto", verbose=0)
     trained = make(1.0, 1.0)
     trained.fit(source[0], epochs=1, batch_size=32, verbose=0)
     with pytest.raises(ValueError, match="compiled and not trained"):

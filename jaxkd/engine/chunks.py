@@ -17,7 +17,7 @@ from jaxkd.engine.feed import Resident, Stream, Streamed, one_step
 from jaxkd.engine.kept_teacher import KeptTeacher
 from jaxkd.engine.plan import TrainingPlan
 from jaxkd.engine.sharding import Placement
-from jaxkd.engine.state import SHUFFLE, TrainState
+from jaxkd.engine.state import SHUFFLE, TrainState, random_key
 from jaxkd.engine.step import Logs, Step
 
 CPU_STEPS = 100
@@ -55,17 +55,15 @@ def resident_epoch(
     """
     loop = make_resident_loop(step, source.augmentation, strong_view)
     images, labels = placement.everywhere((source.images, source.labels))
-    full = len(labels) // batch_size
-    most = steps or (comfortable_chunk(full, CPU_STEPS) if placement.devices[0].platform == "cpu" else None)
+    most = chunk_steps(source, placement, batch_size, steps)
 
     def epoch(state: TrainState, done: int = 0) -> Iterator[Chunk]:
-        order = np.asarray(jax.random.permutation(state.random(SHUFFLE, state.epoch), jnp.arange(len(labels))))
         taken, key = int(state.step), jnp.copy(state.key)  # the state's own buffers go to the first chunk
-        for indices in skip(cut(order, batch_size, most), done):
+        for indices in skip(cut(order_of(key, state.epoch, len(labels)), batch_size, most), done):
             kept = teacher.recall(key, images, taken, indices) if teacher else None
             taken += len(indices)
             on_device = placement.split(indices)
-            yield Chunk(partial(_on_resident, loop, images, labels, on_device, kept), indices.shape[1])
+            yield Chunk(partial(on_resident, loop, images, labels, on_device, kept), indices.shape[1])
 
     return epoch
 
@@ -135,7 +133,13 @@ def seed_of(state: TrainState) -> int:
     return int.from_bytes(np.asarray(jax.random.key_data(state.key)).tobytes(), "little")
 
 
-def _on_resident(loop, images, labels, indices, kept, state: TrainState) -> tuple[TrainState, Logs]:
+def order_of(key: jax.Array, epoch: jax.Array, examples: int) -> np.ndarray:
+    """The order in which a run sees the examples in an epoch, `[N]`, from its key."""
+    return np.asarray(jax.random.permutation(random_key(key, SHUFFLE, epoch), jnp.arange(examples)))
+
+
+def on_resident(loop, images, labels, indices, kept, state: TrainState) -> tuple[TrainState, Logs]:
+    """The steps of a chunk whose data live on the device, with the state as the last argument."""
     return loop(state, images, labels, indices, kept)
 
 
@@ -186,6 +190,20 @@ def skip(chunks: Iterator[np.ndarray], steps: int) -> Iterator[np.ndarray]:
         if steps < len(indices):
             yield indices[steps:]
         steps = max(steps - len(indices), 0)
+
+
+def chunk_steps(source: Resident, placement: Placement, batch_size: int, steps: int | None) -> int | None:
+    """How many steps a compiled call takes at most; None where that is the whole epoch.
+
+    Args:
+      source: the data.
+      placement: where the run's arrays live.
+      batch_size: over all devices.
+      steps: what the user asked for.
+    """
+    if steps or placement.devices[0].platform != "cpu":
+        return steps
+    return comfortable_chunk(source.examples // batch_size, CPU_STEPS)
 
 
 def comfortable_chunk(steps: int, most: int) -> int:

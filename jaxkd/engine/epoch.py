@@ -33,6 +33,12 @@ def make_resident_loop(step: Step, augment: Augment | None, strong_view: Augment
     batches they select; `kept` is what is known of the teacher's outputs for them, `[S, B, …]`. The logs are `[S]`.
     """
 
+    return jax.jit(resident_steps(step, augment, strong_view), donate_argnums=0)
+
+
+def resident_steps(step: Step, augment: Augment | None, strong_view: Augment | None = None):
+    """What `make_resident_loop` compiles."""
+
     def run(
         state: TrainState, images: jax.Array, labels: jax.Array, indices: jax.Array, kept: Kept | None = None
     ) -> tuple[TrainState, Logs]:
@@ -48,7 +54,7 @@ def make_resident_loop(step: Step, augment: Augment | None, strong_view: Augment
 
         return _scan(body, state, (indices, kept))
 
-    return jax.jit(run, donate_argnums=0)
+    return run
 
 
 @functools.lru_cache(maxsize=32)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from jax.sharding import PartitionSpec
 
 from jaxkd.base import Batch, Normalization
 from jaxkd.engine.accumulation import Lesson, in_parts
+from jaxkd.engine.chunks import seed_of
 from jaxkd.engine.evaluation import make_evaluate
 from jaxkd.engine.program import Program
 from jaxkd.engine.sharding import Placement
@@ -22,21 +24,49 @@ from jaxkd.metrics import Metric
 
 EACH, ALL = PartitionSpec("data"), PartitionSpec()
 
+OWNED = ("params", "variables", "opt_state")
+"""What runs have for themselves, whatever they share."""
+
 
 def stack(states: Sequence[TrainState]) -> TrainState:
-    """One state for runs of the same program, seed and teacher: what each run owns is stacked to `[n, …]`."""
-    own = [(state.params, state.variables, state.opt_state) for state in states]
-    params, variables, opt_state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *own)
-    shared = jax.tree.map(jnp.copy, replace(states[0], params=None, variables=None, opt_state=None))
-    return replace(shared, params=params, variables=variables, opt_state=opt_state)
+    """One state for runs of the same program and teacher: what each run owns is stacked to `[n, …]`.
+
+    The key is among it where the runs have different ones.
+    """
+    names = [*OWNED, *(["key"] if len({seed_of(state) for state in states}) > 1 else [])]
+    stacked = {
+        name: jax.tree.map(lambda *leaves: jnp.stack(leaves), *(getattr(state, name) for state in states))
+        for name in names
+    }
+    return replace(jax.tree.map(jnp.copy, shared(states[0], stacked)), **stacked)
 
 
 def unstack(state: TrainState, position: int) -> TrainState:
     """The state of one run, without the teacher."""
-    own = (state.params, state.variables, state.opt_state)
-    params, variables, opt_state = jax.tree.map(lambda leaf: leaf[position], own)
-    step, epoch, key = jax.tree.map(jnp.copy, (state.step, state.epoch, state.key))
-    return TrainState(step, epoch, key, params, variables, opt_state, teacher=None)
+    own = owned(state)
+    return replace(jax.tree.map(jnp.copy, shared(state.without_teacher(), own)), **_pick(own, position))
+
+
+@jax.jit
+def _pick(own: Tree, position: int) -> Tree:
+    return jax.tree.map(lambda leaf: leaf[position], own)
+
+
+def owned(state: TrainState) -> dict[str, Tree]:
+    """What each run of a stacked state has for itself, `[n, …]`, by the names of the attributes."""
+    return {name: getattr(state, name) for name in (*OWNED, *(["key"] if state.key.ndim else []))}
+
+
+def shared(state: TrainState, own: Iterable[str]) -> TrainState:
+    """A state without what runs have for themselves."""
+    nothing: dict[str, Any] = dict.fromkeys(own)
+    return replace(state, **nothing)
+
+
+def placed(state: TrainState, placement: Placement) -> TrainState:
+    """A stacked state with its runs cut over the devices, and what they share on every one."""
+    own = owned(state)
+    return replace(placement.everywhere(shared(state, own)), **placement.over_runs(own))
 
 
 @functools.lru_cache(maxsize=32)
@@ -51,31 +81,32 @@ def make_many_step(
     Several devices take equal parts of the runs, and each of them shows the batch to the teacher.
     """
     teach, learn = make_teach(program, teacher_normalization), make_learn(program, normalization)
-    over_runs = _over_runs(placement)
+    over_runs = mapped_over_runs(placement)
 
     def step(state: TrainState, batch: Batch, kept: Kept | None = None) -> tuple[TrainState, Logs]:
-        def on_device(own: Tree, shared: TrainState, batch: Batch, kept: Kept | None) -> tuple[Tree, Logs]:
+        def on_device(own: Tree, common: TrainState, batch: Batch, kept: Kept | None) -> tuple[Tree, Logs]:
             def run(params: Tree, variables: Tree, opt_state: Tree) -> TrainState:
-                return replace(shared, params=params, variables=variables, opt_state=opt_state, teacher=None)
+                return replace(common, params=params, variables=variables, opt_state=opt_state, teacher=None)
 
             def take(own: Tree, lesson: Lesson) -> tuple[Tree, Logs]:
                 after, logs = take_step(program, run(*own), lesson)
                 return (after.params, after.variables, after.opt_state), logs
 
             if program.parts == 1:  # run by run, so that there are never the gradients of all of them
-                taught = teach(shared.teacher, batch, kept)
+                taught = teach(common.teacher, batch, kept)
                 return over_runs(lambda own: take(own, learn(run(*own), batch, taught)), own)
 
             def learn_part(variables: Tree, batch: Batch, kept: Kept | None, part) -> Lesson:
-                taught = teach(shared.teacher, batch, kept)
+                taught = teach(common.teacher, batch, kept)
                 return over_runs(lambda one: learn(run(*one), batch, taught, part), (own[0], variables, None))
 
             lessons = in_parts(program.parts, learn_part, own[0], own[1], batch, kept)
             return over_runs(lambda one: take(*one), (own, lessons))
 
         own = (state.params, state.variables, state.opt_state)
-        shared = replace(state, params=None, variables=None, opt_state=None)
-        (params, variables, opt_state), logs = _on_every_device(placement, on_device)(own, shared, batch, kept)
+        (params, variables, opt_state), logs = on_every_device(placement, on_device)(
+            own, shared(state, OWNED), batch, kept
+        )
         after = replace(state, step=state.step + 1, params=params, variables=variables, opt_state=opt_state)
         return after, logs
 
@@ -91,26 +122,26 @@ def make_evaluate_many(
 ):
     """Builds `evaluate(params, variables, images, labels, indices) -> sums [n]`; see `make_evaluate`."""
     evaluate = make_evaluate(program.model, normalization, program.precision, metrics)
-    over_runs = _over_runs(placement)
+    over_runs = mapped_over_runs(placement)
 
     @jax.jit
     def evaluate_many(params: Tree, variables: Tree, images: jax.Array, labels: jax.Array, indices: jax.Array) -> Logs:
         def on_device(own: Tree, *data: jax.Array) -> Logs:
             return over_runs(lambda one: evaluate(*one, *data), own)
 
-        return _on_every_device(placement, on_device, outputs=EACH)((params, variables), images, labels, indices)
+        return on_every_device(placement, on_device, outputs=EACH)((params, variables), images, labels, indices)
 
     return evaluate_many
 
 
-def _over_runs(placement: Placement) -> Callable:
+def mapped_over_runs(placement: Placement) -> Callable:
     """`over_runs(function, stacked)`: on the CPU one run after the other, since a batched convolution is slow there."""
     if placement.devices[0].platform == "cpu":
         return lax.map
     return lambda function, stacked: jax.vmap(function)(stacked)
 
 
-def _on_every_device(placement: Placement, function: Callable, outputs=(EACH, EACH)) -> Callable:
+def on_every_device(placement: Placement, function: Callable, outputs=(EACH, EACH)) -> Callable:
     """The function with its first argument, and all it returns, cut over the devices along the runs."""
     if len(placement.devices) == 1:
         return function

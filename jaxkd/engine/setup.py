@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from jaxkd.base import Normalization
@@ -42,6 +43,7 @@ class Setup:
         last: int,
         cache: CacheRequest,
         verbose: bool,
+        resident: Callable[..., Epoch] = resident_epoch,
     ) -> tuple[Epoch, KeptTeacher | None]:
         """Puts the data in place.
 
@@ -53,6 +55,7 @@ class Setup:
           last: the epoch before which training ends, counted from 0.
           cache: what was asked for about keeping the teacher's outputs.
           verbose: whether to say what the cache takes.
+          resident: how to go over data that stay on the device.
 
         Returns:
           What gives the chunks of each epoch, and the teacher whose outputs are kept, if they are.
@@ -80,6 +83,4 @@ class Setup:
             return stream_epoch(step, source, self.placement, strong_view), None
         if isinstance(source, Streamed):
             return streamed_epoch(step, source, self.placement, batch_size, last, strong_view), None
-        return resident_epoch(
-            step, source, self.placement, batch_size, self.steps_per_execution, strong_view, kept
-        ), kept
+        return resident(step, source, self.placement, batch_size, self.steps_per_execution, strong_view, kept), kept

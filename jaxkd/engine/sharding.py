@@ -7,7 +7,6 @@ result of one, up to the order of float32 sums. The devices may belong to severa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import jax
 import numpy as np
@@ -15,7 +14,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxkd.engine.plan import Share
-from jaxkd.engine.state import TrainState, Tree
+from jaxkd.engine.state import Tree
 
 
 class Placement:
@@ -50,12 +49,9 @@ class Placement:
             return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
         return jax.tree.map(lambda leaf: self._put(leaf, PartitionSpec()), tree)
 
-    def over_runs(self, state: TrainState) -> TrainState:
-        """A stacked state with its runs cut over the devices, and what they share on every one."""
-        runs = NamedSharding(self.mesh, PartitionSpec("data"))
-        shared = self.everywhere(replace(state, params=None, variables=None, opt_state=None))
-        params, variables, opt_state = jax.device_put((state.params, state.variables, state.opt_state), runs)
-        return replace(shared, params=params, variables=variables, opt_state=opt_state)
+    def over_runs(self, tree: Tree) -> Tree:
+        """Arrays `[n, …]` with the runs cut over the devices."""
+        return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec("data")))
 
     def split(self, tree: Tree) -> Tree:
         """Arrays `[S, B, …]` with B cut over the devices; a last batch that does not divide is put on every device.
