@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import distill
+import lesson
 import numpy as np
 import training_options
 
@@ -41,9 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         training_options.begin(options)
         method = recipes.get_method("ats")
         training = training_options.training_of(options, options.student, None)
-        teacher = distill.load_teacher(options, method, None)
+        teacher = lesson.load_teacher(options, method, None)
         train, test = training_options.load_data(options, training)
-        distill.check_classes(teacher, train)
+        lesson.check_classes(teacher, train)
         models.create(options.student, num_classes=train.num_classes)  # a wrong name is refused before any work
         directory = RunDirectory(options.output or pathlib.Path("runs") / f"ats-grid-{options.data}-{options.student}")
         if directory.path.exists() and any(directory.path.iterdir()):

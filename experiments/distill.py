@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import training_options
 import training_run
+from lesson import prepare
 
 import jaxkd
-from jaxkd import convert, models, recipes
-from jaxkd.records import RunDirectory, fingerprint
+from jaxkd import recipes
 
 EXAMPLES = """examples:
   one number of a paper's table; --list-recipes prints them all:
@@ -38,98 +39,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; None takes the process's own command line."""
     parser = command_line()
     options = parser.parse_args(arguments)
+    return distil(parser, options, {options.seed: options.output})
+
+
+def several(arguments: Sequence[str], folders: Mapping[int, pathlib.Path], at_once: int | None = 1) -> int:
+    """Runs the command for several seeds.
+
+    Args:
+      arguments: of the command, but for `--seed` and `--output`.
+      folders: where the run of each seed goes.
+      at_once: so many seeds become one program, where the runs allow it; None takes all that fit into memory.
+    """
+    parser = command_line()
+    return distil(parser, parser.parse_args(arguments), folders, at_once)
+
+
+def distil(
+    parser: argparse.ArgumentParser,
+    options: argparse.Namespace,
+    folders: Mapping[int, pathlib.Path | None],
+    at_once: int | None = 1,
+) -> int:
+    """Trains a student for each seed, with the same teacher and images, and leaves each in its folder."""
     try:
-        recipe = training_options.begin(options)
-        name = options.student or (recipe and recipe.student)
-        if name is None:
-            raise ValueError(
-                "name the network by --student, as in resnet20, or by --recipe, as in kd/resnet56-resnet20"
-            )
-        method = method_of(options, recipe)
-        training = training_options.training_of(options, name, recipe)
-        teacher = load_teacher(options, method, recipe)
-        train, test = training_options.load_data(options, training)
-        check_classes(teacher, train)
-        student: Any = models.create(name, num_classes=train.num_classes, seed=options.seed)
-        directory = RunDirectory(options.output or default_output(options, method, teacher, name))
-        settings = training_options.settings_of(
-            options,
-            training,
-            train,
-            method=method.describe(),
-            student=name,
-            teacher=None if teacher is None else {"name": teacher.name, "sha256": fingerprint(options.teacher)},
-        )
-        training_run.check(directory, settings, options)
-        trainer = jaxkd.Trainer(student) if teacher is None else jaxkd.Distiller(student=student, teacher=teacher)
-        # A student alone has nothing to keep.
-        cache = False if teacher is None else teacher_cache(options.cache_teacher)
-        training_options.compile_trainer(trainer, train, training, options, method.losses(train), method.weights, cache)
+        lesson = prepare(options)
+        runs = [lesson.run(seed, folder) for seed, folder in folders.items()]
+        for run in runs:
+            run.check()
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         parser.error(str(error))
-    training_run.start(directory, settings, options)
-
-    student_parameters = training_run.parameters(student)
-    training_run.say(f"student {name}: {student_parameters:,} parameters; {method.title}, recipe {training.name}")
-    facts: dict[str, Any] = {"student": {"name": name, "parameters": student_parameters}}
-    if teacher is not None:
-        facts["teacher"] = describe_teacher(teacher, test, options.evaluate_teacher)
-    facts |= training_options.published(recipe, method, teacher and teacher.name, name, training, options)
-    training_run.run(trainer, train, test, training, options, directory, "student", facts)
+    for run in runs:
+        run.start()
+    parameters = runs[0].facts["student"]["parameters"]
+    training_run.say(f"student {lesson.student}: {parameters:,} parameters; {lesson.title}")
+    if lesson.teacher is not None:
+        described = describe_teacher(lesson.teacher, lesson.test, options.evaluate_teacher)
+        runs = [dataclasses.replace(run, facts={**run.facts, "teacher": described}) for run in runs]
+    if len(runs) > 1 and at_once != 1 and all(run.mixes for run in runs):
+        training_run.run_together(runs, at_once)
+    else:
+        for run in runs:
+            training_run.run(run)
     return 0
-
-
-def method_of(options: argparse.Namespace, recipe: recipes.Recipe | None) -> recipes.Method:
-    """The method, with the published numbers unless the command line has others.
-
-    Raises:
-      ValueError: for a setting or weight that the method does not have.
-    """
-    chosen = recipes.get_method(options.method or "kd") if recipe is None or options.method else recipe.method
-    names = ("temperature", "correct", "wrong")
-    settings = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    weights = {"ce": options.ce_weight, chosen.teaching_term or "kd": options.kd_weight}
-    weights = {name: weight for name, weight in weights.items() if weight is not None}
-    return chosen.adapted(weights | dict(options.weight), **(settings | dict(options.setting)))
-
-
-def load_teacher(options: argparse.Namespace, method: recipes.Method, recipe: recipes.Recipe | None) -> Any:
-    """The teacher, from a torch file or a checkpoint folder; None where the method has no use for one.
-
-    Raises:
-      ValueError, OSError: for options that do not go together, or a file that cannot be read.
-    """
-    path, name = options.teacher, options.teacher_name or (recipe and recipe.teacher)
-    if path is None:
-        if method.needs_teacher:
-            which = f", a {name}" if name else ""
-            raise ValueError(f"--method {method.name} needs a --teacher{which}")
-        return None
-    if not path.exists():
-        raise FileNotFoundError(f"--teacher {path}: there is no such file or folder")
-    if path.is_dir():
-        teacher: Any = convert.load(path)
-        if name not in (None, teacher.name):
-            whose = f"--teacher-name {name}" if options.teacher_name else f"--recipe {options.recipe} has a {name}"
-            raise ValueError(f"{whose}, but {path} holds a {teacher.name}")
-        return teacher
-    return convert.from_torch(path, name)
-
-
-def teacher_cache(option: str | None) -> bool | str | jaxkd.TeacherCache:
-    """What `--cache-teacher` says: nothing, "auto", or a folder."""
-    if option is None:
-        return False
-    return option if option == "auto" else jaxkd.TeacherCache(option)
-
-
-def check_classes(teacher: Any, train: training_options.Images) -> None:
-    """Refuses a teacher that was trained for something else."""
-    if teacher is not None and teacher.num_classes != train.num_classes:
-        raise ValueError(
-            f"the teacher tells {teacher.num_classes} classes apart, and {train.name} has {train.num_classes}: "
-            "choose the --data it was trained on"
-        )
 
 
 def describe_teacher(teacher: Any, test: training_options.Images, evaluate: bool) -> dict[str, Any]:
@@ -144,12 +95,6 @@ def describe_teacher(teacher: Any, test: training_options.Images, evaluate: bool
         f"of {len(test):,} test images"
     )
     return described | {"accuracy": measured["accuracy"], "top5": measured["top5"]}
-
-
-def default_output(options: argparse.Namespace, method: recipes.Method, teacher: Any, student: str) -> pathlib.Path:
-    """A folder under runs/ that says what the run is."""
-    pair = student if teacher is None else f"{teacher.name}-{student}"
-    return pathlib.Path("runs") / f"{options.data}-{pair}-{method.name}-seed{options.seed}"
 
 
 def named_number(text: str) -> tuple[str, float]:

@@ -1,7 +1,8 @@
 """Runs a published table's rows and writes what was reached beside what is published.
 
 A row is a method for a pair of networks. Each seed of it is a run of distill.py with its own directory; what is done
-is skipped, what was killed goes on. After every run the table is written anew.
+is skipped, what was killed goes on. On GPUs and TPUs the seeds of a row are one program. The table is written anew
+whenever one ends.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 import distill
+import jax
 import train_teacher
 from reproducing.result_table import Reached, comma_separated, draw, markdown
 from reproducing.rows import SMOKE_TEACHER, Row, on_digits, rows_of
@@ -37,6 +39,9 @@ and table.png.
 """
 
 
+GOING_ON = ("--resume", "--quiet")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; None takes the process's own command line."""
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -51,22 +56,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.list:
             print("\n".join(f"{row.method:14s} {row.pair}" for row in rows))
             return 0
+        if options.at_once is not None and options.at_once < 1:
+            raise ValueError(f"--at-once {options.at_once}: at least one is needed")
         teachers = find_teachers(rows, options)
     except (ValueError, OSError) as error:
         parser.error(str(error))
     if options.smoke:
         passed_on = ["--data", "digits", "--epochs", "3", "--batch-size", "64", *passed_on]
     output = options.output or pathlib.Path("runs") / "-".join(["reproduce", *(["smoke"] * options.smoke)])
+    at_once = (1 if jax.default_backend() == "cpu" else None) if options.at_once is None else options.at_once
     for row in rows:
-        for seed in options.seeds:
-            folder = directory(output, row, seed)
-            if records.RunDirectory(folder).result_file.exists():
-                print(f"{folder} is done", flush=True)
-                continue
-            print(f"{folder} …", flush=True)
-            script, arguments = command(row, teachers, options)
-            script([*arguments, *passed_on, "--seed", str(seed), "--output", str(folder), "--resume", "--quiet"])
-            write_table(output, rows, options.seeds)
+        folders = {seed: directory(output, row, seed) for seed in options.seeds}
+        done = [seed for seed, folder in folders.items() if records.RunDirectory(folder).result_file.exists()]
+        for seed, folder in folders.items():
+            print(f"{folder} {'is done' if seed in done else '…'}", flush=True)
+        wanted = {seed: folder for seed, folder in folders.items() if seed not in done}
+        # A program for all of them, or one after the other, with the table after each.
+        for part in [wanted] if at_once != 1 else [{seed: folder} for seed, folder in wanted.items()]:
+            if part:
+                distill.several([*arguments_of(row, teachers, options), *passed_on, *GOING_ON], part, at_once)
+                write_table(output, rows, options.seeds)
     write_table(output, rows, options.seeds)
     print(f"\n{(output / 'table.md').read_text(encoding='utf-8')}\neverything is in {output}")
     return 0
@@ -86,11 +95,11 @@ def find_teachers(rows: Sequence[Row], options: argparse.Namespace) -> dict[str,
     return {SMOKE_TEACHER: folder / "model"}
 
 
-def command(row: Row, teachers: dict[str, pathlib.Path], options: argparse.Namespace):
-    """The script that runs a row, and its arguments."""
+def arguments_of(row: Row, teachers: dict[str, pathlib.Path], options: argparse.Namespace) -> list[str]:
+    """What distill.py is told about a row."""
     data = [] if options.data_dir is None or options.smoke else ["--data-dir", str(options.data_dir)]
     taught = [] if row.teacher is None else ["--teacher", str(teachers[row.teacher])]
-    return distill.main, [*row.arguments, *taught, *data]
+    return [*row.arguments, *taught, *data]
 
 
 def directory(output: pathlib.Path, row: Row, seed: int) -> pathlib.Path:
@@ -137,6 +146,10 @@ def command_line() -> argparse.ArgumentParser:
         "--also", nargs="+", default=[], metavar="NAME", help="methods to run for the same pairs, such as ats"
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N", help="default: 0")
+    parser.add_argument(
+        "--at-once", type=int, metavar="N",
+        help="at most so many seeds in one program; default: all that fit into memory, and on the CPU one",
+    )  # fmt: skip
     parser.add_argument(
         "--teachers", type=pathlib.Path, default=pathlib.Path("teachers"), metavar="DIR", help="default: teachers/"
     )

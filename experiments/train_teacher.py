@@ -38,17 +38,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         model = models.create(name, num_classes=train.num_classes, seed=options.seed)
         directory = RunDirectory(options.output or f"runs/{options.data}-{name}-seed{options.seed}")
         settings = training_options.settings_of(options, training, train, model=name)
-        training_run.check(directory, settings, options)
         trainer = jaxkd.Trainer(model)
         training_options.compile_trainer(trainer, train, training, options)
+        facts = {
+            "model": {"name": name, "parameters": training_run.parameters(model)},
+            **training_options.published(recipe, recipes.get_method("ce"), None, name, training, options),
+        }
+        run = training_run.Run(trainer, train, test, training, options, directory, settings, "model", facts)
+        run.check()
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         parser.error(str(error))
-    training_run.start(directory, settings, options)
-    facts = {
-        "model": {"name": name, "parameters": training_run.parameters(model)},
-        **training_options.published(recipe, recipes.get_method("ce"), None, name, training, options),
-    }
-    training_run.run(trainer, train, test, training, options, directory, "model", facts)
+    run.start()
+    training_run.run(run)
     return 0
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,63 +12,101 @@ from flax import nnx
 from training_options import Images
 
 import jaxkd
-from jaxkd import recipes, records
+from jaxkd import data, recipes
 from jaxkd.records import RunDirectory
 
 
-def run(
-    trainer: jaxkd.Trainer,
-    train: Images,
-    test: Images,
-    training: recipes.Training,
-    options: argparse.Namespace,
-    directory: RunDirectory,
-    name: str,
-    facts: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Trains, or goes on with training, and leaves everything in the run directory.
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What is about to be trained.
 
-    Args:
+    Attributes:
       trainer: compiled.
       train: what it learns from.
       test: measured after every epoch.
       training: the resolved recipe.
       options: the command line.
-      directory: already begun.
+      directory: of the run.
+      settings: all that decides its outcome.
       name: of the trained network's files.
       facts: what else belongs to the result.
-
-    Returns:
-      The result, as it was written.
     """
-    history = trainer.fit(
-        train,
-        validation_data=test,
-        epochs=training.epochs,
-        batch_size=training.batch_size,
-        callbacks=directory.callbacks(every_minutes=options.checkpoint_minutes),
-        resume="auto" if options.resume else None,
-        verbose=not options.quiet,
+
+    trainer: jaxkd.Trainer
+    train: Images
+    test: Images
+    training: recipes.Training
+    options: argparse.Namespace
+    directory: RunDirectory
+    settings: Mapping[str, Any]
+    name: str
+    facts: Mapping[str, Any]
+
+    @property
+    def mixes(self) -> bool:
+        """Whether it can be one of several runs in a program, which `jaxkd.sweep` does."""
+        options = self.options
+        apart = options.batch_norm == "per_device" or options.checkpoint_minutes is not None
+        return isinstance(self.train, data.Dataset) and jax.process_count() == 1 and not apart
+
+    def check(self) -> None:
+        """Refuses, in the first of several processes, what would damage a run; see `RunDirectory.check`."""
+        if is_first():
+            self.directory.check(self.settings, self.options.resume)
+
+    def start(self) -> None:
+        """Writes down, in the first of several processes, what is about to happen."""
+        if is_first():
+            self.directory.start(self.settings, vars(self.options))
+
+    def finish(self, **facts: Any) -> None:
+        """Writes down and prints how it ended; `facts` are those of the result that were not known before."""
+        history = self.trainer.history
+        seconds = sum(len(self.train) / rate for rate in history.history["images_per_second"] if rate)
+        first = {"seed": self.settings["seed"], "epochs": self.training.epochs, "training_seconds": round(seconds, 2)}
+        if is_first():
+            result = self.directory.finish(
+                self.trainer, self.name, self.training.reported, {**first, **facts, **self.facts}
+            )
+            print_result(result, self.directory)
+
+
+def run(one: Run) -> None:
+    """Trains, or goes on with training, and leaves everything in the run directory, which was started."""
+    one.trainer.fit(
+        one.train,
+        validation_data=one.test,
+        epochs=one.training.epochs,
+        batch_size=one.training.batch_size,
+        callbacks=one.directory.callbacks(every_minutes=one.options.checkpoint_minutes),
+        resume="auto" if one.options.resume else None,
+        verbose=not one.options.quiet,
     )
-    seconds = sum(len(train) / rate for rate in history.history["images_per_second"] if rate)
-    facts = {"seed": options.seed, "epochs": training.epochs, "training_seconds": round(seconds, 2), **facts}
-    if not is_first():
-        return records.summary(history, training.reported)
-    result = directory.finish(trainer, name, training.reported, facts)
-    print_result(result, directory)
-    return result
+    one.finish()
 
 
-def check(directory: RunDirectory, settings: Mapping[str, Any], options: argparse.Namespace) -> None:
-    """Refuses, in the first of several processes, what would damage a run; see `RunDirectory.check`."""
-    if is_first():
-        directory.check(settings, options.resume)
+def run_together(runs: Sequence[Run], at_once: int | None) -> None:
+    """Likewise for runs that differ in their seeds, in one program where memory allows.
 
-
-def start(directory: RunDirectory, settings: Mapping[str, Any], options: argparse.Namespace) -> None:
-    """Writes down, in the first of several processes, what is about to happen."""
-    if is_first():
-        directory.start(settings, vars(options))
+    Args:
+      runs: of the same command.
+      at_once: at most so many in one program; None takes all.
+    """
+    first = runs[0]
+    jaxkd.sweep(
+        lambda number: runs[number].trainer,
+        jaxkd.grid(number=range(len(runs))),
+        first.train,
+        first.test,
+        epochs=first.training.epochs,
+        batch_size=first.training.batch_size,
+        at_once=at_once,
+        callbacks=lambda number: runs[number].directory.callbacks(),
+        resume="auto" if first.options.resume else None,
+        verbose=not first.options.quiet,
+    )
+    for one in runs:
+        one.finish(trained_with=len(runs) - 1)
 
 
 def say(text: str) -> None:

@@ -128,9 +128,10 @@ def sweep(
       >>> found.last("loss").shape
       (2,)
     """
-    check_at_least(1, epochs=epochs, batch_size=batch_size, validation_freq=validation_freq, at_once=at_once or 1)
     if not cells:
         raise ValueError("a sweep needs at least one cell, for example grid(temperature=(2.0, 4.0))")
+    most = len(cells) if at_once is None else at_once
+    check_at_least(1, epochs=epochs, batch_size=batch_size, validation_freq=validation_freq, at_once=most)
     runs = [_new(make(**cell)) for cell in cells]
     own = [[] if callbacks is None else list(callbacks(**cell)) for cell in cells]
     _check_directories(own)
@@ -149,7 +150,7 @@ def sweep(
             members.append(member)
         else:
             member.hooks.on_train_end()
-    waiting = [part for group in together(members, source) for part in group.cut(at_once or len(runs))]
+    waiting = [part for group in together(members, source) for part in group.cut(most)]
     while waiting:
         group = waiting.pop(0)
         if verbose:

@@ -17,7 +17,7 @@ from jaxkd.convert import torch_file
 
 ROOT = pathlib.Path(__file__).parents[1]
 SCRIPTS = ("quickstart", "train_teacher", "distill", "ats_grid")
-PARTS = ("recipe_table", "training_options")
+PARTS = ("recipe_table", "training_options", "lesson")
 SMALL = ["--data", "digits", "--batch-size", "479", "--quiet"]  # three equal steps an epoch
 
 
@@ -162,6 +162,22 @@ def test_a_killed_run_resumed_ends_as_if_it_had_not_been(scripts, distilled, tmp
     assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 3
 
 
+def test_seeds_of_one_program_leave_what_runs_of_their_own_leave(scripts, distilled, tmp_path, capsys):
+    whole, arguments = distilled
+    own = [option for option in arguments if option != "--quiet"]
+    assert scripts["distill"].several([*own, "--resume"], {3: tmp_path / "3", 4: tmp_path / "4"}, None) == 0
+    assert "2 of 2 runs in one program" in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "3").iterdir()} == {path.name for path in whole.iterdir()}
+    ours, theirs = (torch_file.read(path / "student.pth") for path in (tmp_path / "3", whole))
+    for name, value in theirs.items():
+        np.testing.assert_allclose(ours[name], value, rtol=1e-3, atol=1e-4, err_msg=name)
+    one, other = (records.read(tmp_path / name) for name in ("3", "4"))
+    assert (one.settings["seed"], other.settings["seed"]) == (3, 4)
+    assert one.history.last("loss") == pytest.approx(records.read(whole).history.last("loss"), rel=1e-4)
+    assert one.history.last("loss") != other.history.last("loss")
+    assert read(tmp_path / "3" / "result.json")["trained_with"] == 1
+
+
 def test_a_teacher_folder_and_a_student_alone(scripts, teacher, tmp_path, capsys):
     folder = ["--teacher", str(teacher / "model"), "--no-evaluate-teacher", "--method", "kd", "--temperature", "2"]
     common = ["--student", "resnet8", "--epochs", "1", *SMALL]
@@ -204,7 +220,7 @@ def resolved(scripts, *arguments):
     options = scripts["distill"].command_line().parse_args(arguments)
     recipe = scripts["training_options"].begin(options)
     student = options.student or recipe.student
-    method = scripts["distill"].method_of(options, recipe)
+    method = scripts["lesson"].method_of(options, recipe)
     training = scripts["training_options"].training_of(options, student, recipe)
     facts = scripts["training_options"].published(recipe, method, "resnet56", student, training, options)
     return student, method, training, facts
@@ -343,7 +359,7 @@ def test_bad_options_fail_before_any_work(scripts, teacher, tmp_path, capsys, ar
 def test_a_torch_teacher_is_found_by_its_keys_and_needs_the_data_it_knows(scripts, teacher, tmp_path, capsys):
     common = ["--student", "resnet8", "--output", str(tmp_path / "run"), *SMALL]
     options = scripts["distill"].command_line().parse_args(["--teacher", str(teacher / "model.pth"), *common])
-    assert scripts["distill"].load_teacher(options, recipes.get_method("kd"), None).name == "resnet8"
+    assert scripts["lesson"].load_teacher(options, recipes.get_method("kd"), None).name == "resnet8"
     with pytest.raises(SystemExit, match="2"):
         scripts["distill"].main(["--teacher", str(teacher / "model.pth"), "--teacher-name", "resnet14", *common])
     assert "the file fits resnet8 (num_classes=10)" in " ".join(capsys.readouterr().err.split())
@@ -356,7 +372,7 @@ def test_the_classes_of_teacher_and_data_are_compared(scripts, teacher):
     from tiny import TinyNet, digits
 
     with pytest.raises(ValueError, match="tells 7 classes apart, and digits has 10"):
-        scripts["distill"].check_classes(TinyNet(7), digits()[0])
+        scripts["lesson"].check_classes(TinyNet(7), digits()[0])
 
 
 def test_a_damaged_record_is_named(scripts, tmp_path):
@@ -460,7 +476,7 @@ def test_commands_on_the_pages_are_valid(scripts, page):
         options = scripts[name].command_line().parse_args(shlex.split(arguments, comments=True))
         if name == "distill":
             recipe = scripts["training_options"].begin(options)
-            assert scripts[name].method_of(options, recipe).name in recipes.methods()
+            assert scripts["lesson"].method_of(options, recipe).name in recipes.methods()
         elif name == "train_teacher":
             scripts[name].recipe_of(options)
 

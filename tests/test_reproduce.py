@@ -11,6 +11,7 @@ from jaxkd import convert, models, recipes
 
 ROOT = pathlib.Path(__file__).parents[1]
 PARTS = ("rows", "teachers", "result_table")
+METHODS = ("ctkd", "ats")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -46,6 +47,7 @@ def test_a_method_is_every_pair_and_a_training_is_every_row(scripts):
         (["resnet56-resnet2"], "'resnet56-resnet2' is no recipe, method, pair or training with published numbers"),
         (["resnet56-resnet20", "--also", "atz"], "no method is called 'atz'"),
         (["resnet56-resnet20", "--methods", "ofd"], "--methods ofd: none of them is published for that"),
+        (["kd/vgg13-vgg8", "--at-once", "0"], "--at-once 0: at least one is needed"),
         (["kd/vgg13-vgg8", "--teachers", "nowhere"], "--teachers nowhere has no vgg13 (looked for vgg13/model, vgg13,"),
     ],
 )
@@ -84,20 +86,19 @@ def done(tmp_path, scripts):
 
 def test_what_is_done_is_skipped_and_the_table_stands_beside_what_is_published(done, scripts, monkeypatch, capsys):
     started = []
-    monkeypatch.setattr(scripts["reproduce"].distill, "main", started.append)
+    monkeypatch.setattr(scripts["reproduce"].distill, "several", lambda *given: started.append(given))
     arguments = ["resnet56-resnet20", "--methods", "kd", "ctkd", "--also", "ats", "--seeds", "0", "1"]
     more = ["--teachers", str(done), "--output", str(done), "--data-dir", "images", "--", "--epochs", "2"]
-    assert scripts["reproduce"].main([*arguments, *more]) == 0
+    assert scripts["reproduce"].main([*arguments, "--at-once", "2", *more]) == 0
     teacher = ["--teacher", str(done / "cifar100_resnet56.pth"), "--data-dir", "images", "--epochs", "2"]
-
-    def folder(method, seed):
-        place = done / method / "resnet56-resnet20" / f"seed{seed}"
-        return ["--seed", str(seed), "--output", str(place), "--resume", "--quiet"]
-
-    assert started == [
-        *(["--recipe", "ctkd/resnet56-resnet20", *teacher, *folder("ctkd", seed)] for seed in (0, 1)),
-        ["--method", "ats", "--student", "resnet20", *teacher, *folder("ats", 1)],
-    ]
+    always = ["--resume", "--quiet"]
+    ctkd, ats = ({seed: done / method / "resnet56-resnet20" / f"seed{seed}" for seed in (0, 1)} for method in METHODS)
+    both = ["--recipe", "ctkd/resnet56-resnet20", *teacher, *always], ctkd, 2
+    second = ["--method", "ats", "--student", "resnet20", *teacher, *always], {1: ats[1]}, 2
+    assert started == [both, second]
+    started.clear()
+    assert scripts["reproduce"].main([*arguments, *more]) == 0
+    assert started == [(both[0], {0: ctkd[0]}, 1), (both[0], {1: ctkd[1]}, 1), (*second[:2], 1)]
     with (done / "table.csv").open() as file:
         kd, ctkd, ats = csv.DictReader(file)
     assert (kd["published"], kd["last"], kd["last deviation"], kd["best"]) == ("70.66", "71.0", "1.41", "75.0")
@@ -106,7 +107,10 @@ def test_what_is_done_is_skipped_and_the_table_stands_beside_what_is_published(d
     assert (ats["published"], ats["last"], ats["as published"]) == ("", "71.0", "no")
     page = (done / "table.md").read_text()
     assert "| KD | resnet56-resnet20 | 70.66 (last) | 71.00 ± 1.41 | 75.00 ± 0.00 | +0.34 | 2 | 2 |" in page
-    assert page in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert page in told
+    assert f"{done / 'kd/resnet56-resnet20/seed1'} is done" in told
+    assert f"{done / 'ctkd/resnet56-resnet20/seed1'} …" in told
     assert (done / "table.png").read_bytes().startswith(b"\x89PNG")
 
 
