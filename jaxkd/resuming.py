@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 
 from jaxkd.callbacks import Callback, Checkpoint
 from jaxkd.engine import checkpoints
-
-if TYPE_CHECKING:
-    from jaxkd.trainer import Trainer
+from jaxkd.run import Run
 
 
-def take_up(trainer: Trainer, resume: str | None, callbacks: Sequence[Callback], verbose: bool) -> None:
+def take_up(run: Run, resume: str | None, callbacks: Sequence[Callback], verbose: bool) -> None:
     """Takes up what the run's own checkpoints hold, if it is asked to and there are any.
 
     Args:
-      trainer: compiled.
+      run: compiled.
       resume: as `fit` takes it.
       callbacks: of the run.
       verbose: whether to say where it goes on.
@@ -33,12 +31,12 @@ def take_up(trainer: Trainer, resume: str | None, callbacks: Sequence[Callback],
     if resume and len(places) != 1:
         raise ValueError(f'resume="auto" goes on from a Checkpoint\'s directory, and there are {len(places)} of them')
     if resume and checkpoints.latest(places[0]) is not None:
-        trainer.restore(places[0])
+        run.restore(places[0])
         if verbose and jax.process_index() == 0:
-            state = trainer.compiled_state()
+            state = run.compiled_state()
             print(f"going on after epoch {int(state.epoch)} and step {int(state.step)}, from {places[0]}", flush=True)
     for place in places:
-        checkpoints.check_behind(place, trainer.compiled_state())
+        checkpoints.check_behind(place, run.compiled_state())
 
 
 def check_same_batches(resumed: Mapping[str, Any] | None, examples: int | None, batch_size: int) -> None:

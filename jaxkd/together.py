@@ -22,7 +22,7 @@ from jaxkd.engine.setup import Setup
 from jaxkd.engine.state import TrainState
 from jaxkd.engine.step import Logs, Step, make_step
 from jaxkd.losses import cross_entropy
-from jaxkd.trainer import Trainer
+from jaxkd.run import Run
 
 EVALUATION_BATCH = 256
 
@@ -35,7 +35,7 @@ class Member(NamedTuple):
       hooks: its callbacks, which training has begun for.
     """
 
-    run: Trainer
+    run: Run
     hooks: CallbackList
 
 

@@ -2,40 +2,33 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
 
-from jaxkd.base import Normalization, check_at_least
+from jaxkd.base import check_at_least
 from jaxkd.callbacks import Callback, ProgressBar, StopOnNaN
 from jaxkd.data import Dataset
-from jaxkd.engine import checkpoints
-from jaxkd.engine.evaluation import Evaluation, predicted
-from jaxkd.engine.feed import Data, Source, checked_images, feed
+from jaxkd.engine.evaluation import predicted
+from jaxkd.engine.feed import Data, checked_images, feed
 from jaxkd.engine.kept_teacher import requested
 from jaxkd.engine.per_device import devices_apart
-from jaxkd.engine.program import Program, assemble, metrics_of
-from jaxkd.engine.running import RunningEpoch
-from jaxkd.engine.setup import Setup
+from jaxkd.engine.program import assemble
 from jaxkd.engine.sharding import Placement
-from jaxkd.engine.state import TrainState, Tree, create_state, split
+from jaxkd.engine.state import create_state
 from jaxkd.engine.step import Step, make_step
 from jaxkd.engine.teacher_cache import TeacherCache
 from jaxkd.engine.terms import Losses, Weight
 from jaxkd.fitting import Fitting, follow
 from jaxkd.history import History
-from jaxkd.losses import cross_entropy
 from jaxkd.metrics import Metric
 from jaxkd.resuming import check_same_batches, take_up
+from jaxkd.run import Run, normalization_of
 
 
-class Trainer:
+class Trainer(Run):
     """Trains one network on labels: a teacher, or a student alone.
 
     Args:
@@ -60,29 +53,6 @@ class Trainer:
       >>> sorted(history.history)
       ['accuracy', 'crossentropy', 'images_per_second', 'learning_rate', 'loss']
     """
-
-    def __init__(self, model: nnx.Module):
-        self._model = model
-        self._teacher: nnx.Module | None = None
-        self._program: Program | None = None
-        self._placement = Placement()
-        self._restored_epochs = 0
-        self.resumed: dict[str, Any] | None = None
-        self.running: RunningEpoch | None = None
-        self.state: TrainState | None = None
-        self.history = History()
-        self.stop_training = False
-        self.last_steps: dict[str, np.ndarray] = {}
-        self.last_steps_start = 0
-
-    @property
-    def model(self) -> nnx.Module:
-        """The network with the weights of `state`."""
-        if self.state is not None:
-            own = (self.state.params["model"], self.state.variables["model"])
-            # Copies: the next compiled chunk takes the state's own buffers.
-            nnx.update(self._model, *(nnx.State(jax.tree.map(jnp.copy, tree)) for tree in own))
-        return self._model
 
     def compile(
         self,
@@ -136,7 +106,7 @@ class Trainer:
             check_at_least(1, steps_per_execution=steps_per_execution)
         check_at_least(1, gradient_accumulation_steps=gradient_accumulation_steps)
         placement = Placement(devices)
-        self._program, losses = assemble(
+        program, losses = assemble(
             self._model,
             self._teacher,
             optimizer,
@@ -149,12 +119,9 @@ class Trainer:
             gradient_accumulation_steps,
             devices_apart(batch_norm, placement),
         )
-        self.cache = requested(cache_teacher, self._teacher is not None)
-        self._placement = placement
-        self._steps_per_execution = steps_per_execution
-        state = create_state(self._model, losses, self._teacher, self._program.optimizer, seed)
-        self.state = self._placement.everywhere(state)
-        self.history, self._restored_epochs, self.resumed, self.running = History(), 0, None, None
+        cache = requested(cache_teacher, self._teacher is not None)
+        state = create_state(self._model, losses, self._teacher, program.optimizer, seed)
+        self.begin_afresh(program, state, placement, steps_per_execution, cache)
 
     def fit(
         self,
@@ -196,7 +163,7 @@ class Trainer:
         """
         take_up(self, resume, callbacks, bool(verbose))
         first = int(self.compiled_state().epoch)
-        done = self._restored_epochs if initial_epoch is None else initial_epoch
+        done = self.restored_epochs if initial_epoch is None else initial_epoch
         check_at_least(0, epochs=epochs, initial_epoch=done)
         check_at_least(1, validation_freq=validation_freq, batch_size=batch_size)
         last = first + max(epochs - done, 0)
@@ -208,11 +175,11 @@ class Trainer:
         start_epoch, kept = setup.begin(
             step, self.compiled_state(), source, batch_size, last, self.cache, bool(verbose)
         )
-        evaluate = None if held_out is None else self._evaluation(held_out)
+        evaluate = None if held_out is None else self.evaluation(held_out)
 
         shown = [ProgressBar()] if verbose else []
         hooks = follow(self, [*shown, StopOnNaN(), *callbacks], last, batch_size, source.examples)
-        Fitting(self, start_epoch, kept, hooks, evaluate, validation_freq).run(first, last)
+        Fitting(self, start_epoch, kept, hooks, evaluate, validation_freq).train(first, last)
         _ = self.model  # the caller's network gets the trained weights
         return self.history
 
@@ -223,115 +190,19 @@ class Trainer:
           `loss`, the cross-entropy with the labels (distillation terms are about training examples), and each metric:
           those of `compile`, or accuracy and top-5.
         """
-        return self._evaluation(feed(data, self._model), batch_size)()
+        return self.evaluation(feed(data, self._model), batch_size)()
 
     def predict(self, images: np.ndarray | Dataset, batch_size: int = 256) -> np.ndarray:
         """Logits `[N, K]` of images `[N, H, W, C]`: uint8 pixels, or float32 already normalised."""
         check_at_least(1, batch_size=batch_size)
         given = images.normalization if isinstance(images, Dataset) else None
         pixels = checked_images(images.images if isinstance(images, Dataset) else images)
-        graph, weights = self._network()
+        graph, weights = self.network()
         normalization = normalization_of(self._model, given)
-        return predicted(graph, weights, normalization, self._precision(), pixels, self._placement, batch_size)
-
-    def save(self, directory: str | os.PathLike[str], *, keep: int = 1) -> None:
-        """Writes the run as `directory/<epochs completed>`, atomically, and keeps the newest `keep` of them.
-
-        From a callback within an epoch it writes `directory/partial/<steps taken>` instead.
-
-        Raises:
-          RuntimeError: before `compile`.
-          FloatingPointError: for a state that is not worth keeping; what was saved before stays.
-          OSError: the directory cannot be written to, or is full.
-        """
-        own = getattr(self._model, "normalization", None)
-        record = {
-            "history": self.history.to_dict(),
-            "normalization": own and [list(values) for values in own],
-            "running": None if self.running is None else self.running.to_dict(),
-        }
-        checkpoints.save(directory, self.compiled_state(), record, keep)
-
-    def restore(self, directory: str | os.PathLike[str]) -> None:
-        """Takes up the newest run of a directory; `fit` then goes on at its next step, as if it had never stopped.
-
-        Warns:
-          UserWarning: of damaged checkpoints; the one before is taken.
-
-        Raises:
-          RuntimeError: before `compile`.
-          FileNotFoundError: where there is none.
-          OSError: where none is good.
-          ValueError: if it was compiled differently.
-        """
-        self.state, record = checkpoints.restore(directory, self.compiled_state())
-        self.history = History.from_dict(record["history"])
-        if record["normalization"]:
-            mean, std = record["normalization"]
-            self._model.normalization = Normalization(tuple(mean), tuple(std))  # type: ignore[attr-defined]
-        self._restored_epochs, self.resumed, self.running = int(self.state.epoch), record["running"], None
-        _ = self.model
+        return predicted(graph, weights, normalization, self.precision, pixels, self._placement, batch_size)
 
     @property
     def step(self) -> Step:
         """The pure `step(state, batch) -> (state, logs)` under `fit`, to be jitted in a loop of one's own."""
         teacher = None if self._teacher is None else normalization_of(self._teacher, None)
         return make_step(self.compiled_program(), normalization_of(self._model, None), teacher)
-
-    # What follows joins the verbs to the engine.
-
-    def setup(self, source: Source) -> Setup:
-        """How the run as compiled goes over data; a network without a normalisation takes up that of the data."""
-        given = source.normalization
-        if given is not None and getattr(self._model, "normalization", None) is None:
-            self._model.normalization = given  # type: ignore[attr-defined]
-        return Setup(
-            self.compiled_program(),
-            normalization_of(self._model, given),
-            None if self._teacher is None else normalization_of(self._teacher, given),
-            self._placement,
-            self._steps_per_execution,
-        )
-
-    def _evaluation(self, source: Source, batch_size: int = 256) -> Callable[[], dict[str, float]]:
-        """What measures the present network on data that are put in place now."""
-        evaluation = Evaluation(source, self._placement, batch_size)
-        normalization = normalization_of(self._model, source.normalization)
-        metrics = metrics_of(("accuracy", "top5")) if self._program is None else self._program.metrics
-        measured = (("loss", cross_entropy), *metrics)
-
-        def measure() -> dict[str, float]:
-            graph, weights = self._network()
-            return evaluation.measure(graph, weights, normalization, self._precision(), measured)
-
-        return measure
-
-    def _network(self) -> tuple[nnx.GraphDef, tuple[Tree, Tree]]:
-        if self.state is None:
-            graph, *weights = split(self._model)
-            return graph, self._placement.everywhere(tuple(weights))
-        return self.compiled_program().model, (self.state.params["model"], self.state.variables["model"])
-
-    def _precision(self) -> str:
-        return "float32" if self._program is None else self._program.precision
-
-    def begin(self) -> None:
-        """Training begins: nothing asks it to stop, and having been restored no longer matters."""
-        self.stop_training, self._restored_epochs = False, 0
-
-    def compiled_state(self) -> TrainState:
-        """The state; a RuntimeError before `compile`."""
-        if self.state is None:
-            raise RuntimeError("call compile(optimizer=…, loss=…) first")
-        return self.state
-
-    def compiled_program(self) -> Program:
-        """The static side of the run; a RuntimeError before `compile`."""
-        if self._program is None:
-            raise RuntimeError("call compile(optimizer=…, loss=…) first")
-        return self._program
-
-
-def normalization_of(model: nnx.Module, given: Normalization | None) -> Normalization | None:
-    """What a network's inputs are normalised with: its own statistics if it carries any, else the data's."""
-    return getattr(model, "normalization", None) or given
