@@ -1,7 +1,7 @@
 """The papers' figures, and what else a student shows, as a picture and as data: one command each.
 
-Every command writes NAME.png and NAME.json and prints the numbers in a few lines. With --smoke it first trains small
-networks on digits, in about a minute, and shows those.
+Every command writes NAME.png (or .pdf, .svg) and NAME.json, and prints the numbers in a few lines. With --smoke it
+first trains small networks on digits, in about a minute, and shows those.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ EXAMPLES = """examples:
     python experiments/figures.py temperature runs/
   students beside their teacher:
     python experiments/figures.py logits --teacher cifar100_resnet56.pth runs/kd runs/kd-std --data-dir ~/data
+  a figure again, for a paper:
+    python experiments/figures.py fig7 --redraw runs/figures/fig7.json --format pdf
 
 figures.py NAME --help says what a figure shows and what it takes.
 """
@@ -38,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = command_line()
     options = parser.parse_args(given)
     figure = FIGURES[options.figure]
-    data_file, picture = (options.output / f"{figure.name}{suffix}" for suffix in (".json", ".png"))
+    data_file, picture = (options.output / f"{figure.name}.{suffix}" for suffix in ("json", options.format))
     try:
         plots.canvas()  # what is missing is said before anything is computed
         if options.redraw:
@@ -80,6 +82,9 @@ def command_line() -> argparse.ArgumentParser:
             "--output", type=pathlib.Path, default=pathlib.Path("runs/figures"), metavar="DIR",
             help="default: runs/figures",
         )  # fmt: skip
+        files.add_argument(
+            "--format", choices=("png", "pdf", "svg"), default="png", help="of the picture; default: png"
+        )
         files.add_argument("--redraw", type=pathlib.Path, metavar="JSON", help="draw again from data written before")
     return parser
 

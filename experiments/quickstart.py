@@ -59,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     write_results(options.output, runs, measured)
     draw(options.output, runs, measured)
     print(f"{time.perf_counter() - start:.0f} s. Pictures and the numbers of every run are in {options.output}/")
+    print(f"As a page for a browser: python -m jaxkd.report {options.output} -o report.html")
     return 0
 
 

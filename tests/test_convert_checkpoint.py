@@ -53,12 +53,14 @@ def test_save_replaces_nothing_but_a_saved_model(tmp_path):
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path):
-    with pytest.raises(ConversionError, match="holds no checkpoint"):
+    with pytest.raises(ConversionError, match="nothing: there is no such folder"):
         convert.load(tmp_path / "nothing")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConversionError, match="holds no checkpoint"):
         convert.load(tmp_path / "empty")
     convert.save(seeded("resnet8"), tmp_path / "model")
+    with pytest.raises(ConversionError, match=r"the run's network is in .*model"):
+        convert.load(tmp_path)
     for file in (tmp_path / "model" / "state").rglob("*"):
         if file.is_file():
             file.write_bytes(b"")

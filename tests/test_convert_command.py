@@ -72,6 +72,39 @@ def test_command_fails_with_one_line(arguments, weights, tmp_path, capsys, monke
     assert not (tmp_path / "out").exists()
 
 
+def test_other_classes_than_those_of_the_images_are_said_and_not_measured(tmp_path, capsys):
+    convert.to_torch(seeded("resnet8", 100), tmp_path / "x.pth")
+    assert main([str(tmp_path / "x.pth"), str(tmp_path / "out"), "--evaluate", "digits"]) == 0
+    assert "accuracy       not measured: digits has 10 classes, the network 100\n" in capsys.readouterr().out
+    assert convert.load(tmp_path / "out").num_classes == 100
+
+
+def test_a_saved_folder_is_converted_too(tmp_path, capsys, resnet8):
+    convert.save(resnet8, tmp_path / "run" / "student")
+    convert.to_torch(resnet8, tmp_path / "run" / "student.pth")  # which knows no normalisation
+    statistics = ["--mean", "0.5", "0.5", "0.5", "--std", "0.25", "0.25", "0.25"]
+    assert main([str(tmp_path / "run"), str(tmp_path / "new" / "x.safetensors"), *statistics]) == 0
+    assert "architecture   resnet8 (as its manifest says)\n" in capsys.readouterr().out
+    back = convert.from_torch(tmp_path / "new" / "x.safetensors")
+    assert back.normalization == HALF
+    assert same_weights(back, resnet8)
+    assert main([str(tmp_path / "new" / "x.safetensors"), str(tmp_path / "x.pth")]) == 0
+    assert "x.pth (which cannot hold the normalisation: write it down)\n" in capsys.readouterr().out
+    assert main([str(tmp_path / "run" / "student"), "resnet14", str(tmp_path / "x.pth")]) == 2
+    assert "holds a resnet8, not a resnet14" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("output", ["taken", "taken.pth"])
+def test_a_place_that_is_taken_is_refused_before_anything_is_measured(output, tmp_path, capsys, resnet8):
+    convert.to_torch(resnet8, tmp_path / "x.pth")
+    (tmp_path / output / "own").mkdir(parents=True)
+    assert main([str(tmp_path / "x.pth"), str(tmp_path / output), "--evaluate", "digits"]) == 2
+    captured = capsys.readouterr()
+    assert "choose another" in captured.err
+    assert "accuracy" not in captured.out
+    assert (tmp_path / output / "own").is_dir()
+
+
 def test_torch_is_not_needed(weights, resnet8, tmp_path):
     torch_write.write(tmp_path / "x.pth", weights)
     script = (
@@ -143,6 +176,16 @@ def test_a_folder_is_converted_file_by_file_with_a_table_at_the_end(tmp_path, ca
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["first", "second"]
     assert convert.load(tmp_path / "out" / "second").source.file == "second.pth"
     assert same_weights(convert.load(tmp_path / "out" / "first"), first)
+
+
+def test_files_in_folders_of_a_folder_keep_their_places(tmp_path, capsys, resnet8):
+    for name in ("resnet8_vanilla", "resnet14_vanilla"):
+        (tmp_path / "models" / name).mkdir(parents=True)
+        convert.to_torch(seeded(name.partition("_")[0]), tmp_path / "models" / name / "ckpt_epoch_240.pth")
+    assert main([str(tmp_path / "models"), str(tmp_path / "out")]) == 0
+    assert "resnet14_vanilla/ckpt_epoch_240.pth  resnet14" in capsys.readouterr().out
+    assert convert.load(tmp_path / "out" / "resnet14_vanilla" / "ckpt_epoch_240").name == "resnet14"
+    assert same_weights(convert.load(tmp_path / "out" / "resnet8_vanilla" / "ckpt_epoch_240"), resnet8)
 
 
 def test_a_folder_with_a_name_takes_it_for_every_file(tmp_path, capsys):

@@ -1,7 +1,9 @@
 """Reading and writing torch files: both formats, their corners, and what PyTorch says to them."""
 
+import gzip
 import pickle
 import struct
+import tarfile
 import zipfile
 from collections import OrderedDict
 
@@ -201,7 +203,19 @@ def test_other_files_are_named_for_what_they_are(tmp_path):
     assert "cannot be read" in refusal(path).reason
     assert "cannot be read" in refusal(tmp_path).reason
     path.write_bytes(b"")
-    refusal(path)
+    assert "is empty" in refusal(path).reason
+    path.write_bytes(b"<!DOCTYPE html><title>404</title>")
+    assert "a web page" in refusal(path).reason
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    assert "a pointer of Git LFS" in refusal(path).reason
+    with tarfile.open(path, "w") as archive:
+        archive.addfile(tarfile.TarInfo("resnet56_vanilla/ckpt_epoch_240.pth"))
+    assert "an archive of files: unpack it" in refusal(path).reason
+    path.write_bytes(gzip.compress(path.read_bytes()))
+    assert "compressed: unpack it" in refusal(path).reason
+    torch_write.write(path, {"a": np.ones(100, np.float32)})
+    path.write_bytes(path.read_bytes()[:-100])
+    assert "cut short" in refusal(path).reason
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
     refusal(path)
     path.write_bytes(pickle.dumps({"a": 1}, 2))

@@ -161,7 +161,7 @@ def test_commands_are_taken(scripts, page):
         takes(script.command_line().parse_args, page, own)
         if name == "distill":
             options = script.command_line().parse_args(own)
-            script.method_of(options, scripts("training_options").recipe_of(options))
+            scripts("lesson").method_of(options, scripts("training_options").recipe_of(options))
     for name, arguments in filter(lambda command: command[1], commands(page, r"python -m jaxkd\.(\w+)")):
         takes(scripts(f"jaxkd.{name}.__main__")._parser().parse_intermixed_args, page, arguments)
 

@@ -54,7 +54,7 @@ def runs(tmp_path_factory):
 def write(path, method, seed, quantities, teacher="resnet56"):
     """A run directory as training leaves it, but for the network."""
     directory = RunDirectory(path)
-    settings = {"method": method, "seed": seed, "student": "resnet20", "teacher": {"name": teacher}}
+    settings = {"method": method, "seed": seed, "student": "resnet20", "teacher": {"name": teacher}, "data": "digits"}
     directory.start(settings, arguments={})
     logger = directory.callbacks()[0]
     logger.on_train_begin()
@@ -217,8 +217,9 @@ def test_the_grid_says_what_two_temperatures_gain_over_one(scripts, tmp_path, ca
 
 
 def test_learned_temperatures_are_a_curve_per_configuration(scripts, runs, tmp_path, capsys):
-    (curve,) = run(scripts, "temperature", [str(runs)], tmp_path)["curves"]
-    assert curve["label"] == "CTKD, resnet56 → resnet20"
+    record = run(scripts, "temperature", [str(runs)], tmp_path)
+    (curve,) = record["curves"]
+    assert (curve["label"], record["epochs"]) == ("CTKD, resnet56 → resnet20", [2])
     assert curve["temperatures"] == [[15.0, 8.0], [14.0, 10.0]]
     assert curve["epochs"] == [[1, 2], [1, 2]]
     assert "14.00 to 15.00 after the first epoch, 8.00 to 10.00 after epoch 2" in capsys.readouterr().out
@@ -238,6 +239,23 @@ def test_a_table_of_a_sweep_has_fixed_temperatures_too(scripts, tmp_path):
     record = run(scripts, "sweep", [str(table)], tmp_path)
     assert record["fixed"] == [{"method": "sweep", "temperatures": [2.0, 4.0], "accuracy": [[0.5, 0.6], [0.7]]}]
     assert record["learned"] == []
+
+
+def test_a_title_says_which_data_and_how_long(scripts, tmp_path):
+    from figuring import learned_temperature
+
+    learned = {"kd_temperature": [15.0, 14.0, 13.0], "val_accuracy": [0.5, 0.6, 0.7]}
+    write(tmp_path / "a", {"name": "ctkd"}, 0, learned)
+    write(tmp_path / "b", {"name": "ctkd"}, 1, {name: values[:1] for name, values in learned.items()})  # not finished
+    record = run(scripts, "temperature", [str(tmp_path / "a"), str(tmp_path / "b")], tmp_path)
+    assert (record["data"], record["epochs"]) == (["digits"], [1, 3])
+    assert learned_temperature.in_words(record) == "digits, 1 to 3 epochs"
+
+
+@pytest.mark.parametrize(("suffix", "beginning"), [("pdf", b"%PDF"), ("svg", b"<?xml")])
+def test_pictures_for_papers(scripts, runs, tmp_path, suffix, beginning):
+    run(scripts, "temperature", [str(runs), "--format", suffix], tmp_path)
+    assert (tmp_path / f"temperature.{suffix}").read_bytes().startswith(beginning)
 
 
 def test_small_networks_are_asked_for_once_in_words_that_the_scripts_take(scripts, tmp_path, monkeypatch, capsys):
@@ -316,7 +334,8 @@ def test_the_commands_own_help_names_all_figures(scripts, capsys):
         ("fig10 {runs}", "holds no sweep"),
         ("temperature", "no RUN with a test accuracy"),
         ("temperature {runs}/kd-2.0-0", "none of these runs learned a temperature"),
-        ("sweep {runs}/ctkd-0", "none of these runs has a fixed temperature"),
+        ("sweep {runs}/ctkd-0", "none of these runs are of one method at several fixed temperatures"),
+        ("sweep {runs}/ctkd-0 {runs}/kd-2.0-0", "name some of --method kd, each with a --temperature of its own"),
         ("sweep nowhere", "nowhere does not exist"),
     ],
 )
@@ -341,12 +360,19 @@ def test_networks_must_know_the_classes_of_the_images(scripts, saved, tmp_path, 
         networks.images(options, found)
 
 
-def test_a_sweep_is_of_one_pair(scripts, runs, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("accuracies", "teacher", "message"),
+    [
+        ([0.5, 0.6], "resnet110", "of 2 pairs (resnet56 → resnet20; resnet110 → resnet20)"),
+        ([0.5], "resnet56", "of 2 lengths (to epoch 2; to epoch 1)"),
+    ],
+)
+def test_a_sweep_is_of_one_pair_and_one_length(scripts, runs, tmp_path, capsys, accuracies, teacher, message):
     other = {"name": "kd", "settings": {"temperature": 2.0}}
-    write(tmp_path / "other", other, 0, {"val_accuracy": [0.5]}, teacher="resnet110")
+    write(tmp_path / "other", other, 0, {"val_accuracy": accuracies}, teacher)
     with pytest.raises(SystemExit, match="2"):
         scripts["figures"].main(["sweep", str(runs), str(tmp_path / "other")])
-    assert "of 2 pairs (resnet56 → resnet20; resnet110 → resnet20)" in " ".join(capsys.readouterr().err.split())
+    assert message in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_data_of_one_figure_is_not_drawn_as_another(scripts, runs, tmp_path, capsys):

@@ -32,6 +32,18 @@ def test_a_single_run_has_no_band_and_losses_no_percent():
     assert axes.get_ylabel() == "loss"
 
 
+def test_many_curves_are_told_apart_and_their_names_stand_beside_them():
+    figure, (axes,) = plots.canvas()
+    plots.learning_curves({str(number): history(loss=[2.0, 1.0]) for number in range(12)}, axes, "loss")
+    looks = [(line.get_color(), line.get_linestyle()) for line in axes.get_lines()]
+    assert looks[0][0] == looks[7][0]
+    assert len({*looks[:4], *looks[7:11]}) == 8
+    figure.draw_without_rendering()
+    legend = axes.get_legend().get_window_extent()
+    assert legend.x0 >= axes.get_window_extent().x1
+    assert legend.x1 <= figure.bbox.x1
+
+
 def test_epochs_without_validation_are_left_out():
     _, (axes,) = plots.canvas()
     plots.learning_curves({"KD": history(val_accuracy=[None, 0.5, None, 0.75])}, axes)

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import html.parser
 import re
+import shutil
 
 import browser
 import numpy as np
@@ -199,6 +200,19 @@ def test_a_line_goes_where_the_values_are(tmp_path):
     assert accuracies == pytest.approx([25, 50, 75, 50], abs=0.1)
 
 
+def test_a_loss_that_explodes_does_not_press_the_others_flat(tmp_path):
+    for name, exploded in (("calm", 2.0), ("exploded", 51000.0)):
+        run = recorded.run(tmp_path / name, (0.5, 0.6), method={"name": name}, finished=False)
+        text = (run.path / "metrics.csv").read_text().splitlines()
+        column = text[0].split(",").index("val_loss")
+        rows = [line.split(",") for line in text[1:]]
+        rows[0][column] = str(exploded)
+        (run.path / "metrics.csv").write_text("\n".join([text[0], *map(",".join, rows)]))
+    found = Page(report.page(records.find(tmp_path)))
+    texts = [tick["text"] for tick in found.all("text", "tick")]
+    assert {"10000", "1000", "1"} <= set(texts)
+
+
 def test_the_heat_map_has_the_grid(folder, page):
     grid = records.read_sweep(folder / "grid").grid()
     cells = [cell for cell in page.all("td") if re.match(r"h\d", cell.get("class") or "")]
@@ -301,6 +315,14 @@ def test_a_picture_is_what_other_programs_read(tmp_path):
         (tmp_path / "picture.png").write_bytes(png(pixels))
         read = image.imread(tmp_path / "picture.png")
         np.testing.assert_array_equal(np.rint(255 * read).astype(np.uint8).reshape(pixels.shape), pixels)
+
+
+def test_a_teacher_may_be_named_by_the_directory_of_its_run(taught, tmp_path):
+    shutil.copytree(taught / "teacher", tmp_path / "run" / "model")
+    groups = records.groups(records.find(taught))
+    found, expected = (samples.compare(groups, path, count=1) for path in (tmp_path / "run", taught / "teacher"))
+    assert (found.teacher, found.notes) == (expected.teacher, expected.notes)
+    assert found.students[0].counts == expected.students[0].counts
 
 
 def test_another_teacher_is_noticed(taught, tmp_path):

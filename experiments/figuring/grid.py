@@ -41,7 +41,8 @@ def draw(record: Record, path: pathlib.Path) -> None:
         plots.heat_map(
             array(grid["accuracy"]), axes,
             rows=[f"{value:g}" for value in grid["correct"]], columns=[f"{value:g}" for value in grid["wrong"]],
-            labels=("τ₂, wrong classes", "τ₁, correct class", "test accuracy (%)"), title=grid["label"],
+            labels=("τ₂, wrong classes", "τ₁, correct class", "test accuracy (%)"),
+            title=f"{grid['label']}{_seeds(grid['seeds'])}; framed: the best",
         )  # fmt: skip
     plots.save(figure, path)
 
@@ -80,6 +81,11 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
         "deviation": numbers(found.deviation, 4),
         "seeds": found.runs,
     }
+
+
+def _seeds(number: int) -> str:
+    """How many runs a cell is the mean of, where it is more than one."""
+    return f", mean of {number} seeds" if number > 1 else ""
 
 
 def _name(entry: Any) -> str:

@@ -27,10 +27,10 @@ def little_runs(folder: pathlib.Path) -> list[str]:
 
 def measure(options: argparse.Namespace) -> Record:
     """The curves of all runs that learned one."""
-    curves = learned(found(options.runs))
-    if not curves:
+    runs = [run for run in found(options.runs) if quantity(run) is not None]
+    if not runs:
         raise ValueError("none of these runs learned a temperature: name runs of --method ctkd or its kin")
-    return {"curves": curves}
+    return {**about(runs), "curves": learned(runs)}
 
 
 def found(paths: list[pathlib.Path]) -> list[records.Record]:
@@ -46,6 +46,25 @@ def found(paths: list[pathlib.Path]) -> list[records.Record]:
             "no RUN with a test accuracy: name folders that distill.py wrote, or look at small ones by --smoke"
         )
     return runs
+
+
+def about(runs: list[records.Record]) -> Record:
+    """Which data some runs saw, and for how many epochs so far."""
+    return {
+        "data": sorted({run.data for run in runs if run.data}),
+        "epochs": sorted({int(run.last["epoch"]) for run in runs}),
+    }
+
+
+def in_words(record: Record) -> str:
+    """The same for a title.
+
+    Example:
+      >>> in_words({"data": ["digits"], "epochs": [5]}), in_words({"data": [], "epochs": [30, 240]})
+      ('digits, 5 epochs', '30 to 240 epochs')
+    """
+    epochs = " to ".join(map(str, dict.fromkeys((record["epochs"][0], record["epochs"][-1]))))
+    return ", ".join([*record["data"], f"{epochs} epoch{'' if epochs == '1' else 's'}"])
 
 
 def learned(runs: list[records.Record]) -> list[dict[str, Any]]:
@@ -85,8 +104,9 @@ def draw_curves(curves: list[dict[str, Any]], axes: Any) -> None:
 
 def draw(record: Record, path: pathlib.Path) -> None:
     """One picture of all curves."""
-    figure, (axes,) = plots.canvas(width=6.6)
+    figure, (axes,) = plots.canvas(width=6.6 if len(record["curves"]) <= 6 else 9.4)  # room for a long legend
     draw_curves(record["curves"], axes)
+    axes.set_title(in_words(record), fontsize="medium")
     plots.save(figure, path)
 
 

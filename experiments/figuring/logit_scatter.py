@@ -64,7 +64,10 @@ def draw(record: Record, path: pathlib.Path) -> None:
             {one["label"]: (array(teacher["drawn"][name]), array(one["drawn"][name])) for one in record["students"]},
             axes, (f"logit {name}, teacher ({teacher['label']})", f"logit {name}, student"),
         )  # fmt: skip
-    _at_least(places[0], 0.05 * teacher["average"]["deviation"])
+    reach = 0.05 * teacher["average"]["deviation"]
+    _at_least(places[0], reach)
+    if all(np.abs(array(one["drawn"]["mean"])).max() < 0.01 * reach for one in (teacher, *record["students"])):
+        places[0].set_title("all at 0: each image's logits add up to it, but for rounding", fontsize="medium")
     drawn = len(teacher["drawn"]["mean"])
     part = "" if drawn == record["images"] else f", {drawn} of them drawn"
     figure.suptitle(f"{networks.in_words(record)}{part}", fontsize="medium")

@@ -57,11 +57,14 @@ def draw(record: Record, path: pathlib.Path) -> None:
         for one in record["diagrams"]
     }
     plots.curves(accuracy, left, ("confidence (%)", "accuracy (%)"), style="both", diagonal=True)
-    middles = 100 * (np.arange(record["bins"]) + 0.5) / record["bins"]
-    shares = {one["label"]: (middles, 100 * array(one["images"]) / record["images"]) for one in record["diagrams"]}
+    edges = np.linspace(0, 100, record["bins"] + 1)
+    shares = {
+        one["label"]: (edges, 100 * array([*one["images"], one["images"][-1]]) / record["images"])
+        for one in record["diagrams"]
+    }
     plots.curves(shares, right, ("confidence (%)", "answers with it (%)"), style="steps")
     left.set_xlim(0, 102)  # a marker at the end is not cut in half
-    left.set_ylim(0, 102)
+    left.set_ylim(-2, 102)
     right.set_xlim(0, 100)
     right.set_ylim(bottom=0)
     figure.suptitle(networks.in_words(record), fontsize="medium")

@@ -35,19 +35,22 @@ def little_runs(folder: pathlib.Path) -> list[str]:
 def measure(options: argparse.Namespace) -> Record:
     """The accuracies at the last epoch, for each temperature and seed."""
     runs = [run for run in learned_temperature.found(options.runs) if quantity(run) or _fixed(run) is not None]
-    pairs = list(dict.fromkeys(map(pair, runs)))
-    if len(pairs) > 1:
-        raise ValueError(f"the runs are of {len(pairs)} pairs ({'; '.join(pairs)}): name those of one")
+    _check_alike(runs)
     fixed: dict[str, dict[float, list[float]]] = {}
     for run in runs:
         temperature = _fixed(run)
         if temperature is not None:
             of_method = fixed.setdefault(_method(run), {})
             of_method.setdefault(temperature, []).append(numbers(run.last["val_accuracy"], 6))
+    fixed = {name: found for name, found in fixed.items() if len(found) > 1}  # one is no curve, and may be of CRD
     if not fixed:
-        raise ValueError("none of these runs has a fixed temperature: name runs of --method kd --temperature T")
+        raise ValueError(
+            "none of these runs are of one method at several fixed temperatures: name some of --method kd, each with a "
+            "--temperature of its own"
+        )
     return {
-        "pair": pairs[0],
+        **learned_temperature.about(runs),
+        "pair": pair(runs[0]),
         "fixed": [
             {"method": name, "temperatures": sorted(found), "accuracy": [found[key] for key in sorted(found)]}
             for name, found in fixed.items()
@@ -58,7 +61,8 @@ def measure(options: argparse.Namespace) -> Record:
 
 def draw(record: Record, path: pathlib.Path) -> None:
     """Left what was learned, right what fixed temperatures reach."""
-    figure, places = plots.canvas(columns=2 if record["learned"] else 1)
+    many = len(record["learned"]) + len(record["fixed"]) > 6  # names stand beside the curves
+    figure, places = plots.canvas(columns=2 if record["learned"] else 1, width=8.6 if many else 5.6)
     if record["learned"]:
         learned_temperature.draw_curves(record["learned"], places[0])
     tried = sorted({temperature for one in record["fixed"] for temperature in one["temperatures"]})
@@ -72,7 +76,7 @@ def draw(record: Record, path: pathlib.Path) -> None:
         values = (one["temperatures"], _means(one["accuracy"]))
         plots.curves({name: values}, places[-1], labels, style="both", deviations={name: deviations}, logarithmic=True)
     places[-1].set_xticks(tried, [f"{temperature:g}" for temperature in tried])
-    figure.suptitle(f"{record['pair']}, last epoch", fontsize="medium")
+    figure.suptitle(f"{record['pair']}, {learned_temperature.in_words(record)}", fontsize="medium")
     plots.save(figure, path)
 
 
@@ -84,6 +88,18 @@ def lines(record: Record) -> list[str]:
         shown = ", ".join(f"{mean:.2f} at {tau:g}" for tau, mean, _ in each)
         said.append(f"{one['method']}, fixed: test accuracy {shown} %; runs of each: {len(one['accuracy'][0])}")
     return [*said, *learned_temperature.lines({"curves": record["learned"]})]
+
+
+def _check_alike(runs: list[records.Record]) -> None:
+    """Refuses runs whose accuracies do not belong in one picture: they would be taken for other seeds."""
+    kinds = {
+        "pairs": [pair(run) for run in runs],
+        "data sets": [run.data for run in runs if run.data],
+        "lengths": [f"to epoch {run.last['epoch']}" for run in runs],
+    }
+    for kind, values in kinds.items():
+        if len(found := dict.fromkeys(values)) > 1:
+            raise ValueError(f"the runs are of {len(found)} {kind} ({'; '.join(map(str, found))}): name those of one")
 
 
 def _fixed(run: records.Record) -> float | None:

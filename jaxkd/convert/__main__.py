@@ -1,4 +1,8 @@
-"""`python -m jaxkd.convert`: files of weights to checkpoints of this library, or to torch or safetensors files."""
+"""Files of weights to checkpoints of this library, and either to torch or safetensors files.
+
+Says which network a file holds, what its images are normalised with and, with --evaluate, how good it is. Nothing that
+a file contains is run.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +18,24 @@ from flax import nnx
 import jaxkd
 from jaxkd import data
 from jaxkd.base import Normalization
-from jaxkd.convert.checkpoint import save
+from jaxkd.convert.checkpoint import check_replaceable, is_saved, load, network_in, save
 from jaxkd.convert.listing import synonyms
 from jaxkd.convert.torch_file import SUFFIXES
 from jaxkd.convert.torch_models import from_torch, to_torch
 
 FILE_SUFFIXES = (".pth", ".pt", ".safetensors")
 """What OUT ends in when it is to be a file; anything else is a folder."""
+
+EXAMPLES = """examples:
+  a folder that distill.py takes as --teacher, with the accuracy on CIFAR-100:
+    python -m jaxkd.convert cifar100_resnet56.pth teachers/resnet56 --evaluate cifar100 --data-dir ~/data
+  every file of a folder:
+    python -m jaxkd.convert downloads teachers
+  a network that was trained with ImageNet's normalisation:
+    python -m jaxkd.convert net.pth teachers/net --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225
+  a student of distill.py as safetensors, which keep its normalisation:
+    python -m jaxkd.convert runs/kd student.safetensors
+"""
 
 COLUMNS = ("file", "architecture", "classes", "parameters", "normalisation", "top-1", "top-5", "written")
 """Of the table that ends the conversion of a folder."""
@@ -39,9 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         normalization = _normalization(options.mean, options.std)
         test = data.load(options.evaluate, options.data_dir, split="test") if options.evaluate else None
-        if options.input.is_dir():
-            return _convert_folder(options.input, options.name, options.output, normalization, test)
-        _convert(options.input, options.name, options.output, normalization, test)
+        one = network_in(options.input) or options.input
+        if one.is_dir() and not is_saved(one):
+            return _convert_folder(one, options.name, options.output, normalization, test)
+        _convert(one, options.name, options.output, normalization, test)
     except (ValueError, OSError) as error:  # ConversionError, and an architecture or data set that does not exist
         _complain(str(error))
         return 2
@@ -49,22 +65,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m jaxkd.convert", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m jaxkd.convert", description=__doc__, epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
     parser.add_argument(
-        "input", metavar="IN", type=Path, help=f"a file ({', '.join(SUFFIXES)}), or a folder of such files"
-    )
+        "input", metavar="IN", type=Path,
+        help=f"a file ({', '.join(SUFFIXES)}), a folder in which there are such files, a folder that this command "
+        "wrote, or the directory of a run",
+    )  # fmt: skip
     parser.add_argument(
-        "name", metavar="NAME", nargs="?", help="the architecture, such as resnet56; by default guessed from the keys"
+        "name", metavar="NAME", nargs="?", help="the architecture, such as resnet56; default: found by the keys"
     )
     parser.add_argument(
         "output", metavar="OUT", type=Path,
-        help=f"a file ({', '.join(FILE_SUFFIXES)}), or else a folder for a checkpoint with its manifest; each file of "
-        "a folder IN becomes a folder in OUT",
+        help=f"a file ({', '.join(FILE_SUFFIXES)}), or else a folder for a checkpoint with its manifest; each file "
+        "in a folder IN becomes a folder in OUT",
     )  # fmt: skip
-    parser.add_argument("--evaluate", metavar="DATA", help="also measure accuracy on this data set's test images")
-    parser.add_argument("--data-dir", type=Path, help="where the data set is")
-    parser.add_argument("--mean", nargs="+", type=float, help="per-channel mean the network was trained with (0 to 1)")
-    parser.add_argument("--std", nargs="+", type=float, help="per-channel deviation, likewise")
+    parser.add_argument(
+        "--evaluate", metavar="DATA", help=f"also measure accuracy on the test images of: {', '.join(data.names())}"
+    )
+    parser.add_argument(
+        "--data-dir", type=Path, metavar="DIR", help="where its files are; default: $JAXKD_DATA, else ~/data"
+    )
+    parser.add_argument(
+        "--mean", nargs="+", type=float, metavar="X",
+        help="per channel, of pixels from 0 to 1: what the network was trained with; default: what the file says, what "
+        "is known of published files, else the data set's",
+    )  # fmt: skip
+    parser.add_argument("--std", nargs="+", type=float, metavar="X", help="the deviation, likewise")
     return parser
 
 
@@ -72,19 +101,25 @@ def _convert(
     file: Path, name: str | None, output: Path, normalization: Normalization | None, test: data.Dataset | None
 ) -> tuple[str, ...]:
     """Converts a file and prints what it was; returns it as a row of `COLUMNS`."""
-    model: Any = from_torch(file, name, normalization=normalization)
+    saved = file.is_dir()
+    model: Any = _loaded(file, name, normalization) if saved else from_torch(file, name, normalization=normalization)
+    _check_place(output)  # before anything is measured
     architecture = model.name + "".join(f", {key} {value}" for key, value in model.options)
     others = f"; also called {', '.join(synonyms(model.name))}" if synonyms(model.name) else ""
+    origin = "" if name else " (as its manifest says)" if saved else f" (guessed from the keys{others})"
+    classes = model.num_classes
     parameters = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
-    print(f"architecture   {architecture}{'' if name else f' (guessed from the keys{others})'}")
-    print(f"classes        {model.num_classes}")
+    print(f"architecture   {architecture}{origin}")
+    print(f"classes        {classes}")
     print(f"parameters     {parameters:,}")
     if known := model.normalization:
         print(f"normalisation  mean {_numbers(known.mean)}, std {_numbers(known.std)}")
     else:
         print("normalisation  not known: the data set's (give --mean and --std if the network was trained with others)")
     accuracies = ("", "")
-    if test is not None:
+    if test is not None and test.num_classes != classes:
+        print(f"accuracy       not measured: {test.name} has {test.num_classes} classes, the network {classes}")
+    elif test is not None:
         logs = jaxkd.Trainer(model).evaluate(test)
         accuracies = (f"{logs['accuracy']:.2%}", f"{logs['top5']:.2%}")
         print(f"accuracy       top-1 {accuracies[0]}, top-5 {accuracies[1]} of {len(test):,} images of {test.name}")
@@ -92,30 +127,55 @@ def _convert(
         to_torch(model, output)
     else:
         save(model, output)
-    print(f"written        {output}")
+    lost = known and output.suffix in FILE_SUFFIXES and output.suffix != ".safetensors"
+    print(f"written        {output}{' (which cannot hold the normalisation: write it down)' if lost else ''}")
     known_or_not = "known" if known else "not known"
-    return (file.name, architecture, str(model.num_classes), f"{parameters:,}", known_or_not, *accuracies, str(output))
+    return (file.name, architecture, str(classes), f"{parameters:,}", known_or_not, *accuracies, str(output))
+
+
+def _loaded(folder: Path, name: str | None, normalization: Normalization | None) -> Any:
+    """A network from a folder that `save` wrote, normalised anew where that is said."""
+    model: Any = load(folder)
+    if name not in (None, model.name, *synonyms(model.name)):
+        raise ValueError(f"{folder} holds a {model.name}, not a {name}: leave the name out")
+    if normalization:
+        model.normalization = normalization
+    return model
+
+
+def _check_place(output: Path) -> None:
+    """Makes the folder around OUT, and refuses a place where something else is.
+
+    Raises:
+      OSError: nothing can be written there.
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if output.suffix not in FILE_SUFFIXES:
+        check_replaceable(output)
+    elif output.is_dir():
+        raise IsADirectoryError(f"{output} is a folder and OUT would be a file: choose another name")
 
 
 def _convert_folder(
     folder: Path, name: str | None, output: Path, normalization: Normalization | None, test: data.Dataset | None
 ) -> int:
-    """Converts every file of a folder, each on its own, and ends with a table; 2 if any failed."""
-    files = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file())
+    """Converts every file in a folder and those below, each on its own, and ends with a table; 2 if any failed."""
+    files = sorted(path for path in folder.rglob("*") if path.suffix in SUFFIXES and path.is_file())
     if not files:
         raise ValueError(f"{folder} holds no file that ends in {', '.join(SUFFIXES)}")
     if output.suffix in FILE_SUFFIXES:
         raise ValueError(f"{folder} is a folder and {output} would be a file: give a folder as OUT")
     rows: list[tuple[str, ...]] = []
     for file in files:
-        print(f"\nfile           {file.name}")
+        label, place = str(file.relative_to(folder)), file.relative_to(folder).with_suffix("")
+        print(f"\nfile           {label}")
         try:
-            if others := [other.name for other in files if other != file and other.stem == file.stem]:
-                raise ValueError(f"{file}: {', '.join(others)} would become {output / file.stem} too: rename one")
-            rows.append(_convert(file, name, output / file.stem, normalization, test))
+            if others := [other.name for other in files if other != file and other.with_suffix("") == folder / place]:
+                raise ValueError(f"{file}: {', '.join(others)} would become {output / place} too: rename one")
+            rows.append((label, *_convert(file, name, output / place, normalization, test)[1:]))
         except (ValueError, OSError) as error:
             _complain(str(error) if str(file) in str(error) else f"{file}: {error}")
-            rows.append((file.name, *[""] * (len(COLUMNS) - 2), "failed"))
+            rows.append((label, *[""] * (len(COLUMNS) - 2), "failed"))
     failed = sum(row[-1] == "failed" for row in rows)
     print(f"\n{len(files) - failed} of {len(files)} files converted\n{_table(rows)}")
     return 2 if failed else 0
@@ -129,7 +189,8 @@ def _table(rows: list[tuple[str, ...]]) -> str:
 
 
 def _complain(reason: str) -> None:
-    print(f"error: {' '.join(reason.split())}", file=sys.stderr)
+    lines = [" ".join(line.split()) for line in reason.splitlines()]
+    print(f"error: {'; '.join(filter(None, lines)).replace(':; ', ': ')}", file=sys.stderr)
 
 
 def _normalization(mean: list[float] | None, std: list[float] | None) -> Normalization | None:

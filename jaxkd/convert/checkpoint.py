@@ -39,18 +39,43 @@ def save(model: Any, path: str | PathLike[str]) -> None:
     """
     weights = to_state_dict(model)
     manifest = {"format": _FORMAT, **manifests.describe(model, weights)}
-    _check_replaceable(Path(path))
+    check_replaceable(path)
     ocp.save(Path(path).absolute(), weights, custom_metadata=manifest, overwrite=True)
 
 
-def _check_replaceable(path: Path) -> None:
-    """Orbax empties a folder it overwrites, whatever was in it."""
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-        return
+def check_replaceable(path: str | PathLike[str]) -> None:
+    """Refuses a place with anything but a saved model: Orbax empties a folder it overwrites, whatever was in it.
+
+    Raises:
+      FileExistsError: as `save` would.
+    """
+    path = Path(path)
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())) and not is_saved(path):
+        raise FileExistsError(f"{path} exists and is no saved model: choose another place")
+
+
+def is_saved(path: str | PathLike[str]) -> bool:
+    """Whether `save` wrote a folder.
+
+    Example:
+      >>> is_saved("no such folder")
+      False
+    """
     try:
         read_manifest(path)
     except ConversionError:
-        raise FileExistsError(f"{path} exists and is no saved model: choose another place") from None
+        return False
+    return True
+
+
+def network_in(path: str | PathLike[str]) -> Path | None:
+    """The saved model in a folder, where that is the directory of a run: `model` or `student`; None for none.
+
+    Example:
+      >>> network_in("no such folder") is None
+      True
+    """
+    return next((Path(path) / name for name in ("model", "student") if is_saved(Path(path) / name)), None)
 
 
 def load(path: str | PathLike[str]) -> nnx.Module:
@@ -97,7 +122,15 @@ def read_manifest(path: str | PathLike[str]) -> dict[str, Any]:
     try:
         manifest = ocp.metadata(Path(path).absolute()).custom_metadata
     except Exception as error:
-        raise ConversionError(path, "holds no checkpoint of a model") from error
+        raise ConversionError(path, _nothing_there(Path(path))) from error
     if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
         raise ConversionError(path, f"holds a checkpoint without a model's manifest: {brief(str(manifest))}")
     return manifest
+
+
+def _nothing_there(path: Path) -> str:
+    """Why a place has no checkpoint, and where there is one: people name the folder of a run."""
+    if not path.exists():
+        return "there is no such folder"
+    inside = network_in(path)
+    return "holds no checkpoint of a model" + ("" if inside is None else f"; the run's network is in {inside}")

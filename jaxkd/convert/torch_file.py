@@ -17,6 +17,15 @@ SUFFIXES = (".pth", ".pt", ".th", ".tar", ".safetensors")
 """What files of weights are called. The content decides how a file is read."""
 
 
+_MISTAKEN = {
+    (0, b"<"): "it begins like a web page: download the file itself",
+    (0, b"version https"): "it begins like a pointer of Git LFS: download the file itself",
+    (0, b"\x1f\x8b"): "it is compressed: unpack it first",
+    (257, b"ustar"): "it is an archive of files: unpack it, and name one of them or their folder",
+}
+"""What people have in place of weights, by the place and the bytes that give it away. No pickle has them there."""
+
+
 class Contents(NamedTuple):
     """What a file holds.
 
@@ -73,11 +82,17 @@ def read_contents(path: str | os.PathLike[str]) -> Contents:
 
 def _contents(file: IO[bytes], called_safetensors: bool) -> Contents:
     file_bytes = os.fstat(file.fileno()).st_size
-    start = file.read(9)
+    start = file.read(512)
     file.seek(0)
+    if not start:
+        raise ValueError("the file is empty: copy or download it again")
     if start.startswith(b"PK\x03\x04"):
         return Contents(read_zip(file, file_bytes), {})
-    if called_safetensors or start[8:] == b"{":  # where the JSON header of a safetensors file begins
+    has_header = start[8:9] == b"{"  # where the JSON header of a safetensors file begins
+    for (place, sign), what in _MISTAKEN.items():
+        if start.startswith(sign, place) and not has_header:
+            raise ValueError(what)
+    if called_safetensors or has_header:
         return Contents(*read_safetensors(file, file_bytes))
     return Contents(read_legacy(file, file_bytes), {})
 

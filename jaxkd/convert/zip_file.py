@@ -23,6 +23,8 @@ def read_zip(file: IO[bytes], file_bytes: int) -> Any:
     Raises:
       ValueError, zipfile.BadZipFile, and what a malformed pickle raises.
     """
+    if not zipfile.is_zipfile(file):  # no directory at its end
+        raise ValueError("it begins like a file of torch.save and has no end: cut short; copy or download it again")
     with zipfile.ZipFile(file) as archive:
         # Weights hardly compress: an archive that claims to is a bomb, or its directory points at the same bytes twice.
         claimed = sum(entry.file_size for entry in archive.infolist())

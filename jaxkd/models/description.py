@@ -16,6 +16,8 @@ from jaxkd.models.registry import create
 
 Shape = tuple[int, ...]
 
+CIFAR_CLASSES, IMAGENET_CLASSES, IMAGENET_SIZE = 100, 1000, 224
+
 
 @dataclass(frozen=True)
 class Description:
@@ -64,13 +66,13 @@ class Description:
 
 
 def describe(
-    name: str, num_classes: int = 100, image_shape: tuple[int, int, int] | None = None, **options: Any
+    name: str, num_classes: int | None = None, image_shape: tuple[int, int, int] | None = None, **options: Any
 ) -> Description:
     """Parameters, multiply-accumulates and the shapes of all features of a network. No weight is drawn.
 
     Args:
       name: a published name (see `list`), or one of the same form.
-      num_classes: K, the width of the logits.
+      num_classes: K, the width of the logits; by default 1000 for networks of ImageNet, and 100 for those of CIFAR.
       image_shape: `(H, W, C)`; by default the one that the network was published for.
       **options: of the family, as in `create`.
 
@@ -87,8 +89,13 @@ def describe(
       f2  16×16×32  16×16×32
       f3  8×8×64    8×8×64
       f4  64
+      >>> describe("resnet34").parameters, describe("resnet34").num_classes
+      (21797672, 1000)
     """
-    model: Any = nnx.eval_shape(lambda: create(name, num_classes, **options))
+    classes = CIFAR_CLASSES if num_classes is None else num_classes
+    model: Any = nnx.eval_shape(lambda: create(name, classes, **options))
+    if num_classes is None and model.image_shape[0] == IMAGENET_SIZE:
+        return describe(name, IMAGENET_CLASSES, image_shape, **options)
     shape = model.image_shape if image_shape is None else _checked(image_shape, name, model.image_shape[-1])
     graph, state = nnx.split(model)
     images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
@@ -97,7 +104,7 @@ def describe(
     )
     return Description(
         name=name,
-        num_classes=num_classes,
+        num_classes=classes,
         image_shape=shape,
         options=model.options,
         parameters=sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))),

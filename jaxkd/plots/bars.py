@@ -8,7 +8,9 @@ import numpy as np
 
 from jaxkd.plots.canvas import Target, axes_of, checked, finish
 
-_PARTS = ("#0072B2", "#56B4E9", "#F0E442", "#E69F00", "#D55E00", "#CC79A7")
+# Okabe and Ito's, some of them lightened: neighbours differ in a print without colours too.
+_PARTS = ("#0072B2", "#9AD4F5", "#F7EE8A", "#E69F00", "#D55E00", "#000000")
+_DARK = (_PARTS[0], _PARTS[5])
 
 
 def stacked_bars(named: Mapping[str, Mapping[str, float]], target: Target, label: str = "", title: str = "") -> None:
@@ -38,7 +40,7 @@ def stacked_bars(named: Mapping[str, Mapping[str, float]], target: Target, label
         axes.barh(range(len(names)), width, left=left, color=colour, label=part, edgecolor="white", linewidth=0.8)
         for place, (start, size) in enumerate(zip(left, width, strict=True)):
             if size >= 5:  # narrower ones have no room for a number
-                colour_of_text = "white" if colour == _PARTS[0] else "black"
+                colour_of_text = "white" if colour in _DARK else "black"
                 axes.text(start + size / 2, place, f"{size:.1f}", ha="center", va="center", fontsize="small",
                           color=colour_of_text)  # fmt: skip
         left += width

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxkd.plots.canvas import COLOURS, GREY, MARKERS, STYLES, Target, axes_of, checked, finish
+from jaxkd.plots.canvas import GREY, Target, axes_of, checked, finish, look_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,7 +34,7 @@ def curves(
       target: axes to draw into, or the picture file to write.
       labels: of the horizontal and the vertical axis.
       title: above the axes.
-      style: whether points are joined, marked, both, or joined by steps.
+      style: whether points are joined, marked, both, or joined by steps, each y reaching to the next x.
       deviations: for some of the names, how far y varies on both sides, `[P]`.
       logarithmic: whether the horizontal axis is.
       diagonal: whether y = x is drawn, in grey.
@@ -58,7 +58,7 @@ def curves(
             spread = np.asarray(deviations[name], float)
             axes.errorbar(x, y, yerr=spread, fmt="none", ecolor=look["color"], capsize=3)
     if diagonal:
-        axes.axline((0, 0), slope=1, color=GREY, linewidth=1, linestyle=":")
+        axes.axline((0, 0), slope=1, color=GREY, linewidth=1, linestyle=":", label="equal")
     if logarithmic:
         _make_logarithmic(axes)
     axes.set_xlabel(labels[0])
@@ -68,13 +68,13 @@ def curves(
 
 def _look(number: int, style: Style) -> dict[str, Any]:
     """How the curve of a number is drawn: by colour, and by line or marker for those who do not see it."""
-    joined, marked = style != "points", style in ("points", "both")
+    colour, line, marker = look_of(number)
     return {
-        "color": COLOURS[number % len(COLOURS)],
-        "linestyle": STYLES[number % len(STYLES)] if joined else "",
-        "marker": MARKERS[number % len(MARKERS)] if marked else "",
+        "color": colour,
+        "linestyle": line if style != "points" else "",
+        "marker": marker if style in ("points", "both") else "",
         "markersize": 5,
-        "drawstyle": "steps-mid" if style == "steps" else "default",
+        "drawstyle": "steps-post" if style == "steps" else "default",
     }
 
 

@@ -20,7 +20,7 @@ def heat_map(
     """A table of accuracies as colours, each cell with its number, the best one framed.
 
     Args:
-      values: `[rows, columns]`, accuracies from 0 to 1, shown in percent.
+      values: `[rows, columns]`, accuracies from 0 to 1, shown in percent; NaN for what is not there yet.
       target: axes to draw into, or the picture file to write.
       rows: names of the rows, from the top.
       columns: names of the columns.
@@ -44,8 +44,9 @@ def heat_map(
     image = axes.imshow(shown, cmap="viridis", aspect="auto")
     middle = (np.nanmin(shown) + np.nanmax(shown)) / 2
     for row, column in np.ndindex(shown.shape):
-        colour = "white" if shown[row, column] < middle else "black"
-        axes.text(column, row, f"{shown[row, column]:.2f}", ha="center", va="center", fontsize="small", color=colour)
+        value = shown[row, column]
+        colour, text = "white" if value < middle else "black", "–" if np.isnan(value) else f"{value:.2f}"
+        axes.text(column, row, text, ha="center", va="center", fontsize="small", color=colour)
     best_row, best_column = np.unravel_index(np.nanargmax(shown), shown.shape)
     left, top = float(best_column) - 0.5, float(best_row) - 0.5
     axes.plot([left, left + 1, left + 1, left, left], [top, top, top + 1, top + 1, top], color=COLOURS[1], linewidth=3)

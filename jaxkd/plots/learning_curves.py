@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from jaxkd.history import History
-from jaxkd.plots.canvas import COLOURS, STYLES, Target, axes_of, checked, deviation, finish
+from jaxkd.plots.canvas import Target, axes_of, checked, deviation, finish, look_of
 
 Runs = History | Sequence[History]
 
@@ -48,8 +48,8 @@ def learning_curves(
     for number, (name, histories) in enumerate(checked(runs).items(), start=len(axes.get_lines())):
         epochs, values = _measured(histories, quantity)
         mean, spread = scale * values.mean(0), scale * deviation(values)
-        colour = COLOURS[number % len(COLOURS)]
-        axes.plot(epochs, mean, color=colour, linestyle=STYLES[number % len(STYLES)], label=name)
+        colour, line, _ = look_of(number)
+        axes.plot(epochs, mean, color=colour, linestyle=line, label=name)
         if len(values) > 1:
             axes.fill_between(epochs, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
     axes.set_xlabel("epoch")

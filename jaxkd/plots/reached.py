@@ -44,7 +44,8 @@ def reached(
     axes.set_yticks(range(len(rows)), list(rows))
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel(f"{label} (%)")
-    if any(published is not None for published, _ in rows.values()):
+    compared = any(published is not None for published, _ in rows.values())
+    if compared:
         axes.plot([], [], "D", markerfacecolor="none", markeredgecolor=GREY, label="published")
-    axes.plot([], [], "o", color=COLOURS[0], label="here")
-    finish(axes, made, target, title, legend=True, across=True)
+        axes.plot([], [], "o", color=COLOURS[0], label="here")
+    finish(axes, made, target, title, legend=compared, across=True)

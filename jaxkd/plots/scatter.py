@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxkd.plots.canvas import COLOURS, GREY, MARKERS, Target, axes_of, checked, finish
+from jaxkd.plots.canvas import GREY, Target, axes_of, checked, finish, look_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,9 +41,10 @@ def scatter(
     """
     axes, made = axes_of(target)
     for number, (name, (x, y)) in enumerate(checked(named).items()):
+        colour, _, marker = look_of(number)
         axes.scatter(
-            np.asarray(x, float), np.asarray(y, float), s=9, alpha=0.45, linewidths=0,
-            color=COLOURS[number % len(COLOURS)], marker=MARKERS[number % len(MARKERS)], label=name,
+            np.asarray(x, float), np.asarray(y, float), s=9, alpha=0.45, linewidths=0, color=colour, marker=marker,
+            label=name,
         )  # fmt: skip
     axes.axline(_centre(named), slope=1, color=GREY, linewidth=1, linestyle=":", label="equal")
     axes.set_xlabel(labels[0])

@@ -46,10 +46,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--title", default="Distillation report", metavar="TEXT", help="of the page")
     images = parser.add_argument_group("images on which students and their teacher disagree")
     images.add_argument(
-        "--teacher", type=Path, metavar="FILE", help="the runs' teacher: a file of weights or a converted teacher"
+        "--teacher",
+        type=Path,
+        metavar="FILE",
+        help="the runs' teacher: a file of weights, a converted teacher or the directory of its run",
     )
     images.add_argument("--data", choices=data.names(), help="default: the data set the runs were trained on")
-    images.add_argument("--data-dir", type=Path, metavar="DIR", help="where its files are")
+    images.add_argument(
+        "--data-dir", type=Path, metavar="DIR", help="where its files are; default: $JAXKD_DATA, else ~/data"
+    )
     return parser
 
 

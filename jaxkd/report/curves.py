@@ -20,6 +20,7 @@ COLOURS, DASHES = 8, ("none", "6 3", "2 3", "8 3 2 3")
 
 _LONG = 40  # epochs
 _FEW = 6  # lines whose names and values have room below a small chart
+_ORDERS = 1000  # from the least to the largest, beyond which a loss that explodes would press all others flat
 _UNIT = 1000  # the size of the coordinates in which lines are drawn
 
 Line = tuple[int, str, Curve]
@@ -122,7 +123,8 @@ def _value_scale(of: Quantity, lines: Sequence[Line]) -> Scale:
         for side in (-1.0, 0.0, 1.0)
     ]
     finite = [of.number(float(value)) for value in np.concatenate(ranges) if math.isfinite(value)] or [0.0]
-    if of.name == "learning_rate" and min(finite) > 0 and max(finite) > 9 * min(finite):
+    orders = 9 if of.name == "learning_rate" else _ORDERS
+    if not of.percent and min(finite) > 0 and max(finite) > orders * min(finite):
         return logarithmic(finite)
     if of.name == "images_per_second":
         finite.append(0.0)

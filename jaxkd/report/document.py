@@ -155,12 +155,13 @@ def _lead(compared: Sequence[Group], maps: Sequence[SweepRecord]) -> str:
 def _figures(compared: Sequence[Group]) -> Element | None:
     """The few numbers that are looked for first."""
     teachers = {
-        ((group.runs[0].teacher or {}).get("name", ""), group.runs[0].data or "data unknown", group.teacher_accuracy)
+        ((group.runs[0].teacher or {}).get("name", ""), group.runs[0].data or "", group.teacher_accuracy)
         for group in compared
         if group.teacher_accuracy is not None
     }
     tiles = [
-        _tile(f"Teacher {name}", f"% test accuracy, {data}", accuracy(value)) for name, data, value in sorted(teachers)
+        _tile(f"Teacher {name}", ", ".join(filter(None, ("test accuracy in percent", data))), accuracy(value))
+        for name, data, value in sorted(teachers)
     ]
     ends = [(group, spread) for group in compared if (spread := group.spread("last")) is not None]
     for group, spread in ends:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxkd import convert, data
+from jaxkd.convert.checkpoint import network_in
 from jaxkd.data import Dataset
 from jaxkd.records import Group, Record, fingerprint
 from jaxkd.trainer import Trainer
@@ -88,7 +89,7 @@ def compare(
 
     Args:
       groups: the configurations.
-      teacher_path: a file of weights, or a folder that `convert.save` wrote.
+      teacher_path: a file of weights, a folder that `convert.save` wrote, or the directory of the teacher's run.
       data_name: the data set; by default the one the runs were trained on.
       data_dir: where it is.
       count: at most so many examples of each student.
@@ -103,6 +104,7 @@ def compare(
         raise ValueError("the runs do not say what they were trained on: name the data set by --data")
     runs = [run for run in runs if run.data in (name, None)]
     path = Path(teacher_path).expanduser()
+    path = network_in(path) or path
     theirs = [run.teacher for run in runs if run.teacher]
     teacher = _load_teacher(path, _the_one("teacher", (teacher.get("name") for teacher in theirs)))
     test = _test_images(name, data_dir, runs)
