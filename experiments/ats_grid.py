@@ -139,7 +139,11 @@ def command_line() -> argparse.ArgumentParser:
     )
     networks = parser.add_argument_group("networks")
     networks.add_argument(
-        "--teacher", type=pathlib.Path, required=True, metavar="FILE", help="a file of weights or a converted teacher"
+        "--teacher",
+        type=lesson.teacher_path,
+        required=True,
+        metavar="FILE",
+        help="a file of weights, a converted teacher or the directory of its run",
     )
     networks.add_argument("--teacher-name", metavar="NAME", help="the network in it; default: found by its keys")
     networks.add_argument("--student", default="VGG8", metavar="NAME", help="default: VGG8")

@@ -11,7 +11,7 @@ from typing import Any
 
 import training_options
 import training_run
-from lesson import prepare
+from lesson import prepare, teacher_path
 
 import jaxkd
 from jaxkd import recipes
@@ -120,9 +120,9 @@ def command_line() -> argparse.ArgumentParser:
     )
     networks = parser.add_argument_group("networks")
     networks.add_argument(
-        "--teacher", type=pathlib.Path, metavar="FILE",
+        "--teacher", type=teacher_path, metavar="FILE",
         help="a file of weights (.pth, .pt, .th, .tar, .safetensors), or a folder that train_teacher.py, "
-        "jaxkd.convert.save or python -m jaxkd.convert wrote, which also knows its normalisation",
+        "jaxkd.convert.save or python -m jaxkd.convert wrote, which also knows its normalisation, or that of a run",
     )  # fmt: skip
     networks.add_argument(
         "--teacher-name",

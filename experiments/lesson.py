@@ -12,6 +12,7 @@ import training_run
 
 import jaxkd
 from jaxkd import convert, models, recipes
+from jaxkd.convert.checkpoint import network_in
 from jaxkd.records import RunDirectory, fingerprint
 
 
@@ -105,6 +106,12 @@ def method_of(options: argparse.Namespace, recipe: recipes.Recipe | None) -> rec
     weights = {"ce": options.ce_weight, chosen.teaching_term or "kd": options.kd_weight}
     weights = {name: weight for name, weight in weights.items() if weight is not None}
     return chosen.adapted(weights | dict(options.weight), **(settings | dict(options.setting)))
+
+
+def teacher_path(text: str) -> pathlib.Path:
+    """Where a teacher's weights are, if the command line has the directory of a run."""
+    path = pathlib.Path(text)
+    return network_in(path) or path
 
 
 def load_teacher(options: argparse.Namespace, method: recipes.Method, recipe: recipes.Recipe | None) -> Any:

@@ -124,6 +124,7 @@ def write_results(output: pathlib.Path, runs: Mapping[str, list[jaxkd.History]],
     record = {
         "teacher": {"name": TEACHER, "accuracy": teacher_accuracy},
         "student": STUDENT,
+        "data": {"name": "digits"},
         "runs": {name: [history.to_dict() for history in histories] for name, histories in runs.items()},
         **environment(),
     }

@@ -1,6 +1,4 @@
-"""Writes the table of published numbers, and what was reached with jaxkd, into experiments/README.md.
-
-    python experiments/recipe_table.py
+"""Writes the tables of published numbers, and what was reached with jaxkd, into experiments/README.md.
 
 A run counts if its result.json lies anywhere under experiments/results and says that it kept to its recipe. Several of
 one recipe, with other seeds, are averaged.
@@ -8,6 +6,7 @@ one recipe, with other seeds, are averaged.
 
 from __future__ import annotations
 
+import argparse
 import json
 import pathlib
 import statistics
@@ -21,7 +20,8 @@ BEGIN, END = "<!-- recipes: begin -->", "<!-- recipes: end -->"
 
 
 def main() -> None:
-    """Runs the command."""
+    """Runs the command, which has no options."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     page = HERE / "README.md"
     page.write_text(updated(page.read_text(encoding="utf-8"), reached(HERE / "results")), encoding="utf-8")
 

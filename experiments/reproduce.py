@@ -61,15 +61,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         teachers = find_teachers(rows, options)
     except (ValueError, OSError) as error:
         parser.error(str(error))
-    if options.smoke:
+    if options.smoke:  # three epochs show that a method runs; some, as weighted for CIFAR-100, do not learn in them
         passed_on = ["--data", "digits", "--epochs", "3", "--batch-size", "64", *passed_on]
     output = options.output or pathlib.Path("runs") / "-".join(["reproduce", *(["smoke"] * options.smoke)])
     at_once = (1 if jax.default_backend() == "cpu" else None) if options.at_once is None else options.at_once
-    for row in rows:
+    for number, row in enumerate(rows, 1):
         folders = {seed: directory(output, row, seed) for seed in options.seeds}
         done = [seed for seed, folder in folders.items() if records.RunDirectory(folder).result_file.exists()]
         for seed, folder in folders.items():
-            print(f"{folder} {'is done' if seed in done else '…'}", flush=True)
+            print(f"{number} of {len(rows)}: {folder} {'is done' if seed in done else '…'}", flush=True)
         wanted = {seed: folder for seed, folder in folders.items() if seed not in done}
         # A program for all of them, or one after the other, with the table after each.
         for part in [wanted] if at_once != 1 else [{seed: folder} for seed, folder in wanted.items()]:

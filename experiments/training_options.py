@@ -30,8 +30,15 @@ def add_options(parser: argparse.ArgumentParser, rows: Sequence[str]) -> None:
     images.add_argument(
         "--data-dir", type=pathlib.Path, metavar="DIR", help="where its files are; default: $JAXKD_DATA, else ~/data"
     )
-    images.add_argument("--image-size", type=int, metavar="N", help="of imagenet2012 and folder: pixels; default: 224")
-    images.add_argument("--workers", type=int, metavar="N", help="likewise: processes that decode; default: one a core")
+    images.add_argument(
+        "--image-size", type=int, metavar="N", help="of imagenet2012 and folder: pixels a side; default: 224"
+    )
+    images.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="of imagenet2012 and folder: how many processes decode; default: one a core",
+    )
     training = parser.add_argument_group("training", "what is not given comes from the recipe")
     training.add_argument(
         "--recipe", metavar="NAME",

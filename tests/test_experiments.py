@@ -178,6 +178,13 @@ def test_seeds_of_one_program_leave_what_runs_of_their_own_leave(scripts, distil
     assert read(tmp_path / "3" / "result.json")["trained_with"] == 1
 
 
+@pytest.mark.parametrize("name", ["distill", "ats_grid"])
+def test_the_directory_of_a_run_is_its_network(scripts, teacher, name):
+    read = scripts[name].command_line().parse_args
+    assert read(["--teacher", str(teacher)]).teacher == teacher / "model"
+    assert read(["--teacher", str(teacher / "model.pth")]).teacher == teacher / "model.pth"
+
+
 def test_a_teacher_folder_and_a_student_alone(scripts, teacher, tmp_path, capsys):
     folder = ["--teacher", str(teacher / "model"), "--no-evaluate-teacher", "--method", "kd", "--temperature", "2"]
     common = ["--student", "resnet8", "--epochs", "1", *SMALL]

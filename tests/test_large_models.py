@@ -94,7 +94,7 @@ def test_small_images_have_names_of_their_own():
         ("ResNeXt30-4-4d", "depth 30: a ResNeXt of three stages has depth 9n . 2"),
         ("ResNeXt29-0-4d", "groups 0: must be at least 1"),
         ("resnext50_32x0d", "width 0: must be at least 1"),
-        ("resnet17", "unknown model 'resnet17'; did you mean resnet1"),
+        ("resnet17", "unknown model 'resnet17': did you mean resnet1"),
     ],
 )
 def test_networks_that_do_not_exist(name, message):

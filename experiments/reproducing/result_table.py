@@ -20,6 +20,8 @@ COLUMNS = (
     *("best", "best deviation", "difference", "epochs", "as published"),
 )
 
+SHOWN, NONE = ("published", "last", "best"), "–"
+
 
 @dataclass(frozen=True)
 class Reached:
@@ -69,22 +71,26 @@ class Reached:
 
 
 def markdown(table: Sequence[Reached], caption: str) -> str:
-    """The table for a page."""
-    lines = [
-        caption,
-        "",
-        "| method | pair | published | last epoch | best epoch | difference | seeds | epochs |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    """The table for a page; columns in which no row has anything are left out."""
+    rows = []
     for reached in table:
         values = reached.values()
-        shown = {name: _mean(values[name], values.get(f"{name} deviation")) for name in ("published", "last", "best")}
-        if values["published"] is not None:
-            shown["published"] += f" ({reached.reported})"
-        difference = "–" if values["difference"] is None else f"{values['difference']:+.2f}"
-        cells = (recipes.get_method(values["method"]).title, values["pair"], *shown.values(), difference)
-        lines.append(f"| {' | '.join(cells)} | {values['seeds']} | {values['epochs'] or '–'} |")
-    return "\n".join(lines) + "\n"
+        published, last, best = (_mean(values[name], values.get(f"{name} deviation")) for name in SHOWN)
+        rows.append(
+            {
+                "method": recipes.get_method(values["method"]).title,
+                "pair": values["pair"],
+                "published": published if values["published"] is None else f"{published} ({reached.reported})",
+                "last epoch": last,
+                "best epoch": best,
+                "difference": NONE if values["difference"] is None else f"{values['difference']:+.2f}",
+                "seeds": str(values["seeds"]),
+                "epochs": values["epochs"] or NONE,
+            }
+        )
+    columns = [name for name in rows[0] if any(row[name] != NONE for row in rows)]
+    lines = [columns, ["---"] * len(columns), *([row[name] for name in columns] for row in rows)]
+    return "\n".join([caption, "", *(f"| {' | '.join(cells)} |" for cells in lines)]) + "\n"
 
 
 def comma_separated(table: Sequence[Reached]) -> str:
@@ -125,5 +131,5 @@ def _named(table: Sequence[Reached]) -> Mapping[str, tuple[float | None, np.ndar
 
 def _mean(mean: float | None, deviation: float | None) -> str:
     if mean is None:
-        return "–"
+        return NONE
     return f"{mean:.2f}" + ("" if deviation is None else f" ± {deviation:.2f}")

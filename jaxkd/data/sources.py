@@ -207,6 +207,6 @@ def _read(name: str, root: Path, splits: Sequence[str]) -> Mapping[str, Dataset]
             return datasets
     looked = "\n".join(f"  {place}" for source in known.sources for place in source.places(name, root))
     raise FileNotFoundError(
-        f"{name} was not found. Looked at:\n{looked}\n{known.advice}, and pass its folder as data_dir "
-        f"(or set JAXKD_DATA; the default is ~/data)"
+        f"{name} was not found. Looked at:\n{looked}\n{known.advice}, and pass its folder as data_dir, "
+        "--data-dir on a command line (or set JAXKD_DATA; the default is ~/data)"
     )

@@ -82,8 +82,8 @@ def create(name: str, num_classes: int = 100, seed: int = 0, **options) -> nnx.M
             model.options = tuple(sorted(options.items()))
             return model
     close = difflib.get_close_matches(name, names(), n=3, cutoff=0.4)
-    hint = f"; did you mean {', '.join(close)}?" if close else ""
-    raise ValueError(f"unknown model {name!r}{hint} jaxkd.models.list() gives all published names")
+    hint = f"did you mean {', '.join(close)}? " if close else ""
+    raise ValueError(f"unknown model {name!r}: {hint}jaxkd.models.list() gives all published names")
 
 
 def _check_options(name: str, build: _Build, options: dict, sizes: dict) -> None:

@@ -199,7 +199,7 @@ def _read_comparison(path: Path, file: Path) -> SweepRecord:
         path=path,
         cells=tuple(cell for cell, _ in found),
         histories=tuple(history for _, history in found),
-        settings={name: content[name] for name in ("student", "teacher") if name in content},
+        settings={name: content[name] for name in ("data", "student", "teacher") if name in content},
         environment=environment_in(content),
     )
 
