@@ -30,7 +30,7 @@ EXAMPLES = """examples:
     python experiments/reproduce.py standardization --list
   other options of distill.py go to every run, behind two dashes:
     python experiments/reproduce.py kd/resnet56-resnet20 --teachers ~/teachers -- --epochs 30 --cache-teacher
-  all methods of the pair on digits, in minutes, without any file:
+  all methods of the pair on digits, three epochs each, without any file:
     python experiments/reproduce.py resnet56-resnet20 --smoke
 
 --teachers names a folder with a file or folder for each teacher, called after the network: resnet56.pth, resnet56/,
@@ -156,7 +156,9 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--data-dir", type=pathlib.Path, metavar="DIR", help="where the images are")
     parser.add_argument("--output", type=pathlib.Path, metavar="DIR", help="default: runs/reproduce")
     parser.add_argument("--list", action="store_true", help="print the rows and end")
-    parser.add_argument("--smoke", action="store_true", help="every method on digits, in minutes, without any file")
+    parser.add_argument(
+        "--smoke", action="store_true", help="every method for three epochs on digits, without any file"
+    )
     return parser
 
 
