@@ -1,0 +1,120 @@
+"""Programs of GPUs and TPUs, lowered where there is none: nothing in them belongs to the CPU alone."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxkd
+from jaxkd import data, models, optimizers, recipes
+from jaxkd.engine import many, own_batches
+from jaxkd.engine.epoch import make_resident_loop
+from jaxkd.engine.evaluation import make_evaluate
+from jaxkd.engine.feed import feed
+from jaxkd.engine.step import make_step
+from jaxkd.metrics import accuracy
+
+METHODS = ("kd", "ats", "ctkd-instance", "dkd+std", "mlkd", "ctkd+crd", "kd+srrl", "vid", "ofd", "reviewkd", "dist")
+STEPS, BATCH = 2, 8
+
+
+@pytest.fixture(scope="module")
+def train():
+    return data.load("digits", split="train").subset(4 * BATCH)
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    return models.create("resnet8", num_classes=10)
+
+
+def compiled(method, train, teacher, seed=0, **options):
+    chosen = recipes.get_method(method)
+    distiller = jaxkd.Distiller(student=models.create("resnet8", num_classes=10, seed=seed), teacher=teacher)
+    distiller.compile(
+        optimizers.sgd(0.05, momentum=0.9),
+        chosen.losses(train),
+        chosen.weights,
+        seed=seed,
+        image_shape=train.image_shape,
+        **options,
+    )
+    return distiller
+
+
+def lowered(function, platform, *arguments):
+    """The program for a platform, as text."""
+    return function.trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
+
+
+def resident(source, *shape):
+    images, labels = jnp.asarray(source.images), jnp.asarray(source.labels)
+    return images, labels, jnp.zeros((*shape, STEPS, BATCH), jnp.int32)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_can_be_lowered(method, train, teacher):
+    distiller = compiled(method, train, teacher)
+    source = feed(train, distiller.student)
+    setup = distiller.setup(source)
+    step = make_step(setup.program, setup.normalization, setup.teacher_normalization)
+    loop = make_resident_loop(step, data.Augmentation(), setup.program.strong_view)
+    for platform in ("cuda", "tpu"):
+        text = lowered(loop, platform, distiller.state, *resident(source))
+        assert "stablehlo.while" in text  # one loop over the steps
+        assert "custom_call" not in text  # a kernel of one kind of device
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_convolutions_are_left_to_the_compiler_there(precision, train, teacher):
+    """On the CPU the gradient of a kernel is a product of matrices."""
+    distiller = compiled("kd", train, teacher, precision=precision)
+    source = feed(train, distiller.student)
+    setup = distiller.setup(source)
+    loop = make_resident_loop(make_step(setup.program, setup.normalization, setup.normalization), None)
+    counted = {
+        platform: lowered(loop, platform, distiller.state, *resident(source)).count("stablehlo.convolution")
+        for platform in ("cuda", "tpu", "cpu")
+    }
+    assert counted["cuda"] == counted["tpu"] > counted["cpu"]
+
+
+@pytest.mark.parametrize("seeds", [(0, 0), (0, 1)])
+def test_several_runs_are_batched_there(seeds, train, teacher, monkeypatch):
+    """On the CPU they follow one another, in a loop that is not there when they are batched."""
+    runs = [compiled("ctkd", train, teacher, seed) for seed in seeds]
+    source = feed(train, runs[0].student)
+    setup = runs[0].setup(source)
+    state = many.stack([run.state for run in runs])
+
+    def program(platform):
+        if len(set(seeds)) == 1:
+            build = many.make_many_step.__wrapped__  # not what is kept for the CPU
+            step = build(setup.program, setup.normalization, setup.teacher_normalization, setup.placement)
+            loop, shape = make_resident_loop(step, data.Augmentation()), ()
+        else:
+            step = make_step(setup.program, setup.normalization, setup.teacher_normalization)
+            build = own_batches.make_own_batches_loop.__wrapped__
+            loop, shape = build(step, data.Augmentation(), None, setup.placement), (len(seeds),)
+        return lowered(loop, platform, state, *resident(source, *shape))
+
+    one_by_one = program("cpu")
+    for module in (many, own_batches):
+        monkeypatch.setattr(module, "mapped_over_runs", lambda placement: lambda run, given: jax.vmap(run)(given))
+    for platform in ("cuda", "tpu"):
+        text = program(platform)
+        assert text.count("stablehlo.while") < one_by_one.count("stablehlo.while")
+        assert "custom_call" not in text
+
+
+def test_evaluation_can_be_lowered(train, teacher):
+    trainer = jaxkd.Trainer(teacher)
+    trainer.compile(optimizers.sgd(0.1))
+    setup = trainer.setup(feed(train, teacher))
+    evaluate = make_evaluate(setup.program.model, setup.normalization, "float32", (("accuracy", accuracy),))
+    indices = jnp.asarray(np.arange(2 * BATCH).reshape(2, BATCH))
+    weights = trainer.state.params["model"], trainer.state.variables["model"]
+    for platform in ("cuda", "tpu"):
+        assert "custom_call" not in lowered(
+            evaluate, platform, *weights, jnp.asarray(train.images), jnp.asarray(train.labels), indices
+        )
