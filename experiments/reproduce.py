@@ -10,7 +10,8 @@ from __future__ import annotations
 import argparse
 import pathlib
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Collection, Sequence
 
 import distill
 import jax
@@ -65,20 +66,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
         passed_on = ["--data", "digits", "--epochs", "3", "--batch-size", "64", *passed_on]
     output = options.output or pathlib.Path("runs") / "-".join(["reproduce", *(["smoke"] * options.smoke)])
     at_once = (1 if jax.default_backend() == "cpu" else None) if options.at_once is None else options.at_once
+    failed: list[pathlib.Path] = []
     for number, row in enumerate(rows, 1):
-        folders = {seed: directory(output, row, seed) for seed in options.seeds}
-        done = [seed for seed, folder in folders.items() if records.RunDirectory(folder).result_file.exists()]
-        for seed, folder in folders.items():
-            print(f"{number} of {len(rows)}: {folder} {'is done' if seed in done else '…'}", flush=True)
-        wanted = {seed: folder for seed, folder in folders.items() if seed not in done}
-        # A program for all of them, or one after the other, with the table after each.
-        for part in [wanted] if at_once != 1 else [{seed: folder} for seed, folder in wanted.items()]:
-            if part:
-                distill.several([*arguments_of(row, teachers, options), *passed_on, *GOING_ON], part, at_once)
-                write_table(output, rows, options.seeds)
-    write_table(output, rows, options.seeds)
-    print(f"\n{(output / 'table.md').read_text(encoding='utf-8')}\neverything is in {output}")
-    return 0
+        print(f"{number} of {len(rows)}: {row.method} {row.pair}", flush=True)
+        for folders in parts_to_do(output, row, options.seeds, at_once):
+            failed += attempt([*arguments_of(row, teachers, options), *passed_on, *GOING_ON], folders, at_once)
+            write_table(output, rows, options.seeds)
+    print(f"\n{write_table(output, rows, options.seeds)}\neverything is in {output}")
+    if failed:
+        names = ", ".join(map(str, failed))
+        print(f"not done, as said above: {names}; the same command goes on with them", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def parts_to_do(
+    output: pathlib.Path, row: Row, seeds: Sequence[int], at_once: int | None
+) -> list[dict[int, pathlib.Path]]:
+    """The folders of the seeds of a row that are not done: together, or each by itself where one is taken at once."""
+    folders = {seed: directory(output, row, seed) for seed in seeds}
+    done = {seed for seed, folder in folders.items() if records.RunDirectory(folder).result_file.exists()}
+    for seed, folder in folders.items():
+        print(f"{folder} {'is done' if seed in done else '…'}", flush=True)
+    wanted = {seed: folder for seed, folder in folders.items() if seed not in done}
+    return [{seed: folder} for seed, folder in wanted.items()] if at_once == 1 else [wanted] if wanted else []
+
+
+def attempt(
+    arguments: Sequence[str], folders: dict[int, pathlib.Path], at_once: int | None
+) -> Collection[pathlib.Path]:
+    """Runs some seeds of a row; whatever they die of, the other rows are worth having.
+
+    Returns:
+      The folders of those that died.
+    """
+    try:
+        distill.several(arguments, folders, at_once)
+    except Exception:
+        traceback.print_exc()
+        return folders.values()
+    return ()
 
 
 def find_teachers(rows: Sequence[Row], options: argparse.Namespace) -> dict[str, pathlib.Path]:
@@ -107,22 +133,24 @@ def directory(output: pathlib.Path, row: Row, seed: int) -> pathlib.Path:
     return output / row.method / row.pair / f"seed{seed}"
 
 
-def write_table(output: pathlib.Path, rows: Sequence[Row], seeds: Sequence[int]) -> None:
-    """Writes what is there so far."""
+def write_table(output: pathlib.Path, rows: Sequence[Row], seeds: Sequence[int]) -> str:
+    """Writes what is there so far, and returns it as a page has it."""
     table = [Reached(row, runs_of(output, row, seeds)) for row in rows]
     runs = [run for reached in table for run in reached.runs]
     if not runs:
-        return
+        return "nothing is done yet"
     lengths = sorted({len(run.history.epoch) for run in runs})
     devices = sorted({run.environment["device"]["kind"] for run in runs})
     caption = (
         f"Test accuracy in percent on {', '.join(sorted({str(run.data) for run in runs}))}, "
         f"{'/'.join(map(str, lengths))} {'epoch' if lengths == [1] else 'epochs'}, on {', '.join(devices)}"
     )
-    (output / "table.md").write_text(markdown(table, caption), encoding="utf-8")
+    page = markdown(table, caption)
+    (output / "table.md").write_text(page, encoding="utf-8")
     (output / "table.csv").write_text(comma_separated(table), encoding="utf-8")
     if plots.available():
         draw(table, output / "table.png", caption)
+    return page
 
 
 def runs_of(output: pathlib.Path, row: Row, seeds: Sequence[int]) -> list[records.Record]:

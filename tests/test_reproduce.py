@@ -116,6 +116,23 @@ def test_what_is_done_is_skipped_and_the_table_stands_beside_what_is_published(d
     assert (done / "table.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_run_that_fails_leaves_the_others_going(done, scripts, monkeypatch, capsys):
+    started = []
+
+    def fails(arguments, folders, at_once):
+        started.extend(folders)
+        raise FloatingPointError("loss term 'kd' is not finite")
+
+    monkeypatch.setattr(scripts["reproduce"].distill, "several", fails)
+    arguments = ["resnet56-resnet20", "--methods", "kd", "--also", "ats", "--seeds", "1", "2"]
+    assert scripts["reproduce"].main([*arguments, "--teachers", str(done), "--output", str(done)]) == 1
+    assert started == [2, 1, 2]
+    told = capsys.readouterr()
+    assert told.err.count("FloatingPointError: loss term") == 3
+    assert f"{done / 'kd/resnet56-resnet20/seed2'}, {done / 'ats/resnet56-resnet20/seed1'}" in told.err
+    assert "| KD |" in told.out
+
+
 @pytest.mark.slow
 def test_the_smoke_run(scripts, tmp_path, capsys):
     arguments = ["resnet56-resnet20", "--smoke", "--methods", "ce", "kd", "mlkd", "--output", str(tmp_path / "out")]
