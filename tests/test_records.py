@@ -134,13 +134,11 @@ def test_all_runs_under_a_folder_are_found_once(tmp_path):
 
 
 def test_the_committed_records_are_read():
-    (run,) = [run for run in records.find(RESULTS) if run.path.parent.name == "cpu"]
-    assert (run.method, run.network, run.teacher_accuracy, run.last["val_accuracy"]) == (
-        "kd",
-        "resnet20",
-        0.7263,
-        0.348,
-    )
+    runs = {run.method: run for run in records.find(RESULTS / "cpu" / "four-epochs")}
+    assert runs.keys() == {"ce", "kd", "ctkd", "dkd", "kd+std", "ctkd+std", "ats"}
+    assert {(run.network, len(run.history.epoch), run.finished) for run in runs.values()} == {("resnet20", 4, True)}
+    run = runs["kd"]
+    assert (run.teacher["name"], run.last["val_accuracy"]) == ("resnet56", 0.3528)
     assert run.environment["written"].startswith("2026-")
     sweeps = {sweep.name: sweep for sweep in records.find_sweeps(RESULTS)}
     grid = sweeps["ats_grid"].grid()

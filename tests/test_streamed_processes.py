@@ -20,6 +20,7 @@ import numpy as np
 sys.path.insert(0, {tests!r})
 from streamed_sources import Telling, plan, small
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background are begun with it ignored
 dataset = small(Telling(400), class_names=range(2**22), image_size=96, workers=1)  # enough for shared memory
 batches = dataset.batches(plan(np.arange(400)), train=True)
 worker = int(next(batches).labels[0])
