@@ -81,6 +81,7 @@ class Together:
         start_epoch, kept = setup.begin(
             step, states[0], source, batch_size, epochs, self.members[0].run.cache, verbose, resident
         )
+        evaluate = None if held_out is None else self._evaluation(held_out)
         measured: dict[int, list[dict[str, float]]] = {}
         followed = any(member.hooks.callbacks for member in self.members)
 
@@ -96,8 +97,9 @@ class Together:
             state = end_epoch(state)
             recalled = {} if kept is None else {"teacher_cache_hits": kept.hit_rate()}
             last_logs = [logs | recalled for logs in last_logs]
-            if held_out is not None and ((epoch + 1) % validation_freq == 0 or epoch + 1 == epochs):
-                last_logs = self._validated(last_logs, state, held_out)
+            if evaluate and ((epoch + 1) % validation_freq == 0 or epoch + 1 == epochs):
+                found = evaluate(state)
+                last_logs = [logs | own for logs, own in zip(last_logs, found, strict=True)]
             measured[epoch] = last_logs
             if verbose:
                 print(f"epoch {epoch + 1}/{epochs} · {_span(last_logs)}", flush=True)
@@ -151,24 +153,26 @@ class Together:
         missing = -len(self.members) % len(self.setup.placement.devices)
         return [*self.members, *[self.members[-1]] * missing]
 
-    def _validated(
-        self, logs: Sequence[dict[str, float]], state: TrainState, held_out: Resident
-    ) -> list[dict[str, float]]:
-        """The logs with what is measured on held-out examples."""
+    def _evaluation(self, held_out: Resident) -> Callable[[TrainState], list[dict[str, float]]]:
+        """What measures every run on held-out examples, which are put in place now."""
         setup = self.setup
-        for _, hooks in self.members:
-            hooks.on_test_begin()
         metrics = (("loss", cross_entropy), *setup.program.metrics)
         evaluate = make_evaluate_many(setup.program, setup.normalization, metrics, setup.placement)
         examples = held_out.examples
         indices = jnp.asarray(padded_batches(examples, min(EVALUATION_BATCH, examples)))
         images, labels = jnp.asarray(held_out.images), jnp.asarray(held_out.labels)
-        sums = evaluate(state.params["model"], state.variables["model"], images, labels, indices)
-        means = {f"val_{name}": np.asarray(total) / examples for name, total in sums.items()}
-        found = [{name: float(values[i]) for name, values in means.items()} for i in range(len(self.members))]
-        for (_, hooks), own in zip(self.members, found, strict=True):
-            hooks.on_test_end(own)
-        return [own | more for own, more in zip(logs, found, strict=True)]
+
+        def measure(state: TrainState) -> list[dict[str, float]]:
+            for _, hooks in self.members:
+                hooks.on_test_begin()
+            sums = evaluate(state.params["model"], state.variables["model"], images, labels, indices)
+            means = {f"val_{name}": np.asarray(total) / examples for name, total in sums.items()}
+            found = [{name: float(values[i]) for name, values in means.items()} for i in range(len(self.members))]
+            for (_, hooks), own in zip(self.members, found, strict=True):
+                hooks.on_test_end(own)
+            return found
+
+        return measure
 
 
 def together(members: Sequence[Member], source: Resident) -> list[Together]:

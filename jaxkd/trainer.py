@@ -38,11 +38,7 @@ class Trainer(Run):
       state: all that training changes, a pytree; None before `compile`. The next compiled chunk takes its buffers:
         copy what is to outlive a `fit`.
       history: what was measured so far.
-      stop_training: callbacks set it to end after the running epoch.
-      last_steps: the value of every loss at each step of the last compiled chunk.
-      last_steps_start: the number of steps taken before that chunk.
-      running: the epoch under way, within `fit`.
-      resumed: the record of an epoch that was broken off, between `restore` and `fit`.
+      stop_training: set it to end after the running epoch.
 
     Example:
       >>> from jaxkd import data, models, optimizers
