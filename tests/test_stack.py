@@ -8,6 +8,7 @@ from flax import nnx
 
 from jaxkd import convert, models
 from jaxkd.models import stack
+from jaxkd.models.layers import Preactivation
 from jaxkd.models.resnet import BasicBlock
 from jaxkd.models.stack import LOOP_FROM, Stack, last_block, stack_blocks
 
@@ -35,10 +36,12 @@ def test_few_blocks_stay_as_they_are_and_many_become_a_stack():
 def test_a_stack_is_its_blocks_one_after_another(train):
     alone, stacked = blocks(6), Stack(blocks(6))
     assert len(stacked) == 6
-    wanted = images(2, 5, 5, 4)
+    given = wanted = Preactivation.of(images(2, 5, 5, 4))
     for block in alone:
         wanted = block(wanted, train)
-    np.testing.assert_allclose(stacked(images(2, 5, 5, 4), train), wanted, rtol=1e-5, atol=1e-5)
+    found = stacked(given, train)
+    np.testing.assert_allclose(found.value, wanted.value, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found.relu(), wanted.relu(), rtol=1e-5, atol=1e-5)
     for position, block in enumerate(alone):
         ours, theirs = (nnx.to_pure_dict(nnx.state(one)) for one in (stacked[position], block))
         for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):

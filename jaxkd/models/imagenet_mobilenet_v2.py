@@ -7,8 +7,13 @@ from typing import Any
 import jax
 from flax import nnx
 
+from jaxkd.models.layers import Preactivation
 from jaxkd.models.mobilenet_v2 import EMBEDDING, STAGES, STEM, MobileNetV2, new_blocks, new_classifier, new_layer
 from jaxkd.models.registry import family
+
+
+def _relu6(before: Preactivation) -> jax.Array:
+    return jax.nn.relu6(before.value)
 
 
 class MobileNetV2ImageNet(MobileNetV2):
@@ -21,7 +26,7 @@ class MobileNetV2ImageNet(MobileNetV2):
     keeps all of it.
     """
 
-    activation = staticmethod(jax.nn.relu6)
+    activation = staticmethod(_relu6)
 
     def __init__(self, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
         stem = nnx.List(new_layer(channels, STEM, 3, 2, rngs=rngs))

@@ -11,7 +11,7 @@ from jax.nn.initializers import normal, zeros
 
 from jaxkd.base import Outputs, at_least_float32
 from jaxkd.models.image_size import check_image_size
-from jaxkd.models.layers import BatchNorm, Conv, Linear, max_pool
+from jaxkd.models.layers import BatchNorm, Conv, Linear, conv_norm, max_pool
 from jaxkd.models.registry import family
 from jaxkd.models.vgg import CONVOLUTIONS, WIDTHS
 
@@ -53,23 +53,25 @@ class ImageNetVGG(nnx.Module):
 
     def __call__(self, images: jax.Array, train: bool = False) -> Outputs:
         check_image_size(images, halvings=5)
-        preactivations, out, position = [], images, 0
+        preactivations: list[jax.Array] = []
+        features: list[jax.Array] = []
+        out, position = images, 0
         for convolutions in CONVOLUTIONS[self.depth]:
             for _ in range(convolutions):
-                before = self.features[str(position + 1)](self.features[str(position)](out), train)
-                out = jax.nn.relu(before)
+                before = conv_norm(self.features[str(position)], self.features[str(position + 1)], out, train)
+                out = before.relu()
                 if position + 2 in FEATURES[self.depth]:
-                    preactivations.append(before)
+                    preactivations.append(before.value)
+                    features.append(out)
                 position += 3
-            before = max_pool(before)  # maximum and ReLU commute; in this order a pooled feature has a preactivation
-            out = jax.nn.relu(before)
+            out = max_pool(out)
             if position in FEATURES[self.depth]:
-                preactivations.append(before)
+                preactivations.append(max_pool(before.value))  # maximum and ReLU commute
+                features.append(out)
             position += 1
         embedding = _to_grid(at_least_float32(out)).transpose(0, 3, 1, 2).reshape(len(out), -1)
-        features = (*(jax.nn.relu(before) for before in preactivations), embedding)
         classify = self._classifier()
-        return Outputs(classify(embedding), features, tuple(preactivations), classify)
+        return Outputs(classify(embedding), (*features, embedding), tuple(preactivations), classify)
 
     def preactivation_norms(self) -> tuple[BatchNorm, ...]:
         """The BatchNorm that comes last before each of the preactivations."""

@@ -17,7 +17,8 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.nn.initializers import Initializer, variance_scaling
 
 from jaxkd.base import at_least_float32
-from jaxkd.convolution import convolve
+from jaxkd.batch_norm import batch_moments, batch_norm
+from jaxkd.convolution import convolve, convolve_add_relu
 
 kaiming_fan_out: Initializer = variance_scaling(2.0, "fan_out", "normal")
 """Normal with variance 2 / (k·k·out): what the CIFAR ResNets, WRNs and VGGs draw their convolutions from (He 2015)."""
@@ -51,10 +52,17 @@ class Conv(nnx.Module):
         self.groups = groups
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        kernel = self.kernel[...].astype(images.dtype)
-        out = convolve(images, kernel, self.stride, kernel.shape[0] // 2, self.groups)
-        out = checkpoint_name(out, KEPT)
-        return out if self.bias is None else out + self.bias[...].astype(out.dtype).reshape(1, 1, 1, -1)
+        window = (self.stride, self.padding, self.groups)
+        if self.bias is None:
+            return checkpoint_name(convolve(images, self.kernel[...], *window), KEPT)
+        return checkpoint_name(
+            convolve_add_relu(images, self.kernel[...], self.bias[...], None, *window, relu=False), KEPT
+        )
+
+    @property
+    def padding(self) -> int:
+        """Zeros on all four sides."""
+        return self.kernel.shape[0] // 2
 
 
 DefaultConv = functools.partial(Conv, kernel_init=torch_uniform)
@@ -111,21 +119,32 @@ class BatchNorm(nnx.Module):
         self.epsilon = epsilon
 
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+        return self.preactivation(images, train).value
+
+    def preactivation(self, images: jax.Array, train: bool, residual: jax.Array | None = None) -> Preactivation:
+        """Return the normalised images, plus a residual if there is one, and move the running statistics."""
         if not train:
-            return self._normalize(images, self.mean[...], self.var[...])
-        mean, var = (checkpoint_name(moment, KEPT) for moment in _moments(images))
+            return Preactivation.of(self._affine(images, residual))
+        mean, var = (checkpoint_name(moment, KEPT) for moment in batch_moments(images))
         self._follow(mean, var, images.size // images.shape[-1])
-        return self._normalize(images, mean, var)
+        return Preactivation(functools.partial(self._normalize, images, mean, var, residual))
 
     def frozen(self, images: jax.Array, train: bool) -> jax.Array:
-        """The same output, but the running statistics stay as they are: for looking at a value a second time."""
-        return self._normalize(images, *(_moments(images) if train else (self.mean[...], self.var[...])))
+        """Return the same output without moving the running statistics, for looking at a value a second time."""
+        return self._normalize(images, *batch_moments(images), None, False) if train else self._affine(images, None)
 
-    def _normalize(self, images: jax.Array, mean: jax.Array, var: jax.Array) -> jax.Array:
-        factor = self.scale[...] * lax.rsqrt(var + self.epsilon)
-        shape = (1,) * (images.ndim - 1) + (-1,)
-        shift = self.bias[...] - mean * factor
-        return (at_least_float32(images) * factor.reshape(shape) + shift.reshape(shape)).astype(images.dtype)
+    def folded(self) -> tuple[jax.Array, jax.Array]:
+        """Return the factor and the shift of each channel that evaluation mode comes to, `[C]` and `[C]`."""
+        factor = self.scale[...] * lax.rsqrt(self.var[...] + self.epsilon)
+        return factor, self.bias[...] - self.mean[...] * factor
+
+    def _affine(self, images: jax.Array, residual: jax.Array | None) -> jax.Array:
+        factor, shift = (value.reshape((1,) * (images.ndim - 1) + (-1,)) for value in self.folded())
+        out = (at_least_float32(images) * factor + shift).astype(images.dtype)
+        return out if residual is None else out + residual
+
+    def _normalize(self, images, mean, var, residual, relu: bool) -> jax.Array:
+        return batch_norm(images, mean, var, self.scale[...], self.bias[...], residual, self.epsilon, relu)
 
     def _follow(self, mean: jax.Array, var: jax.Array, count: int) -> None:
         unbiased = var * (count / max(count - 1, 1))
@@ -133,12 +152,56 @@ class BatchNorm(nnx.Module):
         self.var[...] = (1 - self.momentum) * self.var[...] + self.momentum * lax.stop_gradient(unbiased)
 
 
-def _moments(images: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean and biased variance of each channel, in float32."""
-    images = images.astype(jnp.float32)
-    axes = tuple(range(images.ndim - 1))
-    mean = images.mean(axes)
-    return mean, jnp.square(images - mean.reshape((1,) * len(axes) + (-1,))).mean(axes)
+class Preactivation:
+    """What a ReLU receives. Only what is asked for is computed, and the ReLU in one pass with what is before it.
+
+    Args:
+      compute: called with whether to apply the ReLU; returns the array.
+
+    Example:
+      >>> before = Preactivation.of(jnp.array([-1.0, 2.0]))
+      >>> before.value.tolist(), before.relu().tolist()
+      ([-1.0, 2.0], [0.0, 2.0])
+    """
+
+    def __init__(self, compute: Callable[[bool], jax.Array]):
+        self._compute = functools.cache(compute)
+
+    @classmethod
+    def of(cls, value: jax.Array) -> Preactivation:
+        """Return the preactivation that an array is."""
+        return cls(lambda relu: jax.nn.relu(value) if relu else value)
+
+    @classmethod
+    def behind(cls, after: jax.Array) -> Preactivation:
+        """Return one of which only the positive part is known and may be asked for."""
+        return cls(lambda relu: after)
+
+    @property
+    def value(self) -> jax.Array:
+        """The array before the ReLU."""
+        return self._compute(False)
+
+    def relu(self) -> jax.Array:
+        """Return the array after the ReLU."""
+        return self._compute(True)
+
+
+def conv_norm(
+    conv: Conv, norm: BatchNorm, images: jax.Array, train: bool, residual: jax.Array | None = None
+) -> Preactivation:
+    """Return what a convolution and the BatchNorm after it make of images, plus a residual if there is one.
+
+    In evaluation mode the BatchNorm is folded into the convolution's kernel and bias, so that one pass does it all.
+    """
+    if train:
+        return norm.preactivation(conv(images), True, residual)
+    factor, shift = norm.folded()
+    bias = shift if conv.bias is None else shift + conv.bias[...] * factor
+    kernel = conv.kernel[...] * factor.reshape(1, 1, 1, -1)
+    return Preactivation(
+        lambda relu: convolve_add_relu(images, kernel, bias, residual, conv.stride, conv.padding, conv.groups, relu)
+    )
 
 
 def max_pool(images: jax.Array, window: int = 2, padding: int = 0) -> jax.Array:

@@ -8,7 +8,7 @@ import jax
 from flax import nnx
 
 from jaxkd.base import Outputs
-from jaxkd.models.layers import BatchNorm, DefaultConv, Linear
+from jaxkd.models.layers import BatchNorm, DefaultConv, Linear, Preactivation, conv_norm
 from jaxkd.models.registry import family
 from jaxkd.models.stages import pooled_outputs, preactivations
 
@@ -36,9 +36,9 @@ class SeparableUnit(nnx.Dict):
             }
         )
 
-    def __call__(self, before: jax.Array, train: bool) -> jax.Array:
-        out = jax.nn.relu(self["1"](self["0"](jax.nn.relu(before)), train))
-        return self["4"](self["3"](out), train)
+    def __call__(self, before: Preactivation, train: bool) -> Preactivation:
+        out = conv_norm(self["0"], self["1"], before.relu(), train).relu()
+        return conv_norm(self["3"], self["4"], out, train)
 
 
 class MobileNetV1(nnx.Module):
@@ -61,7 +61,7 @@ class MobileNetV1(nnx.Module):
     def __call__(self, images: jax.Array, train: bool = False) -> Outputs:
         stem = self.model[0]
         stages = [self.model[begin:end] for begin, end in pairwise(STAGE_ENDS)]
-        return pooled_outputs(preactivations(stem["1"](stem["0"](images), train), stages, train), self.fc)
+        return pooled_outputs(preactivations(conv_norm(stem["0"], stem["1"], images, train), stages, train), self.fc)
 
     def preactivation_norms(self) -> tuple[BatchNorm, ...]:
         """The BatchNorm whose output each preactivation is."""

@@ -10,10 +10,11 @@ from flax import nnx
 from jax.nn.initializers import normal, zeros
 
 from jaxkd.base import Outputs
-from jaxkd.models.layers import BatchNorm, Conv, Linear, global_average_pool
+from jaxkd.models.layers import BatchNorm, Conv, Linear, Preactivation, conv_norm, global_average_pool
 from jaxkd.models.registry import family
 
 Layer = tuple[Conv, BatchNorm]
+Activation = Callable[[Preactivation], jax.Array]
 
 
 class Stage(NamedTuple):
@@ -58,18 +59,18 @@ class InvertedResidual(nnx.Module):
     The layers are under `conv`; the two forms give them different positions.
     """
 
-    def __init__(self, conv: nnx.Dict, activation: Callable[[jax.Array], jax.Array]):
+    def __init__(self, conv: nnx.Dict, activation: Activation):
         self.conv = conv
         self.activation = activation
 
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         *inner, (projection, norm) = self.layers()
         out = images
-        for convolution, inner_norm in inner:
-            out = self.activation(inner_norm(convolution(out), train))
-        out = norm(projection(out), train)
+        for layer in inner:
+            out = self.activation(conv_norm(*layer, out, train))
         # Only the first block of a stage has a stride, and each stage changes the width.
-        return out + images if out.shape[-1] == images.shape[-1] else out
+        shortcut = images if norm.scale.size == images.shape[-1] else None
+        return conv_norm(projection, norm, out, train, residual=shortcut).value
 
     def layers(self) -> list[Layer]:
         """Its convolutions, each with its BatchNorm, in order."""
@@ -87,19 +88,19 @@ class MobileNetV2(nnx.Module):
     bottleneck ends without a ReLU, so there the preactivation is the feature itself, as the next block receives it.
     """
 
-    activation: Callable[[jax.Array], jax.Array]
+    activation: Activation
 
     def __call__(self, images: jax.Array, train: bool = False) -> Outputs:
         (convolution, norm), blocks, (last_convolution, last_norm), classifier = self.parts()
-        stem = norm(convolution(images), train)
+        stem = conv_norm(convolution, norm, images, train)
         out = self.activation(stem)
-        features, preactivations = [out], [stem]
+        features, preactivations = [out], [stem.value]
         for position, block in enumerate(blocks, start=1):
             out = block(out, train)
             if position in FEATURE_BLOCKS:
                 features.append(out)
                 preactivations.append(out)
-        out = self.activation(last_norm(last_convolution(out), train))
+        out = self.activation(conv_norm(last_convolution, last_norm, out, train))
         features.append(global_average_pool(out))
         return Outputs(classifier(features[-1]), tuple(features), tuple(preactivations), classifier.function())
 
@@ -127,7 +128,7 @@ def new_blocks(
     inputs: int,
     stages: Sequence[Stage],
     arrange: Callable[..., nnx.Dict],
-    activation: Callable[[jax.Array], jax.Array],
+    activation: Activation,
     rngs: nnx.Rngs,
 ) -> list[InvertedResidual]:
     """The blocks of all stages, in a row.
@@ -156,7 +157,7 @@ class SmallMobileNetV2(MobileNetV2):
     bottleneck ends without a ReLU, so there the preactivation is the feature itself, as the next block receives it.
     """
 
-    activation = staticmethod(jax.nn.relu)
+    activation = staticmethod(Preactivation.relu)
 
     def __init__(self, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
         stem, last = STEM // 2, SMALL_STAGES[-1].width

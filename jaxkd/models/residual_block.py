@@ -6,10 +6,9 @@ that what comes out is a preactivation.
 
 from __future__ import annotations
 
-import jax
 from flax import nnx
 
-from jaxkd.models.layers import BatchNorm, Conv
+from jaxkd.models.layers import BatchNorm, Conv, Preactivation, conv_norm
 
 
 class ResidualBlock(nnx.Module):
@@ -32,22 +31,22 @@ class ResidualBlock(nnx.Module):
         self.shortcut_name = name
         self.outputs = outputs
 
-    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
-        images = jax.nn.relu(images)
-        out = self.branch(images, train)
+    def __call__(self, before: Preactivation, train: bool) -> Preactivation:
+        out = images = before.relu()
+        *inner, closing = self.branch()
+        for layer in inner:
+            out = conv_norm(*layer, out, train).relu()
         projection = getattr(self, self.shortcut_name)
-        if projection is None:
-            return out + images
-        convolution, norm = projection
-        return out + norm(convolution(images), train)
+        shortcut = images if projection is None else conv_norm(*projection, images, train).value
+        return conv_norm(*closing, out, train, residual=shortcut)
 
-    def branch(self, images: jax.Array, train: bool) -> jax.Array:
-        """What is added to the shortcut."""
+    def branch(self) -> list[tuple[Conv, BatchNorm]]:
+        """The layers beside the shortcut, each a convolution and its BatchNorm, in order."""
         raise TypeError(f"{type(self).__name__} defines no branch()")
 
     def closing_norm(self) -> BatchNorm:
         """The BatchNorm at the end of the branch."""
-        raise TypeError(f"{type(self).__name__} defines no closing_norm()")
+        return self.branch()[-1][1]
 
 
 class BasicBlock(ResidualBlock):
@@ -60,12 +59,8 @@ class BasicBlock(ResidualBlock):
         self.bn2 = BatchNorm(planes)
         self._add_shortcut(shortcut, inputs, planes, stride, rngs)
 
-    def branch(self, images: jax.Array, train: bool) -> jax.Array:
-        out = jax.nn.relu(self.bn1(self.conv1(images), train))
-        return self.bn2(self.conv2(out), train)
-
-    def closing_norm(self) -> BatchNorm:
-        return self.bn2
+    def branch(self) -> list[tuple[Conv, BatchNorm]]:
+        return [(self.conv1, self.bn1), (self.conv2, self.bn2)]
 
 
 class Bottleneck(ResidualBlock):
@@ -101,10 +96,5 @@ class Bottleneck(ResidualBlock):
         self.bn3 = BatchNorm(4 * planes)
         self._add_shortcut(shortcut, inputs, 4 * planes, stride, rngs)
 
-    def branch(self, images: jax.Array, train: bool) -> jax.Array:
-        out = jax.nn.relu(self.bn1(self.conv1(images), train))
-        out = jax.nn.relu(self.bn2(self.conv2(out), train))
-        return self.bn3(self.conv3(out), train)
-
-    def closing_norm(self) -> BatchNorm:
-        return self.bn3
+    def branch(self) -> list[tuple[Conv, BatchNorm]]:
+        return [(self.conv1, self.bn1), (self.conv2, self.bn2), (self.conv3, self.bn3)]

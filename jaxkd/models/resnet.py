@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxkd.base import Outputs
-from jaxkd.models.layers import BatchNorm, Conv, Linear
+from jaxkd.models.layers import BatchNorm, Conv, Linear, Preactivation, conv_norm
 from jaxkd.models.registry import family
 from jaxkd.models.stack import last_block, stack_blocks
 from jaxkd.models.stages import pooled_outputs, preactivations
@@ -35,17 +35,15 @@ class BasicBlock(nnx.Module):
         )
         self.stride = stride
 
-    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, before: Preactivation, train: bool) -> Preactivation:
         """From one sum to the next: the ReLU that closes a block in the paper opens the one that follows here."""
-        images = jax.nn.relu(images)
-        out = jax.nn.relu(self.bn1(self.conv1(images), train))
-        out = self.bn2(self.conv2(out), train)
-        return out + self._shortcut(images, out.shape[-1], train)
+        images = before.relu()
+        out = conv_norm(self.conv1, self.bn1, images, train).relu()
+        return conv_norm(self.conv2, self.bn2, out, train, residual=self._shortcut(images, out.shape[-1], train))
 
     def _shortcut(self, images: jax.Array, channels: int, train: bool) -> jax.Array:
         if self.downsample is not None:
-            convolution, norm = self.downsample
-            return norm(convolution(images), train)
+            return conv_norm(*self.downsample, images, train).value
         extra = channels - images.shape[-1]
         kept = images[:, :: self.stride, :: self.stride]
         return jnp.pad(kept, ((0, 0), (0, 0), (0, 0), (extra // 2, extra - extra // 2)))
@@ -85,7 +83,7 @@ class ResNet(nnx.Module):
         self.fc = Linear(stages[2], num_classes, rngs=rngs)
 
     def __call__(self, images: jax.Array, train: bool = False) -> Outputs:
-        stem = self.bn1(self.conv1(images), train)
+        stem = conv_norm(self.conv1, self.bn1, images, train)
         return pooled_outputs(preactivations(stem, (self.layer1, self.layer2, self.layer3), train), self.fc)
 
     def preactivation_norms(self) -> tuple[BatchNorm, ...]:

@@ -9,7 +9,7 @@ from flax import nnx
 from jaxkd.base import Outputs
 from jaxkd.convolution import convolve
 from jaxkd.models.channel_shuffle import channel_shuffle
-from jaxkd.models.layers import BatchNorm, DefaultConv, Linear
+from jaxkd.models.layers import BatchNorm, DefaultConv, Linear, Preactivation, conv_norm
 from jaxkd.models.registry import family
 from jaxkd.models.stack import last_block, stack_blocks
 from jaxkd.models.stages import pooled_outputs, preactivations
@@ -37,13 +37,15 @@ class ShuffleUnit(nnx.Module):
         self.bn3 = BatchNorm(outputs)
         self.stride = stride
 
-    def __call__(self, before: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, before: Preactivation, train: bool) -> Preactivation:
         """From one sum to the next: the ReLU that closes a block in the paper opens the one that follows here."""
-        images = jax.nn.relu(before)
-        out = jax.nn.relu(self.bn1(self.conv1(images), train))
-        out = jax.nn.relu(self.bn2(self.conv2(channel_shuffle(out, self.groups)), train))
-        out = self.bn3(self.conv3(out), train)
-        return out + images if self.stride == 1 else jnp.concatenate([out, _average_pool(images)], axis=-1)
+        images = before.relu()
+        out = conv_norm(self.conv1, self.bn1, images, train).relu()
+        out = conv_norm(self.conv2, self.bn2, channel_shuffle(out, self.groups), train).relu()
+        if self.stride == 1:
+            return conv_norm(self.conv3, self.bn3, out, train, residual=images)
+        beside = [conv_norm(self.conv3, self.bn3, out, train).value, _average_pool(images)]
+        return Preactivation.of(jnp.concatenate(beside, axis=-1))
 
 
 def _average_pool(images: jax.Array) -> jax.Array:
@@ -67,7 +69,7 @@ class ShuffleNetV1(nnx.Module):
         self.linear = Linear(WIDTHS[-1], num_classes, rngs=rngs)
 
     def __call__(self, images: jax.Array, train: bool = False) -> Outputs:
-        stem = self.bn1(self.conv1(images), train)
+        stem = conv_norm(self.conv1, self.bn1, images, train)
         return pooled_outputs(preactivations(stem, (self.layer1, self.layer2, self.layer3), train), self.linear)
 
     def preactivation_norms(self) -> tuple[BatchNorm, ...]:

@@ -11,7 +11,15 @@ from flax import nnx
 
 from jaxkd.base import Outputs
 from jaxkd.models.channel_shuffle import channel_shuffle
-from jaxkd.models.layers import BatchNorm, Conv, DefaultConv, Linear, global_average_pool
+from jaxkd.models.layers import (
+    BatchNorm,
+    Conv,
+    DefaultConv,
+    Linear,
+    Preactivation,
+    conv_norm,
+    global_average_pool,
+)
 from jaxkd.models.registry import family
 from jaxkd.models.stack import Stack, stack_blocks
 from jaxkd.models.stages import preactivations
@@ -50,11 +58,11 @@ class ShuffleUnit(nnx.Module):
         """
         left, right = self.branches()
         if left:
-            kept, worked = _apply(left, jax.nn.relu(before), train), before
+            kept, worked = _apply(left, jax.nn.relu(before), train).value, before
         else:
             kept, worked = jnp.split(before, 2, axis=-1)
-        out = jax.nn.relu(_apply(right[:1], jax.nn.relu(worked), train))
-        return channel_shuffle(jnp.concatenate([kept, _apply(right[1:], out, train)], axis=-1), 2)
+        out = _apply(right[:1], jax.nn.relu(worked), train).relu()
+        return channel_shuffle(jnp.concatenate([kept, _apply(right[1:], out, train).value], axis=-1), 2)
 
     def norm_after(self, norm_before: BatchNorm) -> BatchNorm:
         """The last BatchNorm of every channel of the output, in one; `norm_before` is that of the input."""
@@ -72,10 +80,11 @@ class ShuffleUnit(nnx.Module):
         raise TypeError(f"{type(self).__name__} defines no branches()")
 
 
-def _apply(layers: list[Layer], images: jax.Array, train: bool) -> jax.Array:
-    for convolution, norm in layers:
-        images = norm(convolution(images), train)
-    return images
+def _apply(layers: list[Layer], images: jax.Array, train: bool) -> Preactivation:
+    *inner, last = layers
+    for layer in inner:
+        images = conv_norm(*layer, images, train).value
+    return conv_norm(*last, images, train)
 
 
 def branch_layers(inputs: int, outputs: int, stride: int, rngs: nnx.Rngs) -> tuple[list[Layer], list[Layer]]:
@@ -103,9 +112,10 @@ class ShuffleNetV2(nnx.Module):
 
     def __call__(self, images: jax.Array, train: bool = False) -> Outputs:
         (convolution, norm), stages, head, classifier = self.parts()
-        before = preactivations(self.pool_stem(norm(convolution(images), train)), stages, train)
+        stem = self.pool_stem(conv_norm(convolution, norm, images, train).value)
+        before = preactivations(stem, stages, train)
         features = [jax.nn.relu(one) for one in before]
-        out = jax.nn.relu(_apply([head], features[-1], train))
+        out = conv_norm(*head, features[-1], train).relu()
         features.append(global_average_pool(out))
         return Outputs(classifier(features[-1]), tuple(features), tuple(before), classifier.function())
 

@@ -11,7 +11,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from jaxkd.models.layers import KEPT
+from jaxkd.models.layers import KEPT, Preactivation
+
+Carried = Any  # jax.Array | Preactivation, and what comes out is of the kind that went in
 
 LOOP_FROM = 4
 """From how many equal blocks on a loop is worth it; fewer are written out."""
@@ -26,7 +28,7 @@ class Stack(nnx.Module):
     the loop as fast as the blocks written out.
 
     Args:
-      blocks: called as `block(images, train)`, returning an array of the same shape.
+      blocks: called as `block(images, train)`, from one array, or one `Preactivation`, to the next of the same shape.
 
     Attributes:
       block: one block, each variable of which holds all blocks' values, `[n, …]`.
@@ -49,21 +51,32 @@ class Stack(nnx.Module):
         graph, state = nnx.split(self.block)
         return nnx.merge(graph, jax.tree.map(lambda leaf: leaf[position], nnx.to_pure_dict(state)))
 
-    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, images: Carried, train: bool) -> Carried:
+        """All blocks but the last in a loop; what is between two ReLU-to-ReLU blocks is carried after the ReLU.
+
+        The last is apart, since of what it returns both sides of the ReLU may be wanted.
+        """
         graph, state = nnx.split(self.block)
-        images, statistics = lax.scan(_body(graph, train), images, nnx.to_pure_dict(state))
+        stacked = nnx.to_pure_dict(state)
+        looped, last = (jax.tree.map(lambda leaf: leaf[cut], stacked) for cut in (slice(-1), -1))  # noqa: B023
+        rectified = isinstance(images, Preactivation)
+        carry, statistics = lax.scan(_body(graph, train, rectified), images.relu() if rectified else images, looped)
+        closing = nnx.merge(graph, last)
+        out = closing(Preactivation.behind(carry) if rectified else carry, train)
         if train:
-            nnx.update(self.block, nnx.State(statistics))
-        return images
+            final = nnx.to_pure_dict(nnx.state(closing, nnx.BatchStat))
+            joined = jax.tree.map(lambda many, one: jnp.concatenate([many, one[None]]), statistics, final)
+            nnx.update(self.block, nnx.State(joined))
+        return out
 
 
 @functools.lru_cache(maxsize=128)
-def _body(graph: nnx.GraphDef, train: bool) -> Callable[[jax.Array, Any], tuple[jax.Array, Any]]:
+def _body(graph: nnx.GraphDef, train: bool, rectified: bool) -> Callable[[jax.Array, Any], tuple[jax.Array, Any]]:
     """The loop's body: always the same function for the same block, so that a call outside of jit compiles it once."""
 
     def body(images: jax.Array, weights: Any) -> tuple[jax.Array, Any]:
         block = nnx.merge(graph, weights)
-        images = block(images, train)
+        images = block(Preactivation.behind(images), train).relu() if rectified else block(images, train)
         return images, nnx.to_pure_dict(nnx.state(block, nnx.BatchStat)) if train else None
 
     policy = jax.checkpoint_policies.save_only_these_names(KEPT)

@@ -10,7 +10,7 @@ from flax import nnx
 
 from jaxkd.base import Outputs
 from jaxkd.models.image_size import check_image_size
-from jaxkd.models.layers import BatchNorm, Conv, Linear, max_pool
+from jaxkd.models.layers import BatchNorm, Conv, Linear, Preactivation, conv_norm, max_pool
 from jaxkd.models.residual_block import BasicBlock, Bottleneck, ResidualBlock
 from jaxkd.models.stack import last_block, stack_blocks
 from jaxkd.models.stages import pooled_outputs, preactivations
@@ -78,10 +78,10 @@ class StagedResNet(nnx.Module):
         """The BatchNorm that comes last before each of the preactivations."""
         return (self.bn1, *(last_block(stage).closing_norm() for stage in self._stages()))
 
-    def _stem(self, images: jax.Array, train: bool) -> jax.Array:
-        out = self.bn1(self.conv1(images), train)
+    def _stem(self, images: jax.Array, train: bool) -> Preactivation:
+        stem = conv_norm(self.conv1, self.bn1, images, train)
         # The ReLU follows. Maximum and ReLU commute, and in this order the preactivation is as large as the feature.
-        return out if self.small_images else max_pool(out, 3, padding=1)
+        return stem if self.small_images else Preactivation.of(max_pool(stem.value, 3, padding=1))
 
     def _stages(self) -> list[nnx.List]:
         return [getattr(self, f"layer{number}") for number in range(1, self.stages + 1)]

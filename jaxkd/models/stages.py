@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import jax
 
 from jaxkd.base import Outputs
-from jaxkd.models.layers import Linear, global_average_pool
+from jaxkd.models.layers import Linear, Preactivation, global_average_pool
 
-Block = Callable[[jax.Array, bool], jax.Array]
+Map = TypeVar("Map", jax.Array, Preactivation)
 
 
-def preactivations(stem: jax.Array, stages: Iterable[Iterable[Block]], train: bool) -> list[jax.Array]:
-    """The stem and what comes out of each stage, when blocks go from one sum to the next.
+def preactivations(stem: Map, stages: Iterable[Iterable[Callable[[Map, bool], Map]]], train: bool) -> list[Map]:
+    """Return the stem and what comes out of each stage, when blocks go from one sum to the next.
 
     Example:
       >>> import jax.numpy as jnp
-      >>> double = lambda before, train: 2 * before
-      >>> [float(before) for before in preactivations(jnp.float32(1), [[double], [double, double]], train=False)]
+      >>> double = lambda before, train: Preactivation.of(2 * before.value)
+      >>> found = preactivations(Preactivation.of(jnp.float32(1)), [[double], [double, double]], train=False)
+      >>> [float(before.value) for before in found]
       [1.0, 2.0, 8.0]
     """
     found = [stem]
@@ -30,8 +32,9 @@ def preactivations(stem: jax.Array, stages: Iterable[Iterable[Block]], train: bo
     return found
 
 
-def pooled_outputs(before: list[jax.Array], classifier: Linear) -> Outputs:
-    """The outputs of a network that ends in a ReLU, a pooling and a linear layer."""
-    features = [jax.nn.relu(one) for one in before]
+def pooled_outputs(before: list[Preactivation], classifier: Linear) -> Outputs:
+    """Return the outputs of a network that ends in a ReLU, a pooling and a linear layer."""
+    features = [one.relu() for one in before]
     features.append(global_average_pool(features[-1]))
-    return Outputs(classifier(features[-1]), tuple(features), tuple(before), classifier.function())
+    values = tuple(one.value for one in before)
+    return Outputs(classifier(features[-1]), tuple(features), values, classifier.function())

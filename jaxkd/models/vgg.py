@@ -7,7 +7,7 @@ from flax import nnx
 from jax.nn.initializers import normal, zeros
 
 from jaxkd.base import Outputs
-from jaxkd.models.layers import BatchNorm, Conv, Linear, global_average_pool, max_pool
+from jaxkd.models.layers import BatchNorm, Conv, Linear, conv_norm, global_average_pool, max_pool
 from jaxkd.models.registry import family
 
 WIDTHS = (64, 128, 256, 512, 512)
@@ -34,9 +34,9 @@ class VGG(nnx.Module):
         for block, pool in zip(self._blocks(), pooled, strict=True):
             for position in range(0, len(block) // 2 * 3, 3):
                 convolution, norm = block[str(position)], block[str(position + 1)]
-                before = norm(convolution(out), train)
-                out = jax.nn.relu(before)
-            preactivations.append(before)
+                before = conv_norm(convolution, norm, out, train)
+                out = before.relu()
+            preactivations.append(before.value)
             features.append(out)
             out = max_pool(out) if pool else out
         features.append(global_average_pool(out))

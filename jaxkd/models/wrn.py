@@ -7,7 +7,7 @@ from flax import nnx
 from jax.nn.initializers import zeros
 
 from jaxkd.base import Outputs
-from jaxkd.models.layers import BatchNorm, Conv, Linear, global_average_pool
+from jaxkd.models.layers import BatchNorm, Conv, Linear, conv_norm, global_average_pool
 from jaxkd.models.registry import family
 from jaxkd.models.stack import stack_blocks
 
@@ -23,8 +23,8 @@ class WideBlock(nnx.Module):
         self.convShortcut = None if inputs == outputs else Conv(inputs, outputs, 1, stride, rngs=rngs)
 
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
-        active = jax.nn.relu(self.bn1(images, train))
-        out = jax.nn.relu(self.bn2(self.conv1(active), train))
+        active = self.bn1.preactivation(images, train).relu()
+        out = conv_norm(self.conv1, self.bn2, active, train).relu()
         shortcut = images if self.convShortcut is None else self.convShortcut(active)
         return shortcut + self.conv2(out)
 
@@ -68,10 +68,10 @@ class WideResNet(nnx.Module):
             features.append(stage(features[-1], train))
         norms = self.preactivation_norms()
         # Running statistics move where the network itself passes through a norm, so the other passes use a frozen view.
-        closing = norms[-1](features[-1], train)
+        closing = norms[-1].preactivation(features[-1], train)
         inner = [norm.frozen(out, train) for norm, out in zip(norms[:-1], features[:-1], strict=True)]
-        features.append(global_average_pool(jax.nn.relu(closing)))
-        return Outputs(self.fc(features[-1]), tuple(features), (*inner, closing), self.fc.function())
+        features.append(global_average_pool(closing.relu()))
+        return Outputs(self.fc(features[-1]), tuple(features), (*inner, closing.value), self.fc.function())
 
     def preactivation_norms(self) -> tuple[BatchNorm, ...]:
         """The BatchNorm that follows each stage, whose output the next ReLU receives."""

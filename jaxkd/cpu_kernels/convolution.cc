@@ -1,0 +1,355 @@
+// Convolution and its two gradients by oneDNN, as handlers that XLA calls on the CPU.
+//
+// Images are [N, H, W, C], kernels [kh, kw, C / groups, O], as everywhere in jaxkd. oneDNN takes images as they lie;
+// kernels are brought into the order it computes in, at every call, since they change at every step and are small.
+// Plans (a primitive and the orders it wants) are made once for each shape and kept for the life of the process.
+
+#include <omp.h>
+
+#include <array>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "onednn.h"
+#include "xla/ffi/api/ffi.h"
+
+namespace jaxkd {
+namespace {
+
+namespace ffi = xla::ffi;
+
+void Check(dnnl_status_t status, const char* what) {
+  if (status != dnnl_success)
+    throw std::runtime_error(std::string("oneDNN: ") + what + " returned status " + std::to_string(status));
+}
+
+dnnl_engine_t Engine() {
+  static dnnl_engine_t engine = [] {
+    dnnl_engine_t made;
+    Check(dnnl_engine_create(&made, dnnl_cpu, 0), "dnnl_engine_create");
+    return made;
+  }();
+  return engine;
+}
+
+dnnl_stream_t Stream() {
+  thread_local dnnl_stream_t stream = [] {
+    dnnl_stream_t made;
+    Check(dnnl_stream_create(&made, Engine(), dnnl_stream_in_order), "dnnl_stream_create");
+    return made;
+  }();
+  return stream;
+}
+
+// A memory descriptor that is destroyed with its owner.
+class Desc {
+ public:
+  static Desc Strided(int rank, const dnnl_dims_t dims, int type, const dnnl_dims_t strides) {
+    Desc desc;
+    Check(dnnl_memory_desc_create_with_strides(&desc.desc_, rank, dims, type, strides), "a memory description");
+    return desc;
+  }
+  static Desc Any(int rank, const dnnl_dims_t dims, int type) {
+    Desc desc;
+    Check(dnnl_memory_desc_create_with_tag(&desc.desc_, rank, dims, type, dnnl_format_tag_any),
+          "a memory description");
+    return desc;
+  }
+  static Desc Copy(const dnnl_memory_desc* other) {
+    Desc desc;
+    Check(dnnl_memory_desc_clone(&desc.desc_, other), "dnnl_memory_desc_clone");
+    return desc;
+  }
+  Desc() = default;
+  Desc(Desc&& other) noexcept : desc_(std::exchange(other.desc_, nullptr)) {}
+  Desc& operator=(Desc&& other) noexcept {
+    std::swap(desc_, other.desc_);
+    return *this;
+  }
+  ~Desc() {
+    if (desc_) dnnl_memory_desc_destroy(desc_);
+  }
+  const dnnl_memory_desc* get() const { return desc_; }
+
+ private:
+  dnnl_memory_desc_t desc_ = nullptr;
+};
+
+// An array under a descriptor, for the time of a call.
+class Memory {
+ public:
+  Memory(const Desc& desc, const void* data) {
+    Check(dnnl_memory_create(&memory_, desc.get(), Engine(), const_cast<void*>(data)), "dnnl_memory_create");
+  }
+  Memory(const Memory&) = delete;
+  ~Memory() { dnnl_memory_destroy(memory_); }
+  dnnl_memory_t get() const { return memory_; }
+
+ private:
+  dnnl_memory_t memory_;
+};
+
+dnnl_primitive_t Primitive(dnnl_primitive_desc_t desc) {
+  dnnl_primitive_t primitive;
+  Check(dnnl_primitive_create(&primitive, desc), "dnnl_primitive_create");
+  dnnl_primitive_desc_destroy(desc);
+  return primitive;
+}
+
+// From one order of a kernel's elements to another; does nothing where both are the same.
+class Reorder {
+ public:
+  Reorder() = default;
+  Reorder(const Desc& from, const Desc& to) {
+    if (dnnl_memory_desc_equal(from.get(), to.get())) return;
+    dnnl_primitive_desc_t desc;
+    Check(dnnl_reorder_primitive_desc_create(&desc, from.get(), Engine(), to.get(), Engine(), nullptr), "a reorder");
+    primitive_ = Primitive(desc);
+  }
+  bool needed() const { return primitive_ != nullptr; }
+  void Run(const Memory& from, const Memory& to) const {
+    const dnnl_exec_arg_t args[] = {{DNNL_ARG_SRC, from.get()}, {DNNL_ARG_DST, to.get()}};
+    Check(dnnl_primitive_execute(primitive_, Stream(), 2, args), "a reorder");
+  }
+
+ private:
+  dnnl_primitive_t primitive_ = nullptr;
+};
+
+// Room for a reordered kernel: one piece a thread, as large as the largest kernel it has met.
+void* Scratch(size_t bytes) {
+  struct Piece {
+    void* data = nullptr;
+    size_t size = 0;
+    ~Piece() { std::free(data); }
+  };
+  thread_local Piece piece;
+  if (piece.size < bytes) {
+    std::free(piece.data);
+    piece.size = (bytes + 63) / 64 * 64;
+    piece.data = std::aligned_alloc(64, piece.size);
+    if (!piece.data) {
+      piece.size = 0;
+      throw std::bad_alloc();
+    }
+  }
+  return piece.data;
+}
+
+enum Kind : int64_t { kForward, kInputGradient, kKernelGradient };
+
+// All that a primitive depends on.
+struct Shape {
+  int64_t kind, type, kernel_type, batch, height, width, inputs, outputs, rows, columns, out_height, out_width;
+  int64_t stride, padding, groups, bias, residual, relu;
+  std::array<int64_t, 18> key() const {
+    return {kind,      type,   kernel_type, batch,  height, width, inputs, outputs, rows, columns, out_height,
+            out_width, stride, padding,     groups, bias,   residual, relu};
+  }
+};
+
+struct Plan {
+  Desc images, kernel, kernel_inside, bias, outputs;
+  Reorder reorder;
+  dnnl_primitive_t primitive;
+
+  explicit Plan(const Shape& s) {
+    images = Images(s.batch, s.inputs, s.height, s.width, s.type);
+    outputs = Images(s.batch, s.outputs, s.out_height, s.out_width, s.type);
+    const int64_t in = s.inputs / s.groups, out = s.outputs / s.groups;
+    const dnnl_dims_t sizes = {s.groups, out, in, s.rows, s.columns};
+    const dnnl_dims_t steps = {out, 1, s.outputs, s.columns * in * s.outputs, in * s.outputs};
+    const int grouped = s.groups > 1, rank = 4 + grouped, skip = 1 - grouped;
+    kernel = Desc::Strided(rank, sizes + skip, s.kernel_type, steps + skip);
+    // oneDNN sums a kernel's gradient in float32 whatever the images are; what it computes from is of their type.
+    const int inside_type = s.kind == kKernelGradient ? dnnl_f32 : s.type;
+    const Desc any = Desc::Any(rank, sizes + skip, inside_type);
+    const dnnl_dims_t width = {s.outputs}, one = {1};
+    if (s.bias) bias = Desc::Strided(1, width, dnnl_f32, one);
+
+    const dnnl_dims_t strides = {s.stride, s.stride}, dilates = {0, 0}, before = {s.padding, s.padding};
+    const dnnl_dims_t after = {(s.out_height - 1) * s.stride + s.rows - s.height - s.padding,
+                               (s.out_width - 1) * s.stride + s.columns - s.width - s.padding};
+    dnnl_primitive_desc_t forward = nullptr, desc = nullptr;
+    dnnl_primitive_attr_t attributes = PostOps(s);
+    const Desc forward_kernel = Desc::Any(rank, sizes + skip, s.type);
+    Check(dnnl_convolution_forward_primitive_desc_create(
+              &forward, Engine(), dnnl_forward_training, dnnl_convolution_direct, images.get(), forward_kernel.get(),
+              bias.get(), outputs.get(), strides, dilates, before, after, attributes),
+          "a convolution");
+    dnnl_primitive_attr_destroy(attributes);
+    if (s.kind == kForward) {
+      desc = forward;
+    } else if (s.kind == kInputGradient) {
+      Check(dnnl_convolution_backward_data_primitive_desc_create(&desc, Engine(), dnnl_convolution_direct,
+                                                                 images.get(), any.get(), outputs.get(), strides,
+                                                                 dilates, before, after, forward, nullptr),
+            "a convolution's input gradient");
+    } else {
+      Check(dnnl_convolution_backward_weights_primitive_desc_create(
+                &desc, Engine(), dnnl_convolution_direct, images.get(), any.get(), nullptr, outputs.get(), strides,
+                dilates, before, after, forward, nullptr),
+            "a convolution's kernel gradient");
+    }
+    const int weights = s.kind == kKernelGradient ? dnnl_query_diff_weights_md : dnnl_query_weights_md;
+    kernel_inside = Desc::Copy(dnnl_primitive_desc_query_md(desc, weights, 0));
+    if (forward != desc) dnnl_primitive_desc_destroy(forward);
+    primitive = Primitive(desc);
+    reorder = s.kind == kKernelGradient ? Reorder(kernel_inside, kernel) : Reorder(kernel, kernel_inside);
+  }
+
+  static Desc Images(int64_t batch, int64_t channels, int64_t height, int64_t width, int type) {
+    const dnnl_dims_t dims = {batch, channels, height, width};
+    const dnnl_dims_t strides = {height * width * channels, 1, width * channels, channels};
+    return Desc::Strided(4, dims, type, strides);
+  }
+
+  static dnnl_primitive_attr_t PostOps(const Shape& s) {
+    dnnl_primitive_attr_t attributes;
+    dnnl_post_ops_t operations;
+    Check(dnnl_primitive_attr_create(&attributes), "dnnl_primitive_attr_create");
+    Check(dnnl_post_ops_create(&operations), "dnnl_post_ops_create");
+    if (s.residual) Check(dnnl_post_ops_append_sum(operations, 1.0f, 0, 0), "dnnl_post_ops_append_sum");
+    if (s.relu) Check(dnnl_post_ops_append_eltwise(operations, dnnl_eltwise_relu, 0, 0), "dnnl_post_ops_append_eltwise");
+    Check(dnnl_primitive_attr_set_post_ops(attributes, operations), "dnnl_primitive_attr_set_post_ops");
+    dnnl_post_ops_destroy(operations);
+    return attributes;
+  }
+};
+
+// XLA calls from several threads; making a plan is rare and may wait for another.
+const Plan& PlanFor(const Shape& shape) {
+  static std::mutex mutex;
+  static auto& plans = *new std::map<std::array<int64_t, 18>, std::unique_ptr<Plan>>;
+  const std::lock_guard<std::mutex> lock(mutex);
+  auto& plan = plans[shape.key()];
+  if (!plan) plan = std::make_unique<Plan>(shape);
+  return *plan;
+}
+
+int Type(ffi::DataType type) {
+  if (type == ffi::F32) return dnnl_f32;
+  if (type == ffi::BF16) return dnnl_bf16;
+  throw std::runtime_error("a convolution of a type other than float32 and bfloat16");
+}
+
+Shape ShapeOf(Kind kind, const ffi::AnyBuffer& images, const ffi::AnyBuffer& kernel, const ffi::AnyBuffer& outputs,
+              int64_t stride, int64_t padding, int64_t groups) {
+  const auto i = images.dimensions(), k = kernel.dimensions(), o = outputs.dimensions();
+  return {kind, Type(images.element_type()), Type(kernel.element_type()), i[0], i[1], i[2], i[3],   o[3],
+          k[0], k[1],                        o[1],                        o[2], stride, padding, groups, 0, 0, 0};
+}
+
+// Runs what may throw; XLA gets the reason as an error of the step.
+template <typename Body>
+ffi::Error Guarded(Body body) {
+  try {
+    body();
+    return ffi::Error::Success();
+  } catch (const std::exception& error) {
+    return ffi::Error::Internal(error.what());
+  }
+}
+
+// Calls a primitive that reads a kernel, in the order it wants it.
+void WithKernel(const Plan& plan, const void* kernel, dnnl_exec_arg_t* args, int count, dnnl_memory_t& place) {
+  const Memory outside(plan.kernel, kernel);
+  if (!plan.reorder.needed()) {
+    place = outside.get();
+    Check(dnnl_primitive_execute(plan.primitive, Stream(), count, args), "a convolution");
+    return;
+  }
+  const Memory inside(plan.kernel_inside, Scratch(dnnl_memory_desc_get_size(plan.kernel_inside.get())));
+  plan.reorder.Run(outside, inside);
+  place = inside.get();
+  Check(dnnl_primitive_execute(plan.primitive, Stream(), count, args), "a convolution");
+}
+
+// outputs = relu(images ∗ kernel + bias + residual), each of the last three where asked for. The residual's buffer is
+// that of the outputs; without one, an empty array stands in its place, as for the bias.
+ffi::Error Forward(ffi::AnyBuffer images, ffi::AnyBuffer kernel, ffi::AnyBuffer bias, ffi::AnyBuffer residual,
+                   ffi::Result<ffi::AnyBuffer> outputs, int64_t stride, int64_t padding, int64_t groups, bool relu) {
+  return Guarded([&] {
+    Shape shape = ShapeOf(kForward, images, kernel, *outputs, stride, padding, groups);
+    shape.bias = bias.element_count() > 0;
+    shape.residual = residual.element_count() > 0;
+    shape.relu = relu;
+    if (shape.residual && residual.untyped_data() != outputs->untyped_data())
+      std::memcpy(outputs->untyped_data(), residual.untyped_data(), outputs->size_bytes());
+    const Plan& plan = PlanFor(shape);
+    const Memory in(plan.images, images.untyped_data()), out(plan.outputs, outputs->untyped_data());
+    dnnl_exec_arg_t args[4] = {{DNNL_ARG_SRC, in.get()}, {DNNL_ARG_WEIGHTS, nullptr}, {DNNL_ARG_DST, out.get()}, {}};
+    if (!shape.bias) return WithKernel(plan, kernel.untyped_data(), args, 3, args[1].memory);
+    const Memory added(plan.bias, bias.untyped_data());
+    args[3] = {DNNL_ARG_BIAS, added.get()};
+    WithKernel(plan, kernel.untyped_data(), args, 4, args[1].memory);
+  });
+}
+
+ffi::Error InputGradient(ffi::AnyBuffer kernel, ffi::AnyBuffer cotangent, ffi::Result<ffi::AnyBuffer> gradient,
+                         int64_t stride, int64_t padding, int64_t groups) {
+  return Guarded([&] {
+    const Plan& plan = PlanFor(ShapeOf(kInputGradient, *gradient, kernel, cotangent, stride, padding, groups));
+    const Memory out(plan.outputs, cotangent.untyped_data()), in(plan.images, gradient->untyped_data());
+    dnnl_exec_arg_t args[] = {{DNNL_ARG_DIFF_DST, out.get()}, {DNNL_ARG_WEIGHTS, nullptr}, {DNNL_ARG_DIFF_SRC, in.get()}};
+    WithKernel(plan, kernel.untyped_data(), args, 3, args[1].memory);
+  });
+}
+
+ffi::Error KernelGradient(ffi::AnyBuffer images, ffi::AnyBuffer cotangent, ffi::Result<ffi::AnyBuffer> gradient,
+                          int64_t stride, int64_t padding, int64_t groups) {
+  return Guarded([&] {
+    const Plan& plan = PlanFor(ShapeOf(kKernelGradient, images, *gradient, cotangent, stride, padding, groups));
+    const Memory in(plan.images, images.untyped_data()), out(plan.outputs, cotangent.untyped_data());
+    const Memory outside(plan.kernel, gradient->untyped_data());
+    const bool needed = plan.reorder.needed();
+    const size_t size = dnnl_memory_desc_get_size(plan.kernel_inside.get());
+    const Memory inside(plan.kernel_inside, needed ? Scratch(size) : gradient->untyped_data());
+    const dnnl_exec_arg_t args[] = {
+        {DNNL_ARG_SRC, in.get()}, {DNNL_ARG_DIFF_DST, out.get()}, {DNNL_ARG_DIFF_WEIGHTS, inside.get()}};
+    Check(dnnl_primitive_execute(plan.primitive, Stream(), 3, args), "a convolution's kernel gradient");
+    if (needed) plan.reorder.Run(inside, outside);
+  });
+}
+
+}  // namespace
+}  // namespace jaxkd
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxkd_convolution, jaxkd::Forward,
+                              xla::ffi::Ffi::Bind()
+                                  .Arg<xla::ffi::AnyBuffer>()  // images
+                                  .Arg<xla::ffi::AnyBuffer>()  // kernel
+                                  .Arg<xla::ffi::AnyBuffer>()  // bias, float32
+                                  .Arg<xla::ffi::AnyBuffer>()  // residual
+                                  .Ret<xla::ffi::AnyBuffer>()
+                                  .Attr<int64_t>("stride")
+                                  .Attr<int64_t>("padding")
+                                  .Attr<int64_t>("groups")
+                                  .Attr<bool>("relu"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxkd_convolution_input_gradient, jaxkd::InputGradient,
+                              xla::ffi::Ffi::Bind()
+                                  .Arg<xla::ffi::AnyBuffer>()  // kernel
+                                  .Arg<xla::ffi::AnyBuffer>()  // cotangent
+                                  .Ret<xla::ffi::AnyBuffer>()
+                                  .Attr<int64_t>("stride")
+                                  .Attr<int64_t>("padding")
+                                  .Attr<int64_t>("groups"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxkd_convolution_kernel_gradient, jaxkd::KernelGradient,
+                              xla::ffi::Ffi::Bind()
+                                  .Arg<xla::ffi::AnyBuffer>()  // images
+                                  .Arg<xla::ffi::AnyBuffer>()  // cotangent
+                                  .Ret<xla::ffi::AnyBuffer>()
+                                  .Attr<int64_t>("stride")
+                                  .Attr<int64_t>("padding")
+                                  .Attr<int64_t>("groups"));
+
+extern "C" int jaxkd_threads() { return omp_get_max_threads(); }

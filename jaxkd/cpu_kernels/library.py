@@ -1,0 +1,234 @@
+"""Builds and loads the CPU kernels: once for a machine, into the user's cache, and never in the way of a run.
+
+The kernels are C++ and call oneDNN. They are compiled when a network is first traced for the CPU, with the compiler at
+hand and for the processor at hand. Whatever is missing or broken, the reason is kept and XLA's own convolutions are
+used: training goes on, slower, and `describe` says why.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import ctypes.util
+import functools
+import hashlib
+import importlib.metadata
+import os
+import pathlib
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+
+SWITCH = "JAXKD_CPU_KERNELS"
+"""Environment variable: `off` keeps XLA's own convolutions."""
+
+ONEDNN = "JAXKD_ONEDNN"
+"""Environment variable: the path of a `libdnnl.so.3` to use instead of the one that is found."""
+
+SOURCES = ("convolution.cc", "batch_norm.cc", "onednn.h")
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-fopenmp", "-w")
+TARGETS = (
+    "jaxkd_convolution",
+    "jaxkd_convolution_input_gradient",
+    "jaxkd_convolution_kernel_gradient",
+    "jaxkd_batch_moments",
+    "jaxkd_batch_norm",
+    "jaxkd_batch_norm_gradient",
+)
+
+_DIGEST = hashlib.sha256().digest_size
+
+
+class Kernels(NamedTuple):
+    """What came of loading the kernels.
+
+    Attributes:
+      usable: whether they can be called.
+      description: what computes the convolutions, and why, in one line.
+      dtypes: names of the types that are computed by the kernels.
+    """
+
+    usable: bool
+    description: str
+    dtypes: tuple[str, ...] = ()
+
+
+class UnavailableError(Exception):
+    """There are no kernels to be had here; the message says what is missing."""
+
+
+@functools.cache
+def load() -> Kernels:
+    """Return the kernels of this process, building them if this machine has none yet."""
+    try:
+        return _load()
+    except (UnavailableError, OSError) as error:
+        return Kernels(False, f"XLA, since {error}")
+
+
+def _load() -> Kernels:
+    if os.environ.get(SWITCH, "").lower() in ("off", "0", "false"):
+        raise UnavailableError(f"{SWITCH}=off")
+    if sys.platform != "linux" or platform.machine() not in ("x86_64", "AMD64"):
+        raise UnavailableError(
+            f"the kernels are for Linux on x86-64, and this is {sys.platform} on {platform.machine()}"
+        )
+    path, version = _load_onednn()
+    library, note = _load_kernels()
+    for target in TARGETS:
+        jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, target)), platform="cpu")
+    threads = library.jaxkd_threads()
+    fast = _has_bfloat16()
+    units = "bfloat16 in hardware" if fast else "no bfloat16 units in this processor"
+    return Kernels(
+        True,
+        f"oneDNN {version} ({path}), {threads} thread{'s'[: threads > 1]}, {units}{note}",
+        ("float32", "bfloat16") if fast else ("float32",),
+    )
+
+
+def _has_bfloat16() -> bool:
+    with contextlib.suppress(OSError):
+        return "avx512_bf16" in pathlib.Path("/proc/cpuinfo").read_text()
+    return False
+
+
+def _load_onednn() -> tuple[str, str]:
+    """Load oneDNN so that the kernels find its symbols; its path and version."""
+    candidates = list(_onednn_candidates())
+    if not candidates:
+        raise UnavailableError(f"oneDNN is not installed (pip install 'jaxkd[cpu]', or set {ONEDNN} to a libdnnl.so.3)")
+    refused = []
+    for path in candidates:
+        try:
+            library = ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
+            version = _version(library)
+        except (OSError, AttributeError) as error:
+            refused.append(f"{path} cannot be loaded ({error})")
+            continue
+        if version[0] == 3:
+            return path, ".".join(map(str, version))
+        refused.append(f"{path} is version {'.'.join(map(str, version))} and not 3")
+    raise UnavailableError("of oneDNN " + "; ".join(refused))
+
+
+def _onednn_candidates() -> Iterator[str]:
+    """Where oneDNN may be: the user's word, the Python package, the environment's folder, the system."""
+    if chosen := os.environ.get(ONEDNN):
+        yield chosen
+        return
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        for file in importlib.metadata.files("onednn-cpu-gomp") or ():
+            if file.name == "libdnnl.so.3":
+                yield str(pathlib.Path(str(file.locate())).resolve())
+                return
+    inside = pathlib.Path(sys.prefix) / "lib" / "libdnnl.so.3"
+    if inside.exists():
+        yield str(inside)
+    elif found := ctypes.util.find_library("dnnl"):
+        yield found
+
+
+class _Version(ctypes.Structure):
+    _fields_ = [("major", ctypes.c_int), ("minor", ctypes.c_int), ("patch", ctypes.c_int)]
+
+
+def _version(library: ctypes.CDLL) -> tuple[int, int, int]:
+    query = library.dnnl_version
+    query.restype = ctypes.POINTER(_Version)
+    found = query().contents
+    return found.major, found.minor, found.patch
+
+
+def _load_kernels() -> tuple[ctypes.CDLL, str]:
+    """The compiled kernels, from the cache or built now, and what is to be said about that."""
+    compiler = _compiler()
+    name = f"kernels-{_key(compiler)}.so"
+    folder = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "jaxkd" / "kernels"
+    if _intact(folder / name):
+        return ctypes.CDLL(str(folder / name)), ""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _build(compiler, folder / name)
+        return ctypes.CDLL(str(folder / name)), ""
+    except (PermissionError, OSError) as error:
+        with tempfile.TemporaryDirectory(prefix="jaxkd-") as place:
+            _build(compiler, pathlib.Path(place) / name)
+            library = ctypes.CDLL(str(pathlib.Path(place) / name))  # stays mapped when the file is gone
+        return library, f", compiled for this process alone since {folder} cannot be written ({error.strerror})"
+
+
+def _compiler() -> str:
+    """The first C++ compiler found."""
+    names = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
+    for name in names:
+        if found := shutil.which(name):
+            return found
+    raise UnavailableError(f"no C++ compiler was found ({', '.join(names)})")
+
+
+def _key(compiler: str) -> str:
+    """Tells builds apart: by source, compiler, processor and the interface of XLA they are compiled against."""
+    digest = hashlib.sha256()
+    here = pathlib.Path(__file__).parent
+    for name in SOURCES:
+        digest.update((here / name).read_bytes())
+    status = os.stat(os.path.realpath(compiler))
+    processor = [line for line in _processor().splitlines() if line.startswith(("model name", "flags"))]
+    for part in (compiler, status.st_size, status.st_mtime_ns, *sorted(set(processor)), jax.lib.__version__, *FLAGS):
+        digest.update(f"{part}\n".encode())
+    return digest.hexdigest()[:20]
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        return pathlib.Path("/proc/cpuinfo").read_text()
+    return platform.processor()
+
+
+def _build(compiler: str, target: pathlib.Path) -> None:
+    """Compile the sources side by side, link, and put the result in place as a whole.
+
+    The file ends with the digest of what is before it: half a library would not be refused by the loader, it would
+    end the process.
+    """
+    here = pathlib.Path(__file__).parent
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix="build-") as place:
+        units = [name for name in SOURCES if name.endswith(".cc")]
+        objects = [os.path.join(place, f"{name}.o") for name in units]
+        common = [compiler, *FLAGS, "-I", str(here), "-isystem", jax.ffi.include_dir()]
+        running = [_start([*common, "-c", str(here / name), "-o", to]) for name, to in zip(units, objects, strict=True)]
+        for process in running:
+            _finish(process)
+        built = pathlib.Path(place) / target.name
+        _finish(_start([compiler, *FLAGS, "-shared", *objects, "-o", str(built)]))
+        content = built.read_bytes()
+        built.write_bytes(content + hashlib.sha256(content).digest())
+        os.replace(built, target)
+
+
+def _start(command: list[str]) -> subprocess.Popen:
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
+
+
+def _finish(process: subprocess.Popen) -> None:
+    _, errors = process.communicate()
+    if process.returncode:
+        lines = errors.decode(errors="replace").strip().splitlines()
+        reason = next((line for line in lines if "error" in line), lines[-1] if lines else "no message")
+        raise UnavailableError(f"compiling the CPU kernels failed: {reason}")
+
+
+def _intact(path: pathlib.Path) -> bool:
+    """Whether a built library is there, whole."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return False
+    return len(content) > _DIGEST and hashlib.sha256(content[:-_DIGEST]).digest() == content[-_DIGEST:]
