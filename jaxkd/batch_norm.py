@@ -65,17 +65,16 @@ def batch_norm(
     Returns:
       As the images.
     """
-    factor = scale * lax.rsqrt(var + epsilon)
-    shift = bias - mean * factor
-    by_xla = partial(_affine, relu=relu)
+    args = images, mean, scale * lax.rsqrt(var + epsilon), bias, residual
+    by_xla = partial(_normalized, relu=relu)
     if not cpu_kernels.usable(images.dtype):
-        return by_xla(images, factor, shift, residual)
-    by_kernel = partial(cpu_kernels.batch_norm, relu=relu)
-    return lax.platform_dependent(images, factor, shift, residual, cpu=by_kernel, default=by_xla)
+        return by_xla(*args)
+    return lax.platform_dependent(*args, cpu=partial(cpu_kernels.batch_norm, relu=relu), default=by_xla)
 
 
-def _affine(images, factor, shift, residual, relu):
-    out = at_least_float32(images) * _along(factor, images) + _along(shift, images)
+def _normalized(images, mean, factor, bias, residual, relu):
+    # The mean is taken off first: folded into the bias, it would cost the digits by which it exceeds the deviation.
+    out = (at_least_float32(images) - _along(mean, images)) * _along(factor, images) + _along(bias, images)
     out = out if residual is None else out + residual
     return (jax.nn.relu(out) if relu else out).astype(images.dtype)
 

@@ -122,12 +122,12 @@ def batch_moments(images: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def batch_norm(
-    images: jax.Array, factor: jax.Array, shift: jax.Array, residual: jax.Array | None, *, relu: bool
+    images: jax.Array, mean: jax.Array, factor: jax.Array, bias: jax.Array, residual: jax.Array | None, *, relu: bool
 ) -> jax.Array:
-    """Return `relu(images · factor + shift + residual)` with a factor and a shift for each channel."""
+    """Return `relu((images − mean) · factor + bias + residual)`; the first three are one number for each channel."""
     out = jax.ShapeDtypeStruct(images.shape, images.dtype)
     call = jax.ffi.ffi_call("jaxkd_batch_norm", out, vmap_method="sequential")
-    return call(images, factor, shift, _none(images.dtype) if residual is None else residual, relu=relu)
+    return call(images, mean, factor, bias, _none(images.dtype) if residual is None else residual, relu=relu)
 
 
 def batch_norm_gradient(

@@ -141,14 +141,15 @@ void Moments(const T* x, int64_t rows, int64_t channels, float* mean, float* var
 }
 
 template <bool kRelu, bool kResidual, typename T>
-void Apply(const Walk& walk, const T* x, const float* factor, const float* shift, const T* residual, T* y) {
+void Apply(const Walk& walk, const T* x, const float* mean, const float* factor, const float* bias, const T* residual,
+           T* y) {
   ForEach(walk, [=](int64_t at, int64_t count) {
     const T* __restrict in = x + at;
     const T* __restrict added = residual + at;
     T* __restrict out = y + at;
-    const float *__restrict f = factor, *__restrict s = shift;
+    const float *__restrict less = mean, *__restrict f = factor, *__restrict more = bias;
     for (int64_t i = 0; i < count; ++i) {
-      float value = Load(in[i]) * f[i] + s[i];
+      float value = (Load(in[i]) - less[i]) * f[i] + more[i];
       if (kResidual) value += Load(added[i]);
       if (kRelu) value = value > 0.0f || value != value ? value : 0.0f;
       Store(value, out + i);
@@ -228,16 +229,18 @@ ffi::Error MomentsHandler(ffi::AnyBuffer images, ffi::Result<ffi::BufferR1<ffi::
   });
 }
 
-ffi::Error ApplyHandler(ffi::AnyBuffer images, ffi::BufferR1<ffi::F32> factor, ffi::BufferR1<ffi::F32> shift,
-                        ffi::AnyBuffer residual, ffi::Result<ffi::AnyBuffer> out, bool relu) {
+ffi::Error ApplyHandler(ffi::AnyBuffer images, ffi::BufferR1<ffi::F32> mean, ffi::BufferR1<ffi::F32> factor,
+                        ffi::BufferR1<ffi::F32> bias, ffi::AnyBuffer residual, ffi::Result<ffi::AnyBuffer> out,
+                        bool relu) {
   return ByType(images, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
     const Walk walk(Rows(images), Channels(images));
-    const std::vector<float> f = walk.Widened(factor.typed_data()), s = walk.Widened(shift.typed_data());
+    const std::vector<float> less = walk.Widened(mean.typed_data()), f = walk.Widened(factor.typed_data()),
+                             more = walk.Widened(bias.typed_data());
     const bool adds = residual.element_count() > 0;
     auto apply = relu ? (adds ? Apply<true, true, T> : Apply<true, false, T>)
                       : (adds ? Apply<false, true, T> : Apply<false, false, T>);
-    apply(walk, Data<T>(images), f.data(), s.data(), Data<T>(residual), Data<T>(*out));
+    apply(walk, Data<T>(images), less.data(), f.data(), more.data(), Data<T>(residual), Data<T>(*out));
   });
 }
 
@@ -268,8 +271,9 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxkd_batch_moments, jaxkd::MomentsHandler,
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxkd_batch_norm, jaxkd::ApplyHandler,
                               xla::ffi::Ffi::Bind()
                                   .Arg<xla::ffi::AnyBuffer>()                     // images
-                                  .Arg<xla::ffi::BufferR1<xla::ffi::F32>>()       // factor of each channel
-                                  .Arg<xla::ffi::BufferR1<xla::ffi::F32>>()       // shift of each channel
+                                  .Arg<xla::ffi::BufferR1<xla::ffi::F32>>()       // mean
+                                  .Arg<xla::ffi::BufferR1<xla::ffi::F32>>()       // scale / deviation
+                                  .Arg<xla::ffi::BufferR1<xla::ffi::F32>>()       // bias
                                   .Arg<xla::ffi::AnyBuffer>()                     // residual, or an empty array
                                   .Ret<xla::ffi::AnyBuffer>()
                                   .Attr<bool>("relu"));

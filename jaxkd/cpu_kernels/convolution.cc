@@ -103,7 +103,22 @@ dnnl_primitive_t Primitive(dnnl_primitive_desc_t desc) {
   return primitive;
 }
 
-// From one order of a kernel's elements to another; does nothing where both are the same.
+// Keeps oneDNN to this thread while it lives: waking another takes longer than a small kernel's reordering.
+class Alone {
+ public:
+  explicit Alone(bool wanted) : threads_(wanted ? omp_get_max_threads() : 0) {
+    if (threads_) omp_set_num_threads(1);
+  }
+  Alone(const Alone&) = delete;
+  ~Alone() {
+    if (threads_) omp_set_num_threads(threads_);
+  }
+
+ private:
+  int threads_;
+};
+
+// From one order of a kernel's elements to another; not needed where both are the same.
 class Reorder {
  public:
   Reorder() = default;
@@ -112,15 +127,19 @@ class Reorder {
     dnnl_primitive_desc_t desc;
     Check(dnnl_reorder_primitive_desc_create(&desc, from.get(), Engine(), to.get(), Engine(), nullptr), "a reorder");
     primitive_ = Primitive(desc);
+    small_ = dnnl_memory_desc_get_size(from.get()) < kSmallKernel;
   }
   bool needed() const { return primitive_ != nullptr; }
   void Run(const Memory& from, const Memory& to) const {
     const dnnl_exec_arg_t args[] = {{DNNL_ARG_SRC, from.get()}, {DNNL_ARG_DST, to.get()}};
+    const Alone alone(small_);
     Check(dnnl_primitive_execute(primitive_, Stream(), 2, args), "a reorder");
   }
 
  private:
+  static constexpr size_t kSmallKernel = 1 << 20;  // bytes
   dnnl_primitive_t primitive_ = nullptr;
+  bool small_ = false;
 };
 
 // Room for a reordered kernel: one piece a thread, as large as the largest kernel it has met.

@@ -1,0 +1,255 @@
+"""The CPU kernels against float64, with everything a network may ask of them."""
+
+import os
+import subprocess
+import sys
+import tempfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from jaxkd import cpu_kernels, models
+from jaxkd.batch_norm import batch_moments, batch_norm
+from jaxkd.convolution import convolve, convolve_add_relu
+
+needs_kernels = pytest.mark.skipif(not cpu_kernels.usable(jnp.float32), reason=cpu_kernels.describe())
+pytestmark = needs_kernels
+
+# window, stride, channels in, channels out, groups, (height, width)
+CONVOLUTIONS = [
+    (3, 1, 3, 16, 1, (9, 7)),
+    (3, 1, 16, 16, 1, (8, 8)),
+    (3, 2, 16, 32, 1, (9, 8)),
+    (1, 1, 8, 24, 1, (5, 6)),
+    (1, 2, 16, 32, 1, (8, 8)),
+    (1, 2, 5, 7, 1, (7, 5)),
+    (7, 2, 3, 64, 1, (32, 30)),
+    (5, 3, 4, 6, 1, (11, 13)),
+    (3, 1, 24, 24, 24, (6, 6)),
+    (3, 2, 20, 20, 20, (7, 8)),
+    (3, 1, 12, 24, 12, (6, 5)),
+    (1, 1, 24, 60, 3, (4, 4)),
+    (3, 1, 32, 64, 4, (6, 6)),
+    (2, 2, 4, 8, 1, (8, 8)),
+]
+
+
+def arrays(seed, dtype, *shapes):
+    rng = np.random.default_rng(seed)
+    return [jnp.asarray(rng.standard_normal(shape), dtype) for shape in shapes]
+
+
+def in_float64(function, *args):
+    """Values and gradients for a cotangent (the last argument), by XLA in float64."""
+    with jax.enable_x64(True):
+        *primals, cotangent = (jnp.asarray(np.asarray(arg, np.float64)) for arg in args)
+        out, transpose = jax.vjp(function, *primals)
+        return [np.asarray(value) for value in (out, *transpose(cotangent))]
+
+
+def plain(stride, padding, groups):
+    def function(images, kernel):
+        return lax.conv_general_dilated(
+            images, kernel, (stride,) * 2, [(padding,) * 2] * 2, None, None, ("NHWC", "HWIO", "NHWC"), groups
+        )
+
+    return function
+
+
+def close(found, wanted, tolerance, flips=0.0):
+    """Within a tolerance relative to the size of what was wanted, but for a share of the values.
+
+    Where a ReLU's input is next to zero, rounding may bring it to the other side, and the gradient is another.
+    """
+    assert found.shape == wanted.shape
+    error = np.abs(np.asarray(found, np.float64) - wanted) / max(np.abs(wanted).max(), 1e-6)
+    assert np.mean(~(error <= tolerance)) <= flips, error.max()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("case", CONVOLUTIONS, ids=str)
+def test_convolutions_and_their_gradients(case, dtype):
+    if not cpu_kernels.usable(dtype):
+        pytest.skip(f"this processor has no {dtype}")
+    window, stride, inputs, outputs, groups, size = case
+    padding = window // 2
+    images, kernel = arrays(0, dtype, (4, *size, inputs), (window, window, inputs // groups, outputs))
+    kernel = kernel.astype(jnp.float32)
+    out, transpose = jax.vjp(jax.jit(convolve, static_argnums=(2, 3, 4)), images, kernel, stride, padding, groups)[:2]
+    (cotangent,) = arrays(1, dtype, out.shape)
+    of_images, of_kernel, *_ = transpose(cotangent)
+    assert (of_images.dtype, of_kernel.dtype) == (jnp.dtype(dtype), jnp.float32)
+    seen = kernel.astype(dtype)  # what is computed from
+    wanted = in_float64(plain(stride, padding, groups), images, seen, cotangent)
+    for found, value in zip((out, of_images, of_kernel), wanted, strict=True):
+        close(found, value, 2e-6 if dtype == "float32" else 1e-2)
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("adds", [False, True])
+def test_what_follows_a_convolution_is_computed_with_it(relu, adds):
+    images, kernel, bias, residual, cotangent = arrays(
+        2, jnp.float32, (3, 8, 8, 6), (3, 3, 6, 10), (10,), (3, 8, 8, 10), (3, 8, 8, 10)
+    )
+
+    def reference(images, kernel, bias, residual):
+        out = plain(1, 1, 1)(images, kernel) + bias.reshape(1, 1, 1, -1) + (residual if adds else 0 * residual)
+        return jnp.maximum(out, 0) if relu else out
+
+    def ours(images, kernel, bias, residual):
+        return convolve_add_relu(images, kernel, bias, residual if adds else None, 1, 1, 1, relu)
+
+    out, transpose = jax.vjp(jax.jit(ours), images, kernel, bias, residual)
+    wanted = in_float64(reference, images, kernel, bias, residual, cotangent)
+    for found, value in zip((out, *transpose(cotangent)), wanted, strict=True):
+        close(found, value, 2e-6)
+
+
+def test_a_residual_is_not_spoilt_by_what_is_added_to_it():
+    images, kernel, bias, residual = arrays(3, jnp.float32, (2, 4, 4, 3), (1, 1, 3, 5), (5,), (2, 4, 4, 5))
+    before = np.asarray(residual)
+
+    @jax.jit
+    def twice(images, kernel, bias, residual):
+        first = convolve_add_relu(images, kernel, bias, residual, 1, 0, 1, False)
+        return first, residual, convolve_add_relu(images, kernel, bias, residual, 1, 0, 1, False)
+
+    first, kept, second = twice(images, kernel, bias, residual)
+    np.testing.assert_array_equal(kept, before)
+    np.testing.assert_array_equal(residual, before)
+    np.testing.assert_array_equal(first, second)
+
+
+def test_convolutions_can_be_mapped():
+    images, kernels = arrays(4, jnp.float32, (3, 2, 6, 6, 4), (3, 3, 3, 4, 8))
+    mapped = jax.jit(jax.vmap(lambda one, kernel: convolve(one, kernel, 1, 1)))(images, kernels)
+    for found, one, kernel in zip(mapped, images, kernels, strict=True):
+        np.testing.assert_array_equal(found, convolve(one, kernel, 1, 1))
+
+
+def test_channels_that_do_not_fit_are_refused():
+    images, kernel = arrays(5, jnp.float32, (2, 4, 4, 3), (3, 3, 4, 8))
+    with pytest.raises(ValueError, match="images of 3 channels"):
+        convolve(images, kernel, 1, 1)
+
+
+def reference_norm(epsilon, relu, adds):
+    def function(images, scale, bias, residual):
+        axes = tuple(range(images.ndim - 1))
+        mean, var = images.mean(axes), images.var(axes)
+        out = (images - mean) / jnp.sqrt(var + epsilon) * scale + bias + (residual if adds else 0 * residual)
+        return jnp.maximum(out, 0) if relu else out
+
+    return function
+
+
+NORMS = [
+    ((4, 5, 5, 3), False, False),
+    ((64, 8, 8, 16), True, False),
+    ((64, 8, 8, 16), True, True),
+    ((7, 3, 5, 17), True, True),
+    ((33, 64), False, True),
+    ((2, 3, 3, 300), True, True),
+    ((5, 1, 1, 1000), True, False),
+    ((1000, 1), True, True),
+    ((64, 32, 32, 16), True, True),
+]
+
+
+@pytest.mark.parametrize(("shape", "relu", "adds"), NORMS)
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_batch_normalisation_and_its_gradient(shape, relu, adds, offset):
+    images, residual, cotangent, scale, bias = arrays(6, jnp.float32, shape, shape, shape, shape[-1:], shape[-1:])
+    images = images + offset
+
+    @jax.jit
+    def ours(images, scale, bias, residual):
+        return batch_norm(images, *batch_moments(images), scale, bias, residual if adds else None, 1e-5, relu)
+
+    out, transpose = jax.vjp(ours, images, scale, bias, residual)
+    with jax.numpy_rank_promotion("allow"):
+        wanted = in_float64(reference_norm(1e-5, relu, adds), images, scale, bias, residual, cotangent)
+    tolerance = 3e-6 * max(1.0, offset)  # float32 cannot hold the images themselves better than this
+    for found, value in zip((out, *transpose(cotangent)), wanted, strict=True):
+        close(found, value, tolerance, flips=1e-5 if relu and offset else 0)
+
+
+@pytest.mark.parametrize("mean", [0.0, 1e3, -1e4])
+def test_moments_of_many_rows_lose_nothing(mean):
+    images = jnp.asarray(np.random.default_rng(7).standard_normal((200_001, 3)) + mean, jnp.float32)
+    exact = np.asarray(images, np.float64)
+    found = batch_moments(images)
+    np.testing.assert_allclose(found[0], exact.mean(0), rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(found[1], exact.var(0), rtol=1e-6)
+
+
+def test_batch_normalisation_in_bfloat16():
+    if not cpu_kernels.usable(jnp.bfloat16):
+        pytest.skip("this processor has no bfloat16")
+    shape = (32, 8, 8, 24)
+    images, residual, cotangent = arrays(8, jnp.bfloat16, shape, shape, shape)
+    scale, bias = arrays(9, jnp.float32, shape[-1:], shape[-1:])
+
+    def ours(images, scale, bias, residual):
+        return batch_norm(images, *batch_moments(images), scale, bias, residual, 1e-5, True)
+
+    out, transpose = jax.vjp(ours, images, scale, bias, residual)
+    with jax.numpy_rank_promotion("allow"):
+        wanted = in_float64(reference_norm(1e-5, True, True), images, scale, bias, residual, cotangent)
+    for found, value, tolerance in zip(
+        (out, *transpose(cotangent)), wanted, (5e-3, 5e-3, 2e-3, 2e-3, 5e-3), strict=True
+    ):
+        close(found, value, tolerance, flips=1e-3)
+
+
+def test_values_that_are_not_finite_are_passed_on():
+    images = jnp.full((64, 4, 4, 16), jnp.nan)
+    ones = jnp.ones(16)
+    for dtype in ("float32", "bfloat16"):
+        if cpu_kernels.usable(dtype):
+            out = batch_norm(images.astype(dtype), ones, ones, ones, ones, None, 1e-5, True)
+            assert bool(jnp.isnan(out).all())
+    assert bool(jnp.isnan(convolve(images, jnp.ones((3, 3, 16, 16)), 1, 1)).all())
+
+
+def test_the_gradient_of_a_network_is_as_exact_as_xlas():
+    """A whole ResNet-20 in training: at most twice the error of XLA's own float32 form, against float64."""
+    script = """
+import sys, numpy as np, jax, jax.numpy as jnp
+from flax import nnx
+from jaxkd import models, cpu_kernels
+def gradients(dtype):
+    graph, *parts = nnx.split(models.create("resnet20", num_classes=10, seed=0), nnx.Param, ...)
+    params, rest = (jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), nnx.to_pure_dict(part)) for part in parts)
+    images = jnp.asarray(np.random.default_rng(0).standard_normal((16, 32, 32, 3)), dtype)
+    def loss(params):
+        logits = nnx.merge(graph, params, rest)(images, train=True).logits
+        return -jax.nn.log_softmax(logits)[:, 3].mean()
+    return jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(jax.jit(jax.grad(loss))(params))])
+if sys.argv[1] == "float64":
+    jax.config.update("jax_enable_x64", True)
+np.save(sys.argv[2], np.asarray(gradients(sys.argv[1]), np.float64))
+"""
+    found = {}
+    for name, dtype, switch in (("exact", "float64", "off"), ("xla", "float32", "off"), ("kernels", "float32", "on")):
+        found[name] = run_and_load(script, dtype, switch)
+    errors = {name: np.linalg.norm(found[name] - found["exact"]) for name in ("xla", "kernels")}
+    assert errors["kernels"] <= 2 * errors["xla"], errors
+
+
+def run_and_load(script, dtype, switch):
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "found.npy")
+        environment = {**os.environ, "JAXKD_CPU_KERNELS": switch}
+        subprocess.run([sys.executable, "-c", script, dtype, path], check=True, env=environment)
+        return np.load(path)
+
+
+def test_networks_compute_with_the_kernels():
+    model = models.create("resnet8", num_classes=10)
+    program = jax.jit(lambda images: model(images, train=False).logits).lower(jnp.zeros((2, 8, 8, 3))).as_text()
+    assert program.count("@jaxkd_convolution(") == 9  # with both shortcuts, and every BatchNorm folded
+    assert "stablehlo.convolution" not in program
