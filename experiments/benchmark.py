@@ -34,7 +34,7 @@ from benchmarks import contenders, measures, processes, rows
 EXAMPLES = """examples:
   everything:
     python experiments/benchmark.py
-  in three minutes on two cores:
+  in minutes on two cores:
     python experiments/benchmark.py --quick
   some rows of a few contenders:
     python experiments/benchmark.py --rows a-step,d --contenders jaxkd jaxkd-cache torch-tuned --steps 3 --repeats 7

@@ -7,6 +7,7 @@ import os
 import re
 from typing import Any
 
+import jax
 import numpy as np
 
 from benchmarks.work import RECIPE, SEEDS, Contender, UnavailableError, Work, cores, passes_of, timed
@@ -36,7 +37,10 @@ def contender(work: Work) -> Contender:
     )
     images = (work.images.astype(np.float32) / 255 - np.float32(RECIPE.mean)) / np.float32(RECIPE.std)
     run = timed(lambda: distiller.fit(images, work.labels, work.batch_size, epochs=1, shuffle=False, verbose=0))
-    return Contender(run, "float32", passes_of(work), {"device": "JAX's", "threads": cores(), "convolutions": "XLA"})
+    device = jax.devices()[0]
+    threads = cores() if device.platform == "cpu" else None
+    facts = {"device": device.device_kind, "threads": threads, "convolutions": "XLA"}
+    return Contender(run, "float32", passes_of(work), facts)
 
 
 def installed() -> Any:

@@ -188,7 +188,7 @@ def table(measure: Mapping[str, Any]) -> str:
 def _speed_line(key: str, measure: Mapping[str, Any]) -> str:
     entry = measure["contenders"][key]
     part, ratios, tuned = entry["of_ceiling"], measure["ratios"].get(key, {}), TUNED[entry["precision"]]
-    against = [f"{entry['ratio_to_tuned']:.2f} × {TITLES[tuned]}"] if entry["ratio_to_tuned"] and ratios else []
+    against = [f"{ratios[tuned]:.2f} × {TITLES[tuned]}"] if tuned in ratios else []
     others = [other for other in ratios if not other.startswith("jaxkd") and other not in TUNED.values()]
     against += [f"{ratios[other]:.2f} × {TITLES[other]}" for other in others]
     whole = f"{entry['median_seconds']:9.2f} s" if measure["kind"] == "grid" else ""
