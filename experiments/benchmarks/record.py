@@ -127,7 +127,7 @@ def heading(row: str, work: Work) -> str:
     if work.kind == "evaluation":
         return f"evaluation of {work.teacher}, {len(work.images):,} images"
     if work.kind == "grid":
-        what = f"{len(work.images):,} images, {work.epochs} epochs"
+        what = f"{len(work.images):,} images, {work.epochs} epoch{'s' * (work.epochs > 1)}"
         return f"{work.teacher} → {work.students} × {work.student}, ATS grid, batch {work.batch_size}: {what}"
     part = f"epoch of {len(work.images):,} images, data included" if work.kind == "epoch" else "step"
     return f"{work.teacher} → {work.student}, batch {work.batch_size}: {part}"
