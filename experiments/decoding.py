@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = options.workers if options.workers is not None else sorted({0, 1, cores} if not options.quick else {0, 1})
     # The processes that decode import this file, and need nothing of what follows.
-    from benchmarking import record
+    from benchmarks import jaxkd_side, record
 
     from jaxkd import data
 
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             streams = {count: stream(part, training, count, options.batch_size, rounds) for count in workers}
             found[view] = {"images": len(part), "one_core": one_core(part, training, rounds), "streams": streams}
             print(table(view, found[view]), flush=True)
-    where = record.where()
+    where = record.where(jaxkd_side.device())
     where["versions"] |= {name: record.version(name) for name in ("grain", "torchvision")}
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(where | found, indent=1) + "\n")

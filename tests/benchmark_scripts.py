@@ -26,10 +26,12 @@ def peer(name):
 
 
 def settings_for(*arguments, accelerated=False):
-    return script("benchmarking.rows").settings(script("benchmark").command_line().parse_args(arguments), accelerated)
+    options = script("benchmark").command_line().parse_args(arguments)
+    script("benchmarks.rows").check(options)
+    return script("benchmarks.rows").settings(options, accelerated)
 
 
 def work(kind, count=20, batch_size=8, **networks):
     chosen = {"teacher": "resnet8", "student": "resnet8"} | networks
-    images, labels = script("benchmarking.work").synthetic(count)
-    return script("benchmarking.work").Work(kind, **chosen, batch_size=batch_size, images=images, labels=labels)
+    images, labels = script("benchmarks.work").synthetic(count)
+    return script("benchmarks.work").Work(kind, **chosen, batch_size=batch_size, images=images, labels=labels)

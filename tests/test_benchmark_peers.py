@@ -1,5 +1,7 @@
 """The benchmark's other sides: the same networks, losses and views in PyTorch and Keras."""
 
+import contextlib
+import dataclasses
 import doctest
 import sys
 
@@ -10,14 +12,14 @@ from benchmark_scripts import on_the_path, peer, script, settings_for, work  # n
 from jaxkd import Batch, Outputs, Progress, convert, data, losses, models
 
 
-@pytest.mark.parametrize("name", ["benchmarking.torch_networks", "benchmarking.torch_tuned"])
+@pytest.mark.parametrize("name", ["benchmarks.torch_networks", "benchmarks.torch_side"])
 def test_examples_of_the_peers_run(name):
     assert doctest.testmod(peer(name)).failed == 0
 
 
-@pytest.mark.parametrize("name", ["resnet8", "resnet44", "wrn_16_1", "vgg8"])
+@pytest.mark.parametrize("name", ["resnet8", "resnet44", "wrn_16_1", "vgg8", "MobileNetV2", "ShuffleV2"])
 def test_the_numbers_moved_are_those_that_layers_take_and_give(name):
-    network = peer("benchmarking.torch_networks").create(name)
+    network = peer("benchmarks.torch_networks").create(name)
     torch = sys.modules["torch"]
     moved = []
 
@@ -28,12 +30,15 @@ def test_the_numbers_moved_are_those_that_layers_take_and_give(name):
         if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
             module.register_forward_hook(count)
     network.eval()(torch.zeros(1, 3, 32, 32))
-    assert script("benchmarking.network_cost").cost({name: 1}, 1).values == sum(moved)
+    assert script("benchmarks.network_cost").cost({name: 1}, 1).values == sum(moved)
 
 
-@pytest.mark.parametrize("name", ["resnet8", "resnet44", "wrn_16_1", "WRN28-1", "VGG8"])
+OURS = ["resnet8", "resnet44", "resnet8x4", "wrn_16_1", "WRN28-1", "VGG8", "MobileNetV2", "ShuffleV2", "resnet18"]
+
+
+@pytest.mark.parametrize("name", OURS)
 def test_the_networks_in_torch_are_ours(name, tmp_path):
-    network = peer("benchmarking.torch_networks").create(name).eval()
+    network = peer("benchmarks.torch_networks").create(name).eval()
     torch = sys.modules["torch"]
     ours = models.create(name, num_classes=100, seed=0)
     convert.to_torch(ours, tmp_path / "network.pth")
@@ -45,23 +50,30 @@ def test_the_networks_in_torch_are_ours(name, tmp_path):
 
 
 def test_a_network_that_torch_lacks_is_named():
-    with pytest.raises(ValueError, match="not MobileNetV2"):
-        peer("benchmarking.torch_networks").create("MobileNetV2")
+    with pytest.raises(ValueError, match="not MobileNetV1"):
+        peer("benchmarks.torch_networks").create("MobileNetV1")
 
 
-def test_the_loss_in_torch_is_ours():
-    loss = peer("benchmarking.torch_peer").kd_loss
+@pytest.mark.parametrize("method", ["kd", "ats"])
+def test_the_loss_in_torch_is_ours(method):
+    side = peer("benchmarks.torch_side")
     torch = sys.modules["torch"]
+    ats = side.AtsLoss()
+    ats.correct.fill_(5.0), ats.wrong.fill_(2.0)
+    loss, weight, ours = {
+        "kd": (side.kd_loss, 0.9, losses.KD(temperature=4.0)),
+        "ats": (ats, 0.5, losses.ATS(5.0, 2.0)),
+    }[method]
     rng = np.random.default_rng(0)
     student, teacher = rng.normal(size=(2, 6, 100)).astype(np.float32)
     labels = rng.integers(0, 100, 6).astype(np.int32)
     batch, progress = Batch(np.zeros((6, 1, 1, 1)), labels, labels), Progress(np.int32(0), np.int32(1))
     terms = [
         float(term(Outputs(student, ()), Outputs(teacher, ()), batch, progress, None))
-        for term in (losses.CrossEntropy(), losses.KD(temperature=4.0))
+        for term in (losses.CrossEntropy(), ours)
     ]
     theirs = loss(torch.from_numpy(student), torch.from_numpy(teacher), torch.from_numpy(labels).long())
-    assert float(theirs) == pytest.approx(0.1 * terms[0] + 0.9 * terms[1], rel=1e-5)
+    assert float(theirs) == pytest.approx((1 - weight) * terms[0] + weight * terms[1], rel=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +86,7 @@ def views():
 
 
 def test_torch_makes_the_same_views_on_the_device(views):
-    tuned = peer("benchmarking.torch_tuned")
+    tuned = peer("benchmarks.torch_side")
     torch = sys.modules["torch"]
     possible, images = views
     padded = torch.from_numpy(np.pad(images, ((0, 0), (4, 4), (4, 4), (0, 0))))
@@ -91,7 +103,7 @@ def test_torch_makes_the_same_views_on_the_device(views):
 
 def test_pil_makes_the_same_views(views):
     pytest.importorskip("PIL")
-    loader = peer("benchmarking.torch_loader")
+    loader = peer("benchmarks.torch_side")
     possible, images = views
     seen = set()
     for _ in range(60):
@@ -104,25 +116,25 @@ def test_pil_makes_the_same_views(views):
 
 def test_torch_trains_and_evaluates_with_its_loader():
     pytest.importorskip("PIL")
-    users = peer("benchmarking.torch_peer")
+    users = peer("benchmarks.torch_side")
     for kind in ("epoch", "evaluation"):
-        contender = users.contender(work(kind, count=12), workers=0)
+        contender = users.usual(work(kind, count=12), workers=0)
         assert contender.run() > 0
         assert contender.facts["workers"] == 0
 
 
 def test_workers_are_left_out_where_they_are_in_the_way(monkeypatch):
-    users = peer("benchmarking.torch_peer")
+    users = peer("benchmarks.torch_side")
     if users.device().type != "cpu":
         pytest.skip("a GPU does not share its cores with workers")
     seconds = iter([9.0, 1.0, 0.5, 2.0])  # a first pass and one that counts, without workers and with them
-    monkeypatch.setattr(users, "loop", lambda work, workers: workers)
+    monkeypatch.setattr(users, "usual_loop", lambda work, workers: workers)
     monkeypatch.setattr(users, "timed", lambda made: lambda: next(seconds))
-    assert users.contender(work("epoch"), workers=3).facts["workers"] == 0
+    assert users.usual(work("epoch"), workers=3).facts["workers"] == 0
 
 
 def test_a_way_that_fails_is_noted_and_the_other_taken():
-    tuned = peer("benchmarking.torch_tuned")
+    tuned = peer("benchmarks.torch_side")
     torch = sys.modules["torch"]
     calls = []
 
@@ -132,43 +144,70 @@ def test_a_way_that_fails_is_noted_and_the_other_taken():
         return lambda *batch: calls.append(len(batch[1]))
 
     trial = torch.zeros(6, 1), torch.zeros(6)
-    way, _, facts = tuned.fastest(make, trial, 3, autocast=False, compiles=True)
-    assert way == tuned.way_of("eager, float32")
+    _, facts = tuned.fastest(make, trial, 3, autocast=False, compiles=True)
+    assert facts["way"] == "eager, float32"
     assert facts["seconds_a_step_when_tried"]["default, float32"] == "OSError: no C++ compiler"
     assert calls == [3, 3, 3, 6, 6, 6]
-    with pytest.raises(script("benchmarking.work").UnavailableError, match="no C"):
+    with pytest.raises(script("benchmarks.work").UnavailableError, match="no C"):
         tuned.fastest(lambda way: make(tuned.Way("default", False)), trial, 3, autocast=False, compiles=False)
 
 
 def test_a_way_serves_other_batch_sizes(monkeypatch):
-    tuned = peer("benchmarking.torch_tuned")
-    chosen = {}
-    tuned.remember(chosen, work("step", batch_size=4), tuned.Way("eager", False))
+    rounds = script("benchmarks.measures").Rounds
+    assert rounds.shape("torch-tuned", work("step", batch_size=4)) == rounds.shape("torch-tuned", work("epoch"))
+    assert rounds.shape("torch-tuned", work("step")) != rounds.shape("torch-tuned-bf16", work("step"))
+    tuned = peer("benchmarks.torch_side")
     monkeypatch.setattr(tuned, "fastest", None)
-    assert tuned.contender(work("step"), False, True, chosen).facts["way"] == "eager, float32"
-    assert [key.batch_size for key in chosen] == [4, 8]
+    assert tuned.tuned(work("step"), False, True, "eager, float32").facts["way"] == "eager, float32"
+
+
+def test_torch_trains_the_grid_one_student_after_another():
+    tuned = peer("benchmarks.torch_side")
+    made = dataclasses.replace(work("grid"), epochs=2, students=3)
+    loop = tuned.TunedLoop(made, tuned.way_of("eager, float32"))
+    before = {name: value.clone() for name, value in loop.student.state_dict().items()}
+    loop.over_cells(*map(sys.modules["torch"].from_numpy, (made.images, made.labels.astype(np.int64))))
+    after = loop.student.state_dict()
+    assert int(after["bn1.num_batches_tracked"]) == 2 * 3  # of the last student alone
+    assert not (before["fc.weight"] == after["fc.weight"]).all()
+    assert [float(value) for value in (loop.ats.correct, loop.ats.wrong)] == [1.0, 3.0]
 
 
 def test_keras_has_the_same_networks():
-    keras_peer = script("benchmarking.keras_peer")
+    keras_peer = script("benchmarks.keras_side")
     try:
         keras = keras_peer.installed()
-    except script("benchmarking.work").UnavailableError as reason:
+    except script("benchmarks.work").UnavailableError as reason:
         pytest.skip(str(reason))
     network = keras_peer.create(keras, "resnet8")
     assert sum(np.prod(weight.shape) for weight in network.trainable_weights) == models.describe("resnet8").parameters
 
 
 def test_who_cannot_take_part_is_left_out_with_a_reason(monkeypatch):
-    for name in ("torch", "benchmarking.torch_peer", "benchmarking.torch_tuned"):
+    for name in ("torch", "benchmarks.torch_side"):
         monkeypatch.setitem(sys.modules, name, None)
-        monkeypatch.delattr(script("benchmarking"), name.rpartition(".")[2], raising=False)
-    monkeypatch.setattr(script("benchmarking.keras_peer").importlib.util, "find_spec", lambda name: None)
-    settings = settings_for("--contenders", "torch", "torch-tuned", "keras")
-    peers = script("benchmarking.contenders").Peers()
-    ready, skipped = script("benchmarking.measures").prepared(work("step"), settings, peers)
+        monkeypatch.delattr(script("benchmarks"), name.rpartition(".")[2], raising=False)
+    monkeypatch.setattr(script("benchmarks.keras_side").importlib.util, "find_spec", lambda name: None)
+    measures = script("benchmarks.measures")
+    monkeypatch.setattr(measures, "Worker", InThisProcess)
+    rounds = measures.Rounds(settings_for("--contenders", "torch", "torch-tuned", "keras"), None, {})
+    with contextlib.ExitStack() as open_ones:
+        ready, skipped = rounds.prepared(work("step"), open_ones)
     assert not ready
     assert "torch is not installed" in skipped["torch"]
     assert "keras is not installed" in skipped["keras"]
-    with pytest.raises(script("benchmarking.work").UnavailableError, match="not vgg8"):
-        script("benchmarking.keras_peer").create(None, "vgg8")
+    with pytest.raises(script("benchmarks.work").UnavailableError, match="not vgg8"):
+        script("benchmarks.keras_side").create(None, "vgg8")
+
+
+class InThisProcess(contextlib.nullcontext):
+    """A worker without a process, which so finds what a test has taken away."""
+
+    def __enter__(self):
+        return self
+
+    def build(self, key, path, peers):
+        script("benchmarks.contenders").build(key, script("benchmarks.work").Work.load(path), peers)
+
+    def close(self):
+        pass

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-from benchmarking.work import Contender, Kind, UnavailableError, Work
+from benchmarks.work import Contender, Kind, UnavailableError, Work
 
 TITLES = {
     "jaxkd": "jaxkd",
     "jaxkd-cache": "jaxkd, teacher cached",
     "jaxkd-alone": "jaxkd, student alone",
+    "jaxkd-sweep": "jaxkd, as one sweep",
     "jaxkd-bf16": "jaxkd, bfloat16",
     "jaxkd-bf16-cache": "jaxkd, bfloat16, teacher cached",
     "jaxkd-bf16-alone": "jaxkd, bfloat16, student alone",
@@ -21,49 +21,61 @@ TITLES = {
     "keras": "keras.distillation",
 }
 
-ON_CPU = tuple(key for key in TITLES if not key.startswith("jaxkd-bf16"))
-"""XLA has no fast bfloat16 there, PyTorch has it on some."""
+ON_CPU = tuple(key for key in TITLES if key != "jaxkd-bf16-alone")
+QUICK = ("jaxkd", "jaxkd-cache", "jaxkd-sweep", "torch", "torch-tuned")
 
-QUICK = ("jaxkd", "jaxkd-cache", "torch", "torch-tuned")
+TUNED = {"float32": "torch-tuned", "bfloat16": "torch-tuned-bf16"}
+"""Whom the others are compared with, by precision."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Peers:
     """What the PyTorch side needs to know.
 
     Attributes:
       workers: processes of its loader.
       compiles: whether `torch.compile` may be tried.
-      chosen: what was found to be the best way, for each kind of work.
+      way: how the tuned one is to run, if it was found out before; its text.
     """
 
     workers: int = 2
     compiles: bool = True
-    chosen: dict[Any, Any] = field(default_factory=dict)
+    way: str | None = None
 
 
 def build(key: str, work: Work, peers: Peers) -> Contender:
-    """A contender, ready to run.
+    """A contender, ready to run; its library is imported here and not before.
 
     Raises:
       UnavailableError: it cannot take part here.
       ValueError: for a network that it does not have.
     """
     if key.startswith("jaxkd"):
-        from benchmarking import jaxkd_contenders
+        from benchmarks import jaxkd_side
 
-        return jaxkd_contenders.contender(work, jaxkd_contenders.VARIANTS[key])
+        return jaxkd_side.contender(work, jaxkd_side.VARIANTS[key])
     if key == "keras":
-        from benchmarking import keras_peer
+        from benchmarks import keras_side
 
-        return keras_peer.contender(work)
+        return keras_side.contender(work)
     try:
-        from benchmarking import torch_peer, torch_tuned
+        from benchmarks import torch_side
     except ImportError as error:
         raise UnavailableError(f"torch is not installed ({error})") from error
     if key == "torch":
-        return torch_peer.contender(work, peers.workers)
-    return torch_tuned.contender(work, key == "torch-tuned-bf16", peers.compiles, peers.chosen)
+        return torch_side.usual(work, peers.workers)
+    return torch_side.tuned(work, key == "torch-tuned-bf16", peers.compiles, peers.way)
+
+
+def device_peak(key: str) -> int | None:
+    """The most bytes that a contender of this process had in use on the accelerator; None without one."""
+    if key.startswith("torch"):
+        from benchmarks import torch_side
+
+        return torch_side.device_peak()
+    from benchmarks import jaxkd_side
+
+    return jaxkd_side.device_peak()
 
 
 def taking_part(keys: Sequence[str], kind: Kind) -> list[str]:
@@ -72,10 +84,14 @@ def taking_part(keys: Sequence[str], kind: Kind) -> list[str]:
     Example:
       >>> taking_part(list(TITLES), "evaluation")
       ['jaxkd', 'jaxkd-bf16', 'torch', 'torch-tuned', 'torch-tuned-bf16']
+      >>> taking_part(list(TITLES), "grid")
+      ['jaxkd', 'jaxkd-sweep', 'torch-tuned']
     """
+    if kind == "grid":
+        return [key for key in keys if key in ("jaxkd", "jaxkd-sweep", "torch-tuned")]
     if kind == "evaluation":
-        return [key for key in keys if key not in ("keras",) and not key.endswith(("-cache", "-alone"))]
-    return [key for key in keys if key != "keras" or kind == "step"]
+        return [key for key in keys if key != "keras" and not key.endswith(("-cache", "-alone", "-sweep"))]
+    return [key for key in keys if key != "jaxkd-sweep" and (key != "keras" or kind == "step")]
 
 
 def resolve(keys: Sequence[str]) -> list[str]:

@@ -7,9 +7,10 @@ import os
 import re
 from typing import Any
 
+import jax
 import numpy as np
 
-from benchmarking.work import RECIPE, Contender, UnavailableError, Work, passes_of, timed
+from benchmarks.work import RECIPE, SEEDS, Contender, UnavailableError, Work, cores, passes_of, timed
 
 
 def contender(work: Work) -> Contender:
@@ -19,7 +20,8 @@ def contender(work: Work) -> Contender:
       UnavailableError: Keras is not installed or too old, runs on another back end, or the networks are not ResNets.
     """
     keras = installed()
-    student, teacher = create(keras, work.student), create(keras, work.teacher)
+    keras.utils.set_random_seed(SEEDS.student)
+    student, teacher = (create(keras, name, work.num_classes) for name in (work.student, work.teacher))
     distiller = keras.distillation.Distiller(
         teacher=teacher,
         student=student,
@@ -35,7 +37,10 @@ def contender(work: Work) -> Contender:
     )
     images = (work.images.astype(np.float32) / 255 - np.float32(RECIPE.mean)) / np.float32(RECIPE.std)
     run = timed(lambda: distiller.fit(images, work.labels, work.batch_size, epochs=1, shuffle=False, verbose=0))
-    return Contender(run, "float32", passes_of(work))
+    device = jax.devices()[0]
+    threads = cores() if device.platform == "cpu" else None
+    facts = {"device": device.device_kind, "threads": threads, "convolutions": "XLA"}
+    return Contender(run, "float32", passes_of(work), facts)
 
 
 def installed() -> Any:
@@ -56,14 +61,14 @@ def installed() -> Any:
     return keras
 
 
-def create(keras: Any, name: str) -> Any:
+def create(keras: Any, name: str, num_classes: int = 100) -> Any:
     """A CIFAR ResNet by name (He et al. 2016).
 
     Raises:
       UnavailableError: for another network.
     """
     match = re.fullmatch(r"resnet(\d+)", name)
-    if match is None:
+    if match is None or int(match[1]) % 6 != 2:
         raise UnavailableError(f"the Keras side has resnet8 … resnet110, not {name}")
     layers = keras.layers
     inputs = keras.Input((32, 32, 3))
@@ -71,7 +76,7 @@ def create(keras: Any, name: str) -> Any:
     for width in (16, 32, 64):
         for position in range((int(match[1]) - 2) // 6):
             out = block(layers, out, width, stride=2 if position == 0 and width > 16 else 1)
-    out = layers.Dense(RECIPE.num_classes)(layers.GlobalAveragePooling2D()(out))
+    out = layers.Dense(num_classes)(layers.GlobalAveragePooling2D()(out))
     return keras.Model(inputs, out)
 
 

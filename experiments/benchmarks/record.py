@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
-import os
 import pathlib
 import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
-from benchmarking import network_cost
-from benchmarking.contenders import TITLES
-from benchmarking.rows import ROWS
-from benchmarking.work import Contender, Work
+from benchmarks import network_cost
+from benchmarks.contenders import TITLES, TUNED
+from benchmarks.rows import ROWS
+from benchmarks.work import SEEDS, Work, cores, features, processor
 from jaxkd import plots
 
-PACKAGES = ("jaxkd", "jax", "jaxlib", "flax", "optax", "numpy", "torch", "keras", "pillow")
+PACKAGES = (
+    *("jaxkd", "jax", "jaxlib", "flax", "optax", "numpy", "numba", "llvmlite", "onednn-cpu-gomp"),
+    *("torch", "triton", "keras", "pillow"),
+)
 
 EXPLANATION = {
     **ROWS,
-    "seconds": "of each round that counts; contenders took turns within a round",
+    "seconds": "of each round that counts; each contender is a process of its own, and they took turns within a round",
     "ratios": "images per second of the first over those of the second",
+    "ratio_to_tuned": "the same, over those of the tuned PyTorch of the same precision",
+    "peak": "bytes that the contender's process held at most, from its start to its last round; device: on its GPU",
+    "waited": "seconds that the process had nothing to do, and the CPU seconds that it used meanwhile",
     "of_ceiling": "FLOPs (two for each multiply-accumulate; a backward pass is two forward passes) and bytes that the "
     "convolutions and linear layers read and write, per second, over the fastest matrix product and copy",
     "step": "images lie on the device, without augmentation",
@@ -35,7 +39,7 @@ EXPLANATION = {
 def speed(
     row: str,
     work: Work,
-    contenders: Mapping[str, Contender],
+    told: Mapping[str, Mapping[str, Any]],
     seconds: Mapping[str, Sequence[float]],
     skipped: Mapping[str, str],
     ceilings: Mapping[str, Any],
@@ -45,29 +49,29 @@ def speed(
     Args:
       row: its key.
       work: what was done.
-      contenders: who did it.
+      told: what those who did it tell of themselves; see `fresh_process.Orders.tell`.
       seconds: of each round that counts, by contender.
       skipped: who did not, and why.
-      ceilings: from `ceilings.measure`.
+      ceilings: from `network_cost.ceilings_of`.
 
     Returns:
       JSON values.
     """
-    found = {}
-    for key, contender in contenders.items():
-        median = float(np.median(seconds[key]))
-        rate = len(work.images) / median
-        spent = network_cost.cost(contender.passes, work.batch_size)
+    found: dict[str, dict[str, Any]] = {}
+    rates = {key: work.examples / float(np.median(seconds[key])) for key in told}
+    for key, own in told.items():
+        spent = network_cost.cost(own["passes"], work.batch_size, work.num_classes, work.images.shape[1:])
         found[key] = {
             "title": TITLES[key],
-            "precision": contender.precision,
+            "precision": own["precision"],
             "seconds": list(seconds[key]),
-            "median_seconds": median,
-            "images_per_second": rate,
-            "milliseconds_a_batch": 1e3 * median * work.batch_size / len(work.images),
+            "median_seconds": work.examples / rates[key],
+            "images_per_second": rates[key],
+            "milliseconds_a_batch": 1e3 * work.batch_size / rates[key],
+            "ratio_to_tuned": ratio_to_tuned(key, own["precision"], rates),
             "flops_an_image": spent.flops,
-            "of_ceiling": network_cost.fractions(spent, contender.precision, rate, ceilings),
-            "facts": contender.facts,
+            "of_ceiling": network_cost.fractions(spent, own["precision"], rates[key], ceilings),
+            **{name: own[name] for name in ("cores", "threads", "peak", "waited", "facts")},
         }
     return {
         "row": row,
@@ -77,10 +81,31 @@ def speed(
         "student": work.student,
         "batch_size": work.batch_size,
         "images": len(work.images),
+        "image_shape": list(work.images.shape[1:]),
+        "epochs": work.epochs,
+        "students": work.students,
         "contenders": found,
-        "ratios": ratios({key: entry["images_per_second"] for key, entry in found.items()}),
+        "ratios": ratios(rates),
         "skipped": dict(skipped),
     }
+
+
+def peaks(step: Mapping[str, Any]) -> dict[str, Any]:
+    """The most bytes that training held, on the host and on the device, from the record of a training step."""
+    found = {key: {"title": entry["title"], **entry["peak"]} for key, entry in step["contenders"].items()}
+    title = f"peak memory: {step['teacher']} → {step['student']}, batch {step['batch_size']}"
+    return {"row": "f", "title": title, "unit": "bytes", "peaks": found, "skipped": step["skipped"]}
+
+
+def ratio_to_tuned(key: str, precision: str, rates: Mapping[str, float]) -> float | None:
+    """How many times as fast as the tuned PyTorch of the same precision a contender is; None where that is missing.
+
+    Example:
+      >>> ratio_to_tuned("jaxkd-bf16", "bfloat16", {"jaxkd-bf16": 3.0, "torch-tuned": 3.0, "torch-tuned-bf16": 4.0})
+      0.75
+    """
+    tuned = TUNED[precision]
+    return round(rates[key] / rates[tuned], 3) if tuned in rates and key != tuned else None
 
 
 def ratios(rates: Mapping[str, float]) -> dict[str, dict[str, float]]:
@@ -101,22 +126,30 @@ def heading(row: str, work: Work) -> str:
     """What was done, in words."""
     if work.kind == "evaluation":
         return f"evaluation of {work.teacher}, {len(work.images):,} images"
+    if work.kind == "grid":
+        what = f"{len(work.images):,} images, {work.epochs} epoch{'s' * (work.epochs > 1)}"
+        return f"{work.teacher} → {work.students} × {work.student}, ATS grid, batch {work.batch_size}: {what}"
     part = f"epoch of {len(work.images):,} images, data included" if work.kind == "epoch" else "step"
     return f"{work.teacher} → {work.student}, batch {work.batch_size}: {part}"
 
 
-def where() -> dict[str, Any]:
-    """Devices, machine and versions."""
-    devices = jax.devices()
+def where(device: Mapping[str, Any]) -> dict[str, Any]:
+    """When and where a record was made: device, machine, versions and seeds.
+
+    Args:
+      device: what JAX computes on: `platform`, `kind` and `count`.
+    """
     return {
         "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "device": {"platform": devices[0].platform, "kind": devices[0].device_kind, "count": len(devices)},
+        "device": dict(device),
         "machine": {
             "system": f"{platform.system()} {platform.machine()}",
             "processor": processor(),
-            "cores": os.cpu_count(),
+            "features": features(),
+            "cores": cores(),
         },
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "seeds": SEEDS._asdict(),
     }
 
 
@@ -126,15 +159,6 @@ def version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def processor() -> str:
-    """The CPU's name, where the system tells it."""
-    about = pathlib.Path("/proc/cpuinfo")
-    lines = about.read_text().splitlines() if about.exists() else []
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
 
 
 def ceilings_in_words(ceilings: Mapping[str, Any]) -> str:
@@ -157,16 +181,21 @@ def table(measure: Mapping[str, Any]) -> str:
     elif "peaks" in measure:
         lines += [_peak_line(entry) for entry in measure["peaks"].values()]
     else:
-        lines += [_speed_line(entry, measure["ratios"].get(key, {})) for key, entry in measure["contenders"].items()]
+        lines += [_speed_line(key, measure) for key in measure["contenders"]]
     return "\n".join([*lines, *(f"  {TITLES.get(key, key):34s} {why}" for key, why in measure["skipped"].items())])
 
 
-def _speed_line(entry: Mapping[str, Any], ratios: Mapping[str, float]) -> str:
-    part = entry["of_ceiling"]
-    against = [f"{ratio:.2f} × {TITLES[other]}" for other, ratio in ratios.items() if not other.startswith("jaxkd")]
+def _speed_line(key: str, measure: Mapping[str, Any]) -> str:
+    entry = measure["contenders"][key]
+    part, ratios, tuned = entry["of_ceiling"], measure["ratios"].get(key, {}), TUNED[entry["precision"]]
+    against = [f"{ratios[tuned]:.2f} × {TITLES[tuned]}"] if tuned in ratios else []
+    others = [other for other in ratios if not other.startswith("jaxkd") and other not in TUNED.values()]
+    against += [f"{ratios[other]:.2f} × {TITLES[other]}" for other in others]
+    whole = f"{entry['median_seconds']:9.2f} s" if measure["kind"] == "grid" else ""
     return (
-        f"  {entry['title']:34s} {entry['images_per_second']:9.1f} images/s {entry['milliseconds_a_batch']:9.1f} ms a "
-        f"batch {part['matmul']:6.1%} of matmul {part['copy']:6.1%} of copy  {', '.join(against)}"
+        f"  {entry['title']:34s}{whole} {entry['images_per_second']:9.1f} images/s "
+        f"{entry['milliseconds_a_batch']:9.1f} ms a batch {part['matmul']:6.1%} of matmul {part['copy']:6.1%} of copy  "
+        f"{', '.join(against)}"
     ).rstrip()
 
 
@@ -175,7 +204,7 @@ def _peak_line(entry: Mapping[str, Any]) -> str:
     return f"  {entry['title']:34s} {entry['host'] / 1e6:8.0f} MB on the host{device}"
 
 
-def draw(measures: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
+def draw(measures: Sequence[Mapping[str, Any]], path: pathlib.Path, device: str) -> None:
     """Images per second of every contender, one panel for each work, on scales of their own."""
     speeds = [measure for measure in measures if measure.get("contenders")]
     if not speeds:
@@ -194,5 +223,5 @@ def draw(measures: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
         panel.invert_yaxis()
         panel.set_title(measure["title"], fontsize="medium", loc="left")
         panel.spines[["top", "right"]].set_visible(False)
-    panels[-1].set_xlabel(f"images per second, {jax.devices()[0].device_kind}")
+    panels[-1].set_xlabel(f"images per second, {device}")
     plots.save(figure, path)

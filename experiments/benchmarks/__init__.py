@@ -1,0 +1,1 @@
+"""The parts of benchmark.py: the driver's, and one side for each library, which runs in processes of its own."""
