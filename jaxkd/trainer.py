@@ -13,6 +13,7 @@ from jaxkd.callbacks import Callback, ProgressBar, StopOnNaN
 from jaxkd.data import Dataset
 from jaxkd.engine.evaluation import predicted
 from jaxkd.engine.feed import Data, checked_images, feed
+from jaxkd.engine.forward import warn_of_slow_types
 from jaxkd.engine.kept_teacher import requested
 from jaxkd.engine.per_device import devices_apart
 from jaxkd.engine.program import assemble
@@ -80,7 +81,8 @@ class Trainer(Run):
           image_shape: `(H, W, C)`, for losses that measure the networks' features before training; by default what the
             network was published for.
           precision: "bfloat16" runs the networks in it, in training and in evaluation; parameters, statistics, logits
-            and losses stay float32. It is made for GPUs and TPUs; a CPU has no fast bfloat16.
+            and losses stay float32. On a CPU it gains only where the processor has bfloat16 units and the CPU kernels
+            are there to use them (`python -m jaxkd.cpu_kernels` says so); elsewhere it is slower, and you are warned.
           cache_teacher: True keeps the teacher's outputs for every view of every image, so that none is paid for twice;
             "auto" does so where it can. A `jaxkd.TeacherCache` says where, and can be shared between runs.
           gradient_accumulation_steps: computes each batch in so many parts, one after the other, for batches that do
@@ -102,6 +104,8 @@ class Trainer(Run):
             check_at_least(1, steps_per_execution=steps_per_execution)
         check_at_least(1, gradient_accumulation_steps=gradient_accumulation_steps)
         placement = Placement(devices)
+        if placement.devices[0].platform == "cpu":
+            warn_of_slow_types(precision)
         program, losses = assemble(
             self._model,
             self._teacher,

@@ -240,12 +240,29 @@ np.save(sys.argv[2], np.asarray(gradients(sys.argv[1]), np.float64))
     assert errors["kernels"] <= 2 * errors["xla"], errors
 
 
-def run_and_load(script, dtype, switch):
+def run_and_load(script, dtype, switch, **variables):
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "found.npy")
-        environment = {**os.environ, "JAXKD_CPU_KERNELS": switch}
+        environment = {**os.environ, "JAXKD_CPU_KERNELS": switch, **variables}
         subprocess.run([sys.executable, "-c", script, dtype, path], check=True, env=environment)
         return np.load(path)
+
+
+def test_processes_with_as_many_threads_end_with_the_same_bits():
+    script = """
+import sys, numpy as np, jax, jax.numpy as jnp
+from jaxkd import Trainer, models, optimizers
+trainer = Trainer(models.create("resnet8", num_classes=10, seed=0))
+trainer.compile(optimizers.sgd(0.1, momentum=0.9))
+rng = np.random.default_rng(0)
+images, labels = rng.standard_normal((96, 16, 16, 3)).astype(np.float32), np.arange(96) % 10
+trainer.fit((images, labels), epochs=2, batch_size=32, verbose=0)
+np.save(sys.argv[2], np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(trainer.state.params)]))
+"""
+    once, again = (run_and_load(script, "float32", "on") for _ in range(2))
+    np.testing.assert_array_equal(once, again)
+    alone = run_and_load(script, "float32", "on", OMP_NUM_THREADS="1")
+    assert np.abs(alone - once).max() < 1e-3  # sums in another order, over six steps
 
 
 def test_networks_compute_with_the_kernels():

@@ -4,8 +4,8 @@ The kernels are C++ and call oneDNN. They are compiled when a network is first t
 hand and for the processor at hand. Whatever is missing or broken, the reason is kept and XLA's own convolutions are
 used: training goes on, slower, and `describe` says why.
 
-Python compiled by numba was tried in place of C++. It is as fast, but takes 0.7 s and 128 MB at every start, nearly three
-times the code, and crashes or silently returns zeros where XLA's C++ interface reports an error.
+Python compiled by numba was tried in place of C++. It is as fast, but takes 0.7 s and 128 MB at every start, nearly
+three times the code, and crashes or silently returns zeros where XLA's C++ interface reports an error.
 """
 
 from __future__ import annotations

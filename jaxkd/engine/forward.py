@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from jaxkd import cpu_kernels
 from jaxkd.base import Batch, Normalization, Outputs
 
 PRECISIONS = ("float32", "bfloat16")
@@ -21,6 +23,16 @@ def checked_precision(precision: str) -> str:
     if precision not in PRECISIONS:
         raise ValueError(f"precision={precision!r}: choose one of {', '.join(map(repr, PRECISIONS))}")
     return precision
+
+
+def warn_of_slow_types(precision: str) -> None:
+    """Warn where the CPU computes slower in a precision than in float32."""
+    if precision != "float32" and not cpu_kernels.usable(precision):
+        warnings.warn(
+            f"precision={precision!r} is slower than float32 on this CPU, which computes convolutions with "
+            f"{cpu_kernels.describe()}",
+            stacklevel=3,
+        )
 
 
 def network_input(images: jax.Array, normalization: Normalization | None) -> jax.Array:

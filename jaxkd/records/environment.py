@@ -14,15 +14,18 @@ from typing import Any
 
 import jax
 
+from jaxkd import cpu_kernels
+
+_PARTS = ("written", "command", "versions", "device", "convolutions", "machine", "git")
 _PACKAGES = ("jaxkd", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def environment() -> dict[str, Any]:
-    """Moment, command line, versions, devices, machine, and the state of the user's code, as JSON values.
+    """Return moment, command line, versions, devices, what computes convolutions, machine, and the user's commit.
 
     Example:
       >>> sorted(environment())
-      ['command', 'device', 'git', 'machine', 'versions', 'written']
+      ['command', 'convolutions', 'device', 'git', 'machine', 'versions', 'written']
     """
     devices = jax.devices()
     return {
@@ -33,6 +36,7 @@ def environment() -> dict[str, Any]:
             **{name: importlib.metadata.version(name) for name in _PACKAGES},
         },
         "device": {"platform": devices[0].platform, "kind": devices[0].device_kind, "count": len(devices)},
+        "convolutions": cpu_kernels.describe(),
         "machine": {"system": f"{platform.system()} {platform.machine()}", "processors": os.cpu_count()},
         "git": _git(pathlib.Path.cwd()),
     }
@@ -58,6 +62,6 @@ def environment_in(record: Mapping[str, Any]) -> dict[str, Any]:
       >>> environment_in({"started": "2026-11-22", "settings": {}})
       {'written': '2026-11-22'}
     """
-    found = {name: record.get(name) for name in ("written", "command", "versions", "device", "machine", "git")}
+    found = {name: record.get(name) for name in _PARTS}
     found["written"] = found["written"] or record.get("started")
     return {name: value for name, value in found.items() if value}

@@ -49,7 +49,8 @@ class Record:
       name: what to call it: the folder's name, and for a run of a sweep its settings.
       settings: all that decides how the run ends, resolved.
       history: every epoch so far.
-      environment: `versions`, `device`, `machine`, `git`, `command`, `written`, as far as they were recorded.
+      environment: `versions`, `device`, `convolutions`, `machine`, `git`, `command`, `written`, as far as they were
+        recorded.
       arguments: what the user said.
       result: what the run wrote at its end; None for a run that is not finished.
     """

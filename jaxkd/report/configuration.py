@@ -64,6 +64,8 @@ def _surroundings(run: Record) -> Iterable[tuple[str, str]]:
         count = f"{device.get('count')} × " if device.get("count", 1) > 1 else ""
         kind, platform = device.get("kind"), device.get("platform")
         yield "device", f"{count}{kind}" if kind == platform else f"{count}{kind} ({platform})"
+    if known.get("convolutions"):
+        yield "convolutions", str(known["convolutions"])
     if machine:
         yield "machine", f"{machine.get('system')}, {machine.get('processors')} processors"
     for name, version in (known.get("versions") or {}).items():
