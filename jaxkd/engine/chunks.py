@@ -17,7 +17,7 @@ from jaxkd.engine.feed import Resident, Stream, Streamed, one_step
 from jaxkd.engine.kept_teacher import KeptTeacher
 from jaxkd.engine.plan import TrainingPlan
 from jaxkd.engine.sharding import Placement
-from jaxkd.engine.state import SHUFFLE, TrainState, random_key
+from jaxkd.engine.state import SHUFFLE, TrainState, copied, random_key
 from jaxkd.engine.step import Logs, Step
 
 CPU_STEPS = 100
@@ -58,7 +58,7 @@ def resident_epoch(
     most = chunk_steps(source, placement, batch_size, steps)
 
     def epoch(state: TrainState, done: int = 0) -> Iterator[Chunk]:
-        taken, key = int(state.step), jnp.copy(state.key)  # the state's own buffers go to the first chunk
+        taken, key = int(state.step), copied(state.key)  # the state's own buffers go to the first chunk
         for indices in skip(cut(order_of(key, state.epoch, len(labels)), batch_size, most), done):
             kept = teacher.recall(key, images, taken, indices) if teacher else None
             taken += len(indices)
@@ -135,7 +135,12 @@ def seed_of(state: TrainState) -> int:
 
 def order_of(key: jax.Array, epoch: jax.Array, examples: int) -> np.ndarray:
     """The order in which a run sees the examples in an epoch, `[N]`, from its key."""
-    return np.asarray(jax.random.permutation(random_key(key, SHUFFLE, epoch), jnp.arange(examples)))
+    return np.asarray(_drawn_order(key, epoch, examples))
+
+
+@partial(jax.jit, static_argnums=2)
+def _drawn_order(key: jax.Array, epoch: jax.Array, examples: int) -> jax.Array:
+    return jax.random.permutation(random_key(key, SHUFFLE, epoch), jnp.arange(examples))
 
 
 def on_resident(loop, images, labels, indices, kept, state: TrainState) -> tuple[TrainState, Logs]:

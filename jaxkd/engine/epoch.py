@@ -88,7 +88,6 @@ def _scan(body, state: TrainState, xs) -> tuple[TrainState, Logs]:
     return replace(after, teacher=teacher), logs
 
 
-@jax.jit
 def end_epoch(state: TrainState) -> TrainState:
     """Counts one more completed epoch."""
     return replace(state, epoch=state.epoch + 1)

@@ -18,7 +18,7 @@ from jaxkd.engine.chunks import seed_of
 from jaxkd.engine.evaluation import make_evaluate
 from jaxkd.engine.program import Program
 from jaxkd.engine.sharding import Placement
-from jaxkd.engine.state import TrainState, Tree
+from jaxkd.engine.state import TrainState, Tree, copied
 from jaxkd.engine.step import Kept, Logs, Step, make_learn, make_teach, take_step
 from jaxkd.metrics import Metric
 
@@ -38,13 +38,13 @@ def stack(states: Sequence[TrainState]) -> TrainState:
         name: jax.tree.map(lambda *leaves: jnp.stack(leaves), *(getattr(state, name) for state in states))
         for name in names
     }
-    return replace(jax.tree.map(jnp.copy, shared(states[0], stacked)), **stacked)
+    return replace(copied(shared(states[0], stacked)), **stacked)
 
 
 def unstack(state: TrainState, position: int) -> TrainState:
     """The state of one run, without the teacher."""
     own = owned(state)
-    return replace(jax.tree.map(jnp.copy, shared(state.without_teacher(), own)), **_pick(own, position))
+    return replace(copied(shared(state.without_teacher(), own)), **_pick(own, position))
 
 
 @jax.jit
