@@ -149,7 +149,13 @@ class KeptTeacher:
         self._found += slots.size - len(missing)
         self._asked += slots.size
         self._see(images, missing)
-        values = self.cache.read(slots)
+        return self._placed(self.cache.read(slots))
+
+    def nothing(self, shape: tuple[int, ...]) -> Kept:
+        """Zeros, in the form in which `recall` gives the outputs for indices of a shape `[S, B]`."""
+        return self._placed(np.zeros((*shape, self._width), np.float32))
+
+    def _placed(self, values: np.ndarray) -> Kept:
         embedding = values[..., self._classes :] if self._width > self._classes else None
         return self._placement.split(Kept(values[..., : self._classes], embedding))  # type: ignore[arg-type]  # on the host
 

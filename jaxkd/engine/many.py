@@ -137,8 +137,15 @@ def make_evaluate_many(
 def mapped_over_runs(placement: Placement) -> Callable:
     """`over_runs(function, stacked)`: on the CPU one run after the other, since a batched convolution is slow there."""
     if placement.devices[0].platform == "cpu":
-        return lax.map
+        return _one_after_the_other
     return lambda function, stacked: jax.vmap(function)(stacked)
+
+
+def _one_after_the_other(function: Callable, stacked: Tree) -> Tree:
+    """`lax.map`, but for a single run, which needs no loop (see `loops`)."""
+    if len(jax.tree.leaves(stacked)[0]) > 1:
+        return lax.map(function, stacked)
+    return jax.tree.map(lambda value: value[None], function(jax.tree.map(lambda leaf: leaf[0], stacked)))
 
 
 def on_every_device(placement: Placement, function: Callable, outputs=(EACH, EACH)) -> Callable:
