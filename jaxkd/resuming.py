@@ -8,7 +8,6 @@ from typing import Any
 import jax
 
 from jaxkd.callbacks import Callback, Checkpoint
-from jaxkd.engine import checkpoints
 from jaxkd.run import Run
 
 
@@ -30,6 +29,10 @@ def take_up(run: Run, resume: str | None, callbacks: Sequence[Callback], verbose
         raise ValueError(f'resume={resume!r}: give "auto", or None to train from the present state')
     if resume and len(places) != 1:
         raise ValueError(f'resume="auto" goes on from a Checkpoint\'s directory, and there are {len(places)} of them')
+    if not places:
+        return
+    from jaxkd.engine import checkpoints  # orbax is slow to import, and many runs save nothing
+
     if resume and checkpoints.latest(places[0]) is not None:
         run.restore(places[0])
         if verbose and jax.process_index() == 0:

@@ -6,13 +6,10 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from jaxkd.base import Normalization
-from jaxkd.engine import checkpoints
 from jaxkd.engine.evaluation import Evaluation
 from jaxkd.engine.feed import Source
 from jaxkd.engine.kept_teacher import CacheRequest
@@ -20,7 +17,7 @@ from jaxkd.engine.program import Program, metrics_of
 from jaxkd.engine.running import RunningEpoch
 from jaxkd.engine.setup import Setup
 from jaxkd.engine.sharding import Placement
-from jaxkd.engine.state import TrainState, Tree, split
+from jaxkd.engine.state import TrainState, Tree, copied, split
 from jaxkd.history import History
 from jaxkd.losses import cross_entropy
 
@@ -65,7 +62,7 @@ class Run:
         if self.state is not None:
             own = (self.state.params["model"], self.state.variables["model"])
             # Copies: the next compiled chunk takes the state's own buffers.
-            nnx.update(self._model, *(nnx.State(jax.tree.map(jnp.copy, tree)) for tree in own))
+            nnx.update(self._model, *(nnx.State(tree) for tree in copied(own)))
         return self._model
 
     def save(self, directory: str | os.PathLike[str], *, keep: int = 1) -> None:
@@ -78,6 +75,8 @@ class Run:
           FloatingPointError: for a state that is not worth keeping; what was saved before stays.
           OSError: the directory cannot be written to, or is full.
         """
+        from jaxkd.engine import checkpoints  # orbax is slow to import, and many runs save nothing
+
         own = getattr(self._model, "normalization", None)
         record = {
             "history": self.history.to_dict(),
@@ -98,6 +97,8 @@ class Run:
           OSError: where none is good.
           ValueError: if it was compiled differently.
         """
+        from jaxkd.engine import checkpoints
+
         self.state, record = checkpoints.restore(directory, self.compiled_state())
         self.history = History.from_dict(record["history"])
         if record["normalization"]:

@@ -150,7 +150,8 @@ def sweep(
             members.append(member)
         else:
             member.hooks.on_train_end()
-    waiting = [part for group in together(members, source) for part in group.cut(most)]
+    groups = together(members, source)
+    waiting = [part for group in groups for part in group.cut(group.at_once(most, source, batch_size))]
     while waiting:
         group = waiting.pop(0)
         if verbose:

@@ -12,9 +12,10 @@ import numpy as np
 from jaxkd.callbacks import CallbackList
 from jaxkd.engine.bounds import BoundWatch
 from jaxkd.engine.chunks import Chunk, Epoch, one_behind, resident_epoch, seed_of
-from jaxkd.engine.epoch import end_epoch
+from jaxkd.engine.epoch import end_epoch, make_resident_loop
 from jaxkd.engine.evaluation import padded_batches
 from jaxkd.engine.feed import Resident
+from jaxkd.engine.loops import slow_in_a_loop
 from jaxkd.engine.many import make_evaluate_many, make_many_step, placed, stack, unstack
 from jaxkd.engine.meter import EpochMeter
 from jaxkd.engine.own_batches import own_batches_epoch
@@ -55,6 +56,16 @@ class Together:
         """Parts of at most `size` runs."""
         starts = range(0, len(self.members), size)
         return [Together(self.setup, self.members[start : start + size]) for start in starts]
+
+    def at_once(self, most: int, source: Resident, batch_size: int) -> int:
+        """How many of the runs, at most, one program takes; the CPU goes over them in a loop."""
+        setup = self.setup
+        if setup.placement.devices[0].platform != "cpu" or min(most, len(self.members)) == 1:
+            return most
+        step = make_step(setup.program, setup.normalization, setup.teacher_normalization)
+        loop = make_resident_loop(step, source.augmentation, setup.program.strong_view)
+        state, indices = self.members[0].run.compiled_state(), np.zeros((1, batch_size), np.int32)
+        return 1 if slow_in_a_loop(loop.trace(state, source.images, source.labels, indices).jaxpr.jaxpr) else most
 
     def train(
         self,

@@ -15,13 +15,14 @@ from jaxkd.base import Batch
 from jaxkd.engine.epoch import Augment, make_resident_loop, make_stream_loop
 from jaxkd.engine.feed import Resident, Stream, Streamed, one_step
 from jaxkd.engine.kept_teacher import KeptTeacher
+from jaxkd.engine.loops import slow_in_a_loop
 from jaxkd.engine.plan import TrainingPlan
 from jaxkd.engine.sharding import Placement
-from jaxkd.engine.state import SHUFFLE, TrainState, random_key
+from jaxkd.engine.state import SHUFFLE, TrainState, copied, random_key
 from jaxkd.engine.step import Logs, Step
 
 CPU_STEPS = 100
-"""About how many steps the CPU takes before it reports: an epoch is minutes there, and one program elsewhere."""
+"""About how many steps the CPU takes before it reports, where a loop suits it; an epoch is minutes there."""
 
 
 class Chunk(NamedTuple):
@@ -57,9 +58,18 @@ def resident_epoch(
     images, labels = placement.everywhere((source.images, source.labels))
     most = chunk_steps(source, placement, batch_size, steps)
 
+    def longest(state: TrainState) -> int | None:
+        if steps or placement.devices[0].platform != "cpu" or most == 1:
+            return most
+        # What is traced here is compiled next, unless it must not be a loop.
+        indices = placement.split(np.zeros((most, batch_size), np.int32))
+        kept = teacher and teacher.nothing(indices.shape)
+        return 1 if slow_in_a_loop(loop.trace(state, images, labels, indices, kept).jaxpr.jaxpr) else most
+
     def epoch(state: TrainState, done: int = 0) -> Iterator[Chunk]:
-        taken, key = int(state.step), jnp.copy(state.key)  # the state's own buffers go to the first chunk
-        for indices in skip(cut(order_of(key, state.epoch, len(labels)), batch_size, most), done):
+        taken, key = int(state.step), copied(state.key)  # the state's own buffers go to the first chunk
+        order = order_of(key, state.epoch, len(labels))
+        for indices in skip(cut(order, batch_size, longest(state)), done):
             kept = teacher.recall(key, images, taken, indices) if teacher else None
             taken += len(indices)
             on_device = placement.split(indices)
@@ -135,7 +145,12 @@ def seed_of(state: TrainState) -> int:
 
 def order_of(key: jax.Array, epoch: jax.Array, examples: int) -> np.ndarray:
     """The order in which a run sees the examples in an epoch, `[N]`, from its key."""
-    return np.asarray(jax.random.permutation(random_key(key, SHUFFLE, epoch), jnp.arange(examples)))
+    return np.asarray(_drawn_order(key, epoch, examples))
+
+
+@partial(jax.jit, static_argnums=2)
+def _drawn_order(key: jax.Array, epoch: jax.Array, examples: int) -> jax.Array:
+    return jax.random.permutation(random_key(key, SHUFFLE, epoch), jnp.arange(examples))
 
 
 def on_resident(loop, images, labels, indices, kept, state: TrainState) -> tuple[TrainState, Logs]:

@@ -84,11 +84,14 @@ def _scan(body, state: TrainState, xs) -> tuple[TrainState, Logs]:
         after, logs = body(replace(carry, teacher=teacher), x)
         return after.without_teacher(), logs
 
-    after, logs = jax.lax.scan(without_teacher, state.without_teacher(), xs)
+    if len(jax.tree.leaves(xs)[0]) == 1:  # no loop at all, so that nothing is compiled for one (see `loops`)
+        after, logs = without_teacher(state.without_teacher(), jax.tree.map(lambda leaf: leaf[0], xs))
+        logs = jax.tree.map(lambda value: value[None], logs)
+    else:
+        after, logs = jax.lax.scan(without_teacher, state.without_teacher(), xs)
     return replace(after, teacher=teacher), logs
 
 
-@jax.jit
 def end_epoch(state: TrainState) -> TrainState:
     """Counts one more completed epoch."""
     return replace(state, epoch=state.epoch + 1)

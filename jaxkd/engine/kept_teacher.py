@@ -15,7 +15,7 @@ from jaxkd.engine.epoch import view_key
 from jaxkd.engine.feed import Source, Stream, Streamed
 from jaxkd.engine.program import Program
 from jaxkd.engine.sharding import Placement
-from jaxkd.engine.state import TrainState, Tree
+from jaxkd.engine.state import TrainState, Tree, copied
 from jaxkd.engine.step import Kept, make_teach
 from jaxkd.engine.teacher_cache import TeacherCache, fingerprint, in_words
 from jaxkd.engine.teacher_reads import teacher_reads
@@ -112,7 +112,7 @@ class KeptTeacher:
         self._width = self._classes + (outputs.features[-1].shape[-1] if keeps_embedding else 0)
         self._augmentation, self._placement, self._batch_size = augmentation, placement, batch_size
         self._show = make_show(program, normalization, augmentation, keeps_embedding)
-        self._teacher = jax.tree.map(jnp.copy, state.teacher)  # the state's own buffers go to the next compiled chunk
+        self._teacher = copied(state.teacher)  # the state's own buffers go to the next compiled chunk
         cache.open(
             {
                 "teacher": fingerprint([np.asarray(leaf) for leaf in jax.tree.leaves(state.teacher)]),
@@ -149,7 +149,13 @@ class KeptTeacher:
         self._found += slots.size - len(missing)
         self._asked += slots.size
         self._see(images, missing)
-        values = self.cache.read(slots)
+        return self._placed(self.cache.read(slots))
+
+    def nothing(self, shape: tuple[int, ...]) -> Kept:
+        """Zeros, in the form in which `recall` gives the outputs for indices of a shape `[S, B]`."""
+        return self._placed(np.zeros((*shape, self._width), np.float32))
+
+    def _placed(self, values: np.ndarray) -> Kept:
         embedding = values[..., self._classes :] if self._width > self._classes else None
         return self._placement.split(Kept(values[..., : self._classes], embedding))  # type: ignore[arg-type]  # on the host
 

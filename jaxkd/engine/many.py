@@ -18,7 +18,7 @@ from jaxkd.engine.chunks import seed_of
 from jaxkd.engine.evaluation import make_evaluate
 from jaxkd.engine.program import Program
 from jaxkd.engine.sharding import Placement
-from jaxkd.engine.state import TrainState, Tree
+from jaxkd.engine.state import TrainState, Tree, copied
 from jaxkd.engine.step import Kept, Logs, Step, make_learn, make_teach, take_step
 from jaxkd.metrics import Metric
 
@@ -38,13 +38,13 @@ def stack(states: Sequence[TrainState]) -> TrainState:
         name: jax.tree.map(lambda *leaves: jnp.stack(leaves), *(getattr(state, name) for state in states))
         for name in names
     }
-    return replace(jax.tree.map(jnp.copy, shared(states[0], stacked)), **stacked)
+    return replace(copied(shared(states[0], stacked)), **stacked)
 
 
 def unstack(state: TrainState, position: int) -> TrainState:
     """The state of one run, without the teacher."""
     own = owned(state)
-    return replace(jax.tree.map(jnp.copy, shared(state.without_teacher(), own)), **_pick(own, position))
+    return replace(copied(shared(state.without_teacher(), own)), **_pick(own, position))
 
 
 @jax.jit
@@ -137,8 +137,15 @@ def make_evaluate_many(
 def mapped_over_runs(placement: Placement) -> Callable:
     """`over_runs(function, stacked)`: on the CPU one run after the other, since a batched convolution is slow there."""
     if placement.devices[0].platform == "cpu":
-        return lax.map
+        return _one_after_the_other
     return lambda function, stacked: jax.vmap(function)(stacked)
+
+
+def _one_after_the_other(function: Callable, stacked: Tree) -> Tree:
+    """`lax.map`, but for a single run, which needs no loop (see `loops`)."""
+    if len(jax.tree.leaves(stacked)[0]) > 1:
+        return lax.map(function, stacked)
+    return jax.tree.map(lambda value: value[None], function(jax.tree.map(lambda leaf: leaf[0], stacked)))
 
 
 def on_every_device(placement: Placement, function: Callable, outputs=(EACH, EACH)) -> Callable:

@@ -17,7 +17,7 @@ from jaxkd.engine.feed import Resident
 from jaxkd.engine.kept_teacher import KeptTeacher
 from jaxkd.engine.many import mapped_over_runs, on_every_device, owned, shared
 from jaxkd.engine.sharding import Placement
-from jaxkd.engine.state import TrainState, Tree
+from jaxkd.engine.state import TrainState, Tree, copied
 from jaxkd.engine.step import Kept, Logs, Step
 
 
@@ -39,7 +39,7 @@ def own_batches_epoch(
     most = chunk_steps(source, placement, batch_size, steps)
 
     def epoch(state: TrainState, done: int = 0) -> Iterator[Chunk]:
-        taken, keys = int(state.step), list(jnp.copy(state.key))  # the state's own buffers go to the first chunk
+        taken, keys = int(state.step), list(copied(state.key))  # the state's own buffers go to the first chunk
         orders = [order_of(key, state.epoch, len(labels)) for key in keys]
         for each in zip(*(skip(cut(order, batch_size, most), done) for order in orders), strict=True):
             recalled = teacher and [

@@ -58,6 +58,11 @@ def split(module: nnx.Module) -> tuple[nnx.GraphDef, Tree, Tree]:
     return graph, nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
 
 
+def copied(tree: Tree) -> Tree:
+    """The same arrays in buffers of their own; unlike `jnp.copy`, no program is compiled for each shape."""
+    return jax.device_put(tree, may_alias=False)
+
+
 def create_state(model: nnx.Module, losses: nnx.Module, teacher: nnx.Module | None, optimizer, seed: int) -> TrainState:
     """The state before the first step. Arrays are copied: the state is donated to each step, the modules live on."""
     _, model_params, model_rest = split(model)
@@ -69,14 +74,12 @@ def create_state(model: nnx.Module, losses: nnx.Module, teacher: nnx.Module | No
         key=jax.random.key(seed),
         params=params,
         variables={"model": model_rest, "losses": loss_rest},
-        opt_state=optimizer.init(params),
+        opt_state=jax.jit(lambda params: jax.tree.map(_strongly_typed, optimizer.init(params)))(params),
         teacher=None if teacher is None else nnx.to_pure_dict(nnx.state(teacher)),
     )
-    return jax.tree.map(_own, state)
+    return copied(jax.tree.map(_strongly_typed, state))
 
 
-def _own(leaf: jax.Array) -> jax.Array:
-    """A copy that is not weakly typed: the first update would change that, and the whole program be compiled again."""
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return jnp.copy(leaf)
-    return jnp.array(leaf, dtype=leaf.dtype)
+def _strongly_typed(leaf: jax.Array) -> jax.Array:
+    """Never weakly typed: the first update would change that, and the whole program be compiled again."""
+    return jnp.asarray(leaf, dtype=leaf.dtype) if getattr(leaf, "weak_type", False) else leaf
