@@ -82,7 +82,8 @@ class Trainer(Run):
           precision: "bfloat16" runs the networks in it, in training and in evaluation; parameters, statistics, logits
             and losses stay float32. It is made for GPUs and TPUs; a CPU has no fast bfloat16.
           cache_teacher: True keeps the teacher's outputs for every view of every image, so that none is paid for twice;
-            "auto" does so where it can. A `jaxkd.TeacherCache` says where, and can be shared between runs.
+            "auto" does so where it can. A `jaxkd.TeacherCache` says where, and can be shared between runs. Training
+            ends with the weights of asking the teacher every time, but for rounding.
           gradient_accumulation_steps: computes each batch in so many parts, one after the other, for batches that do
             not fit into memory. Gradients and logs are averaged over the examples, and the optimizer takes one step, as
             for the whole batch. Only what looks beyond one example sees just its part: BatchNorm, whose running
