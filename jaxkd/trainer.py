@@ -84,7 +84,8 @@ class Trainer(Run):
             and losses stay float32. On a CPU it gains only where the processor has bfloat16 units and the CPU kernels
             are there to use them (`python -m jaxkd.cpu_kernels` says so); elsewhere it is slower, and you are warned.
           cache_teacher: True keeps the teacher's outputs for every view of every image, so that none is paid for twice;
-            "auto" does so where it can. A `jaxkd.TeacherCache` says where, and can be shared between runs.
+            "auto" does so where it can. A `jaxkd.TeacherCache` says where, and can be shared between runs. Training
+            ends with the weights of asking the teacher every time, but for rounding.
           gradient_accumulation_steps: computes each batch in so many parts, one after the other, for batches that do
             not fit into memory. Gradients and logs are averaged over the examples, and the optimizer takes one step, as
             for the whole batch. Only what looks beyond one example sees just its part: BatchNorm, whose running

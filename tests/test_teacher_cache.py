@@ -1,18 +1,25 @@
-"""What a teacher said before is never computed again, and training does not notice."""
+"""What a teacher said before is never computed again, and training ends where it would have but for rounding.
+
+Not with the same bits: XLA chooses its kernels by the size of the batch, so the last bits of what a teacher says of an
+image differ between a full batch, in which a kept teacher is always asked, and the smaller one that ends an epoch here;
+and it may sum a loss of outputs that it is given in another order than one of outputs that it computes.
+"""
 
 import dataclasses
 import json
 
-import jax
 import numpy as np
 import pytest
-from tiny import TinyNet
+from eight_devices import furthest
+from tiny import TinyNet, leaves
 
 import jaxkd
 from jaxkd import data, losses, models, optimizers
 from jaxkd.engine.teacher_cache import free_memory
 
 TEACHER = TinyNet(seed=1)
+ROUNDING = 2e-6
+"""Of float32, over the few steps of these runs: six times what was measured, a quarter of what float16 does."""
 
 
 def kd():
@@ -30,12 +37,19 @@ def train(dataset, cache, loss=kd, epochs=3, networks=None, **compiled):
     distiller = jaxkd.Distiller(student=student, teacher=teacher)
     distiller.compile(optimizers.sgd(0.05, momentum=0.9), loss=loss(), cache_teacher=cache, **compiled)
     history = distiller.fit(dataset, epochs=epochs, batch_size=32, verbose=0)
-    return jax.tree.leaves(distiller.state.params), history.history
+    return leaves(distiller.state.params), history.history
 
 
 def assert_same(ours, theirs):
     for one, other in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def assert_same_but_for_rounding(ours, theirs):
+    """Two pairs of weights and history."""
+    (weights, history), (others, other) = ours, theirs
+    assert furthest(weights, others) < ROUNDING
+    np.testing.assert_allclose(history["loss"], other["loss"], rtol=ROUNDING)
 
 
 def srrl():
@@ -48,22 +62,20 @@ def resnets():
 
 @pytest.mark.parametrize(("loss", "networks"), [(kd, None), pytest.param(srrl, resnets, marks=pytest.mark.slow)])
 def test_weights_are_those_of_recomputing(digits, loss, networks):
-    recomputed, without = train(digits, False, loss, networks=networks)
-    kept, history = train(digits, True, loss, networks=networks)
-    assert_same(kept, recomputed)
-    assert history["loss"] == without["loss"]
-    hits = history["teacher_cache_hits"]
+    recomputed = train(digits, False, loss, networks=networks)
+    kept = train(digits, True, loss, networks=networks)
+    assert_same_but_for_rounding(kept, recomputed)
+    hits = kept[1]["teacher_cache_hits"]
     assert hits[0] == 0.0
     assert 0.0 < hits[1] < 0.5  # 18 views of an image
-    assert "teacher_cache_hits" not in without
+    assert "teacher_cache_hits" not in recomputed[1]
 
 
 def test_without_augmentation_every_later_epoch_is_known(digits):
     plain = dataclasses.replace(digits, augmentation=None)
-    recomputed, _ = train(plain, False)
-    kept, history = train(plain, True)
-    assert_same(kept, recomputed)
-    assert history["teacher_cache_hits"] == [0.0, 1.0, 1.0]
+    kept = train(plain, True)
+    assert_same_but_for_rounding(kept, train(plain, False))
+    assert kept[1]["teacher_cache_hits"] == [0.0, 1.0, 1.0]
 
 
 def test_one_cache_serves_several_students_and_processes(digits, tmp_path):
@@ -87,7 +99,7 @@ def test_half_precision_is_close_and_half_as_large(digits):
     assert rounded.bytes * 2 == exact.bytes == 72 * 18 * 10 * 4
     for one, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(one, other, atol=2e-3)
-    assert any(np.any(one != other) for one, other in zip(ours, theirs, strict=True))
+    assert furthest(ours, theirs) > ROUNDING
 
 
 def test_a_cache_of_something_else_is_refused(digits, tmp_path):

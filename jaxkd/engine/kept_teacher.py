@@ -69,6 +69,10 @@ def keep_teacher(request: CacheRequest, verbose: bool, **run: Any) -> KeptTeache
 class KeptTeacher:
     """Looks up a teacher's outputs in a cache, and computes those that are not there.
 
+    What it keeps is what the teacher says in batches of `batch_size`. A step that asks the teacher itself may be told
+    other last bits, above all where its batch is smaller, at the end of an epoch or in parts: XLA chooses kernels by
+    shape.
+
     Args:
       cache: where they are kept.
       program: of the run.
