@@ -1,5 +1,6 @@
 """What all tests share: strict numerics, and the real data where they are at hand."""
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -7,6 +8,9 @@ import sys
 import jax
 import pytest
 from reference import SHARED
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are the workers'; kernels on several threads would fight for them
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

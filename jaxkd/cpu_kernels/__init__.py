@@ -118,7 +118,8 @@ def convolution_kernel_gradient(
 def batch_moments(images: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return mean and biased variance of each channel, `[C]`, float32."""
     channel = jax.ShapeDtypeStruct(images.shape[-1:], jnp.float32)
-    return tuple(jax.ffi.ffi_call("jaxkd_batch_moments", (channel, channel), vmap_method="sequential")(images))
+    mean, var = jax.ffi.ffi_call("jaxkd_batch_moments", (channel, channel), vmap_method="sequential")(images)
+    return mean, var
 
 
 def batch_norm(
@@ -146,7 +147,9 @@ def batch_norm_gradient(
     like, channel = jax.ShapeDtypeStruct(images.shape, images.dtype), jax.ShapeDtypeStruct(mean.shape, jnp.float32)
     apart = like if residual else jax.ShapeDtypeStruct((0,), images.dtype)
     call = jax.ffi.ffi_call("jaxkd_batch_norm_gradient", (like, apart, channel, channel), vmap_method="sequential")
-    return tuple(call(images, out, cotangent, mean, var, scale, epsilon=np.float32(epsilon), relu=relu))
+    found = call(images, out, cotangent, mean, var, scale, epsilon=np.float32(epsilon), relu=relu)
+    of_images, of_residual, of_scale, of_bias = found
+    return of_images, of_residual, of_scale, of_bias
 
 
 def _window(stride: int, padding: int, groups: int) -> dict[str, np.int64]:

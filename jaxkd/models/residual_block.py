@@ -6,6 +6,9 @@ that what comes out is a preactivation.
 
 from __future__ import annotations
 
+from typing import Any
+
+import jax
 from flax import nnx
 
 from jaxkd.models.layers import BatchNorm, Conv, Preactivation, conv_norm
@@ -33,12 +36,17 @@ class ResidualBlock(nnx.Module):
 
     def __call__(self, before: Preactivation, train: bool) -> Preactivation:
         out = images = before.relu()
-        *inner, closing = self.branch()
-        for layer in inner:
-            out = conv_norm(*layer, out, train).relu()
-        projection = getattr(self, self.shortcut_name)
-        shortcut = images if projection is None else conv_norm(*projection, images, train).value
-        return conv_norm(*closing, out, train, residual=shortcut)
+        *inner, (last, closing) = self.branch()
+        for convolution, norm in inner:
+            out = conv_norm(convolution, norm, out, train).relu()
+        return conv_norm(last, closing, out, train, residual=self._shortcut(images, train))
+
+    def _shortcut(self, images: jax.Array, train: bool) -> jax.Array:
+        projection: Any = getattr(self, self.shortcut_name)
+        if projection is None:
+            return images
+        convolution, norm = projection
+        return conv_norm(convolution, norm, images, train).value
 
     def branch(self) -> list[tuple[Conv, BatchNorm]]:
         """The layers beside the shortcut, each a convolution and its BatchNorm, in order."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ class BasicBlock(nnx.Module):
         self.conv2 = Conv(outputs, outputs, 3, rngs=rngs)
         self.bn2 = BatchNorm(outputs)
         projects = shortcut == "projection" and (stride != 1 or inputs != outputs)
-        self.downsample = (
+        self.downsample: Any = (
             nnx.List([Conv(inputs, outputs, 1, stride, rngs=rngs), BatchNorm(outputs)]) if projects else None
         )
         self.stride = stride
@@ -43,7 +43,8 @@ class BasicBlock(nnx.Module):
 
     def _shortcut(self, images: jax.Array, channels: int, train: bool) -> jax.Array:
         if self.downsample is not None:
-            return conv_norm(*self.downsample, images, train).value
+            convolution, norm = self.downsample
+            return conv_norm(convolution, norm, images, train).value
         extra = channels - images.shape[-1]
         kept = images[:, :: self.stride, :: self.stride]
         return jnp.pad(kept, ((0, 0), (0, 0), (0, 0), (extra // 2, extra - extra // 2)))
