@@ -64,7 +64,7 @@ def convolve_add_relu(
     Args:
       images: as in `convolve`.
       kernel: as in `convolve`.
-      bias: `[O]`, float32.
+      bias: `[O]`, of the kernel's type.
       residual: of the result's shape and type, or None.
       stride: as in `convolve`.
       padding: as in `convolve`.
@@ -96,7 +96,8 @@ def _all_gradients(stride, padding, groups, relu, saved, cotangent):
     images, kernel, out, residual = saved
     passed = jnp.where(out > 0, cotangent, 0) if relu else cotangent
     of_images, of_kernel = _gradients(stride, padding, groups, (images, kernel), passed)
-    return of_images, of_kernel, at_least_float32(passed).sum((0, 1, 2)), passed if residual else None
+    of_bias = at_least_float32(passed).sum((0, 1, 2)).astype(kernel.dtype)
+    return of_images, of_kernel, of_bias, passed if residual else None
 
 
 convolve_add_relu.defvjp(_save_all, _all_gradients)

@@ -9,7 +9,7 @@ import jax
 
 import jaxkd
 from benchmarks.work import CELLS, RECIPE, SEEDS, Contender, Work, check_bfloat16, cores, passes_of, timed
-from jaxkd import callbacks, data, losses, models, optimizers
+from jaxkd import callbacks, cpu_kernels, data, losses, models, optimizers
 
 
 class Variant(NamedTuple):
@@ -65,17 +65,8 @@ def contender(work: Work, variant: Variant) -> Contender:
     if on_cpu and variant.precision == "bfloat16":
         check_bfloat16()
     made = {"evaluation": evaluation, "grid": grid}.get(work.kind, training)(work, variant)
-    made.facts.update(device=device()["kind"], threads=cores() if on_cpu else None, convolutions=convolutions())
+    made.facts.update(device=device()["kind"], threads=cores() if on_cpu else None, convolutions=cpu_kernels.describe())
     return made
-
-
-def convolutions() -> Any:
-    """What computes them: XLA, or the library's own kernels for a CPU, in its own words."""
-    try:
-        from jaxkd import cpu_kernels  # type: ignore[attr-defined, unused-ignore]
-    except ImportError:
-        return "XLA"
-    return cpu_kernels.describe()
 
 
 def networks(work: Work) -> tuple[Any, Any]:

@@ -65,7 +65,7 @@ def convolution(
     Args:
       images: `[N, H, W, C]`, float32 or bfloat16.
       kernel: `[kh, kw, C / groups, O]`, of any of these types.
-      bias: `[O]`, float32.
+      bias: `[O]`.
       residual: like the result.
       stride: step in both directions.
       padding: zeros added on all four sides.
@@ -89,7 +89,7 @@ def convolution(
     return call(
         images,
         kernel,
-        _none(jnp.float32) if bias is None else bias,
+        _none(jnp.float32) if bias is None else bias.astype(jnp.float32),
         _none(images.dtype) if residual is None else residual,
         **_window(stride, padding, groups),
         relu=relu,
