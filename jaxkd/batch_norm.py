@@ -75,7 +75,7 @@ def batch_norm(
 def _normalized(images, mean, factor, bias, residual, relu):
     # The mean is taken off first: folded into the bias, it would cost the digits by which it exceeds the deviation.
     out = (at_least_float32(images) - _along(mean, images)) * _along(factor, images) + _along(bias, images)
-    out = out if residual is None else out + residual
+    out = out if residual is None else out + at_least_float32(residual)
     return (jax.nn.relu(out) if relu else out).astype(images.dtype)
 
 

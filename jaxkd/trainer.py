@@ -105,8 +105,6 @@ class Trainer(Run):
             check_at_least(1, steps_per_execution=steps_per_execution)
         check_at_least(1, gradient_accumulation_steps=gradient_accumulation_steps)
         placement = Placement(devices)
-        if placement.devices[0].platform == "cpu":
-            warn_of_slow_types(precision)
         program, losses = assemble(
             self._model,
             self._teacher,
@@ -120,6 +118,8 @@ class Trainer(Run):
             gradient_accumulation_steps,
             devices_apart(batch_norm, placement),
         )
+        if placement.devices[0].platform == "cpu":
+            warn_of_slow_types(precision)
         cache = requested(cache_teacher, self._teacher is not None)
         state = create_state(self._model, losses, self._teacher, program.optimizer, seed)
         self.begin_afresh(program, state, placement, steps_per_execution, cache)

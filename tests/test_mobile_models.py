@@ -271,10 +271,10 @@ def test_depthwise_separable_units_train_as_pytorchs():
     def run(weights, images):
         def loss(parameters):
             units = nnx.merge(graph, parameters, weights[1])
-            out = images
+            before = layers.Preactivation.of(images)
             for unit in units:
-                out = unit(out, train=True)
-            out = jax.nn.relu(out)
+                before = unit(before, train=True)
+            out = before.relu()
             return jnp.sum(jnp.sin(out)), (out, apart(units)[2])
 
         return jax.grad(loss, has_aux=True)(weights[0])

@@ -105,7 +105,8 @@ def _traffic(name: str, num_classes: int, image_shape: tuple[int, int, int] | No
     model: Any = nnx.eval_shape(lambda: models.create(name, num_classes=num_classes))
     graph, state = nnx.split(model)
     images = jax.ShapeDtypeStruct((1, *(image_shape or model.image_shape)), jnp.float32)
-    program = jax.make_jaxpr(lambda *given: nnx.merge(graph, given[0])(given[1]).logits)(state, images)
+    # In training mode one convolution serves both sides of a ReLU; in evaluation mode each side has its own, fused.
+    program = jax.make_jaxpr(lambda *given: nnx.merge(graph, given[0])(given[1], train=True).logits)(state, images)
     found = _products(program.jaxpr)
     return sum(turns * moved for turns, moved, _ in found), sum(turns * weights for turns, _, weights in found)
 

@@ -6,8 +6,10 @@ import math
 import warnings
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from jaxkd.callbacks.base import Callback, Logs
-from jaxkd.engine.state import copied
 from jaxkd.history import Mode, direction
 
 
@@ -76,7 +78,7 @@ class EarlyStopping(Callback):
             return
         if self._observe(float(logs[self.monitor])) and self.restore_best:
             # A copy, because the next step overwrites the buffers of the state it is given.
-            self._best_state = copied(self.trainer.state)
+            self._best_state = jax.tree.map(jnp.copy, self.trainer.state)
         if self._waited >= self.patience:
             self.trainer.stop_training = True
 

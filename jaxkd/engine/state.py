@@ -59,8 +59,12 @@ def split(module: nnx.Module) -> tuple[nnx.GraphDef, Tree, Tree]:
 
 
 def copied(tree: Tree) -> Tree:
-    """The same arrays in buffers of their own; unlike `jnp.copy`, no program is compiled for each shape."""
-    return jax.device_put(tree, may_alias=False)
+    """Return the same arrays in buffers of their own, if possible without a program for each shape."""
+    return jax.tree.map(_copied, tree)
+
+
+def _copied(leaf: jax.Array) -> jax.Array:
+    return jax.device_put(leaf, may_alias=False) if leaf.is_fully_addressable else jnp.copy(leaf)
 
 
 def create_state(model: nnx.Module, losses: nnx.Module, teacher: nnx.Module | None, optimizer, seed: int) -> TrainState:

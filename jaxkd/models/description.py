@@ -99,7 +99,8 @@ def describe(
     shape = model.image_shape if image_shape is None else _checked(image_shape, name, model.image_shape[-1])
     graph, state = nnx.split(model)
     images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    program, outputs = jax.make_jaxpr(lambda *args: nnx.merge(graph, args[0])(args[1]), return_shape=True)(
+    # In training mode one convolution serves both sides of a ReLU; in evaluation mode each side has its own, fused.
+    program, outputs = jax.make_jaxpr(lambda *args: nnx.merge(graph, args[0])(args[1], train=True), return_shape=True)(
         state, images
     )
     return Description(
