@@ -27,6 +27,8 @@ EXAMPLES = """examples:
     python experiments/figures.py temperature runs/
   students beside their teacher:
     python experiments/figures.py logits --teacher cifar100_resnet56.pth runs/kd runs/kd-std --data-dir ~/data
+  runs of distill.py over the logs of the authors of logit standardisation:
+    python experiments/figures.py authors runs/kd-std runs/ctkd-std
   a figure again, for a paper:
     python experiments/figures.py fig7 --redraw runs/figures/fig7.json --format pdf
 
@@ -57,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.redraw:
         options.output.mkdir(parents=True, exist_ok=True)
         write_json(data_file, record, indent=None)
+        if figure.table is not None:
+            data_file.with_suffix(".csv").write_text(figure.table(record), encoding="utf-8")
     figure.draw(record, picture)
     print("\n".join(figure.lines(record)))
     print(f"{picture}, drawn from {options.redraw or data_file}")

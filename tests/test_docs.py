@@ -70,7 +70,17 @@ def weights(folder):
     convert.to_torch(nnx.merge(graph, zeros), folder / "cifar100_resnet20.pth")
 
 
-AT_HAND = {"the folder flowers": flowers, "the file cifar100_resnet20.pth": weights}
+def logs(folder):
+    place = folder / "experiments" / "results"
+    place.mkdir(parents=True)
+    (place / "authors").symlink_to(ROOT / "experiments" / "results" / "authors", target_is_directory=True)
+
+
+AT_HAND = {
+    "the folder flowers": flowers,
+    "the file cifar100_resnet20.pth": weights,
+    "the folder experiments/results/authors": logs,
+}
 
 
 def little(name, num_classes=100, seed=0, **options):

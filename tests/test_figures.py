@@ -1,5 +1,6 @@
 """The figures' command, run as a user runs it, on small networks and written records."""
 
+import csv
 import importlib
 import json
 import pathlib
@@ -10,13 +11,13 @@ import numpy as np
 import pytest
 from tiny import digits
 
-from jaxkd import analysis, convert, models, plots
+from jaxkd import analysis, convert, models, plots, records
 from jaxkd.records import RunDirectory
 
 ROOT = pathlib.Path(__file__).parents[1]
 OF_STUDENTS = ("logits", "correlation", "agreement", "wrong")
 OF_NETWORKS = (*OF_STUDENTS, "fig7", "fig13", "tsne", "reliability", "gain")
-ALL = (*OF_NETWORKS, "fig10", "temperature", "sweep")
+ALL = (*OF_NETWORKS, "fig10", "temperature", "sweep", "authors")
 IMAGES = 48
 
 
@@ -77,6 +78,7 @@ def recorded(name, saved, runs):
         "fig10": [str(ROOT / "experiments/results/ats_grid")],
         "temperature": [str(runs)],
         "sweep": [str(runs)],
+        "authors": [str(ROOT / "experiments/results/cpu/four-epochs")],
     }
     return others.get(name) or named(name, saved)
 
@@ -241,6 +243,86 @@ def test_a_table_of_a_sweep_has_fixed_temperatures_too(scripts, tmp_path):
     assert record["learned"] == []
 
 
+def compared(folder, method, accuracies, seeds=(0,), **others):
+    """Writes unfinished runs of a method on CIFAR-100 with these test accuracies."""
+    for seed in seeds:
+        values = {"val_accuracy": [value + 0.02 * seed for value in accuracies], **others}
+        write(folder / f"{method['name']}-{seed}", method, seed, values)
+    return folder
+
+
+def test_runs_over_their_authors_logs(scripts, tmp_path, capsys):
+    kd = {"name": "kd+std", "settings": {"temperature": 2.0}}
+    folder = compared(tmp_path / "runs", kd, [0.1, 0.2], (0, 1), loss=[8.0, 6.0], accuracy=[0.1, 0.2])
+    record = run(scripts, "authors", [str(folder)], tmp_path)
+    (row,) = record["comparisons"]
+    assert (row["label"], row["seeds"], row["unlike"]) == ("standardised KD, resnet56 → resnet20", [0, 1], [])
+    assert [seed["history"]["val_accuracy"] for seed in row["ours"]] == [[0.1, 0.2], [0.12, 0.22]]
+    assert row["theirs"]["file"] == "KD-kd_resnet56_resnet20_2_9.csv"
+    assert row["theirs"]["history"]["val_accuracy"] == [0.172, 0.2791, 0.3492]  # one epoch more than ours
+    assert row["common"]["val_accuracy"] == {"epochs": [1, 2], "ours": [0.11, 0.21], "theirs": [0.172, 0.2791]}
+    assert row["common"]["loss"]["theirs"] == [6.84, 4.99]
+    assert "kd_temperature" not in row["common"]
+    # 110 → 20 and vgg13 → vgg8 had other temperatures and weights: their losses are no measure for this one.
+    assert {name: band["pairs"] for name, band in row["band"].items()} == {"loss": 4, "accuracy": 6, "val_accuracy": 6}
+    for low, high in zip(row["band"]["loss"]["low"], row["band"]["loss"]["high"], strict=True):
+        assert low < high
+    assert row["window"] == {"epochs": [21, 30], "ours": None, "theirs": pytest.approx(0.53, abs=0.1)}
+    printed = capsys.readouterr().out
+    assert "ours less theirs of KD-kd_resnet56_resnet20_2_9.csv" in printed
+    assert re.search(r"^ +1 +\+1\.16 +\+0\.74 +-6\.20$", printed, re.MULTILINE)
+    assert "mean test accuracy of epochs 21 to 30: ours did not get there" in printed
+    with (tmp_path / "authors.csv").open() as file:
+        first, second = csv.DictReader(file)
+    assert (first["epoch"], first["seeds"], first["log"]) == ("1", "2", "KD-kd_resnet56_resnet20_2_9.csv")
+    assert [float(first[f"test accuracy (%) {part}"]) for part in ("ours", "theirs", "difference")] == [11, 17.2, -6.2]
+    assert float(second["training loss difference"]) == pytest.approx(6.0 - 4.99)
+    assert second["temperature ours"] == ""
+
+
+def test_the_mean_over_late_epochs_is_compared_where_both_reached_them(scripts, tmp_path, capsys):
+    folder = compared(
+        tmp_path / "runs", {"name": "ctkd+std"}, np.linspace(0.1, 0.4, 31).tolist(), kd_temperature=[2.5] * 31
+    )
+    record = run(scripts, "authors", [str(folder), "--epochs", "3"], tmp_path)
+    (row,) = record["comparisons"]
+    assert [len(found["epoch"]) for found in (*row["ours"], row["theirs"])] == [3, 3]  # drawn; the table has them all
+    assert row["common"]["kd_temperature"]["epochs"] == list(range(1, 32))
+    assert row["common"]["kd_temperature"]["theirs"][:2] == [28.3871, 18.2759]
+    assert "accuracy" not in row["common"]  # which they did not log for CTKD
+    ours = np.linspace(0.1, 0.4, 31)[20:30].mean()
+    logged = records.read_log(ROOT / "experiments/results/authors/CTKD-ctkd_resnet56_resnet20_2_9.csv")
+    theirs = np.mean(logged.history.history["val_accuracy"][20:30])
+    assert row["window"] == {"epochs": [21, 30], "ours": pytest.approx(ours), "theirs": pytest.approx(theirs, rel=1e-5)}
+    said = f"epochs 21 to 30: {100 * ours:.2f}, theirs {100 * theirs:.2f} % ({100 * (ours - theirs):+.2f})"
+    assert said in capsys.readouterr().out
+
+
+def test_a_run_of_other_settings_than_its_recipe_says_so(scripts, tmp_path, capsys):
+    record = run(scripts, "authors", [str(ROOT / "experiments/results/cpu/four-epochs")], tmp_path)
+    rows = {row["method"]: row for row in record["comparisons"]}
+    assert rows["ctkd+std"]["unlike"] == ["t start 1", "t end 20"]
+    assert rows["kd+std"]["unlike"] == []
+    assert "dkd" not in rows
+    printed = capsys.readouterr().out
+    assert "ours was not trained as the recipe is now: t start 1, t end 20" in printed
+    assert "DKD, resnet56 → resnet20: no log of theirs" in printed
+    assert "resnet20 alone: no log of theirs" in printed
+
+
+def test_another_pair_of_theirs_and_other_logs(scripts, tmp_path, capsys):
+    folder = compared(tmp_path / "runs", {"name": "kd+std"}, [0.1])
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    (logs / "KD-kd_resnet110_resnet32_2_9.csv").write_text("epoch,test_acc\n1,5\n")
+    record = run(scripts, "authors", [str(folder), "--logs", str(logs), "--pair", "resnet110-resnet32"], tmp_path)
+    (row,) = record["comparisons"]
+    assert (row["theirs"]["pair"], row["band"], row["data"]) == ("resnet110-resnet32", {}, "digits")
+    printed = capsys.readouterr().out
+    assert "theirs resnet110 → resnet32 on cifar100" in printed
+    assert "ours saw digits and theirs cifar100: the form of a comparison, and none" in printed
+
+
 def test_a_title_says_which_data_and_how_long(scripts, tmp_path):
     from figuring import learned_temperature
 
@@ -337,6 +419,10 @@ def test_the_commands_own_help_names_all_figures(scripts, capsys):
         ("sweep {runs}/ctkd-0", "none of these runs are of one method at several fixed temperatures"),
         ("sweep {runs}/ctkd-0 {runs}/kd-2.0-0", "name some of --method kd, each with a --temperature of its own"),
         ("sweep nowhere", "nowhere does not exist"),
+        ("authors", "no RUN with a test accuracy"),
+        ("authors {runs}/kd-2.0-0", "has no log for KD, resnet56 → resnet20: it has ctkd+std resnet110-resnet20"),
+        ("authors {runs}/ctkd-0 --logs nowhere", "nowhere holds no logs of the authors"),
+        ("authors {runs}/ctkd-0 --epochs 0", "--epochs 0: at least one is needed"),
     ],
 )
 def test_what_cannot_be_shown_is_said_before_any_work(scripts, saved, runs, tmp_path, capsys, arguments, message):

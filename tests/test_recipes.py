@@ -25,6 +25,7 @@ PUBLISHED_TRAININGS = {
 }
 
 CURRICULUM = {"t_start": 1.0, "t_end": 20.0, "curriculum_epochs": 10}
+STANDARD_CURRICULUM = {"t_start": 2.0, "t_end": 40.0, "curriculum_epochs": 10}
 KD = {"ce": 0.1, "kd": 0.9}
 NEGATIVES = {"negatives": 16384}
 PLUGINS = {"pkt": 30000.0, "sp": 3000.0, "vid": 1.0, "crd": 0.8, "srrl": 1.0}
@@ -36,7 +37,7 @@ PUBLISHED_METHODS = {
     "ctkd": (KD, CURRICULUM),
     "ctkd-instance": (KD, {"hidden": 128, **CURRICULUM}),
     "kd+std": ({"ce": 0.1, "kd": 9.0}, {"temperature": 2.0}),
-    "ctkd+std": ({"ce": 0.1, "kd": 9.0}, CURRICULUM),
+    "ctkd+std": ({"ce": 0.1, "kd": 9.0}, STANDARD_CURRICULUM),
     "ats+std": ({"ce": 0.5, "ats": 0.5}, {"correct": 4.0, "wrong": 2.0, "student": 1.0}),
     "dkd": ({"ce": 1.0, "dkd": warmup(20)}, {"alpha": 1.0, "beta": 8.0, "temperature": 4.0}),
     "dkd+std": ({"ce": 1.0, "dkd": warmup(20)}, {"alpha": 9.0, "beta": 18.0, "temperature": 2.0}),
@@ -156,10 +157,10 @@ def test_the_losses_are_built_as_their_names_say():
     assert (float(ats.correct[...]), float(ats.wrong[...]), float(ats.student[...])) == (4.0, 2.0, 1.0)
     assert ats.standardize
     assert not recipes.get_method("ats").losses()["ats"].standardize
-    for name, standardize in (("ctkd", False), ("ctkd+std", True)):
+    for name, standardize, start in (("ctkd", False, 15.6212), ("ctkd+std", True, 31.2423)):
         ctkd = recipes.get_method(name).losses()["kd"]
         assert isinstance(ctkd.temperature, losses.CurriculumTemperature)
-        assert float(ctkd.temperature.temperature[...]) == pytest.approx(15.6212, abs=1e-4)
+        assert float(ctkd.temperature.temperature[...]) == pytest.approx(start, abs=1e-4)
         assert ctkd.standardize is standardize
 
 

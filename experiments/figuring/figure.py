@@ -26,6 +26,7 @@ class Figure:
       measure: from the options to the record.
       draw: from the record to a picture file.
       lines: the record's numbers in words.
+      table: the record's numbers as CSV, written as NAME.csv; None for a figure that has no table.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Figure:
     measure: Callable[[argparse.Namespace], Record]
     draw: Callable[[Record, pathlib.Path], None]
     lines: Callable[[Record], list[str]]
+    table: Callable[[Record], str] | None = None
 
 
 def numbers(values: Any, digits: int = 5) -> Any:

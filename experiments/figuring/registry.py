@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from figuring import (
     agreement,
+    authors,
     class_gain,
     class_relations,
     embedding,
@@ -24,6 +25,7 @@ FIGURES: dict[str, Figure] = {
         grid.FIGURE,
         learned_temperature.FIGURE,
         temperature_sweep.FIGURE,
+        authors.FIGURE,
         logit_scatter.FIGURE,
         class_relations.FIGURE,
         embedding.FIGURE,

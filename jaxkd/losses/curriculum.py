@@ -92,8 +92,9 @@ class LearnedTemperature(nnx.Module):
 class CurriculumTemperature(LearnedTemperature):
     """T = t_start + t_end · sigmoid(θ), with θ trained by a gradient multiplied by λ(epoch).
 
-    θ starts at 1, so T starts at 15.62 and stays within 1 and 21. The gradient reaches θ through both softmaxes and
-    through T². T and λ appear in the logs as `…_temperature` and `…_lambda`.
+    θ starts at 1, so T starts at 15.62 and stays within 1 and 21; with `t_start=2, t_end=40`, as for standardised
+    logits, at 31.24 and within 2 and 42. The gradient reaches θ through both softmaxes and through T². T and λ appear
+    in the logs as `…_temperature` and `…_lambda`.
 
     Args:
       t_start: the lower bound of T.
@@ -105,6 +106,8 @@ class CurriculumTemperature(LearnedTemperature):
       >>> progress = Progress(step=jnp.int32(0), epoch=jnp.int32(1))
       >>> CurriculumTemperature().temper(logits, logits, None, progress).student.round(4).tolist()
       [[1.0, 0.0]]
+      >>> round(float(CurriculumTemperature(t_start=2.0, t_end=40.0).temperature[...]), 2)
+      31.24
     """
 
     def __init__(

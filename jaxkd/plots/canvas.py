@@ -45,8 +45,10 @@ def look_of(number: int) -> tuple[str, Any, str]:
     return COLOURS[number % len(COLOURS)], STYLES[turn % len(STYLES)], MARKERS[turn % len(MARKERS)]
 
 
-def canvas(columns: int = 1, width: float = 5.6, height: float = 3.8) -> tuple[Figure, list[Axes]]:
+def canvas(columns: int = 1, width: float = 5.6, height: float = 3.8, rows: int = 1) -> tuple[Figure, list[Axes]]:
     """A figure with axes side by side, whose parts make room for each other; `width` and `height` of one, in inches.
+
+    Of several rows, the axes come row by row.
 
     Raises:
       ImportError: without matplotlib.
@@ -61,8 +63,8 @@ def canvas(columns: int = 1, width: float = 5.6, height: float = 3.8) -> tuple[F
         raise ImportError('pictures need matplotlib: pip install "jaxkd[demo]"') from error
     # A Figure of its own, not pyplot's: no window system, and nothing that another picture could change.
     room = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08, wspace=0.04)
-    made = Figure(figsize=(columns * width, height), layout=room, facecolor="white")
-    return made, list(np.atleast_1d(made.subplots(1, columns)))
+    made = Figure(figsize=(columns * width, rows * height), layout=room, facecolor="white")
+    return made, list(made.subplots(rows, columns, squeeze=False).ravel())
 
 
 def available() -> bool:

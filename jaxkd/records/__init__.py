@@ -2,6 +2,7 @@
 
 `RunDirectory` writes one, `read` gives it back as a `Record`; `find` gives all under some folders. Sweeps have records
 of their own: `read_sweep` and `find_sweeps`. `groups` puts runs together that differ in nothing but the seed.
+`read_log` and `find_logs` give back the logs that the authors of logit standardisation publish, to set beside them.
 
 Example:
   >>> import tempfile
@@ -15,6 +16,7 @@ Example:
   ('kd', 3, 0.75, False)
 """
 
+from jaxkd.records.authors import AuthorsLog, find_logs, read_log
 from jaxkd.records.directory import RunDirectory, summary
 from jaxkd.records.environment import environment
 from jaxkd.records.files import fingerprint, flat, read_json, write_json
@@ -24,6 +26,7 @@ from jaxkd.records.record import PublishedNumber, Record
 from jaxkd.records.sweeps import Grid, SweepRecord, read_sweep
 
 __all__ = [
+    "AuthorsLog",
     "Curve",
     "Grid",
     "Group",
@@ -35,12 +38,14 @@ __all__ = [
     "differences",
     "environment",
     "find",
+    "find_logs",
     "find_sweeps",
     "fingerprint",
     "flat",
     "groups",
     "read",
     "read_json",
+    "read_log",
     "read_sweep",
     "summary",
     "write_json",
