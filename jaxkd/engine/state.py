@@ -64,7 +64,8 @@ def copied(tree: Tree) -> Tree:
 
 
 def _copied(leaf: jax.Array) -> jax.Array:
-    return jax.device_put(leaf, may_alias=False) if leaf.is_fully_addressable else jnp.copy(leaf)
+    elsewhere = isinstance(leaf, jax.Array) and not leaf.is_fully_addressable  # other processes hold a part of it
+    return jnp.copy(leaf) if elsewhere else jax.device_put(leaf, may_alias=False)
 
 
 def create_state(model: nnx.Module, losses: nnx.Module, teacher: nnx.Module | None, optimizer, seed: int) -> TrainState:
