@@ -88,19 +88,13 @@ def _load() -> Kernels:
     for target in TARGETS:
         jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, target)), platform="cpu")
     threads = library.jaxkd_threads()
-    fast = _has_bfloat16()
+    fast = "avx512_bf16" in _processor()
     units = "bfloat16 in hardware" if fast else "no bfloat16 units in this processor"
     return Kernels(
         True,
         f"oneDNN {version}, {threads} thread{'s'[: threads > 1]}, {units}{note}",
         ("float32", "bfloat16") if fast else ("float32",),
     )
-
-
-def _has_bfloat16() -> bool:
-    with contextlib.suppress(OSError):
-        return "avx512_bf16" in pathlib.Path("/proc/cpuinfo").read_text()
-    return False
 
 
 @contextlib.contextmanager
