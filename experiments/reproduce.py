@@ -16,9 +16,8 @@ from collections.abc import Collection, Sequence
 import distill
 import jax
 import train_teacher
-from reproducing.result_table import Reached, comma_separated, draw, markdown
-from reproducing.rows import SMOKE_TEACHER, Row, on_digits, rows_of
-from reproducing.teachers import teacher_file
+from tables.result_table import Reached, comma_separated, draw, markdown
+from tables.rows import SMOKE_TEACHER, Row, on_digits, rows_of, teacher_file
 
 from jaxkd import plots, records
 

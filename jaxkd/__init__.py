@@ -1,12 +1,12 @@
 """Knowledge distillation for image classifiers on JAX, with Keras's verbs."""
 
-from jaxkd import compilation_cache, distributed
-from jaxkd.base import Batch, Normalization, Outputs, Progress
 from jaxkd.distiller import Distiller
-from jaxkd.engine.teacher_cache import TeacherCache
 from jaxkd.history import History
-from jaxkd.sweeping import Sweep, grid, sweep
+from jaxkd.sweep import Sweep, grid, sweep
 from jaxkd.trainer import Trainer
+from jaxkd.training import compilation_cache
+from jaxkd.training.teacher_cache import TeacherCache
+from jaxkd.types import Batch, Normalization, Outputs, Progress
 
 compilation_cache.enable()
 

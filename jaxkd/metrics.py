@@ -12,7 +12,7 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 
-from jaxkd.losses.divergence import cross_entropy
+from jaxkd.losses.functional import cross_entropy
 
 Metric: TypeAlias = Callable[[jax.Array, jax.Array], jax.Array]
 

@@ -31,15 +31,15 @@ def take_up(run: Run, resume: str | None, callbacks: Sequence[Callback], verbose
         raise ValueError(f'resume="auto" goes on from a Checkpoint\'s directory, and there are {len(places)} of them')
     if not places:
         return
-    from jaxkd.engine import checkpoints  # orbax is slow to import, and many runs save nothing
+    from jaxkd.training import checkpoint  # orbax is slow to import, and many runs save nothing
 
-    if resume and checkpoints.latest(places[0]) is not None:
+    if resume and checkpoint.latest(places[0]) is not None:
         run.restore(places[0])
         if verbose and jax.process_index() == 0:
             state = run.compiled_state()
             print(f"going on after epoch {int(state.epoch)} and step {int(state.step)}, from {places[0]}", flush=True)
     for place in places:
-        checkpoints.check_behind(place, run.compiled_state())
+        checkpoint.check_behind(place, run.compiled_state())
 
 
 def check_same_batches(resumed: Mapping[str, Any] | None, examples: int | None, batch_size: int) -> None:

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from jaxkd.base import Normalization
-from jaxkd.engine.evaluation import Evaluation
-from jaxkd.engine.feed import Source
-from jaxkd.engine.kept_teacher import CacheRequest
-from jaxkd.engine.program import Program, metrics_of
-from jaxkd.engine.running import RunningEpoch
-from jaxkd.engine.setup import Setup
-from jaxkd.engine.sharding import Placement
-from jaxkd.engine.state import TrainState, Tree, copied, split
 from jaxkd.history import History
 from jaxkd.losses import cross_entropy
+from jaxkd.training.cached_teacher import CacheRequest
+from jaxkd.training.evaluation import Evaluation
+from jaxkd.training.inputs import Source
+from jaxkd.training.program import Program, metrics_of
+from jaxkd.training.running import RunningEpoch
+from jaxkd.training.setup import Setup
+from jaxkd.training.sharding import Placement
+from jaxkd.training.state import TrainState, Tree, copied, split
+from jaxkd.types import Normalization
 
 
 class Run:
@@ -75,7 +75,7 @@ class Run:
           FloatingPointError: for a state that is not worth keeping; what was saved before stays.
           OSError: the directory cannot be written to, or is full.
         """
-        from jaxkd.engine import checkpoints  # orbax is slow to import, and many runs save nothing
+        from jaxkd.training import checkpoint  # orbax is slow to import, and many runs save nothing
 
         own = getattr(self._model, "normalization", None)
         record = {
@@ -83,7 +83,7 @@ class Run:
             "normalization": own and [list(values) for values in own],
             "running": None if self.running is None else self.running.to_dict(),
         }
-        checkpoints.save(directory, self.compiled_state(), record, keep)
+        checkpoint.save(directory, self.compiled_state(), record, keep)
 
     def restore(self, directory: str | os.PathLike[str]) -> None:
         """Takes up the newest run of a directory; `fit` then goes on at its next step, as if it had never stopped.
@@ -97,9 +97,9 @@ class Run:
           OSError: where none is good.
           ValueError: if it was compiled differently.
         """
-        from jaxkd.engine import checkpoints
+        from jaxkd.training import checkpoint
 
-        self.state, record = checkpoints.restore(directory, self.compiled_state())
+        self.state, record = checkpoint.restore(directory, self.compiled_state())
         self.history = History.from_dict(record["history"])
         if record["normalization"]:
             mean, std = record["normalization"]

@@ -10,20 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxkd.callbacks import CallbackList
-from jaxkd.engine.bounds import BoundWatch
-from jaxkd.engine.chunks import Chunk, Epoch, one_behind, resident_epoch, seed_of
-from jaxkd.engine.epoch import end_epoch, make_resident_loop
-from jaxkd.engine.evaluation import padded_batches
-from jaxkd.engine.feed import Resident
-from jaxkd.engine.loops import slow_in_a_loop
-from jaxkd.engine.many import make_evaluate_many, make_many_step, placed, stack, unstack
-from jaxkd.engine.meter import EpochMeter
-from jaxkd.engine.own_batches import own_batches_epoch
-from jaxkd.engine.setup import Setup
-from jaxkd.engine.state import TrainState
-from jaxkd.engine.step import Logs, Step, make_step
 from jaxkd.losses import cross_entropy
 from jaxkd.run import Run
+from jaxkd.training.bounds import BoundWatch
+from jaxkd.training.compiled_epoch import end_epoch, make_resident_loop
+from jaxkd.training.epochs import Chunk, Epoch, one_behind, resident_epoch, seed_of
+from jaxkd.training.evaluation import padded_batches
+from jaxkd.training.inputs import Resident
+from jaxkd.training.loops import slow_in_a_loop
+from jaxkd.training.meter import EpochMeter
+from jaxkd.training.setup import Setup
+from jaxkd.training.stacked_runs import make_evaluate_many, make_many_step, own_batches_epoch, placed, stack, unstack
+from jaxkd.training.state import TrainState
+from jaxkd.training.step import Logs, Step, make_step
 
 EVALUATION_BATCH = 256
 

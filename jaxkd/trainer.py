@@ -8,25 +8,23 @@ import jax
 import numpy as np
 import optax
 
-from jaxkd.base import check_at_least
 from jaxkd.callbacks import Callback, ProgressBar, StopOnNaN
 from jaxkd.data import Dataset
-from jaxkd.engine.evaluation import predicted
-from jaxkd.engine.feed import Data, checked_images, feed
-from jaxkd.engine.forward import warn_of_slow_types
-from jaxkd.engine.kept_teacher import requested
-from jaxkd.engine.per_device import devices_apart
-from jaxkd.engine.program import assemble
-from jaxkd.engine.sharding import Placement
-from jaxkd.engine.state import create_state
-from jaxkd.engine.step import Step, make_step
-from jaxkd.engine.teacher_cache import TeacherCache
-from jaxkd.engine.terms import Losses, Weight
-from jaxkd.fitting import Fitting, follow
 from jaxkd.history import History
 from jaxkd.metrics import Metric
 from jaxkd.resuming import check_same_batches, take_up
 from jaxkd.run import Run, normalization_of
+from jaxkd.training.cached_teacher import requested
+from jaxkd.training.evaluation import predicted
+from jaxkd.training.forward import warn_of_slow_types
+from jaxkd.training.inputs import Data, checked_images, feed
+from jaxkd.training.loop import Fitting, follow
+from jaxkd.training.program import Losses, Weight, assemble
+from jaxkd.training.sharding import Placement, devices_apart
+from jaxkd.training.state import create_state
+from jaxkd.training.step import Step, make_step
+from jaxkd.training.teacher_cache import TeacherCache
+from jaxkd.types import check_at_least
 
 
 class Trainer(Run):
@@ -82,7 +80,7 @@ class Trainer(Run):
             network was published for.
           precision: "bfloat16" runs the networks in it, in training and in evaluation; parameters, statistics, logits
             and losses stay float32. On a CPU it gains only where the processor has bfloat16 units and the CPU kernels
-            are there to use them (`python -m jaxkd.cpu_kernels` says so); elsewhere it is slower, and you are warned.
+            are there to use them (`python -m jaxkd.nn.cpu_kernels` says so); elsewhere it is slower, and you are told.
           cache_teacher: True keeps the teacher's outputs for every view of every image, so that none is paid for twice;
             "auto" does so where it can. A `jaxkd.TeacherCache` says where, and can be shared between runs. Training
             ends with the weights of asking the teacher every time, but for rounding.

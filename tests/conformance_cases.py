@@ -17,7 +17,7 @@ from flax import nnx
 import jaxkd
 from jaxkd import Batch, Outputs, losses
 from jaxkd.data import Augmentation
-from jaxkd.models.layers import BatchNorm
+from jaxkd.nn.layers import BatchNorm
 
 B, K, LABELS = 4, 4, np.arange(8) % 2
 SIZES = (4, 4, 2)  # of the maps of a stem and two stages

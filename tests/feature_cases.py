@@ -11,8 +11,8 @@ from flax import nnx
 from reference import golden
 
 from jaxkd import Batch, Outputs, Progress
-from jaxkd.engine.state import split
 from jaxkd.losses import Network
+from jaxkd.training.state import split
 
 single = pytest.param(jnp.float32, 1e-5, 1e-4, id="float32")
 double = pytest.param(jnp.float64, 1e-9, 1e-9, id="float64")

@@ -16,7 +16,7 @@ from tiny import TinyNet, digits, leaves
 
 import jaxkd
 from jaxkd import callbacks, data, losses, optimizers
-from jaxkd.data.crops import RandomResizedCrop, ResizedCentreCrop
+from jaxkd.data.transforms.resized_crop import RandomResizedCrop, ResizedCentreCrop
 
 EXAMPLES, BATCH_SIZE, EPOCHS = 72, 16, 6
 RUNS = ("resident-ctkd", "resident-crd", "streamed-ctkd", "streamed-crd")

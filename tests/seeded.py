@@ -4,8 +4,8 @@ import numpy as np
 from reference import reference_weights
 
 from jaxkd import convert
-from jaxkd.convert.mapping import entries
-from jaxkd.convert.zoo import abstract_model
+from jaxkd.convert.architectures import abstract_model
+from jaxkd.convert.weights import entries
 
 
 def seeded(name: str, num_classes: int = 10, **options):

@@ -12,11 +12,11 @@ from tiny import TinyNet, digits, leaves
 
 import jaxkd
 from jaxkd import Outputs, data, losses, optimizers
-from jaxkd.engine.epoch import make_stream_loop
-from jaxkd.engine.forward import network_input
-from jaxkd.engine.state import split
 from jaxkd.losses import HyperParameter, Loss, Monitor
-from jaxkd.models.layers import Conv, Linear, global_average_pool
+from jaxkd.nn.layers import Conv, Linear, global_average_pool
+from jaxkd.training.compiled_epoch import make_stream_loop
+from jaxkd.training.forward import network_input
+from jaxkd.training.state import split
 
 RATE, MOMENTUM = 0.05, 0.9
 SGD = optimizers.sgd(RATE, momentum=MOMENTUM)

@@ -11,7 +11,7 @@ from tiny import TinyNet, digits
 
 from jaxkd import Normalization, Trainer, analysis
 from jaxkd.losses.ats import asymmetric_scaling
-from jaxkd.losses.standardization import standardize
+from jaxkd.losses.functional import standardize
 
 RANDOM = np.random.default_rng(0)
 LOGITS = RANDOM.normal(0, 4, (60, 7))

@@ -10,7 +10,7 @@ import recorded
 from flax import nnx
 
 from jaxkd import Batch, Outputs, Progress, analysis, convert, data, losses, recipes, records
-from jaxkd.engine import terms
+from jaxkd.training import program
 
 ROOT = pathlib.Path(__file__).parents[1]
 LOGS = ROOT / "experiments" / "results" / "authors"
@@ -163,7 +163,7 @@ def test_standardised_ctkd_has_twice_the_range_of_ctkd():
     rule = recipes.get_method("ctkd+std").losses()["kd"].temperature
     assert (rule.t_start, rule.t_end) == (2.0, 40.0)
     assert float(rule.temperature[...]) == pytest.approx(31.2423, abs=1e-4)
-    bounds = terms.watched_bounds(nnx.Dict(kd=losses.KD(rule)))
+    bounds = program.watched_bounds(nnx.Dict(kd=losses.KD(rule)))
     assert bounds == {"kd_temperature": (2.0, 42.0)}
     plain = losses.CurriculumTemperature()
     assert float(rule.temperature[...]) == pytest.approx(2 * float(plain.temperature[...]), rel=1e-6)

@@ -13,12 +13,11 @@ from tiny import TinyNet, digits, leaves
 
 import jaxkd
 from jaxkd import Outputs, losses, models, optimizers
-from jaxkd.base import Batch, Progress
-from jaxkd.engine.forward import both_views, network_input
-from jaxkd.engine.per_device import BATCH_NORMS, devices_apart
-from jaxkd.engine.sharding import Placement
-from jaxkd.engine.state import SHUFFLE, split
 from jaxkd.losses import Loss, Monitor
+from jaxkd.training.forward import both_views, network_input
+from jaxkd.training.sharding import BATCH_NORMS, Placement, devices_apart
+from jaxkd.training.state import SHUFFLE, split
+from jaxkd.types import Batch, Progress
 
 RATE, MOMENTUM, DEVICES = 0.05, 0.9, 4
 SGD = optimizers.sgd(RATE, momentum=MOMENTUM)

@@ -15,9 +15,9 @@ import pytest
 from flax import nnx
 
 from jaxkd import callbacks, optimizers
-from jaxkd.base import Outputs
 from jaxkd.history import History, direction
 from jaxkd.trainer import Trainer
+from jaxkd.types import Outputs
 
 
 class Rehearsal:

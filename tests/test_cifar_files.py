@@ -11,7 +11,7 @@ import pytest
 
 from jaxkd import data
 from jaxkd.data import Augmentation
-from jaxkd.safe_pickle import UnsafePickleError
+from jaxkd.formats.unpickler import UnsafePickleError
 
 NAMES = {"cifar10": ("label_names", 10), "cifar100": ("fine_label_names", 100)}
 FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}

@@ -12,7 +12,7 @@ from tiny import digits
 import jaxkd
 from jaxkd import Outputs, losses, optimizers
 from jaxkd.data import Augmentation
-from jaxkd.models.layers import BatchNorm, Conv, Linear, global_average_pool
+from jaxkd.nn.layers import BatchNorm, Conv, Linear, global_average_pool
 
 # A strong view that compiles in a moment; RandAugment has tests of its own.
 DIVERGENCES = {

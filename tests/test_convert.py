@@ -8,8 +8,9 @@ from flax import nnx
 from seeded import filled, same_weights, seeded
 
 from jaxkd import Normalization, convert
-from jaxkd.convert import ConversionError, torch_write
-from jaxkd.models.layers import BatchNorm, Conv, Linear
+from jaxkd.convert import ConversionError
+from jaxkd.formats import torch_writer
+from jaxkd.nn.layers import BatchNorm, Conv, Linear
 
 HALF = Normalization(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
@@ -116,13 +117,13 @@ def test_containers_and_prefixes_are_seen_through(container, new_format, weights
 def test_other_names_for_classifier_and_shortcut(weights, resnet8, tmp_path):
     renamed = {key.replace("fc.", "linear.").replace("downsample", "shortcut"): value for key, value in weights.items()}
     assert renamed.keys() != weights.keys()
-    torch_write.write(tmp_path / "x.pth", renamed)
+    torch_writer.write(tmp_path / "x.pth", renamed)
     assert same_weights(convert.from_torch(tmp_path / "x.pth", "resnet8"), resnet8)
 
 
 def test_half_and_double_precision_become_float32(weights, tmp_path):
     for dtype in (np.float16, np.float64):
-        torch_write.write(tmp_path / "x.pth", {key: value.astype(dtype) for key, value in weights.items()})
+        torch_writer.write(tmp_path / "x.pth", {key: value.astype(dtype) for key, value in weights.items()})
         back = convert.from_torch(tmp_path / "x.pth", "resnet8")
         assert back.conv1.kernel.dtype == jnp.float32
         np.testing.assert_array_equal(convert.to_state_dict(back)["fc.weight"], weights["fc.weight"].astype(dtype))
@@ -160,7 +161,7 @@ def refusal(path, name, **options) -> str:
 
 def test_files_for_another_network_are_refused(weights, tmp_path):
     path = tmp_path / "x.pth"
-    torch_write.write(path, weights)
+    torch_writer.write(path, weights)
     assert "missing (30): layer1.1.conv1.weight" in refusal(path, "resnet14")
     assert "fc.weight [10, 64] where the model has [100, 64]" in refusal(path, "resnet8", num_classes=100)
     assert "misshapen" in refusal(path, "resnet8x4")
@@ -172,7 +173,7 @@ def test_files_for_another_network_are_refused(weights, tmp_path):
 def test_a_shortcut_half_there_is_no_other_kind_of_shortcut(weights, tmp_path):
     """Only a file without any projection has the shortcuts that need no weights."""
     incomplete = {key: value for key, value in weights.items() if not key.startswith("layer3.0.downsample")}
-    torch_write.write(tmp_path / "x.pth", incomplete)
+    torch_writer.write(tmp_path / "x.pth", incomplete)
     assert "missing (5): layer3.0.downsample.0.weight" in refusal(tmp_path / "x.pth", "resnet8")
 
 
@@ -185,7 +186,7 @@ def test_a_shortcut_half_there_is_no_other_kind_of_shortcut(weights, tmp_path):
     ],
 )
 def test_files_without_a_network(content, reason, tmp_path):
-    torch_write.write(tmp_path / "x.pth", content)
+    torch_writer.write(tmp_path / "x.pth", content)
     assert reason in refusal(tmp_path / "x.pth", "resnet8")
 
 

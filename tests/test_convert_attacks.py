@@ -24,10 +24,9 @@ from torch_bytes import (
     write_zip,
 )
 
-from jaxkd.convert import torch_write
-from jaxkd.convert.legacy_file import MAGIC_NUMBER
-from jaxkd.convert.pickle_machine import load
-from jaxkd.convert.torch_file import read
+from jaxkd.formats import torch_writer
+from jaxkd.formats.torch_reader import MAGIC_NUMBER, read
+from jaxkd.formats.unpickler import load
 
 
 def stacked(module: str, attribute: str) -> bytes:
@@ -164,7 +163,7 @@ def test_a_zip_with_two_pickles_is_refused(tmp_path):
 
 
 def test_two_storages_of_one_name_are_refused(tmp_path):
-    torch_write.write(tmp_path / "x.pth", WEIGHTS)
+    torch_writer.write(tmp_path / "x.pth", WEIGHTS)
     with zipfile.ZipFile(tmp_path / "x.pth", "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
         archive.writestr("x/data/0", bytes(54 * 4))
     assert "two records of the same name" in refusal(tmp_path / "x.pth").reason
@@ -172,7 +171,7 @@ def test_two_storages_of_one_name_are_refused(tmp_path):
 
 def test_a_record_whose_own_header_has_another_name_is_refused(tmp_path):
     """The directory at the end of an archive and the records themselves each say what a record is called."""
-    torch_write.write(tmp_path / "x.pth", WEIGHTS)
+    torch_writer.write(tmp_path / "x.pth", WEIGHTS)
     content = (tmp_path / "x.pth").read_bytes()
     (tmp_path / "x.pth").write_bytes(content.replace(b"x/data.pkl", b"y/data.pkl", 1))
     assert "differ" in refusal(tmp_path / "x.pth").reason
@@ -222,7 +221,7 @@ def test_harmless_globals_cannot_be_changed(tmp_path):
     ):
         state = tuple_of(b"N", dict_of(__defaults__=tuple_of(number(1)), __doc__=text("changed")))
         refusal(write_zip(tmp_path / "x", program(target + state + b"b")))
-    torch_write.write(tmp_path / "weights.pth", WEIGHTS)
+    torch_writer.write(tmp_path / "weights.pth", WEIGHTS)
     assert same(read(tmp_path / "weights.pth"), WEIGHTS)
 
 

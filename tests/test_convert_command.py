@@ -7,9 +7,9 @@ import pytest
 from seeded import same_weights, seeded
 
 from jaxkd import Normalization, convert
-from jaxkd.convert import torch_write
 from jaxkd.convert.__main__ import COLUMNS, main
-from jaxkd.convert.torch_file import read
+from jaxkd.formats import torch_writer
+from jaxkd.formats.torch_reader import read
 
 HALF = Normalization(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
@@ -37,7 +37,7 @@ def test_command_writes_a_checkpoint_with_a_manifest(resnet8, tmp_path, capsys):
 
 
 def test_command_writes_a_torch_file(weights, resnet8, tmp_path, capsys):
-    torch_write.write(tmp_path / "x.pth", {f"module.{key}": value for key, value in weights.items()})
+    torch_writer.write(tmp_path / "x.pth", {f"module.{key}": value for key, value in weights.items()})
     assert main([str(tmp_path / "x.pth"), "resnet8", str(tmp_path / "out.pt")]) == 0
     assert "not known" in capsys.readouterr().out
     assert list(read(tmp_path / "out.pt")) == list(weights)
@@ -64,7 +64,7 @@ def test_command_evaluates(tmp_path, capsys):
 )
 def test_command_fails_with_one_line(arguments, weights, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    torch_write.write("x.pth", weights)
+    torch_writer.write("x.pth", weights)
     assert main(arguments) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith("error: ")
@@ -106,7 +106,7 @@ def test_a_place_that_is_taken_is_refused_before_anything_is_measured(output, tm
 
 
 def test_torch_is_not_needed(weights, resnet8, tmp_path):
-    torch_write.write(tmp_path / "x.pth", weights)
+    torch_writer.write(tmp_path / "x.pth", weights)
     script = (
         "import sys; sys.modules['torch'] = None\n"
         "from jaxkd.convert.__main__ import main\n"
@@ -137,7 +137,7 @@ def test_options_may_stand_between_the_names(resnet8, tmp_path):
 
 
 def test_a_file_that_fits_nothing_is_told_with_the_closest(tmp_path, capsys, weights):
-    torch_write.write(tmp_path / "x.pth", {key: value for key, value in weights.items() if key != "bn1.bias"})
+    torch_writer.write(tmp_path / "x.pth", {key: value for key, value in weights.items() if key != "bn1.bias"})
     assert main([str(tmp_path / "x.pth"), str(tmp_path / "out")]) == 2
     assert "closest is resnet8 (num_classes=10), 1 key apart" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -8,10 +8,11 @@ import pytest
 from seeded import same_weights, seeded
 
 from jaxkd import convert, models
-from jaxkd.convert import ConversionError, guessing, listing, safetensors_write, torch_write
-from jaxkd.convert.guessing import guess
-from jaxkd.convert.listing import PAD, networks
-from jaxkd.convert.zoo import CHANNELS, CLASSES, survey
+from jaxkd.convert import ConversionError, architecture_index, identify
+from jaxkd.convert.architecture_index import PAD, networks
+from jaxkd.convert.architectures import CHANNELS, CLASSES, survey
+from jaxkd.convert.identify import guess
+from jaxkd.formats import safetensors, torch_writer
 
 
 def weights_of(shapes, num_classes=7, channels=3):
@@ -26,25 +27,25 @@ def weights_of(shapes, num_classes=7, channels=3):
 
 @pytest.mark.parametrize("name", models.list())
 def test_the_list_of_networks_is_up_to_date(name):
-    """If it is not: `python -m jaxkd.convert.write_listing`."""
-    listed = json.loads(gzip.decompress(listing.FILE.read_bytes()))
+    """If it is not: `python -m jaxkd.convert.architecture_index`."""
+    listed = json.loads(gzip.decompress(architecture_index.FILE.read_bytes()))
     (entry,) = [entry for entry in listed if name in entry["names"]]
     shapes, graph = survey(name)
     assert list(entry["shapes"].items()) == [(key, list(shape)) for key, shape in shapes.items()]
-    assert entry["pads"] == listing._pads(name)
+    assert entry["pads"] == architecture_index._pads(name)
     equal = {other for other in listed if other["shapes"] == entry["shapes"] for other in other["names"]}
     assert set(entry["names"]) == {other for other in equal if survey(other).graph == graph}
 
 
 def test_the_list_has_no_network_that_is_gone():
-    listed = json.loads(gzip.decompress(listing.FILE.read_bytes()))
+    listed = json.loads(gzip.decompress(architecture_index.FILE.read_bytes()))
     assert sorted(name for entry in listed for name in entry["names"]) == models.list()
 
 
 def test_networks_that_are_not_on_the_list_are_built(tmp_path, monkeypatch):
     (tmp_path / "empty").write_bytes(gzip.compress(b"[]"))
-    monkeypatch.setattr(listing, "FILE", tmp_path / "empty")
-    built = listing._networks.__wrapped__(("ResNet14", "resnet14", "vgg8"))
+    monkeypatch.setattr(architecture_index, "FILE", tmp_path / "empty")
+    built = architecture_index._networks.__wrapped__(("ResNet14", "resnet14", "vgg8"))
     expected = [network for network in networks() if {"resnet14", "vgg8"} & set(network.names)]
     assert {network.names[0]: network.shapes for network in built} == {
         network.names[0]: network.shapes for network in expected
@@ -87,7 +88,7 @@ def test_classes_channels_prefixes_and_synonyms_do_not_matter():
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_a_file_is_guessed_and_loaded_without_a_name(suffix, tmp_path):
     model, path = seeded("resnet14", shortcut="pad"), tmp_path / f"x{suffix}"
-    writer = safetensors_write if suffix == ".safetensors" else torch_write
+    writer = safetensors if suffix == ".safetensors" else torch_writer
     writer.write(path, convert.to_state_dict(model))
     best = guess(path)[0]
     assert (best.name, best.synonyms, best.fits) == ("resnet14", ("ResNet14",), True)
@@ -97,7 +98,7 @@ def test_a_file_is_guessed_and_loaded_without_a_name(suffix, tmp_path):
 
 
 def test_a_name_that_is_given_is_kept(tmp_path):
-    torch_write.write(tmp_path / "x.pth", convert.to_state_dict(seeded("resnet14")))
+    torch_writer.write(tmp_path / "x.pth", convert.to_state_dict(seeded("resnet14")))
     assert convert.from_torch(tmp_path / "x.pth", "ResNet14").name == "ResNet14"
 
 
@@ -117,7 +118,7 @@ def test_published_files_are_guessed(shared):
 
 
 def refused(path, weights, name=None, **options) -> str:
-    torch_write.write(path, {key: np.array(value) for key, value in weights.items()})
+    torch_writer.write(path, {key: np.array(value) for key, value in weights.items()})
     with pytest.raises(ConversionError) as caught:
         convert.from_torch(path, name, **options)
     assert str(caught.value).startswith(f"{path}: ")
@@ -191,7 +192,7 @@ def test_a_file_like_nothing_in_the_zoo(tmp_path):
 
 def test_networks_that_differ_in_what_has_no_weights_are_not_guessed(tmp_path, monkeypatch):
     network = next(network for network in networks() if "resnet8" in network.names)
-    monkeypatch.setattr(guessing, "networks", lambda: (network, network._replace(names=("another8",))))
+    monkeypatch.setattr(identify, "networks", lambda: (network, network._replace(names=("another8",))))
     reason = refused(tmp_path / "x.pth", named("resnet8"))
     assert "fits several networks alike; the file fits another8 (num_classes=10) and resnet8 (num_classes=10)" in reason
 

@@ -29,9 +29,10 @@ from torch_bytes import (
     write_zip,
 )
 
-from jaxkd.convert import ConversionError, torch_write
-from jaxkd.convert.pickle_machine import MAX_OPERATIONS
-from jaxkd.convert.torch_file import read
+from jaxkd.convert import ConversionError
+from jaxkd.formats import torch_writer
+from jaxkd.formats.torch_reader import read
+from jaxkd.formats.unpickler import MAX_OPERATIONS
 
 # Tensors that are not in their storage, and storages that are not in the file.
 
@@ -239,7 +240,7 @@ def legacy_content(tmp_path: Path) -> bytes:
 
 
 def zip_content(tmp_path: Path) -> bytes:
-    torch_write.write(tmp_path / "whole", WEIGHTS)
+    torch_writer.write(tmp_path / "whole", WEIGHTS)
     return (tmp_path / "whole").read_bytes()
 
 

@@ -30,9 +30,8 @@ from torch_bytes import (
     write_zip,
 )
 
-from jaxkd.convert import torch_write
-from jaxkd.convert.legacy_file import MAGIC_NUMBER
-from jaxkd.convert.torch_file import read
+from jaxkd.formats import torch_writer
+from jaxkd.formats.torch_reader import MAGIC_NUMBER, read
 
 # What is written is what is read.
 
@@ -50,13 +49,13 @@ arrays = dtypes.flatmap(
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(weights=st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=12), arrays, max_size=5))
 def test_round_trip(weights, tmp_path):
-    torch_write.write(tmp_path / "weights.pth", weights)
+    torch_writer.write(tmp_path / "weights.pth", weights)
     assert same(read(tmp_path / "weights.pth"), weights)
 
 
 def test_bfloat16_round_trip(tmp_path):
     weights = {"a": np.array([[1, -2.5, 3]], ml_dtypes.bfloat16)}
-    torch_write.write(tmp_path / "weights.pth", weights)
+    torch_writer.write(tmp_path / "weights.pth", weights)
     assert same(read(tmp_path / "weights.pth"), weights)
 
 
@@ -66,25 +65,25 @@ def test_arrays_in_any_memory_layout_are_written_by_value(tmp_path):
         "every second": np.arange(10.0)[::2],
         "big": np.arange(3, dtype=">f4"),
     }
-    torch_write.write(tmp_path / "weights.pth", {key: weights[key] for key in ("transposed", "every second")})
+    torch_writer.write(tmp_path / "weights.pth", {key: weights[key] for key in ("transposed", "every second")})
     found = read(tmp_path / "weights.pth")
     assert np.array_equal(found["transposed"], weights["transposed"])
     assert np.array_equal(found["every second"], weights["every second"])
     with pytest.raises(TypeError, match="cannot hold an array of type >f4"):
-        torch_write.write(tmp_path / "weights.pth", weights)
+        torch_writer.write(tmp_path / "weights.pth", weights)
     assert same(read(tmp_path / "weights.pth"), found), "a failed write must leave the old file"
 
 
 def test_the_same_weights_give_the_same_bytes_and_no_other_file(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
-        torch_write.write(tmp_path / folder / "weights.pth", WEIGHTS)
+        torch_writer.write(tmp_path / folder / "weights.pth", WEIGHTS)
     assert (tmp_path / "a/weights.pth").read_bytes() == (tmp_path / "b/weights.pth").read_bytes()
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["weights.pth"]
 
 
 def test_storages_lie_at_multiples_of_64(tmp_path):
-    torch_write.write(tmp_path / "weights.pth", WEIGHTS)
+    torch_writer.write(tmp_path / "weights.pth", WEIGHTS)
     content = (tmp_path / "weights.pth").read_bytes()
     assert content.index(WEIGHTS["conv.weight"].tobytes()) % 64 == 0
     assert content.index(WEIGHTS["bn.running_var"].tobytes()) % 64 == 0
@@ -92,7 +91,7 @@ def test_storages_lie_at_multiples_of_64(tmp_path):
 
 def test_a_failed_write_leaves_nothing(tmp_path):
     with pytest.raises(TypeError, match="complex64"):
-        torch_write.write(tmp_path / "weights.pth", {"a": np.ones(3, np.complex64)})
+        torch_writer.write(tmp_path / "weights.pth", {"a": np.ones(3, np.complex64)})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -105,7 +104,7 @@ def torch():
 
 
 def test_torch_reads_what_we_write(torch, tmp_path):
-    torch_write.write(tmp_path / "weights.pth", WEIGHTS)
+    torch_writer.write(tmp_path / "weights.pth", WEIGHTS)
     for mapped in (False, True):
         found = torch.load(tmp_path / "weights.pth", weights_only=True, mmap=mapped)
         assert isinstance(found, OrderedDict)
@@ -213,7 +212,7 @@ def test_other_files_are_named_for_what_they_are(tmp_path):
     assert "an archive of files: unpack it" in refusal(path).reason
     path.write_bytes(gzip.compress(path.read_bytes()))
     assert "compressed: unpack it" in refusal(path).reason
-    torch_write.write(path, {"a": np.ones(100, np.float32)})
+    torch_writer.write(path, {"a": np.ones(100, np.float32)})
     path.write_bytes(path.read_bytes()[:-100])
     assert "cut short" in refusal(path).reason
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))

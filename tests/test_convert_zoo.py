@@ -7,8 +7,8 @@ import pytest
 from seeded import same_weights, seeded
 
 from jaxkd import Normalization, convert, models
-from jaxkd.convert.listing import networks
-from jaxkd.convert.zoo import CHANNELS, CLASSES
+from jaxkd.convert.architecture_index import networks
+from jaxkd.convert.architectures import CHANNELS, CLASSES
 
 HALF = Normalization(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxkd import cpu_kernels, models
-from jaxkd.batch_norm import batch_moments, batch_norm
-from jaxkd.convolution import convolve, convolve_add_relu
+from jaxkd import models
+from jaxkd.nn import cpu_kernels
+from jaxkd.nn.batch_norm import batch_moments, batch_norm
+from jaxkd.nn.convolution import convolve, convolve_add_relu
 
 needs_kernels = pytest.mark.skipif(not cpu_kernels.usable(jnp.float32), reason=cpu_kernels.describe())
 pytestmark = needs_kernels
@@ -220,7 +221,8 @@ def test_the_gradient_of_a_network_is_as_exact_as_xlas():
     script = """
 import sys, numpy as np, jax, jax.numpy as jnp
 from flax import nnx
-from jaxkd import models, cpu_kernels
+from jaxkd.nn import cpu_kernels
+from jaxkd import models
 def gradients(dtype):
     graph, *parts = nnx.split(models.create("resnet20", num_classes=10, seed=0), nnx.Param, ...)
     params, rest = (jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), nnx.to_pure_dict(part)) for part in parts)

@@ -9,16 +9,16 @@ import sys
 import jax.numpy as jnp
 import pytest
 
-from jaxkd import cpu_kernels
-from jaxkd.cpu_kernels import library
+from jaxkd.nn import cpu_kernels
+from jaxkd.nn.cpu_kernels import library
 
 needs_kernels = pytest.mark.skipif(not cpu_kernels.usable(jnp.float32), reason=cpu_kernels.describe())
 pytestmark = needs_kernels
 
 SCRIPT = """
 import jax.numpy as jnp
-from jaxkd import cpu_kernels
-from jaxkd.convolution import convolve
+from jaxkd.nn import cpu_kernels
+from jaxkd.nn.convolution import convolve
 print(cpu_kernels.describe())
 print(convolve(jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 1)), 1, 1)[0, 0, :, 0].tolist())
 """

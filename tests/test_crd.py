@@ -22,8 +22,7 @@ from tiny import TinyNet, assert_same_bits, digits, leaves
 
 import jaxkd
 from jaxkd import losses, optimizers
-from jaxkd.losses.contrast import Classes, permuted
-from jaxkd.losses.crd import CRD, noise_contrastive_loss
+from jaxkd.losses.crd import CRD, Classes, noise_contrastive_loss, permuted
 
 LABELS = np.arange(200) % 10
 SIDES = {"student": "s", "teacher": "t"}

@@ -18,7 +18,7 @@ from tiny import TinyNet, digits
 
 import jaxkd
 from jaxkd import convert, data, models, recipes
-from jaxkd.convert.zoo import abstract_model
+from jaxkd.convert.architectures import abstract_model
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCS = ROOT / "docs"

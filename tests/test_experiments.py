@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from jaxkd import callbacks, convert, optimizers, recipes, records
-from jaxkd.convert import torch_file
+from jaxkd.formats import torch_reader
 
 ROOT = pathlib.Path(__file__).parents[1]
 SCRIPTS = ("quickstart", "train_teacher", "distill", "ats_grid")
@@ -100,7 +100,7 @@ def test_metrics_have_a_line_per_epoch_and_result_agrees_with_them(distilled, te
 
 def test_the_student_comes_out_for_torch_and_for_jaxkd(distilled):
     path, _ = distilled
-    weights = torch_file.read(path / "student.pth")
+    weights = torch_reader.read(path / "student.pth")
     loaded = convert.load(path / "student")
     assert weights["conv1.weight"].shape == (16, 3, 3, 3)
     ours = convert.to_state_dict(loaded)
@@ -153,7 +153,7 @@ def test_a_killed_run_resumed_ends_as_if_it_had_not_been(scripts, distilled, tmp
     assert not (tmp_path / "run" / "result.json").exists()
     assert scripts["distill"].main([*arguments, "--resume"]) == 0
 
-    ours, theirs = (torch_file.read(path / "student.pth") for path in (tmp_path / "run", whole))
+    ours, theirs = (torch_reader.read(path / "student.pth") for path in (tmp_path / "run", whole))
     for name, value in theirs.items():
         np.testing.assert_array_equal(ours[name], value, err_msg=name)
     results = [read(path / "result.json") for path in (tmp_path / "run", whole)]
@@ -168,7 +168,7 @@ def test_seeds_of_one_program_leave_what_runs_of_their_own_leave(scripts, distil
     assert scripts["distill"].several([*own, "--resume"], {3: tmp_path / "3", 4: tmp_path / "4"}, None) == 0
     assert "2 of 2 runs in one program" in capsys.readouterr().out
     assert {path.name for path in (tmp_path / "3").iterdir()} == {path.name for path in whole.iterdir()}
-    ours, theirs = (torch_file.read(path / "student.pth") for path in (tmp_path / "3", whole))
+    ours, theirs = (torch_reader.read(path / "student.pth") for path in (tmp_path / "3", whole))
     for name, value in theirs.items():
         np.testing.assert_allclose(ours[name], value, rtol=1e-3, atol=1e-4, err_msg=name)
     one, other = (records.read(tmp_path / name) for name in ("3", "4"))
@@ -439,7 +439,7 @@ def test_the_teachers_outputs_are_kept_for_other_runs(scripts, teacher, tmp_path
         with (tmp_path / name / "metrics.csv").open() as file:
             assert [float(row["teacher_cache_hits"]) for row in csv.DictReader(file)] == [hits]
         assert json.loads((tmp_path / name / "config.json").read_text())["settings"]["precision"] == "bfloat16"
-    first, second = (torch_file.read(tmp_path / name / "student.pth") for name in ("first", "second"))
+    first, second = (torch_reader.read(tmp_path / name / "student.pth") for name in ("first", "second"))
     for key, value in first.items():
         np.testing.assert_array_equal(value, second[key])
 

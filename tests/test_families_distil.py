@@ -7,9 +7,9 @@ from tiny import TinyNet
 
 import jaxkd
 from jaxkd import convert, data, losses, models, optimizers
-from jaxkd.convert import torch_write
-from jaxkd.convert.mapping import entries
-from jaxkd.convert.zoo import abstract_model
+from jaxkd.convert.architectures import abstract_model
+from jaxkd.convert.weights import entries
+from jaxkd.formats import torch_writer
 from jaxkd.models.registry import _FAMILIES
 
 SGD = optimizers.sgd(0.001, momentum=0.9, weight_decay=5e-4)
@@ -35,7 +35,7 @@ def converted(tmp_path):
 
     def make(name):
         listing = [(entry.name, entry.torch_shape) for entry in entries(abstract_model(name, CLASSES))]
-        torch_write.write(tmp_path / f"{name}.pth", reference_weights(listing))
+        torch_writer.write(tmp_path / f"{name}.pth", reference_weights(listing))
         return convert.from_torch(tmp_path / f"{name}.pth", name)
 
     return make

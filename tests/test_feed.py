@@ -6,7 +6,7 @@ from tiny import TinyNet, digits
 
 import jaxkd
 from jaxkd import Batch, optimizers
-from jaxkd.engine.feed import Resident, Stream, checked_images, feed
+from jaxkd.training.inputs import Resident, Stream, checked_images, feed
 
 SGD = optimizers.sgd(0.1)
 

@@ -15,9 +15,9 @@ from tiny import TinyNet, digits, leaves
 
 import jaxkd
 from jaxkd import callbacks, data, losses, optimizers
-from jaxkd.data.crops import RandomResizedCrop, ResizedCentreCrop
+from jaxkd.data.transforms.resized_crop import RandomResizedCrop, ResizedCentreCrop
 from jaxkd.distributed import _from_variables
-from jaxkd.engine import checkpoints
+from jaxkd.training import checkpoint
 
 EPOCHS = 3
 
@@ -165,7 +165,7 @@ def test_sigterm_to_one_ends_both_at_the_same_step(straight, tmp_path):
     processes[1].send_signal(signal.SIGTERM)
     outputs = finish(processes, seconds=60)
     assert [process.returncode for process in processes] == [75, 75], outputs
-    assert checkpoints.latest(folder / "checkpoints").parent.name == "partial"
+    assert checkpoint.latest(folder / "checkpoints").parent.name == "partial"
     restarted = start_two(folder)
     outputs = finish(restarted)
     assert [process.returncode for process in restarted] == [0, 0], outputs

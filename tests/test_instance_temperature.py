@@ -11,11 +11,11 @@ from values import both_precisions, precision, relative_error
 
 import jaxkd
 from jaxkd import Batch, Outputs, Progress, models, optimizers
-from jaxkd.engine.state import split
 from jaxkd.losses.base import Network
 from jaxkd.losses.cross_entropy import CrossEntropy
 from jaxkd.losses.instance_temperature import InstanceTemperature, instance_divergence
 from jaxkd.losses.kd import KD
+from jaxkd.training.state import split
 
 B, K = 6, 10
 

@@ -7,12 +7,11 @@ import pytest
 from flax import nnx
 
 from jaxkd import models
-from jaxkd.convert.mapping import entries
-from jaxkd.convert.zoo import abstract_model
-from jaxkd.models.imagenet_vgg import _to_grid
-from jaxkd.models.layers import Conv
-from jaxkd.models.residual_block import BasicBlock
-from jaxkd.models.staged_resnet import StagedResNet
+from jaxkd.convert.architectures import abstract_model
+from jaxkd.convert.weights import entries
+from jaxkd.models.resnet_imagenet import BasicBlock, StagedResNet
+from jaxkd.models.vgg import _to_grid
+from jaxkd.nn.layers import Conv
 
 SMALLEST = {"resnet18": 32, "ResNet18_cifar": 8, "ResNet50": 8, "ResNeXt11-4-4d": 4, "vgg11_bn": 32}
 

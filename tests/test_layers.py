@@ -10,8 +10,8 @@ from flax import nnx
 from jax import lax
 
 from jaxkd import models
-from jaxkd.convolution import _grouped, _loop_gradients, convolve
-from jaxkd.models.layers import BatchNorm, Conv, Linear, max_pool
+from jaxkd.nn.convolution import _grouped, _loop_gradients, convolve
+from jaxkd.nn.layers import BatchNorm, Conv, Linear, max_pool
 
 
 def double(rng, *shape):

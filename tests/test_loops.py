@@ -10,13 +10,13 @@ from tiny import TinyNet, digits
 
 import jaxkd
 from jaxkd import Outputs, callbacks, losses, models, optimizers
-from jaxkd.base import Batch
-from jaxkd.convolution import LAYOUT, convolve
-from jaxkd.engine.epoch import make_resident_loop, make_stream_loop
-from jaxkd.engine.loops import slow_in_a_loop
-from jaxkd.engine.many import make_many_step, stack
-from jaxkd.engine.sharding import Placement
-from jaxkd.models.layers import global_average_pool
+from jaxkd.nn.convolution import LAYOUT, convolve
+from jaxkd.nn.layers import global_average_pool
+from jaxkd.training.compiled_epoch import make_resident_loop, make_stream_loop
+from jaxkd.training.loops import slow_in_a_loop
+from jaxkd.training.sharding import Placement
+from jaxkd.training.stacked_runs import make_many_step, stack
+from jaxkd.types import Batch
 
 IMAGES, KERNEL = jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 3, 4))
 

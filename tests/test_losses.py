@@ -12,7 +12,7 @@ from flax import nnx
 from reference import GOLDENS
 
 from jaxkd import Batch, Outputs, Progress, losses
-from jaxkd.engine.state import split
+from jaxkd.training.state import split
 
 FOLDER = GOLDENS / "losses"
 CASES = {case["name"]: case["params"] for case in json.loads((FOLDER / "index.json").read_text())}

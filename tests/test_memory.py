@@ -12,7 +12,7 @@ from tiny import TinyNet
 
 import jaxkd
 from jaxkd import callbacks, data, losses, optimizers
-from jaxkd.data.crops import RandomResizedCrop, ResizedCentreCrop
+from jaxkd.data.transforms.resized_crop import RandomResizedCrop, ResizedCentreCrop
 
 EPOCHS, SETTLED = 12, 4
 """After the first few epochs everything is compiled, and what a process keeps around has been taken."""

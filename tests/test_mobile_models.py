@@ -11,11 +11,11 @@ from reference import reference_weights
 from test_models import relative_error
 
 from jaxkd import convert, models
-from jaxkd.convert.mapping import entries
-from jaxkd.convert.zoo import abstract_model
-from jaxkd.convolution import _grouped
-from jaxkd.models import layers
-from jaxkd.models.channel_shuffle import channel_shuffle
+from jaxkd.convert.architectures import abstract_model
+from jaxkd.convert.weights import entries
+from jaxkd.nn import layers
+from jaxkd.nn.convolution import _grouped
+from jaxkd.nn.layers import channel_shuffle
 
 ALL = [
     *("MobileNetV1", "MobileNetV2", "MobileNetV2_Imagenet", "mobilenet_v2", "ShuffleV1", "ShuffleNetV1", "ShuffleV2"),

@@ -10,7 +10,7 @@ from flax import nnx
 from reference import golden, listing, reference_weights
 
 from jaxkd import convert
-from jaxkd.convert.zoo import abstract_model
+from jaxkd.convert.architectures import abstract_model
 
 CTKD = (
     "resnet8 resnet20 resnet56 resnet110 resnet8x4 resnet32x4 vgg8 wrn_16_2 wrn_40_1 ResNet50 MobileNetV2 ShuffleV2 "

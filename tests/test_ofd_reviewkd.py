@@ -11,8 +11,8 @@ from flax import nnx
 
 from jaxkd import Outputs
 from jaxkd.losses import Network
+from jaxkd.losses.layers import average_pool, nearest
 from jaxkd.losses.ofd import OFD, expected_negative, partial_l2
-from jaxkd.losses.resize import average_pool, nearest
 from jaxkd.losses.reviewkd import ReviewKD, hierarchical_context
 
 

@@ -7,12 +7,12 @@ import pytest
 
 import jaxkd
 from jaxkd import data, models, optimizers, recipes
-from jaxkd.engine import many, own_batches
-from jaxkd.engine.epoch import make_resident_loop
-from jaxkd.engine.evaluation import make_evaluate
-from jaxkd.engine.feed import feed
-from jaxkd.engine.step import make_step
 from jaxkd.metrics import accuracy
+from jaxkd.training import stacked_runs
+from jaxkd.training.compiled_epoch import make_resident_loop
+from jaxkd.training.evaluation import make_evaluate
+from jaxkd.training.inputs import feed
+from jaxkd.training.step import make_step
 
 METHODS = ("kd", "ats", "ctkd-instance", "dkd+std", "mlkd", "ctkd+crd", "kd+srrl", "vid", "ofd", "reviewkd", "dist")
 STEPS, BATCH = 2, 8
@@ -85,22 +85,21 @@ def test_several_runs_are_batched_there(seeds, train, teacher, monkeypatch):
     runs = [compiled("ctkd", train, teacher, seed) for seed in seeds]
     source = feed(train, runs[0].student)
     setup = runs[0].setup(source)
-    state = many.stack([run.state for run in runs])
+    state = stacked_runs.stack([run.state for run in runs])
 
     def program(platform):
         if len(set(seeds)) == 1:
-            build = many.make_many_step.__wrapped__  # not what is kept for the CPU
+            build = stacked_runs.make_many_step.__wrapped__  # not what is kept for the CPU
             step = build(setup.program, setup.normalization, setup.teacher_normalization, setup.placement)
             loop, shape = make_resident_loop(step, data.Augmentation()), ()
         else:
             step = make_step(setup.program, setup.normalization, setup.teacher_normalization)
-            build = own_batches.make_own_batches_loop.__wrapped__
+            build = stacked_runs.make_own_batches_loop.__wrapped__
             loop, shape = build(step, data.Augmentation(), None, setup.placement), (len(seeds),)
         return lowered(loop, platform, state, *resident(source, *shape))
 
     one_by_one = program("cpu")
-    for module in (many, own_batches):
-        monkeypatch.setattr(module, "mapped_over_runs", lambda placement: lambda run, given: jax.vmap(run)(given))
+    monkeypatch.setattr(stacked_runs, "mapped_over_runs", lambda placement: lambda run, given: jax.vmap(run)(given))
     for platform in ("cuda", "tpu"):
         text = program(platform)
         assert text.count("stablehlo.while") < one_by_one.count("stablehlo.while")

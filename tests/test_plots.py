@@ -147,7 +147,7 @@ def test_more_classes_than_colours_differ_in_markers():
 
 def test_matrices_share_their_colours(monkeypatch):
     drawn = []
-    monkeypatch.setattr(sys.modules["jaxkd.plots.matrices"], "save", lambda made, path: drawn.append(made))
+    monkeypatch.setattr(sys.modules["jaxkd.plots.maps"], "save", lambda made, path: drawn.append(made))
     plots.matrices({"KD": np.array([[0.0, 1.0]]), "alone": np.array([[np.nan, 4.0]])}, "m.png", ("a", "b", "c"))
     *maps, scale = drawn[0].axes
     assert [axes.images[0].get_clim() for axes in maps] == [(0.0, 4.0)] * 2

@@ -7,7 +7,7 @@ import pytest
 
 import jaxkd
 from jaxkd import data, losses, models, optimizers
-from jaxkd.engine.forward import forward
+from jaxkd.training.forward import forward
 
 NAMES = ["resnet8", "wrn_10_1", "vgg8", "resnet32"]
 

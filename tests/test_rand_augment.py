@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxkd.data import RandAugment
-from jaxkd.data.rand_augment import OPERATIONS
+from jaxkd.data.transforms.rand_augment import OPERATIONS
 
 H, W = 28, 32
 

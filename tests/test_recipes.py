@@ -10,8 +10,8 @@ from tiny import TinyNet, digits
 
 import jaxkd
 from jaxkd import losses, models, recipes
-from jaxkd.base import Normalization
 from jaxkd.losses.weights import warmup
+from jaxkd.types import Normalization
 
 PUBLISHED_TRAININGS = {
     "repdistiller": (240, 64, 0.05, (150, 180, 210), 0, 0.9, 5e-4, 0.01, "last"),

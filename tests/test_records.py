@@ -10,7 +10,7 @@ import pytest
 import recorded
 
 from jaxkd import History, convert, models, records
-from jaxkd.sweeping import Sweep
+from jaxkd.sweep import Sweep
 
 RESULTS = pathlib.Path(__file__).parents[1] / "experiments" / "results"
 

@@ -18,7 +18,7 @@ from tiny import TinyNet, assert_same_bits, digits, leaves
 
 import jaxkd
 from jaxkd import callbacks, losses, optimizers
-from jaxkd.engine import checkpoints
+from jaxkd.training import checkpoint
 
 EPOCHS = 3
 
@@ -70,7 +70,7 @@ def straight():
 @pytest.mark.parametrize(("epoch", "step"), [(0, 2), (1, 4), (2, 5)])
 def test_a_run_broken_off_within_an_epoch_ends_the_same(straight, tmp_path, epoch, step):
     broken_off(tmp_path, epoch, step)
-    assert checkpoints.latest(tmp_path).parent.name == "partial"
+    assert checkpoint.latest(tmp_path).parent.name == "partial"
     resumed = compiled()
     history = fit(resumed, callbacks.Checkpoint(tmp_path), resume="auto")
     assert_same_bits(leaves(resumed.state), leaves(straight.state))
@@ -128,7 +128,7 @@ def test_what_was_interrupted_can_be_saved_by_hand(straight, tmp_path):
     with pytest.raises(BrokenError):
         fit(distiller, BreaksAt(1, 2))
     distiller.save(tmp_path)
-    assert checkpoints.latest(tmp_path).parent.name == "partial"
+    assert checkpoint.latest(tmp_path).parent.name == "partial"
     resumed = compiled()
     resumed.restore(tmp_path)
     fit(resumed)
@@ -136,14 +136,14 @@ def test_what_was_interrupted_can_be_saved_by_hand(straight, tmp_path):
     distiller.restore(tmp_path)
     fit(distiller)
     distiller.save(tmp_path / "whole")
-    assert checkpoints.latest(tmp_path / "whole").name == str(EPOCHS)
+    assert checkpoint.latest(tmp_path / "whole").name == str(EPOCHS)
 
 
 def test_saving_by_time(tmp_path):
     broken_off(tmp_path / "often", every_steps=None, every_minutes=1e-9)
-    assert checkpoints.latest(tmp_path / "often").parent.name == "partial"
+    assert checkpoint.latest(tmp_path / "often").parent.name == "partial"
     broken_off(tmp_path / "seldom", every_steps=None, every_minutes=1e9)
-    assert checkpoints.latest(tmp_path / "seldom").name == "1"
+    assert checkpoint.latest(tmp_path / "seldom").name == "1"
 
 
 def test_what_is_left_of_a_completed_epoch_is_not_taken_up(tmp_path):
@@ -151,10 +151,10 @@ def test_what_is_left_of_a_completed_epoch_is_not_taken_up(tmp_path):
     shutil.copytree(tmp_path / "partial", tmp_path / "aside")
     fit(compiled(), callbacks.Checkpoint(tmp_path, keep=3), resume="auto")
     shutil.move(tmp_path / "aside", tmp_path / "partial")  # killed between writing the epoch and clearing up
-    assert checkpoints.latest(tmp_path).name == str(EPOCHS)
+    assert checkpoint.latest(tmp_path).name == str(EPOCHS)
 
 
-# Damaged checkpoints.
+# Damaged checkpoint.
 
 
 def damages():
@@ -170,7 +170,7 @@ def damages():
 
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path):
     broken_off(tmp_path)
-    newest = pathlib.Path(checkpoints.latest(tmp_path))
+    newest = pathlib.Path(checkpoint.latest(tmp_path))
     good = {folder: compiled() for folder in (tmp_path, tmp_path / "only 1")}
     shutil.copytree(tmp_path / "1", tmp_path / "only 1" / "1")
     for folder, distiller in good.items():
@@ -228,7 +228,7 @@ def test_the_last_good_state_stays_when_a_loss_becomes_nan(tmp_path):
         FloatingPointError, match=r"loss term .*'kd' became nan.* at step 10 \(epoch 3\).*last checkpoint"
     ):
         fit(compiled(), Spoil(), callbacks.Checkpoint(tmp_path, every_steps=1))
-    assert checkpoints.latest(tmp_path).name == "2"
+    assert checkpoint.latest(tmp_path).name == "2"
     resumed = compiled()
     resumed.restore(tmp_path)
     assert all(np.isfinite(leaf).all() for leaf in leaves(resumed.state))
@@ -273,7 +273,7 @@ def test_a_full_disk_ends_the_run_and_leaves_the_last_good_checkpoint(straight, 
     assert last.startswith("OSError: ")
     assert "the checkpoint could not be written (" in last
     assert f"the last complete one is {tmp_path / '1'}" in last
-    assert checkpoints.latest(tmp_path).name == "1"
+    assert checkpoint.latest(tmp_path).name == "1"
     resumed = compiled()
     fit(resumed, callbacks.Checkpoint(tmp_path), resume="auto")
     assert_same_bits(leaves(resumed.state), leaves(straight.state))
@@ -287,7 +287,7 @@ def test_the_message_of_a_full_disk_says_what_to_do(tmp_path, monkeypatch):
     distiller = compiled()
     distiller.save(tmp_path)
     distiller.state.params["model"]["fc"]["bias"] += 1.0
-    monkeypatch.setattr(checkpoints.ocp.training.Checkpointer, "save", full)
+    monkeypatch.setattr(checkpoint.ocp.training.Checkpointer, "save", full)
     with pytest.raises(OSError, match=r"No space left.*the last complete one is .*/0: free some space") as caught:
         distiller.save(tmp_path)
     assert caught.value.errno == 28
@@ -312,7 +312,7 @@ def test_sigterm_saves_and_ends_with_a_code_of_its_own(straight, tmp_path):
     _, error = process.communicate(timeout=60)
     assert process.returncode == 75
     assert f"SIGTERM: saved in {tmp_path}" in error
-    assert checkpoints.latest(tmp_path).parent.name == "partial"
+    assert checkpoint.latest(tmp_path).parent.name == "partial"
     resumed = compiled()
     history = fit(resumed, callbacks.Checkpoint(tmp_path), resume="auto")
     assert_same_bits(leaves(resumed.state), leaves(straight.state))

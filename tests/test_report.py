@@ -13,8 +13,8 @@ import recorded
 
 from jaxkd import convert, data, models, records, report
 from jaxkd.report import __main__ as command
-from jaxkd.report import samples
-from jaxkd.report.gallery import png
+from jaxkd.report import disagreements
+from jaxkd.report.disagreements import png
 from jaxkd.trainer import Trainer
 
 HOSTILE = "<script>alert(1)<&\"'"
@@ -270,7 +270,7 @@ def taught(tmp_path_factory):
 
 def test_disagreements_are_those_of_the_networks(taught):
     groups = records.groups(records.find(taught))
-    comparison = samples.compare(groups, taught / "teacher", count=5)
+    comparison = disagreements.compare(groups, taught / "teacher", count=5)
     mean, std = (recorded.SETTINGS["data"]["normalization"][name] for name in ("mean", "std"))
     test = data.load("digits", split="test", mean=mean, std=std)
     told = Trainer(convert.load(taught / "teacher")).predict(test).argmax(1)
@@ -320,7 +320,7 @@ def test_a_picture_is_what_other_programs_read(tmp_path):
 def test_a_teacher_may_be_named_by_the_directory_of_its_run(taught, tmp_path):
     shutil.copytree(taught / "teacher", tmp_path / "run" / "model")
     groups = records.groups(records.find(taught))
-    found, expected = (samples.compare(groups, path, count=1) for path in (tmp_path / "run", taught / "teacher"))
+    found, expected = (disagreements.compare(groups, path, count=1) for path in (tmp_path / "run", taught / "teacher"))
     assert (found.teacher, found.notes) == (expected.teacher, expected.notes)
     assert found.students[0].counts == expected.students[0].counts
 
@@ -328,31 +328,31 @@ def test_a_teacher_may_be_named_by_the_directory_of_its_run(taught, tmp_path):
 def test_another_teacher_is_noticed(taught, tmp_path):
     groups = records.groups(records.find(taught))
     convert.save(models.create("resnet8", num_classes=10, seed=8), tmp_path / "other")
-    (note,) = samples.compare(groups, tmp_path / "other").notes
+    (note,) = disagreements.compare(groups, tmp_path / "other").notes
     assert "other is not, byte for byte, the file that the runs learned from" in note
     convert.save(models.create("resnet14", num_classes=10), tmp_path / "large")
     with pytest.raises(ValueError, match="is a resnet14, and the runs learned from a resnet8"):
-        samples.compare(groups, tmp_path / "large")
+        disagreements.compare(groups, tmp_path / "large")
     convert.save(models.create("resnet8", num_classes=7), tmp_path / "seven")
     with pytest.raises(ValueError, match="tells 7 classes apart, and digits has 10"):
-        samples.compare(groups, tmp_path / "seven")
+        disagreements.compare(groups, tmp_path / "seven")
     with pytest.raises(FileNotFoundError, match=r"--teacher .*nowhere: there is no such"):
-        samples.compare(groups, tmp_path / "nowhere")
+        disagreements.compare(groups, tmp_path / "nowhere")
 
 
 def test_students_without_weights_are_named(taught, tmp_path):
     method = {"name": "kd", "weights": {}, "settings": {}}
     lost = recorded.run(tmp_path / "lost", teacher={"name": "resnet8"}, method=method, precision="bfloat16")
     kept = records.find(taught)
-    assert samples.compare(records.groups([*kept, lost]), taught / "teacher").notes == (
+    assert disagreements.compare(records.groups([*kept, lost]), taught / "teacher").notes == (
         "KD, precision bfloat16: its weights were not kept.",
     )
     with pytest.raises(ValueError, match="no run has a trained student for digits"):
-        samples.compare(records.groups([lost]), taught / "teacher")
+        disagreements.compare(records.groups([lost]), taught / "teacher")
     other = recorded.run(tmp_path / "other", data={"name": "cifar100"}, teacher={"name": "resnet8"})
     with pytest.raises(ValueError, match="more than one data set \\(cifar100, digits\\)"):
-        samples.compare(records.groups([*kept, other]), taught / "teacher")
-    assert len(samples.compare(records.groups([*kept, other]), taught / "teacher", "digits").students) == 2
+        disagreements.compare(records.groups([*kept, other]), taught / "teacher")
+    assert len(disagreements.compare(records.groups([*kept, other]), taught / "teacher", "digits").students) == 2
 
 
 @pytest.mark.parametrize(
@@ -434,7 +434,7 @@ PROBE = """(view, page) => {
 
 def test_a_browser_shows_it_well(folder, taught):
     runs = records.find(folder, taught)
-    comparison = samples.compare(records.groups(records.find(taught)), taught / "teacher", count=3)
+    comparison = disagreements.compare(records.groups(records.find(taught)), taught / "teacher", count=3)
     content = report.page(runs, records.find_sweeps(folder), comparison)
     found, console = browser.inspect(content, PROBE, [375, 1280])
     assert console == []

@@ -10,7 +10,7 @@ import recorded
 from jaxkd import convert, models, recipes
 
 ROOT = pathlib.Path(__file__).parents[1]
-PARTS = ("rows", "teachers", "result_table")
+PARTS = ("rows", "result_table")
 METHODS = ("ctkd", "ats")
 
 
@@ -18,7 +18,7 @@ METHODS = ("ctkd", "ats")
 def scripts():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "experiments"))
-        yield {name: importlib.import_module(f"reproducing.{name}") for name in PARTS} | {
+        yield {name: importlib.import_module(f"tables.{name}") for name in PARTS} | {
             "reproduce": importlib.import_module("reproduce")
         }
 
@@ -58,7 +58,7 @@ def test_what_cannot_be_is_said_before_anything_is_trained(scripts, arguments, m
 
 
 def test_teachers_are_found_by_their_names(scripts, tmp_path):
-    find = scripts["teachers"].teacher_file
+    find = scripts["rows"].teacher_file
     (tmp_path / "vgg8_vanilla").mkdir()
     (tmp_path / "vgg8_vanilla" / "ckpt_epoch_240.pth").touch()
     (tmp_path / "cifar100_resnet56.pth").touch()

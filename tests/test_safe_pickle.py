@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from jaxkd.data.pickled_arrays import load_arrays
-from jaxkd.safe_pickle import SafeUnpickler, UnsafePickleError
+from jaxkd.formats.numpy_pickle import load_arrays
+from jaxkd.formats.unpickler import SafeUnpickler, UnsafePickleError
 
 
 class Attack:

@@ -15,9 +15,10 @@ from seeded import same_weights, seeded
 from torch_bytes import WEIGHTS, same
 
 from jaxkd import Normalization, convert
-from jaxkd.convert import ConversionError, safetensors_write
-from jaxkd.convert.safetensors_file import MAX_HEADER_BYTES, TYPES
-from jaxkd.convert.torch_file import read, read_contents
+from jaxkd.convert import ConversionError
+from jaxkd.formats import safetensors
+from jaxkd.formats.safetensors import MAX_HEADER_BYTES, TYPES
+from jaxkd.formats.torch_reader import read, read_contents
 
 HALF = Normalization(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
@@ -33,7 +34,7 @@ names = st.text(st.characters(exclude_categories=["Cs"]), max_size=12).filter(la
 @given(weights=st.dictionaries(names, arrays, max_size=5), metadata=st.dictionaries(names, names, max_size=3))
 def test_round_trip(weights, metadata, tmp_path):
     path = tmp_path / "weights.safetensors"
-    safetensors_write.write(path, weights, metadata)
+    safetensors.write(path, weights, metadata)
     contents = read_contents(path)
     assert same(contents.tree, weights)
     assert contents.metadata == metadata
@@ -43,12 +44,12 @@ def test_round_trip(weights, metadata, tmp_path):
 def test_special_numbers_keep_their_bits(tmp_path):
     for dtype in (np.float32, np.float16, ml_dtypes.bfloat16):
         values = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1e-40], np.float32).astype(dtype)
-        safetensors_write.write(tmp_path / "x.safetensors", {"a": values})
+        safetensors.write(tmp_path / "x.safetensors", {"a": values})
         assert read(tmp_path / "x.safetensors")["a"].tobytes() == values.tobytes()
 
 
 def test_the_content_tells_the_format_not_the_name(tmp_path):
-    safetensors_write.write(tmp_path / "x.safetensors", WEIGHTS)
+    safetensors.write(tmp_path / "x.safetensors", WEIGHTS)
     (tmp_path / "x.safetensors").rename(tmp_path / "x.pth")
     assert same(read(tmp_path / "x.pth"), WEIGHTS)
     convert.torch_write.write(tmp_path / "y.safetensors", WEIGHTS)
@@ -57,7 +58,7 @@ def test_the_content_tells_the_format_not_the_name(tmp_path):
 
 def test_tensors_lie_at_multiples_of_their_elements_size(tmp_path):
     weights = {"a": np.ones(3, np.uint8), "b": np.ones(1, np.int64), "c": np.ones(3, np.float16), "d": np.ones(1)}
-    safetensors_write.write(tmp_path / "x.safetensors", weights)
+    safetensors.write(tmp_path / "x.safetensors", weights)
     header, _ = parts((tmp_path / "x.safetensors").read_bytes())
     assert list(header) == list(weights)
     for name, value in weights.items():
@@ -69,18 +70,18 @@ def test_tensors_lie_at_multiples_of_their_elements_size(tmp_path):
 def test_the_same_weights_give_the_same_bytes_and_no_other_file(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
-        safetensors_write.write(tmp_path / folder / "x.safetensors", WEIGHTS, {"format": "pt"})
+        safetensors.write(tmp_path / folder / "x.safetensors", WEIGHTS, {"format": "pt"})
     assert (tmp_path / "a/x.safetensors").read_bytes() == (tmp_path / "b/x.safetensors").read_bytes()
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["x.safetensors"]
 
 
 def test_what_the_format_cannot_hold_is_refused_and_the_old_file_stays(tmp_path):
     path = tmp_path / "x.safetensors"
-    safetensors_write.write(path, WEIGHTS)
+    safetensors.write(path, WEIGHTS)
     with pytest.raises(TypeError, match="cannot hold a of type complex64"):
-        safetensors_write.write(path, {"a": np.ones(3, np.complex64)})
+        safetensors.write(path, {"a": np.ones(3, np.complex64)})
     with pytest.raises(ValueError, match="__metadata__"):
-        safetensors_write.write(path, {"__metadata__": np.ones(3)})
+        safetensors.write(path, {"__metadata__": np.ones(3)})
     assert same(read(path), WEIGHTS)
 
 
@@ -109,7 +110,7 @@ def test_a_network_of_ones_own_is_written_without_a_name(tmp_path):
 
 
 def with_metadata(path, model, **metadata):
-    safetensors_write.write(path, convert.to_state_dict(model), metadata)
+    safetensors.write(path, convert.to_state_dict(model), metadata)
     return path
 
 
@@ -159,7 +160,7 @@ def test_the_safetensors_package_reads_what_we_write(tmp_path):
     from safetensors.numpy import load_file
 
     supported = {key: value for key, value in WEIGHTS.items() if value.dtype != ml_dtypes.bfloat16}
-    safetensors_write.write(tmp_path / "x.safetensors", supported, {"mean": "[0.5]"})
+    safetensors.write(tmp_path / "x.safetensors", supported, {"mean": "[0.5]"})
     found = load_file(tmp_path / "x.safetensors")
     assert same({key: found[key] for key in supported}, supported)
     with library.safe_open(tmp_path / "x.safetensors", framework="np") as file:
@@ -169,7 +170,7 @@ def test_the_safetensors_package_reads_what_we_write(tmp_path):
 def test_torch_takes_our_safetensors_file_strictly(tmp_path):
     torch, load_file = pytest.importorskip("torch"), pytest.importorskip("safetensors.torch").load_file
     weights = {"weight": np.ones((2, 3, 1, 1), np.float32), "bias": np.zeros(2, np.float32)}
-    safetensors_write.write(tmp_path / "x.safetensors", {**weights, "steps": np.array(7), "flag": np.array(True)})
+    safetensors.write(tmp_path / "x.safetensors", {**weights, "steps": np.array(7), "flag": np.array(True)})
     found = load_file(tmp_path / "x.safetensors")
     assert (found.pop("steps").item(), found.pop("flag").item()) == (7, True)
     torch.nn.Conv2d(3, 2, 1).load_state_dict(found, strict=True)
@@ -316,7 +317,7 @@ def test_the_largest_headers_are_parsed_in_time(filler, tmp_path):
 
 
 def test_every_truncation_is_noticed(tmp_path):
-    safetensors_write.write(tmp_path / "whole", WEIGHTS)
+    safetensors.write(tmp_path / "whole", WEIGHTS)
     whole = (tmp_path / "whole").read_bytes()
     for length in range(0, len(whole), 7):
         (tmp_path / "x.safetensors").write_bytes(whole[:length])

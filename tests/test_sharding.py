@@ -9,7 +9,7 @@ from tiny import TinyNet, digits, leaves
 
 import jaxkd
 from jaxkd import data, losses, optimizers
-from jaxkd.engine.sharding import Placement
+from jaxkd.training.sharding import Placement
 
 METHODS = {
     "kd": lambda labels: losses.KD(temperature=4.0),

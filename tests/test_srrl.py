@@ -6,7 +6,7 @@ import pytest
 from feature_cases import both_precisions, built, evaluate, golden_arrays, network, normal, precision, relative_error
 from flax import nnx
 
-from jaxkd.losses.projection import BatchNorm, Projection
+from jaxkd.losses.layers import BatchNorm, Projection
 from jaxkd.losses.srrl import SRRL
 
 

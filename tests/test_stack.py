@@ -7,10 +7,10 @@ import pytest
 from flax import nnx
 
 from jaxkd import convert, models
-from jaxkd.models import stack
-from jaxkd.models.layers import Preactivation
 from jaxkd.models.resnet import BasicBlock
-from jaxkd.models.stack import LOOP_FROM, Stack, last_block, stack_blocks
+from jaxkd.nn import stack
+from jaxkd.nn.layers import Preactivation
+from jaxkd.nn.stack import LOOP_FROM, Stack, last_block, stack_blocks
 
 
 def blocks(count):

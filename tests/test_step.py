@@ -6,7 +6,7 @@ from tiny import TinyNet, assert_same_bits, digits, leaves
 
 import jaxkd
 from jaxkd import Batch, losses, optimizers
-from jaxkd.engine.epoch import end_epoch
+from jaxkd.training.compiled_epoch import end_epoch
 
 SGD = optimizers.sgd(0.1, momentum=0.9, weight_decay=5e-4)
 

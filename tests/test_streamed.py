@@ -13,8 +13,8 @@ from image_tree import image_tree
 from streamed_sources import CLASSES, Fatal, Noise, Odd, plan, small
 
 from jaxkd import data
-from jaxkd.data import workers
-from jaxkd.data.decode import decode
+from jaxkd.data.pipeline import workers
+from jaxkd.data.pipeline.decode import decode
 
 ORDER = np.random.default_rng(0).permutation(20)
 

@@ -7,7 +7,7 @@ import pytest
 from image_tree import DAMAGES, KINDS, encoded, picture
 from PIL import Image
 
-from jaxkd.data.decode import BrokenImageError, decode
+from jaxkd.data.pipeline.decode import BrokenImageError, decode
 
 PICTURE = picture(np.random.default_rng(0), 40, 30, 0.1)
 PIXELS = np.asarray(PICTURE)

@@ -11,9 +11,9 @@ from image_tree import image_tree, picture
 from PIL import Image
 
 from jaxkd import data
-from jaxkd.data.crops import RandomResizedCrop, ResizedCentreCrop
-from jaxkd.data.folder import FolderImages, class_folders
-from jaxkd.data.imagenet import PreparedImages
+from jaxkd.data.readers.image_folder import FolderImages, class_folders
+from jaxkd.data.readers.imagenet import PreparedImages
+from jaxkd.data.transforms.resized_crop import RandomResizedCrop, ResizedCentreCrop
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ from tiny import TinyNet, assert_same_bits, digits, leaves
 
 import jaxkd
 from jaxkd import callbacks, data, losses, optimizers, recipes
-from jaxkd.data.crops import RandomResizedCrop, ResizedCentreCrop
-from jaxkd.engine import checkpoints
-from jaxkd.engine.chunks import seed_of
-from jaxkd.engine.plan import EvaluationPlan, Share, TrainingPlan
+from jaxkd.data.transforms.resized_crop import RandomResizedCrop, ResizedCentreCrop
+from jaxkd.training import checkpoint
+from jaxkd.training.epochs import seed_of
+from jaxkd.training.inputs import EvaluationPlan, Share, TrainingPlan
 
 EPOCHS, BATCH_SIZE = 3, 16
 WHOLE = ResizedCentreCrop(8, 8)
@@ -100,7 +100,7 @@ def test_a_broken_off_run_goes_on_at_the_very_next_example(step, tmp_path):
     hooks = callbacks.Checkpoint(tmp_path, every_steps=1), callbacks.LambdaCallback(on_train_batch_end=die)
     with pytest.raises(BrokenError):
         fit(distiller, train, test, *hooks)
-    assert checkpoints.latest(tmp_path).parent.name == "partial"
+    assert checkpoint.latest(tmp_path).parent.name == "partial"
     resumed = compiled()
     history = fit(resumed, train, test, callbacks.Checkpoint(tmp_path), resume="auto")
     assert_same_bits(leaves(resumed.state), leaves(straight.state))

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from jaxkd.data import RandomResizedCrop, ResizedCentreCrop
-from jaxkd.data.decode import BrokenImageError
+from jaxkd.data.pipeline.decode import BrokenImageError
 
 
 def noise(width, height, seed=0):

@@ -10,7 +10,7 @@ from tiny import TinyNet, digits
 
 import jaxkd
 from jaxkd import callbacks, data, losses, optimizers, together
-from jaxkd.engine import own_batches
+from jaxkd.training import stacked_runs
 
 TEACHER = TinyNet(seed=9)
 CELLS = jaxkd.grid(correct=(1.0, 4.0), wrong=(1.0, 2.0, 3.0))
@@ -78,10 +78,10 @@ SEEDS = [{"correct": 4.0, "wrong": 2.0, "seed": seed} for seed in range(3)]
 def test_seeds_are_one_program_with_batches_of_their_own(source, mapped, monkeypatch, capsys):
     """On the CPU runs follow one another within the program; on other devices they are batched."""
     if mapped == "batched":
-        monkeypatch.setattr(own_batches, "mapped_over_runs", lambda placement: lambda run, given: jax.vmap(run)(given))
-    own_batches.make_own_batches_loop.cache_clear()
+        monkeypatch.setattr(stacked_runs, "mapped_over_runs", lambda placement: lambda run, given: jax.vmap(run)(given))
+    stacked_runs.make_own_batches_loop.cache_clear()
     found = jaxkd.sweep(make, SEEDS, *source, epochs=2, batch_size=32)
-    own_batches.make_own_batches_loop.cache_clear()
+    stacked_runs.make_own_batches_loop.cache_clear()
     assert "3 of 3 runs in one program" in capsys.readouterr().out
     assert len({float(loss) for loss in found.last("ats")}) == len(SEEDS)
     assert_equal_to_separate_runs(found, source)

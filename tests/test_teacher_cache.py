@@ -15,7 +15,7 @@ from tiny import TinyNet, leaves
 
 import jaxkd
 from jaxkd import data, losses, models, optimizers
-from jaxkd.engine.teacher_cache import free_memory
+from jaxkd.training.teacher_cache import free_memory
 
 TEACHER = TinyNet(seed=1)
 ROUNDING = 2e-6

@@ -7,7 +7,7 @@ import numpy as np
 from flax import nnx
 
 from jaxkd import Outputs, data
-from jaxkd.models.layers import BatchNorm, Conv, Linear, global_average_pool
+from jaxkd.nn.layers import BatchNorm, Conv, Linear, global_average_pool
 
 
 class TinyNet(nnx.Module):

@@ -10,8 +10,7 @@ import pytest
 from in_time import in_time
 
 from jaxkd.convert import ConversionError
-from jaxkd.convert.legacy_file import MAGIC_NUMBER
-from jaxkd.convert.torch_file import read
+from jaxkd.formats.torch_reader import MAGIC_NUMBER, read
 
 WEIGHTS = {
     "conv.weight": np.arange(54, dtype=np.float32).reshape(2, 3, 3, 3),

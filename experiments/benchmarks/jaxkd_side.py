@@ -9,7 +9,8 @@ import jax
 
 import jaxkd
 from benchmarks.work import CELLS, RECIPE, SEEDS, Contender, Work, check_bfloat16, cores, passes_of, timed
-from jaxkd import callbacks, cpu_kernels, data, losses, models, optimizers
+from jaxkd import callbacks, data, losses, models, optimizers
+from jaxkd.nn import cpu_kernels
 
 
 class Variant(NamedTuple):

@@ -13,13 +13,18 @@ Example:
 
 from jaxkd.analysis.agreement import Agreement, agreement, disagreements
 from jaxkd.analysis.calibration import Reliability, reliability
-from jaxkd.analysis.class_relations import class_correlation, class_profiles, difference
-from jaxkd.analysis.derived_statistics import DerivedStatistics, derived_statistics, over_temperatures
 from jaxkd.analysis.embedding import check_scikit_learn, embed, separation
-from jaxkd.analysis.logit_statistics import LogitStatistics, logit_statistics
-from jaxkd.analysis.outputs import embeddings, predict
-from jaxkd.analysis.per_class import class_accuracy, class_gain
-from jaxkd.analysis.wrong_classes import WrongClasses, wrong_classes
+from jaxkd.analysis.logits import embeddings, predict
+from jaxkd.analysis.per_class import class_accuracy, class_correlation, class_gain, class_profiles, difference
+from jaxkd.analysis.teacher_statistics import (
+    DerivedStatistics,
+    LogitStatistics,
+    WrongClasses,
+    derived_statistics,
+    logit_statistics,
+    over_temperatures,
+    wrong_classes,
+)
 
 __all__ = [
     "Agreement",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxkd.analysis.logits import with_labels
+from jaxkd.analysis.logits import checked_logits, with_labels
 
 
 def class_accuracy(logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
@@ -44,3 +44,62 @@ def class_gain(student: ArrayLike, alone: ArrayLike, labels: ArrayLike) -> np.nd
       [0.0, 1.0]
     """
     return class_accuracy(student, labels) - class_accuracy(alone, labels)
+
+
+def class_correlation(logits: ArrayLike) -> np.ndarray:
+    """How the logits of two classes go together over the images: Pearson's correlation, `[N, K] -> [K, K]`.
+
+    A shift or a scale of a class's logits changes nothing, so that networks trained with and without standardisation
+    compare (Tian et al., Contrastive Representation Distillation, ICLR 2020, show its difference to the teacher's).
+
+    Raises:
+      ValueError: for what cannot be logits, and a class whose logit is the same for all images.
+
+    Example:
+      >>> class_correlation([[0.0, 0.0, 2.0], [1.0, 2.0, 1.0], [2.0, 4.0, 0.0]]).round(4).tolist()
+      [[1.0, 1.0, -1.0], [1.0, 1.0, -1.0], [-1.0, -1.0, 1.0]]
+    """
+    values = checked_logits(logits)
+    constant = np.ptp(values, axis=0) == 0
+    if constant.any():
+        raise ValueError(
+            f"the logit of class {int(np.argmax(constant))} is the same for all {len(values)} images: it correlates "
+            "with nothing"
+        )
+    return np.corrcoef(values, rowvar=False)
+
+
+def class_profiles(logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
+    """What a network answers on average to each class: the mean of its standardised logits, `[K, K]`, a row a class.
+
+    Standardised, because a student that was trained so has logits on a scale of its own (Sun et al., CVPR 2024). The
+    row of a class without images is NaN.
+
+    Raises:
+      ValueError, TypeError: for what cannot be logits or labels, and an image with equal logits for all classes.
+
+    Example:
+      >>> class_profiles([[2.0, 0.0, 1.0], [20.0, 0.0, 10.0]], [0, 0])[0].tolist()
+      [1.0, -1.0, 0.0]
+    """
+    values, classes = with_labels(logits, labels)
+    flat = np.ptp(values, axis=1) == 0
+    if flat.any():
+        raise ValueError(f"the logits of image {int(np.argmax(flat))} are all equal: they cannot be standardised")
+    standard = (values - values.mean(1, keepdims=True)) / values.std(1, ddof=1, keepdims=True)
+    sums, counts = np.zeros((values.shape[1],) * 2), np.bincount(classes, minlength=values.shape[1])
+    np.add.at(sums, classes, standard)
+    return np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], np.nan)
+
+
+def difference(teacher: np.ndarray, student: np.ndarray) -> tuple[np.ndarray, float]:
+    """|student − teacher| of two such matrices, the diagonal at 0, and its mean over the pairs of different classes.
+
+    Example:
+      >>> difference(np.array([[1.0, 0.5], [0.5, 1.0]]), np.array([[1.0, 0.25], [0.25, 1.0]]))
+      (array([[0.  , 0.25],
+             [0.25, 0.  ]]), 0.25)
+    """
+    found = np.abs(np.asarray(student, np.float64) - np.asarray(teacher, np.float64))
+    other = ~np.eye(len(found), dtype=bool)
+    return np.where(other, found, 0.0), float(np.nanmean(found[other]))

@@ -12,8 +12,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jaxkd.base import check_at_least
 from jaxkd.callbacks.base import Callback, Logs
+from jaxkd.types import check_at_least
 
 
 class Checkpoint(Callback):

@@ -5,10 +5,10 @@ Files are read through an allow-list: a pickle that asks for anything else is re
 """
 
 from jaxkd.convert.checkpoint import load, save
-from jaxkd.convert.errors import ConversionError
-from jaxkd.convert.guessing import Candidate, guess
-from jaxkd.convert.mapping import load_state_dict, to_state_dict
+from jaxkd.convert.identify import Candidate, guess
 from jaxkd.convert.torch_models import from_torch, to_torch
+from jaxkd.convert.weights import load_state_dict, to_state_dict
+from jaxkd.formats.errors import ConversionError
 
 __all__ = [
     "Candidate",

@@ -17,11 +17,11 @@ from flax import nnx
 
 import jaxkd
 from jaxkd import data
-from jaxkd.base import Normalization
+from jaxkd.convert.architecture_index import synonyms
 from jaxkd.convert.checkpoint import check_replaceable, is_saved, load, network_in, save
-from jaxkd.convert.listing import synonyms
-from jaxkd.convert.torch_file import SUFFIXES
 from jaxkd.convert.torch_models import from_torch, to_torch
+from jaxkd.formats.torch_reader import SUFFIXES
+from jaxkd.types import Normalization
 
 FILE_SUFFIXES = (".pth", ".pt", ".safetensors")
 """What OUT ends in when it is to be a file; anything else is a folder."""

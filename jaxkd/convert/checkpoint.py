@@ -10,10 +10,10 @@ from flax import nnx
 from orbax.checkpoint import v1 as ocp
 
 from jaxkd.convert import manifest as manifests
-from jaxkd.convert.errors import ConversionError, brief
-from jaxkd.convert.mapping import load_state_dict, to_state_dict
+from jaxkd.convert.architectures import abstract_model
 from jaxkd.convert.state_dict import unwrap
-from jaxkd.convert.zoo import abstract_model
+from jaxkd.convert.weights import load_state_dict, to_state_dict
+from jaxkd.formats.errors import ConversionError, brief
 
 _FORMAT = "jaxkd-model"
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxkd.models.stack import Stack
+from jaxkd.nn.stack import Stack
 
 _TORCH_NAMES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 """Our variables' names in the order in which PyTorch lists them: parameters first, then buffers."""
@@ -52,7 +52,7 @@ def walk(node: Any, prefix: str = "", position: int | None = None) -> Iterator[E
     """Every variable of a module, depth first, in the order its attributes have now; those of stacks once per block.
 
     Example:
-      >>> from jaxkd.models.layers import Linear
+      >>> from jaxkd.nn.layers import Linear
       >>> [entry.name for entry in walk(Linear(2, 3, rngs=nnx.Rngs(0)), "fc.")]
       ['fc.weight', 'fc.bias']
     """

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxkd.base import Normalization
-from jaxkd.convert.errors import ConversionError, brief
+from jaxkd.formats.errors import ConversionError, brief
+from jaxkd.types import Normalization
 
 
 class Source(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxkd.convert.errors import ConversionError, listed
+from jaxkd.formats.errors import ConversionError, listed
 
 CONTAINERS = ("state_dict", "model_state_dict", "model", "net")
 """Where training scripts put the weights, beside the epoch, the accuracy and the optimizer."""

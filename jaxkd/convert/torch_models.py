@@ -9,14 +9,15 @@ from pathlib import Path
 
 from flax import nnx
 
-from jaxkd.base import Normalization
-from jaxkd.convert import guessing, manifest, safetensors_write, torch_file, torch_write
-from jaxkd.convert.errors import ConversionError
-from jaxkd.convert.guessing import Candidate
-from jaxkd.convert.mapping import load_state_dict, to_state_dict
+from jaxkd.convert import identify, manifest
+from jaxkd.convert.architectures import abstract_model
+from jaxkd.convert.identify import Candidate
 from jaxkd.convert.published import PUBLISHED
 from jaxkd.convert.state_dict import unwrap
-from jaxkd.convert.zoo import abstract_model
+from jaxkd.convert.weights import load_state_dict, to_state_dict
+from jaxkd.formats import safetensors, torch_reader, torch_writer
+from jaxkd.formats.errors import ConversionError
+from jaxkd.types import Normalization
 
 
 def from_torch(
@@ -55,13 +56,13 @@ def from_torch(
       >>> model.name, model.num_classes
       ('resnet8', 10)
     """
-    contents = torch_file.read_contents(path)
+    contents = torch_reader.read_contents(path)
     weights = unwrap(contents.tree, path)
     shapes = {key: value.shape for key, value in weights.items()}
     network = _network(shapes, name, contents.metadata, path)
     classes = network.num_classes if num_classes is None else num_classes
     if classes is None:
-        hint = guessing.closest(shapes)
+        hint = identify.closest(shapes)
         raise ConversionError(path, f"holds no classifier of two or more classes for a {network.name}; {hint}")
     model = abstract_model(network.name, classes, **network.options)
     load_state_dict(model, weights, path)
@@ -87,15 +88,15 @@ def to_torch(model: nnx.Module, path: str | PathLike[str]) -> None:
       >>> from jaxkd import models
       >>> with tempfile.TemporaryDirectory() as folder:
       ...     to_torch(models.create("resnet8"), Path(folder) / "student.pth")
-      ...     len(torch_file.read(Path(folder) / "student.pth"))
+      ...     len(torch_reader.read(Path(folder) / "student.pth"))
       56
     """
     weights = to_state_dict(model)
     if Path(path).suffix != ".safetensors":
-        torch_write.write(path, weights)
+        torch_writer.write(path, weights)
     else:
         described = manifest.describe(model, weights) if manifest.is_of_the_zoo(model) else {}
-        safetensors_write.write(path, weights, manifest.to_strings(described))
+        safetensors.write(path, weights, manifest.to_strings(described))
 
 
 def sha256(path: str | PathLike[str]) -> str:
@@ -112,11 +113,11 @@ def _network(
 ) -> Candidate:
     """The network that was named or that the file names, otherwise the one it fits."""
     if name is not None:
-        return guessing.compared(name, shapes)
+        return identify.compared(name, shapes)
     stated = metadata.get("architecture")
     try:
-        if stated is not None and (candidate := guessing.compared(stated, shapes)).fits:
+        if stated is not None and (candidate := identify.compared(stated, shapes)).fits:
             return candidate
     except ValueError:  # another zoo's name
         pass
-    return guessing.the_one(shapes, path)
+    return identify.the_one(shapes, path)

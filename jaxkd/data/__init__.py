@@ -7,14 +7,13 @@ Example:
   (1437, 360, 10)
 """
 
-from jaxkd.data.augmentation import Augmentation
-from jaxkd.data.crops import RandomResizedCrop, ResizedCentreCrop
 from jaxkd.data.dataset import Dataset, from_arrays
-from jaxkd.data.rand_augment import RandAugment
-from jaxkd.data.reading import Loaded, Picks
-from jaxkd.data.sources import load, names
+from jaxkd.data.load import load, names
+from jaxkd.data.pipeline.batch_reader import Loaded, Picks, UnreadableImages
 from jaxkd.data.streamed import StreamedDataset, from_source
-from jaxkd.data.unreadable import UnreadableImages
+from jaxkd.data.transforms.pad_crop_flip import Augmentation
+from jaxkd.data.transforms.rand_augment import RandAugment
+from jaxkd.data.transforms.resized_crop import RandomResizedCrop, ResizedCentreCrop
 
 __all__ = [
     "Augmentation",

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxkd.base import Normalization
-from jaxkd.data.augmentation import Augmentation
+from jaxkd.data.transforms.pad_crop_flip import Augmentation
+from jaxkd.types import Normalization
 
 _CHANNELS = (1, 3, 4)
 

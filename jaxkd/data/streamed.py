@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxkd.base import Normalization, check_at_least
-from jaxkd.data.crops import RandomResizedCrop, ResizedCentreCrop
 from jaxkd.data.dataset import checked_labels, checked_normalization
-from jaxkd.data.reading import Loaded, Plan, RandomAccess, Reader
-from jaxkd.data.reading import Picks as Picks
-from jaxkd.data.unreadable import Register, Unreadable, too_many
-from jaxkd.data.workers import check_installed, processes, read_ahead
+from jaxkd.data.pipeline.batch_reader import Loaded, Plan, RandomAccess, Reader, Register, Unreadable, too_many
+from jaxkd.data.pipeline.batch_reader import Picks as Picks
+from jaxkd.data.pipeline.workers import check_installed, processes, read_ahead
+from jaxkd.data.transforms.resized_crop import RandomResizedCrop, ResizedCentreCrop
+from jaxkd.types import Normalization, check_at_least
 
 IMAGENET = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """ImageNet's statistics, as torchvision's networks were trained with."""

@@ -13,9 +13,9 @@ from jaxkd.losses.crd import CRD
 from jaxkd.losses.cross_entropy import CrossEntropy
 from jaxkd.losses.curriculum import CurriculumTemperature, cosine_curriculum, scale_gradient
 from jaxkd.losses.dist import DIST
-from jaxkd.losses.divergence import cross_entropy, kl_divergence, soft_cross_entropy
 from jaxkd.losses.dkd import DKD
 from jaxkd.losses.fitnet import FitNet
+from jaxkd.losses.functional import cross_entropy, kl_divergence, soft_cross_entropy, standardize
 from jaxkd.losses.instance_temperature import InstanceTemperature
 from jaxkd.losses.kd import KD
 from jaxkd.losses.mlkd import MLKD, TwoViewCrossEntropy
@@ -26,7 +26,6 @@ from jaxkd.losses.reviewkd import ReviewKD
 from jaxkd.losses.rkd import RKD
 from jaxkd.losses.sp import SP
 from jaxkd.losses.srrl import SRRL
-from jaxkd.losses.standardization import standardize
 from jaxkd.losses.temperature import FixedTemperature, Temperature, Tempered, as_temperature, temper
 from jaxkd.losses.tempered_kl import tempered_kl
 from jaxkd.losses.vid import VID

@@ -5,10 +5,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxkd.base import at_least_float32
-from jaxkd.losses.resize import to_smaller
+from jaxkd.losses.functional import unit
+from jaxkd.losses.layers import to_smaller
 from jaxkd.losses.stages import StageLoss
-from jaxkd.losses.unit import unit
+from jaxkd.types import at_least_float32
 
 
 def attention(maps: jax.Array) -> jax.Array:

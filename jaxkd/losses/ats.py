@@ -9,10 +9,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxkd.base import Progress
 from jaxkd.losses.base import HyperParameter, Loss
-from jaxkd.losses.divergence import soft_cross_entropy
+from jaxkd.losses.functional import soft_cross_entropy
 from jaxkd.losses.temperature import Tempered, checked_temperature, temper
+from jaxkd.types import Progress
 
 
 def asymmetric_scaling(logits: jax.Array, labels: jax.Array, correct: jax.Array, wrong: jax.Array) -> jax.Array:

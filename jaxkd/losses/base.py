@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 from flax import nnx
 
-from jaxkd.base import Batch, Outputs, Progress
+from jaxkd.types import Batch, Outputs, Progress
 
 
 class HyperParameter(nnx.Variable):

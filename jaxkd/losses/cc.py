@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxkd.base import at_least_float32
 from jaxkd.losses.base import Loss, Network
-from jaxkd.losses.projection import Projection, embedding_widths
+from jaxkd.losses.layers import Projection, embedding_widths
 from jaxkd.losses.stages import taught
+from jaxkd.types import at_least_float32
 
 
 def adjacent_congruence(student: jax.Array, teacher: jax.Array) -> jax.Array:

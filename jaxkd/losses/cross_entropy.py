@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxkd.losses.base import Loss
-from jaxkd.losses.divergence import cross_entropy
+from jaxkd.losses.functional import cross_entropy
 
 
 class CrossEntropy(Loss):

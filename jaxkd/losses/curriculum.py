@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxkd.base import Progress, check_epoch_function
 from jaxkd.losses.base import Monitor
 from jaxkd.losses.temperature import Tempered, checked_temperature
+from jaxkd.types import Progress, check_epoch_function
 
 
 def cosine_curriculum(epochs: int = 10, low: float = -1.0) -> Callable[[jax.Array], jax.Array]:

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxkd.losses.base import HyperParameter, Loss
+from jaxkd.losses.functional import length
 from jaxkd.losses.temperature import Temperature, as_temperature, temper
-from jaxkd.losses.unit import length
 
 _EPSILON = 1e-8
 

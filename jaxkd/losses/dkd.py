@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxkd.losses.base import HyperParameter, Loss
-from jaxkd.losses.divergence import kl_divergence
+from jaxkd.losses.functional import kl_divergence
 from jaxkd.losses.temperature import Temperature, as_temperature, temper
 
 

@@ -6,11 +6,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxkd.base import at_least_float32
 from jaxkd.losses.base import Loss, Network
-from jaxkd.losses.projection import Projection
-from jaxkd.losses.resize import to_smaller
+from jaxkd.losses.layers import Projection, to_smaller
 from jaxkd.losses.stages import feature_maps, taught
+from jaxkd.types import at_least_float32
 
 
 def hint_loss(student: jax.Array, teacher: jax.Array) -> jax.Array:

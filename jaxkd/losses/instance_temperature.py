@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxkd.base import Progress
 from jaxkd.losses.base import Network
 from jaxkd.losses.curriculum import LearnedTemperature
 from jaxkd.losses.temperature import Tempered
+from jaxkd.types import Progress
 
 _uniform = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 

@@ -14,12 +14,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxkd.base import Outputs, at_least_float32
-from jaxkd.data.rand_augment import RandAugment
+from jaxkd.data.transforms.rand_augment import RandAugment
 from jaxkd.losses.base import Loss, Monitor
-from jaxkd.losses.divergence import cross_entropy
+from jaxkd.losses.functional import cross_entropy
 from jaxkd.losses.temperature import FixedTemperature, Temperature, Tempered, as_temperature, temper
 from jaxkd.losses.tempered_kl import scaled_kl
+from jaxkd.types import Outputs, at_least_float32
 
 BOTH_VIEWS, WEAK_VIEW = (3.0, 5.0), (2.0, 6.0)
 """The temperatures beside the base: those at which the published code compares both views, and the weak one only."""

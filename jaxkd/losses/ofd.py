@@ -10,10 +10,10 @@ import numpy as np
 from flax import nnx
 from jax.nn.initializers import variance_scaling
 
-from jaxkd.base import at_least_float32
 from jaxkd.losses.base import Loss, Network
-from jaxkd.losses.projection import BatchNorm, Projection
+from jaxkd.losses.layers import BatchNorm, Projection
 from jaxkd.losses.stages import taught
+from jaxkd.types import at_least_float32
 
 _RARE = 0.001
 

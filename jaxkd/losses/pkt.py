@@ -5,10 +5,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxkd.base import at_least_float32
 from jaxkd.losses.base import Loss, Network
+from jaxkd.losses.functional import length
 from jaxkd.losses.stages import taught
-from jaxkd.losses.unit import length
+from jaxkd.types import at_least_float32
 
 _EPSILON = 1e-7
 

@@ -13,12 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxkd.base import at_least_float32
 from jaxkd.losses.base import Loss, Network
-from jaxkd.losses.fusion import Fusion
-from jaxkd.losses.projection import embedding_widths
-from jaxkd.losses.resize import average_pool
+from jaxkd.losses.layers import Fusion, average_pool, embedding_widths
 from jaxkd.losses.stages import check_stages, taught
+from jaxkd.types import at_least_float32
 
 _SIZES = (4, 2, 1)
 _WIDEST = 512

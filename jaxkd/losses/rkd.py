@@ -5,11 +5,11 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxkd.base import at_least_float32
 from jaxkd.losses.base import HyperParameter, Loss, Network
-from jaxkd.losses.projection import embedding_widths
+from jaxkd.losses.functional import length, unit
+from jaxkd.losses.layers import embedding_widths
 from jaxkd.losses.stages import taught
-from jaxkd.losses.unit import length, unit
+from jaxkd.types import at_least_float32
 
 
 def distance_loss(student: jax.Array, teacher: jax.Array) -> jax.Array:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxkd.base import at_least_float32
 from jaxkd.losses.base import Loss, Network
+from jaxkd.losses.functional import unit
 from jaxkd.losses.stages import taught
-from jaxkd.losses.unit import unit
+from jaxkd.types import at_least_float32
 
 
 def similarity_preservation(student: jax.Array, teacher: jax.Array) -> jax.Array:

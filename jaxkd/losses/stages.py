@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import jax
 import jax.numpy as jnp
 
-from jaxkd.base import Outputs
 from jaxkd.losses.base import Loss, Network
+from jaxkd.types import Outputs
 
 
 def taught(loss: Loss, teacher: Network | None) -> Network:

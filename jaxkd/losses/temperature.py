@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxkd.base import Batch, Outputs, Progress, at_least_float32
 from jaxkd.losses.base import HyperParameter
-from jaxkd.losses.standardization import standardize as standardized
+from jaxkd.losses.functional import standardize as standardized
+from jaxkd.types import Batch, Outputs, Progress, at_least_float32
 
 
 class Tempered(NamedTuple):

@@ -18,7 +18,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jaxkd.losses.divergence import kl_divergence
+from jaxkd.losses.functional import kl_divergence
 from jaxkd.losses.temperature import Tempered
 
 FAR = 8.0

@@ -10,11 +10,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxkd.base import at_least_float32
 from jaxkd.losses.base import Network
-from jaxkd.losses.projection import Projection
-from jaxkd.losses.resize import to_smaller
+from jaxkd.losses.layers import Projection, to_smaller
 from jaxkd.losses.stages import StageLoss, taught
+from jaxkd.types import at_least_float32
 
 _EPSILON = 1e-5
 

@@ -1,20 +1,5 @@
 """Networks by their published names. A model is called as `model(images, train=False) -> Outputs`."""
 
-from jaxkd.models import (
-    cifar_stem_resnet,
-    imagenet_mobilenet_v2,
-    imagenet_resnet,
-    imagenet_shufflenet_v2,
-    imagenet_vgg,
-    mobilenet_v1,
-    mobilenet_v2,
-    resnet,
-    resnext,
-    shufflenet_v1,
-    shufflenet_v2,
-    vgg,
-    wrn,
-)
 from jaxkd.models.description import Description, describe
 from jaxkd.models.registry import create, names
 

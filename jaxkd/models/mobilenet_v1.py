@@ -7,10 +7,10 @@ from itertools import pairwise
 import jax
 from flax import nnx
 
-from jaxkd.base import Outputs
-from jaxkd.models.layers import BatchNorm, DefaultConv, Linear, Preactivation, conv_norm
 from jaxkd.models.registry import family
 from jaxkd.models.stages import pooled_outputs, preactivations
+from jaxkd.nn.layers import BatchNorm, DefaultConv, Linear, Preactivation, conv_norm
+from jaxkd.types import Outputs
 
 STEM = 32
 UNITS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1))

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxkd.base import Outputs
-from jaxkd.models.layers import BatchNorm, Conv, Linear, Preactivation, conv_norm
 from jaxkd.models.registry import family
-from jaxkd.models.stack import last_block, stack_blocks
 from jaxkd.models.stages import pooled_outputs, preactivations
+from jaxkd.nn.layers import BatchNorm, Conv, Linear, Preactivation, conv_norm
+from jaxkd.nn.stack import last_block, stack_blocks
+from jaxkd.types import Outputs
 
 Shortcut = Literal["projection", "pad"]
 

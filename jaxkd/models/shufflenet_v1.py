@@ -6,13 +6,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxkd.base import Outputs
-from jaxkd.convolution import convolve
-from jaxkd.models.channel_shuffle import channel_shuffle
-from jaxkd.models.layers import BatchNorm, DefaultConv, Linear, Preactivation, conv_norm
 from jaxkd.models.registry import family
-from jaxkd.models.stack import last_block, stack_blocks
 from jaxkd.models.stages import pooled_outputs, preactivations
+from jaxkd.nn.convolution import convolve
+from jaxkd.nn.layers import BatchNorm, DefaultConv, Linear, Preactivation, channel_shuffle, conv_norm
+from jaxkd.nn.stack import last_block, stack_blocks
+from jaxkd.types import Outputs
 
 STEM = 24
 WIDTHS = (240, 480, 960)

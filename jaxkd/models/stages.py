@@ -7,8 +7,8 @@ from typing import TypeVar
 
 import jax
 
-from jaxkd.base import Outputs
-from jaxkd.models.layers import Linear, Preactivation, global_average_pool
+from jaxkd.nn.layers import Linear, Preactivation, global_average_pool
+from jaxkd.types import Outputs
 
 Map = TypeVar("Map", jax.Array, Preactivation)
 

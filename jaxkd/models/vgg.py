@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax.nn.initializers import normal, zeros
 
-from jaxkd.base import Outputs
-from jaxkd.models.layers import BatchNorm, Conv, Linear, conv_norm, global_average_pool, max_pool
 from jaxkd.models.registry import family
+from jaxkd.nn.layers import BatchNorm, Conv, Linear, check_image_size, conv_norm, global_average_pool, max_pool
+from jaxkd.types import Outputs, at_least_float32
 
 WIDTHS = (64, 128, 256, 512, 512)
 CONVOLUTIONS = {8: (1, 1, 1, 1, 1), 11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
@@ -70,3 +73,95 @@ def vgg(depth: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
 def ats_vgg(depth: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
     """The spelling of ATS: `VGG8`."""
     return vgg(depth, num_classes=num_classes, channels=channels, rngs=rngs)
+
+
+FEATURES = {11: (2, 3, 6, 10, 28), 13: (2, 5, 9, 12, 34)}
+"""Depth to the layers whose outputs CTKD takes as f0 to f4: ReLUs and poolings, by their positions in `features`."""
+
+GRID = 7
+"""Height and width of the maps that the classifier sees."""
+
+
+class ImageNetVGG(nnx.Module):
+    """A VGG for images of any size from 32×32, with a classifier of three linear layers.
+
+    Features: f0 to f3 early outputs, those of `FEATURES`, f4 the last maps, f5 the embedding: these averaged to a grid
+    of 7×7 and flattened in PyTorch's order, channel by channel.
+
+    torchvision drops out half of the classifier's hidden units in training. Here nothing is dropped, as models are
+    called without a random key; in evaluation there is no difference.
+    """
+
+    def __init__(self, depth: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
+        layers: dict[str, Any] = {}
+        position, inputs = 0, channels
+        for width, convolutions in zip(WIDTHS, CONVOLUTIONS[depth], strict=True):
+            for _ in range(convolutions):
+                layers[str(position)] = Conv(inputs, width, 3, bias=True, rngs=rngs)
+                layers[str(position + 1)] = BatchNorm(width)
+                position, inputs = position + 3, width  # the third is a ReLU
+            position += 1  # a max pooling
+        self.features = nnx.Dict(layers)
+        sizes = {"0": (WIDTHS[-1] * GRID**2, 4096), "3": (4096, 4096), "6": (4096, num_classes)}
+        self.classifier = nnx.Dict(
+            {
+                name: Linear(*size, kernel_init=normal(0.01), bias_init=zeros, rngs=rngs)
+                for name, size in sizes.items()  # between them stand ReLUs and dropouts
+            }
+        )
+        self.depth = depth
+
+    def __call__(self, images: jax.Array, train: bool = False) -> Outputs:
+        check_image_size(images, halvings=5)
+        preactivations: list[jax.Array] = []
+        features: list[jax.Array] = []
+        out, position = images, 0
+        for convolutions in CONVOLUTIONS[self.depth]:
+            for _ in range(convolutions):
+                before = conv_norm(self.features[str(position)], self.features[str(position + 1)], out, train)
+                out = before.relu()
+                if position + 2 in FEATURES[self.depth]:
+                    preactivations.append(before.value)
+                    features.append(out)
+                position += 3
+            out = max_pool(out)
+            if position in FEATURES[self.depth]:
+                preactivations.append(max_pool(before.value))  # maximum and ReLU commute
+                features.append(out)
+            position += 1
+        embedding = _to_grid(at_least_float32(out)).transpose(0, 3, 1, 2).reshape(len(out), -1)
+        classify = self._classifier()
+        return Outputs(classify(embedding), (*features, embedding), tuple(preactivations), classify)
+
+    def preactivation_norms(self) -> tuple[BatchNorm, ...]:
+        """The BatchNorm that comes last before each of the preactivations."""
+        layers = self.features  # it lies one layer before a ReLU, and two before a pooling
+        return tuple(layers[str(i - 1 if str(i - 1) in layers else i - 2)] for i in FEATURES[self.depth])
+
+    def _classifier(self) -> jax.tree_util.Partial:
+        return jax.tree_util.Partial(_perceptron, [self.classifier[name].function() for name in ("0", "3", "6")])
+
+
+def _perceptron(layers: list[jax.tree_util.Partial], embedding: jax.Array) -> jax.Array:
+    *hidden, last = layers
+    for layer in hidden:
+        embedding = jax.nn.relu(layer(embedding))
+    return last(embedding)
+
+
+def _to_grid(maps: jax.Array) -> jax.Array:
+    """Averages maps of any size to 7×7; the windows overlap, or see a pixel twice, where the size is no multiple."""
+    for axis in (1, 2):
+        size = maps.shape[axis]
+        if size != GRID:
+            windows = [(i * size // GRID, -(-(i + 1) * size // GRID)) for i in range(GRID)]
+            means = [jax.lax.slice_in_dim(maps, *window, axis=axis).mean(axis) for window in windows]
+            maps = jnp.stack(means, axis)
+    return maps
+
+
+@family(r"vgg(?P<depth>11|13)_imagenet", ("vgg11_imagenet", "vgg13_imagenet"), size=224)
+@family(r"vgg(?P<depth>11|13)_bn", ("vgg11_bn", "vgg13_bn"), size=224)
+def imagenet_vgg(depth: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
+    """torchvision's `vgg11_bn`, and CTKD's name for it, `vgg11_imagenet`."""
+    return ImageNetVGG(depth, num_classes=num_classes, channels=channels, rngs=rngs)

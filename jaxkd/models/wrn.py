@@ -6,10 +6,10 @@ import jax
 from flax import nnx
 from jax.nn.initializers import zeros
 
-from jaxkd.base import Outputs
-from jaxkd.models.layers import BatchNorm, Conv, Linear, conv_norm, global_average_pool
 from jaxkd.models.registry import family
-from jaxkd.models.stack import stack_blocks
+from jaxkd.nn.layers import BatchNorm, Conv, Linear, conv_norm, global_average_pool
+from jaxkd.nn.stack import stack_blocks
+from jaxkd.types import Outputs
 
 
 class WideBlock(nnx.Module):

@@ -4,16 +4,10 @@ Each function draws what it is given into the axes or the file it is given, and 
 matplotlib, which is imported only when something is drawn: `pip install "jaxkd[demo]"`.
 """
 
-from jaxkd.plots.bars import stacked_bars
 from jaxkd.plots.canvas import COLOURS, available, canvas, save
-from jaxkd.plots.clusters import clusters
-from jaxkd.plots.comparison import comparison
-from jaxkd.plots.curves import curves
-from jaxkd.plots.heat_map import heat_map
-from jaxkd.plots.learning_curves import Runs, learning_curves, temperatures
-from jaxkd.plots.matrices import matrices
-from jaxkd.plots.reached import reached
-from jaxkd.plots.scatter import scatter
+from jaxkd.plots.comparisons import comparison, reached, stacked_bars
+from jaxkd.plots.maps import clusters, heat_map, matrices, scatter
+from jaxkd.plots.over_epochs import Runs, curves, learning_curves, temperatures
 
 __all__ = [
     "COLOURS",

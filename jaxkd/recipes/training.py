@@ -14,8 +14,8 @@ from typing import Literal
 import optax
 
 from jaxkd import optimizers
-from jaxkd.base import Normalization
 from jaxkd.recipes import papers
+from jaxkd.types import Normalization
 
 _LIGHT = re.compile(r"(mobile|shuffle)", re.IGNORECASE)
 

@@ -22,11 +22,11 @@ from typing import Any
 
 from jaxkd import callbacks, convert, plots
 from jaxkd.convert import manifest
-from jaxkd.engine import checkpoints
 from jaxkd.history import History
 from jaxkd.records.environment import environment
 from jaxkd.records.files import flat, read_json, write_json
 from jaxkd.trainer import Trainer
+from jaxkd.training import checkpoint
 
 RULE = "last: the last epoch; best: the highest val_accuracy on the test images, the earliest of equals"
 
@@ -100,7 +100,7 @@ class RunDirectory:
     @property
     def begun(self) -> bool:
         """Whether there is a checkpoint to go on from."""
-        return checkpoints.latest(self.checkpoints) is not None
+        return checkpoint.latest(self.checkpoints) is not None
 
     def callbacks(self, every_minutes: float | None = None) -> list[callbacks.Callback]:
         """What keeps the records while `fit` runs; the checkpoint comes last, so that it never is ahead of them.

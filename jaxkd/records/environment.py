@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from jaxkd import cpu_kernels
+from jaxkd.nn import cpu_kernels
 
 _PARTS = ("written", "command", "versions", "device", "convolutions", "machine", "git")
 _PACKAGES = ("jaxkd", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxkd import records
-from jaxkd.report import samples
-from jaxkd.report.document import gathered, page
+from jaxkd.report import disagreements
+from jaxkd.report.page import gathered, page
 
 __all__ = ["page", "write"]
 
@@ -57,7 +57,7 @@ def write(
             "ats_grid.py or records.RunDirectory wrote"
         )
     compared = records.groups(gathered(runs, sweeps))
-    comparison = None if teacher is None else samples.compare(compared, teacher, data, data_dir)
+    comparison = None if teacher is None else disagreements.compare(compared, teacher, data, data_dir)
     content = page(runs, sweeps, comparison, title)
     target = Path(output).expanduser()
     target.parent.mkdir(parents=True, exist_ok=True)

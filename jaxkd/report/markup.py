@@ -54,3 +54,8 @@ def _shown(value: str | float) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     return "".join(letter for letter in str(value) if letter in "\t\n\r" or ord(letter) >= 32)
+
+
+def scrolling(label: str, table: Element) -> Element:
+    """A table that may be wider than the page, with the keys to move in it."""
+    return tag("div", table, class_="scroll", role="region", aria_label=label, tabindex=0)

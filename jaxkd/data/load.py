@@ -1,0 +1,212 @@
+"""Data sets by name."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol, overload
+
+from jaxkd.data.dataset import Dataset
+from jaxkd.data.readers import ats, cifar, digits, image_folder, imagenet, tfds
+from jaxkd.data.streamed import StreamedDataset, views
+from jaxkd.types import Normalization
+
+
+class Source(Protocol):
+    """One way a data set may be stored; each is a module of its own."""
+
+    def places(self, name: str, data_dir: Path) -> list[str]:
+        """Where it looks, in words for an error."""
+
+    def read(
+        self, name: str, data_dir: Path, splits: Sequence[str]
+    ) -> Mapping[str, Dataset] | Mapping[str, StreamedDataset] | None:
+        """The wanted splits, or None where nothing is there."""
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A data set.
+
+    Attributes:
+      sources: the ways it may be stored, in the order in which they are tried.
+      advice: where to get it.
+    """
+
+    sources: tuple[Source, ...]
+    advice: str = ""
+
+
+_CIFAR_ADVICE = "Get the Python version from https://www.cs.toronto.edu/~kriz/cifar.html, put it there"
+
+_KNOWN = {
+    "cifar10": _Known((cifar, tfds), _CIFAR_ADVICE),
+    "cifar100": _Known((cifar, ats, tfds), _CIFAR_ADVICE),
+    "digits": _Known((digits,)),
+    "folder": _Known((image_folder,), "Put the images of each class into a folder of their own"),
+    "imagenet2012": _Known(
+        (imagenet,),
+        "Get the images from https://www.image-net.org, unpack them into a folder for each class, or have "
+        "tensorflow-datasets prepare them with file_format='array_record'",
+    ),
+}
+
+
+def names() -> tuple[str, ...]:
+    """The names that `load` knows.
+
+    Example:
+      >>> names()
+      ('cifar10', 'cifar100', 'digits', 'folder', 'imagenet2012')
+    """
+    return tuple(sorted(_KNOWN))
+
+
+_StreamedName = Literal["folder", "imagenet2012"]
+
+
+@overload
+def load(  # type: ignore[overload-overlap]  # the names that are streamed come first
+    name: _StreamedName,
+    data_dir: str | Path | None = None,
+    split: None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    image_size: int | None = None,
+    workers: int | None = None,
+) -> tuple[StreamedDataset, StreamedDataset]: ...
+
+
+@overload
+def load(  # type: ignore[overload-overlap]  # the names that are streamed come first
+    name: _StreamedName,
+    data_dir: str | Path | None = None,
+    *,
+    split: Literal["train", "test"],
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    image_size: int | None = None,
+    workers: int | None = None,
+) -> StreamedDataset: ...
+
+
+@overload
+def load(
+    name: str,
+    data_dir: str | Path | None = None,
+    split: None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> tuple[Dataset, Dataset]: ...
+
+
+@overload
+def load(
+    name: str,
+    data_dir: str | Path | None = None,
+    *,
+    split: Literal["train", "test"],
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Dataset: ...
+
+
+def load(
+    name: str,
+    data_dir: str | Path | None = None,
+    split: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    image_size: int | None = None,
+    workers: int | None = None,
+) -> Dataset | StreamedDataset | tuple[Dataset, Dataset] | tuple[StreamedDataset, StreamedDataset]:
+    """Loads a data set from files that are already there; nothing is ever downloaded.
+
+    "digits" comes with the package. "cifar10" and "cifar100" are read from the official Python files, unpacked or in
+    their tar.gz; from the `cifar100-*.pkl` files of ATS; or from tensorflow-datasets where it has prepared them.
+
+    "imagenet2012" and "folder" are read while training runs, and need `pip install 'jaxkd[stream]'`. "folder" stands
+    for any images in `train/CLASS/` and `val/CLASS/` (or `test/CLASS/`) below `data_dir`; classes are numbered by name.
+    "imagenet2012" is such a tree of the thousand classes of ImageNet, or what tensorflow-datasets prepared of it with
+    `file_format="array_record"`.
+
+    Args:
+      name: one of `names()`.
+      data_dir: the folder with the files; by default the environment variable `JAXKD_DATA`, else `~/data`.
+      split: "train" or "test" reads that one alone (its files suffice); None reads both.
+      mean: per channel, where pixels run from 0 to 1, in place of the data set's own.
+      std: likewise.
+      image_size: height and width that "imagenet2012" and "folder" images are brought to, by default 224.
+      workers: processes that decode them, as `StreamedDataset` has it; 0 decodes in threads.
+
+    Returns:
+      `(train, test)`, or the one split asked for: a `Dataset`, or for "imagenet2012" and "folder" a `StreamedDataset`.
+      The training set carries its augmentation.
+
+    Raises:
+      ValueError: an unknown name or split, or a damaged or mislabelled file.
+      FileNotFoundError: nothing was found; the error lists where it looked and where to get the files.
+      UnsafePickleError: a file would run code; nothing of it was run.
+      ImportError: what reads images while training is not installed.
+
+    Example:
+      >>> load("digits", split="test")
+      <Dataset 'digits': 360 images of 8×8×3, 10 classes>
+    """
+    if name not in _KNOWN:
+        close = difflib.get_close_matches(str(name).lower(), names(), n=1)
+        raise ValueError(
+            f"no data set is called {name!r}{f' (did you mean {close[0]!r}?)' if close else ''}: "
+            f"the names are {', '.join(names())}; for your own images there are data.from_arrays and data.from_source"
+        )
+    if split not in (None, "train", "test"):
+        raise ValueError(f"split={split!r}: the splits are 'train' and 'test', and None stands for both")
+    root = Path(data_dir or os.environ.get("JAXKD_DATA") or "~/data").expanduser()
+    if root.is_file():
+        raise NotADirectoryError(f"data_dir={str(root)!r} is a file: pass the folder it lies in")
+    found = {
+        key: _changed(dataset, mean, std, image_size, workers)
+        for key, dataset in _read(name, root, ("train", "test") if split is None else (split,)).items()
+    }
+    return (found["train"], found["test"]) if split is None else found[split]  # type: ignore[return-value]
+
+
+def _changed(
+    dataset: Dataset | StreamedDataset,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    image_size: int | None,
+    workers: int | None,
+) -> Dataset | StreamedDataset:
+    if mean is not None or std is not None:
+        normalization = Normalization(
+            dataset.mean if mean is None else tuple(mean), dataset.std if std is None else tuple(std)
+        )
+        dataset = dataset.replace(normalization=normalization)
+    if image_size is None and workers is None:
+        return dataset
+    if isinstance(dataset, Dataset):
+        raise ValueError(
+            f"image_size and workers are for images that are read while training, and {dataset.name} is held in memory "
+            f"as {'×'.join(str(size) for size in dataset.images.shape[1:3])} pixels: leave them out"
+        )
+    if image_size is not None:
+        augmentation, view = views(image_size)
+        dataset = dataset.replace(augmentation=augmentation, view=view)
+    return dataset.replace(workers=workers)
+
+
+def _read(name: str, root: Path, splits: Sequence[str]) -> Mapping[str, Dataset] | Mapping[str, StreamedDataset]:
+    known = _KNOWN[name]
+    for source in known.sources:
+        datasets = source.read(name, root, splits)
+        if datasets is not None:
+            return datasets
+    looked = "\n".join(f"  {place}" for source in known.sources for place in source.places(name, root))
+    raise FileNotFoundError(
+        f"{name} was not found. Looked at:\n{looked}\n{known.advice}, and pass its folder as data_dir, "
+        "--data-dir on a command line (or set JAXKD_DATA; the default is ~/data)"
+    )

@@ -1,0 +1,1 @@
+"""Random views of images: on the device for data in memory, on the host for images from files."""

@@ -1,0 +1,265 @@
+"""Reading files of weights, without torch, and without running anything the file asks for."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from jaxkd.formats import unpickler
+from jaxkd.formats.errors import ConversionError, brief
+from jaxkd.formats.safetensors import read_safetensors
+from jaxkd.formats.torch_storage import ALLOWED, ByteOrder, Storage, StorageId
+from jaxkd.formats.unpickler import UnsafePickleError
+
+SUFFIXES = (".pth", ".pt", ".th", ".tar", ".safetensors")
+"""What files of weights are called. The content decides how a file is read."""
+
+
+_MISTAKEN = {
+    (0, b"<"): "it begins like a web page: download the file itself",
+    (0, b"version https"): "it begins like a pointer of Git LFS: download the file itself",
+    (0, b"\x1f\x8b"): "it is compressed: unpack it first",
+    (257, b"ustar"): "it is an archive of files: unpack it, and name one of them or their folder",
+}
+"""What people have in place of weights, by the place and the bytes that give it away. No pickle has them there."""
+
+
+class Contents(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+      tree: what was saved.
+      metadata: strings that a safetensors file carries besides; torch files have none.
+    """
+
+    tree: Any
+    metadata: Mapping[str, str]
+
+
+def read(path: str | os.PathLike[str]) -> Any:
+    """Reads a `.pth`, `.pt`, `.th` or `.tar` file in either of PyTorch's formats, or a `.safetensors` file.
+
+    Args:
+      path: the file.
+
+    Returns:
+      What was saved: dictionaries, lists, tuples and plain values, with a read-only NumPy array for each tensor
+      (bfloat16 ones in JAX's bfloat16). Tensors that shared memory still do. What carries no weights (options, devices)
+      is an inert object.
+
+    Raises:
+      ConversionError: the file is missing, truncated, corrupt, of another kind, or names a global that is not on the
+        list of harmless ones.
+
+    Example:
+      >>> import tempfile
+      >>> import numpy as np
+      >>> from jaxkd.convert import torch_write
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     torch_write.write(Path(folder) / "ones.pth", {"weight": np.ones((2, 3), np.float32)})
+      ...     read(Path(folder) / "ones.pth")["weight"].tolist()
+      [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
+    """
+    return read_contents(path).tree
+
+
+def read_contents(path: str | os.PathLike[str]) -> Contents:
+    """Reads a file like `read`, with the metadata that it carries."""
+    try:
+        with Path(path).open("rb") as file:
+            return _contents(file, Path(path).suffix == ".safetensors")
+    except UnsafePickleError as error:
+        raise ConversionError(path, _reason(error)) from error
+    except OSError as error:
+        raise ConversionError(path, f"cannot be read ({error.strerror or error})") from error
+    # A file from a stranger can make any part of the reading fail in any way (struct, zlib, zipfile, NumPy, memory …);
+    # whatever it was, the answer to the caller is the same, and the cause stays attached.
+    except Exception as error:
+        raise ConversionError(path, f"not a readable file of weights: {_reason(error)}") from error
+
+
+def _contents(file: IO[bytes], called_safetensors: bool) -> Contents:
+    file_bytes = os.fstat(file.fileno()).st_size
+    start = file.read(512)
+    file.seek(0)
+    if not start:
+        raise ValueError("the file is empty: copy or download it again")
+    if start.startswith(b"PK\x03\x04"):
+        return Contents(read_zip(file, file_bytes), {})
+    has_header = start[8:9] == b"{"  # where the JSON header of a safetensors file begins
+    for (place, sign), what in _MISTAKEN.items():
+        if start.startswith(sign, place) and not has_header:
+            raise ValueError(what)
+    if called_safetensors or has_header:
+        return Contents(*read_safetensors(file, file_bytes))
+    return Contents(read_legacy(file, file_bytes), {})
+
+
+def _reason(error: Exception) -> str:
+    """One line of a message that may quote the file at any length."""
+    return brief(str(error), letters=300) or type(error).__name__
+
+
+MAX_PICKLE_BYTES = 64 * 2**20
+_SLACK_BYTES = 64 * 2**20  # how much a small, compressed file may unfold to
+
+
+def read_zip(file: IO[bytes], file_bytes: int) -> Any:
+    """Reads the object a zip checkpoint holds, tensors as read-only NumPy arrays.
+
+    Args:
+      file: the checkpoint, `file_bytes` long.
+
+    Raises:
+      ValueError, zipfile.BadZipFile, and what a malformed pickle raises.
+    """
+    if not zipfile.is_zipfile(file):  # no directory at its end
+        raise ValueError("it begins like a file of torch.save and has no end: cut short; copy or download it again")
+    with zipfile.ZipFile(file) as archive:
+        # Weights hardly compress: an archive that claims to is a bomb, or its directory points at the same bytes twice.
+        claimed = sum(entry.file_size for entry in archive.infolist())
+        if claimed > 8 * file_bytes + _SLACK_BYTES:
+            raise ValueError(f"a zip bomb: {file_bytes} bytes claim to hold {claimed}")
+        records = _Records(archive)
+        program = records.read(records.prefix + "data.pkl", at_most=MAX_PICKLE_BYTES)
+        stream = io.BytesIO(program)
+        tree = unpickler.load(stream, ALLOWED, records.storage)
+        if rest := stream.read():
+            raise ValueError(f"{len(rest)} bytes after the end of the pickle: torch.save writes one pickle and no more")
+        return tree
+
+
+class _Records:
+    """The records of an archive, whatever directory they are in."""
+
+    def __init__(self, archive: zipfile.ZipFile):
+        self._archive = archive
+        self._storages: dict[str, Storage] = {}
+        names = archive.namelist()
+        if len(set(names)) != len(names):
+            raise ValueError("two records of the same name: other readers may see another file")
+        pickles = [name for name in names if name == "data.pkl" or name.endswith("/data.pkl")]
+        if len(pickles) != 1:
+            raise ValueError(f"a zip archive with {len(pickles)} data.pkl records instead of one: not from torch.save")
+        self.prefix = pickles[0].removesuffix("data.pkl")
+        if self.prefix + "constants.pkl" in names:
+            raise ValueError("a TorchScript archive, which holds a program; save the model's state_dict() instead")
+        self._byteorder = self._read_byteorder()
+
+    def _read_byteorder(self) -> ByteOrder:
+        name = self.prefix + "byteorder"
+        if name not in self._archive.NameToInfo:
+            return "little"
+        match self.read(name, at_most=16):
+            case b"little":
+                return "little"
+            case b"big":
+                return "big"
+        raise ValueError("an unknown byte order")
+
+    def read(self, name: str, at_most: int, at_least: int = 0) -> bytes:
+        """One record of a length within bounds, however it is packed."""
+        entry = self._archive.NameToInfo.get(name)
+        if entry is None:
+            raise ValueError(f"the record {name} is missing")
+        if not at_least <= entry.file_size <= at_most:
+            wanted = at_most if at_least == at_most else f"at most {at_most}"
+            raise ValueError(f"the record {name} has {entry.file_size} bytes instead of {wanted}")
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"the record {name} is packed in a way torch.save never uses")
+        with self._archive.open(entry) as record:
+            data = record.read(at_most + 1)  # a bound, so that a record cannot unfold to more than it claims
+        if len(data) != entry.file_size:
+            raise ValueError(f"the record {name} has {len(data)} bytes and claims {entry.file_size}")
+        return data
+
+    def storage(self, pid: Any) -> Storage:
+        """The storage of a persistent id, read when it is first named."""
+        wanted = StorageId.parse(pid)
+        storage = self._storages.get(wanted.key)
+        if storage is None:
+            name = f"{self.prefix}data/{wanted.key}"
+            data = self.read(name, at_most=wanted.nbytes, at_least=wanted.nbytes)
+            storage = self._storages[wanted.key] = Storage.empty(wanted.type, wanted.elements)
+            storage.fill(data, self._byteorder)
+        return wanted.within(storage)
+
+
+MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
+PROTOCOL_VERSION = 1001
+
+
+def read_legacy(file: IO[bytes], file_bytes: int) -> Any:
+    """Reads the object a checkpoint in the older format holds, tensors as read-only NumPy arrays.
+
+    Numbers are little-endian in these files, whatever the machine that wrote them.
+
+    Args:
+      file: the checkpoint, `file_bytes` long.
+
+    Raises:
+      ValueError, and what a malformed pickle raises.
+    """
+    file = _Bounded(file, file_bytes)  # type: ignore[assignment]  # as much of a file as reading needs
+    if unpickler.load(file, {}) != MAGIC_NUMBER:
+        raise ValueError("neither of torch.save's formats: the magic number is wrong")
+    version = unpickler.load(file, {})
+    if version != PROTOCOL_VERSION:
+        raise ValueError("a version of the older torch.save format that is not 1001")
+    if not isinstance(unpickler.load(file, {}), dict):
+        raise ValueError("the description of the machine that wrote the file is missing")
+    storages = _Storages(file_bytes)
+    tree = unpickler.load(file, ALLOWED, storages.storage)
+    storages.fill(file, keys=unpickler.load(file, {}))
+    return tree
+
+
+class _Bounded:
+    """A file that is never asked for more than it has: Python sets memory aside for as much as it is asked for."""
+
+    def __init__(self, file: IO[bytes], file_bytes: int):
+        self.tell, self.readline = file.tell, file.readline
+        self._read, self._bytes = file.read, file_bytes
+
+    def read(self, size: int) -> bytes:
+        return self._read(max(min(size, self._bytes - self.tell()), 0))
+
+
+class _Storages:
+    """Storages that a pickle names before the file delivers them."""
+
+    def __init__(self, file_bytes: int):
+        self._left = file_bytes
+        self._storages: dict[str, Storage] = {}
+
+    def storage(self, pid: Any) -> Storage:
+        """Memory for the storage of a persistent id; all of them together fit into the file."""
+        wanted = StorageId.parse(pid)
+        storage = self._storages.get(wanted.key)
+        if storage is None:
+            self._left -= wanted.nbytes
+            if self._left < 0:
+                raise ValueError("the storages are larger than the file: it is truncated or corrupt")
+            storage = self._storages[wanted.key] = Storage.empty(wanted.type, wanted.elements)
+        return wanted.within(storage)
+
+    def fill(self, file: IO[bytes], keys: Any) -> None:
+        """Reads every storage, in the order of `keys`."""
+        if not isinstance(keys, list) or not all(isinstance(key, str | int) for key in keys):
+            raise ValueError("the list of storages is missing")
+        waiting = dict(self._storages)
+        for key in map(str, keys):
+            storage = waiting.pop(key, None)
+            if storage is None:
+                raise ValueError(f"storage {key[:40]} is delivered twice, or belongs to no tensor")
+            (elements,) = struct.unpack("<q", file.read(8))
+            if elements != storage.values.size:
+                raise ValueError(f"storage {key[:40]} has {elements} elements where {storage.values.size} belong")
+            storage.fill(file.read(storage.values.nbytes), "little")
+        if waiting:
+            raise ValueError(f"{len(waiting)} storages are missing")

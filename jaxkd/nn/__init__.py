@@ -1,0 +1,1 @@
+"""What models and losses are built of: convolution, BatchNorm, layers, and stacks of equal blocks."""

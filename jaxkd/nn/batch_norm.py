@@ -1,0 +1,126 @@
+"""Batch normalisation as pure functions: the moments of a batch, and one pass that normalises, adds and rectifies.
+
+On the CPU `jaxkd.nn.cpu_kernels` compute both where they are usable, elsewhere XLA does. The gradient has a rule of its
+own, which needs of the forward pass what is kept anyway: the images, and the output for what the ReLU let through.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxkd.nn import cpu_kernels
+from jaxkd.types import at_least_float32
+
+
+def batch_moments(images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return mean and biased variance of each channel, `[…, C] -> [C], [C]`, float32 and constant for the gradient.
+
+    Example:
+      >>> mean, var = batch_moments(jnp.array([[1.0], [3.0]]))
+      >>> mean.tolist(), var.tolist()
+      ([2.0], [1.0])
+    """
+    images = lax.stop_gradient(images)
+    if not cpu_kernels.usable(images.dtype):
+        return _moments(images)
+    return lax.platform_dependent(images, cpu=cpu_kernels.batch_moments, default=_moments)
+
+
+def _moments(images):
+    images = images.astype(jnp.float32)
+    axes = tuple(range(images.ndim - 1))
+    mean = images.mean(axes)
+    return mean, jnp.square(images - _along(mean, images)).mean(axes)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(6, 7))
+def batch_norm(
+    images: jax.Array,
+    mean: jax.Array,
+    var: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    residual: jax.Array | None,
+    epsilon: float,
+    relu: bool,
+) -> jax.Array:
+    """Return `relu((images − mean) / sqrt(var + epsilon) · scale + bias + residual)` (Ioffe & Szegedy 2015).
+
+    The gradient is the one for moments that move with the images: their part is in the gradient of the images.
+
+    Args:
+      images: `[…, C]`.
+      mean: `[C]`, the images' own, as `batch_moments` gives it.
+      var: `[C]`, likewise.
+      scale: `[C]`.
+      bias: `[C]`.
+      residual: of the images' shape and type, or None.
+      epsilon: added to the variance.
+      relu: whether to keep the positive part.
+
+    Returns:
+      As the images.
+    """
+    args = images, mean, scale * lax.rsqrt(var + epsilon), bias, residual
+    by_xla = partial(_normalized, relu=relu)
+    if not cpu_kernels.usable(images.dtype):
+        return by_xla(*args)
+    return lax.platform_dependent(*args, cpu=partial(cpu_kernels.batch_norm, relu=relu), default=by_xla)
+
+
+def _normalized(images, mean, factor, bias, residual, relu):
+    # The mean is taken off first: folded into the bias, it would cost the digits by which it exceeds the deviation.
+    out = (at_least_float32(images) - _along(mean, images)) * _along(factor, images) + _along(bias, images)
+    out = out if residual is None else out + at_least_float32(residual)
+    return (jax.nn.relu(out) if relu else out).astype(images.dtype)
+
+
+def _save(images, mean, var, scale, bias, residual, epsilon, relu):
+    out = batch_norm(images, mean, var, scale, bias, residual, epsilon, relu)
+    added = () if residual is None else (None,)  # only whether there was one
+    return out, (images, out if relu else None, mean, var, scale, added)
+
+
+def _gradients(epsilon, relu, saved, cotangent):
+    images, out, mean, var, scale, added = saved
+    by_xla = partial(_gradients_by_xla, epsilon=epsilon, adds=bool(added))
+    if cpu_kernels.usable(images.dtype):
+        by_kernel = partial(_gradients_by_kernel, epsilon=epsilon, adds=bool(added))
+        found = lax.platform_dependent(images, out, cotangent, mean, var, scale, cpu=by_kernel, default=by_xla)
+    else:
+        found = by_xla(images, out, cotangent, mean, var, scale)
+    of_images, of_residual, of_scale, of_bias = found
+    return of_images, jnp.zeros_like(mean), jnp.zeros_like(var), of_scale, of_bias, of_residual
+
+
+batch_norm.defvjp(_save, _gradients)
+
+
+def _gradients_by_kernel(images, out, cotangent, mean, var, scale, epsilon, adds):
+    relu = out is not None
+    of_images, of_residual, of_scale, of_bias = cpu_kernels.batch_norm_gradient(
+        images, out if relu else images, cotangent, mean, var, scale, epsilon=epsilon, relu=relu, residual=adds and relu
+    )
+    if adds and not relu:
+        of_residual = cotangent
+    return of_images, of_residual if adds else None, of_scale, of_bias
+
+
+def _gradients_by_xla(images, out, cotangent, mean, var, scale, epsilon, adds):
+    passed = cotangent if out is None else jnp.where(out > 0, cotangent, 0)
+    given, axes, count = at_least_float32(passed), tuple(range(images.ndim - 1)), images.size // images.shape[-1]
+    inverse = lax.rsqrt(var + epsilon)
+    unit = (at_least_float32(images) - _along(mean, images)) * _along(inverse, images)
+    of_bias, of_scale = given.sum(axes), (given * unit).sum(axes)
+    inner = given - _along(of_bias / count, images) - unit * _along(of_scale / count, images)
+    of_images = (inner * _along(scale * inverse, images)).astype(images.dtype)
+    return of_images, passed if adds else None, of_scale.astype(scale.dtype), of_bias.astype(scale.dtype)
+
+
+def _along(channels: jax.Array, images: jax.Array) -> jax.Array:
+    """A value for each channel, to be broadcast over images."""
+    return channels.reshape((1,) * (images.ndim - 1) + (-1,))

@@ -1,0 +1,239 @@
+"""A convolution that is fast on every platform, with gradients that stay fast inside a compiled loop.
+
+On the CPU oneDNN computes it where `jaxkd.nn.cpu_kernels` are usable. Where they are not, XLA does, with gradient rules
+of our own: XLA runs the gradient convolutions that autodiff writes 15 to 30 times slower inside `lax.scan` than outside
+it, which would make a compiled epoch useless. The input gradient is therefore again a plain forward convolution, the
+weight gradient one or a few matrix products, and grouped convolutions, for which XLA has no fast CPU code at all, are
+computed group by group. On GPU and TPU XLA's own forms are the right ones and are kept.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxkd.nn import cpu_kernels
+from jaxkd.types import at_least_float32
+
+LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def convolve(images: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0, groups: int = 1) -> jax.Array:
+    """Return the cross-correlation with PyTorch's explicit padding, as `torch.nn.functional.conv2d`.
+
+    Args:
+      images: `[N, H, W, C]`; their type is the one that is computed in.
+      kernel: `[kh, kw, C / groups, O]`, of the same or of a wider type; its gradient is of its own type.
+      stride: step in both directions.
+      padding: zeros added on all four sides.
+      groups: the number of equal parts of the channels that see only each other; C of them make it depthwise.
+
+    Returns:
+      `[N, (H + 2·padding − kh) // stride + 1, …, O]`.
+
+    Example:
+      >>> convolve(jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 1)), 1, 1)[0, :, :, 0].tolist()[0]
+      [4.0, 6.0, 6.0, 4.0]
+    """
+    if cpu_kernels.usable(images.dtype):
+        by_kernel = partial(cpu_kernels.convolution, stride=stride, padding=padding, groups=groups)
+        return lax.platform_dependent(images, kernel, cpu=by_kernel, default=partial(_grouped, stride, padding, groups))
+    if groups == 1:
+        return _grouped(stride, padding, groups, images, kernel)
+    by_hand = _per_group(kernel, stride, padding, groups)
+    return lax.platform_dependent(images, kernel, cpu=by_hand, default=partial(_grouped, stride, padding, groups))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6, 7))
+def convolve_add_relu(
+    images: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array,
+    residual: jax.Array | None,
+    stride: int,
+    padding: int,
+    groups: int,
+    relu: bool,
+) -> jax.Array:
+    """Return `relu(images ∗ kernel + bias + residual)`, in one pass where the platform can.
+
+    Args:
+      images: as in `convolve`.
+      kernel: as in `convolve`.
+      bias: `[O]`, of the kernel's type.
+      residual: of the result's shape and type, or None.
+      stride: as in `convolve`.
+      padding: as in `convolve`.
+      groups: as in `convolve`.
+      relu: whether to keep the positive part.
+
+    Returns:
+      As `convolve`.
+    """
+    composed = partial(_composed, stride, padding, groups, relu)
+    if not cpu_kernels.usable(images.dtype):
+        return composed(images, kernel, bias, residual)
+    fused = partial(cpu_kernels.convolution, stride=stride, padding=padding, groups=groups, relu=relu)
+    return lax.platform_dependent(images, kernel, bias, residual, cpu=fused, default=composed)
+
+
+def _composed(stride, padding, groups, relu, images, kernel, bias, residual):
+    out = convolve(images, kernel, stride, padding, groups) + bias.astype(images.dtype).reshape(1, 1, 1, -1)
+    out = out if residual is None else out + residual
+    return jax.nn.relu(out) if relu else out
+
+
+def _save_all(images, kernel, bias, residual, stride, padding, groups, relu):
+    out = convolve_add_relu(images, kernel, bias, residual, stride, padding, groups, relu)
+    return out, (images, kernel, out if relu else None, () if residual is None else (None,))
+
+
+def _all_gradients(stride, padding, groups, relu, saved, cotangent):
+    images, kernel, out, residual = saved
+    passed = jnp.where(out > 0, cotangent, 0) if relu else cotangent
+    of_images, of_kernel = _gradients(stride, padding, groups, (images, kernel), passed)
+    of_bias = at_least_float32(passed).sum((0, 1, 2)).astype(kernel.dtype)
+    return of_images, of_kernel, of_bias, passed if residual else None
+
+
+convolve_add_relu.defvjp(_save_all, _all_gradients)
+
+
+def _dense(images, kernel, stride, padding, groups=1):
+    return lax.conv_general_dilated(
+        images,
+        kernel.astype(images.dtype),
+        (stride, stride),
+        [(padding, padding)] * 2,
+        dimension_numbers=LAYOUT,
+        feature_group_count=groups,
+    )
+
+
+def _grouped(stride, padding, groups, images, kernel):
+    return _dense(images, kernel, stride, padding, groups)
+
+
+def _per_group(kernel, stride, padding, groups):
+    """The convolution in plain ones, as a function of images and kernel."""
+    depthwise = kernel.shape[2:] == (1, groups)
+    return partial(_depthwise if depthwise else _group_by_group, stride, padding, groups)
+
+
+def _depthwise(stride, padding, groups, images, kernel):
+    """The sum of the shifted images, each times its tap of the kernel."""
+    kernel = kernel.astype(images.dtype)
+    padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    height, width = ((n - k) // stride + 1 for n, k in zip(padded.shape[1:3], kernel.shape[:2], strict=True))
+    taps = [(i, j) for i in range(kernel.shape[0]) for j in range(kernel.shape[1])]
+    products = [_shifted(padded, i, j, height, width, stride) * kernel[i, j].reshape(1, 1, 1, -1) for i, j in taps]
+    return sum(products[1:], start=products[0])
+
+
+def _group_by_group(stride, padding, groups, images, kernel):
+    """One dense convolution, mapped over the groups."""
+    parts = jnp.stack(jnp.split(images, groups, axis=-1)), jnp.stack(jnp.split(kernel, groups, axis=-1))
+    outputs = lax.map(lambda part: convolve(*part, stride, padding, 1), parts)
+    return jnp.moveaxis(outputs, 0, 3).reshape(*outputs.shape[1:4], -1)
+
+
+def _save(images, kernel, stride, padding, groups):
+    return convolve(images, kernel, stride, padding, groups), (images, kernel)
+
+
+def _gradients(stride, padding, groups, saved, cotangent):
+    images, kernel = saved
+    if cpu_kernels.usable(cotangent.dtype):
+        on_cpu = partial(_kernel_gradients, stride, padding, groups)
+    elif groups == 1:
+        on_cpu = partial(_loop_gradients, stride, padding)
+    else:
+        on_cpu = partial(_autodiff_gradients, _per_group(kernel, stride, padding, groups))
+    by_xla = partial(_autodiff_gradients, partial(_grouped, stride, padding, groups))
+    return lax.platform_dependent(images, kernel, cotangent, cpu=on_cpu, default=by_xla)
+
+
+convolve.defvjp(_save, _gradients)
+
+
+def _autodiff_gradients(forward, images, kernel, cotangent):
+    _, transpose = jax.vjp(forward, images, kernel)
+    return transpose(cotangent)
+
+
+def _kernel_gradients(stride, padding, groups, images, kernel, cotangent):
+    how = {"stride": stride, "padding": padding, "groups": groups}
+    of_kernel = cpu_kernels.convolution_kernel_gradient(images, cotangent, kernel.shape[:2], **how)
+    return (
+        cpu_kernels.convolution_input_gradient(kernel, cotangent, images.shape[1:3], **how),
+        of_kernel.astype(kernel.dtype),
+    )
+
+
+def _loop_gradients(stride, padding, images, kernel, cotangent):
+    return (
+        _input_gradient(kernel, cotangent, stride, padding, images.shape[1:3]),
+        _kernel_gradient(images, cotangent, stride, padding, kernel.shape[:2]).astype(kernel.dtype),
+    )
+
+
+def _input_gradient(kernel, cotangent, stride, padding, size):
+    """The forward convolution of the (dilated) cotangent with the flipped kernel."""
+    window = kernel.shape[:2]
+    before = [k - 1 - padding for k in window]
+    dilated = [(n - 1) * stride + 1 for n in cotangent.shape[1:3]]
+    after = [n + k - 1 - lo - d for n, k, lo, d in zip(size, window, before, dilated, strict=True)]
+    borders = [(0, 0, 0), *((lo, hi, stride - 1) for lo, hi in zip(before, after, strict=True)), (0, 0, 0)]
+    spread = lax.pad(cotangent, jnp.zeros((), cotangent.dtype), borders)
+    return _dense(spread, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), 1, 0)
+
+
+def _kernel_gradient(images, cotangent, stride, padding, window):
+    padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    return (_crossed if stride == 1 else _row_by_row)(padded, cotangent, stride, window)
+
+
+def _crossed(padded, cotangent, stride, window):
+    """One matrix product: images shifted along the columns against cotangents shifted along the rows.
+
+    Pairing two small sets of shifts, instead of all shifts of one side, halves what has to be copied and gives the
+    product a better shape: on two cores it takes half the time of `_row_by_row` at 32×32.
+    """
+    rows, columns = window
+    height, width, outputs = cotangent.shape[1:]
+    below = padded.shape[1] - height
+    left = [padded[:, :, j : j + width] for j in range(columns)]
+    right = [jnp.pad(cotangent, ((0, 0), (i, below - i), (0, 0), (0, 0))) for i in range(rows)]
+    left, right = (_as_matrix(jnp.concatenate(shifts, axis=-1)) for shifts in (left, right))
+    return _product(left, right).reshape(columns, -1, rows, outputs).transpose(2, 0, 1, 3)
+
+
+def _row_by_row(padded, cotangent, stride, window):
+    """A matrix product per kernel row: the row's shifted images, side by side, against the cotangent."""
+    rows, columns = window
+    height, width, outputs = cotangent.shape[1:]
+    flat = _as_matrix(cotangent)
+
+    def row(i):
+        patches = jnp.concatenate([_shifted(padded, i, j, height, width, stride) for j in range(columns)], axis=-1)
+        return _product(_as_matrix(patches), flat).reshape(columns, -1, outputs)
+
+    return jnp.stack([row(i) for i in range(rows)])
+
+
+def _shifted(padded, i, j, height, width, stride):
+    """What the kernel's tap (i, j) sees: `[N, height, width, C]`."""
+    return padded[:, i : i + (height - 1) * stride + 1 : stride, j : j + (width - 1) * stride + 1 : stride]
+
+
+def _as_matrix(images):
+    return images.reshape(-1, images.shape[-1])
+
+
+def _product(left, right):
+    """`leftᵀ · right`, summed in float32 at least: there are as many terms as pixels in a batch."""
+    return at_least_float32(left).T @ at_least_float32(right)

@@ -1,0 +1,161 @@
+"""Kernels for the CPU: convolutions by oneDNN and batch normalisation in one pass, as operations of JAX.
+
+XLA's own convolutions on the CPU take about twice as long as oneDNN's. Where oneDNN and a C++ compiler are at hand,
+`jaxkd.nn.convolution` and `jaxkd.nn.batch_norm` call these operations on the CPU; elsewhere, and on other platforms,
+XLA's forms. `python -m jaxkd.nn.cpu_kernels` says which it is, and why.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxkd.nn.cpu_kernels.library import Kernels, load
+
+__all__ = [
+    "Kernels",
+    "batch_moments",
+    "batch_norm",
+    "batch_norm_gradient",
+    "convolution",
+    "convolution_input_gradient",
+    "convolution_kernel_gradient",
+    "describe",
+    "load",
+    "usable",
+]
+
+
+def usable(dtype: jax.typing.DTypeLike) -> bool:
+    """Return whether the kernels compute arrays of a type in this process.
+
+    They are for one CPU device a program: XLA would gather the shares of several before it called them.
+    """
+    return jax.default_backend() == "cpu" and jax.device_count() == 1 and jnp.dtype(dtype).name in load().dtypes
+
+
+def describe() -> str:
+    """Return what computes convolutions on the CPU in this process, and why, in one line.
+
+    Example:
+      >>> describe().startswith(("oneDNN", "XLA"))
+      True
+    """
+    if jax.default_backend() != "cpu":
+        return f"XLA, since this process computes on {jax.default_backend()}"
+    if jax.device_count() > 1:
+        return f"XLA, since the kernels are for one device, and this process has {jax.device_count()}"
+    return load().description
+
+
+def convolution(
+    images: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array | None = None,
+    residual: jax.Array | None = None,
+    *,
+    stride: int,
+    padding: int,
+    groups: int,
+    relu: bool = False,
+) -> jax.Array:
+    """Return `relu(images ∗ kernel + bias + residual)`, `[N, H', W', O]`, each of the last three where asked for.
+
+    Args:
+      images: `[N, H, W, C]`, float32 or bfloat16.
+      kernel: `[kh, kw, C / groups, O]`, of any of these types.
+      bias: `[O]`.
+      residual: like the result.
+      stride: step in both directions.
+      padding: zeros added on all four sides.
+      groups: parts of the channels that see only each other.
+      relu: whether to keep the positive part.
+
+    Raises:
+      ValueError: for a kernel of another number of channels than the images have.
+    """
+    window = kernel.shape[:2]
+    if images.shape[-1] != kernel.shape[2] * groups or kernel.shape[-1] % groups:
+        raise ValueError(f"a kernel {kernel.shape} in {groups} groups for images of {images.shape[-1]} channels")
+    size = ((n + 2 * padding - k) // stride + 1 for n, k in zip(images.shape[1:3], window, strict=True))
+    out = jax.ShapeDtypeStruct((images.shape[0], *size, kernel.shape[-1]), images.dtype)
+    call = jax.ffi.ffi_call(
+        "jaxkd_convolution",
+        out,
+        vmap_method="sequential",
+        input_output_aliases=None if residual is None else {3: 0},
+    )
+    return call(
+        images,
+        kernel,
+        _none(jnp.float32) if bias is None else bias.astype(jnp.float32),
+        _none(images.dtype) if residual is None else residual,
+        **_window(stride, padding, groups),
+        relu=relu,
+    )
+
+
+def convolution_input_gradient(
+    kernel: jax.Array, cotangent: jax.Array, size: tuple[int, int], *, stride: int, padding: int, groups: int
+) -> jax.Array:
+    """Return the gradient for images of a size `(H, W)`, `[N, H, W, C]`, in the cotangent's type."""
+    channels = kernel.shape[2] * groups
+    out = jax.ShapeDtypeStruct((cotangent.shape[0], *size, channels), cotangent.dtype)
+    call = jax.ffi.ffi_call("jaxkd_convolution_input_gradient", out, vmap_method="sequential")
+    return call(kernel, cotangent, **_window(stride, padding, groups))
+
+
+def convolution_kernel_gradient(
+    images: jax.Array, cotangent: jax.Array, window: tuple[int, int], *, stride: int, padding: int, groups: int
+) -> jax.Array:
+    """Return the gradient for a kernel with a window `(kh, kw)`, `[kh, kw, C / groups, O]`, summed in float32."""
+    out = jax.ShapeDtypeStruct((*window, images.shape[-1] // groups, cotangent.shape[-1]), jnp.float32)
+    call = jax.ffi.ffi_call("jaxkd_convolution_kernel_gradient", out, vmap_method="sequential")
+    return call(images, cotangent, **_window(stride, padding, groups))
+
+
+def batch_moments(images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return mean and biased variance of each channel, `[C]`, float32."""
+    channel = jax.ShapeDtypeStruct(images.shape[-1:], jnp.float32)
+    mean, var = jax.ffi.ffi_call("jaxkd_batch_moments", (channel, channel), vmap_method="sequential")(images)
+    return mean, var
+
+
+def batch_norm(
+    images: jax.Array, mean: jax.Array, factor: jax.Array, bias: jax.Array, residual: jax.Array | None, *, relu: bool
+) -> jax.Array:
+    """Return `relu((images − mean) · factor + bias + residual)`; the first three are one number for each channel."""
+    out = jax.ShapeDtypeStruct(images.shape, images.dtype)
+    call = jax.ffi.ffi_call("jaxkd_batch_norm", out, vmap_method="sequential")
+    return call(images, mean, factor, bias, _none(images.dtype) if residual is None else residual, relu=relu)
+
+
+def batch_norm_gradient(
+    images: jax.Array,
+    out: jax.Array,
+    cotangent: jax.Array,
+    mean: jax.Array,
+    var: jax.Array,
+    scale: jax.Array,
+    *,
+    epsilon: float,
+    relu: bool,
+    residual: bool,
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Return the gradients for images, residual (an empty array without one), scale and bias."""
+    like, channel = jax.ShapeDtypeStruct(images.shape, images.dtype), jax.ShapeDtypeStruct(mean.shape, jnp.float32)
+    apart = like if residual else jax.ShapeDtypeStruct((0,), images.dtype)
+    call = jax.ffi.ffi_call("jaxkd_batch_norm_gradient", (like, apart, channel, channel), vmap_method="sequential")
+    found = call(images, out, cotangent, mean, var, scale, epsilon=np.float32(epsilon), relu=relu)
+    of_images, of_residual, of_scale, of_bias = found
+    return of_images, of_residual, of_scale, of_bias
+
+
+def _window(stride: int, padding: int, groups: int) -> dict[str, np.int64]:
+    return {"stride": np.int64(stride), "padding": np.int64(padding), "groups": np.int64(groups)}
+
+
+def _none(dtype: jax.typing.DTypeLike) -> jax.Array:
+    """What stands for an array that is not there."""
+    return jnp.zeros((0,), dtype)

@@ -1,0 +1,264 @@
+"""The layers of the zoo, with PyTorch's padding, statistics and initialisation.
+
+Layers compute in the type of what they receive, whatever the type of their parameters: a network given bfloat16 images
+runs in bfloat16 with float32 parameters. Statistics and everything after the last pooling stay float32.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+from jax.ad_checkpoint import checkpoint_name
+from jax.nn.initializers import Initializer, variance_scaling
+
+from jaxkd.nn.batch_norm import batch_moments, batch_norm
+from jaxkd.nn.convolution import convolve, convolve_add_relu
+from jaxkd.types import at_least_float32
+
+kaiming_fan_out: Initializer = variance_scaling(2.0, "fan_out", "normal")
+"""Normal with variance 2 / (k·k·out): what the CIFAR ResNets, WRNs and VGGs draw their convolutions from (He 2015)."""
+
+torch_uniform: Initializer = variance_scaling(1 / 3, "fan_in", "uniform")
+"""Uniform within ±1/sqrt(fan_in), PyTorch's default for the weights of linear layers and convolutions."""
+
+KEPT = "kept"
+"""Marks what is too dear to compute again in the backward pass, where a network does not keep everything for it."""
+
+
+class Conv(nnx.Module):
+    """A square convolution, `[N, H, W, in] -> [N, H', W', out]`, padded to keep the size at stride 1."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        window: int,
+        stride: int = 1,
+        *,
+        groups: int = 1,
+        bias: bool = False,
+        kernel_init: Initializer = kaiming_fan_out,
+        rngs: nnx.Rngs,
+    ):
+        shape = (window, window, inputs // groups, outputs)
+        self.kernel = nnx.Param(kernel_init(rngs.params(), shape, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(outputs)) if bias else None
+        self.stride = stride
+        self.groups = groups
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        window = (self.stride, self.padding, self.groups)
+        if self.bias is None:
+            return checkpoint_name(convolve(images, self.kernel[...], *window), KEPT)
+        return checkpoint_name(
+            convolve_add_relu(images, self.kernel[...], self.bias[...], None, *window, relu=False), KEPT
+        )
+
+    @property
+    def padding(self) -> int:
+        """Zeros on all four sides."""
+        return self.kernel.shape[0] // 2
+
+
+DefaultConv = functools.partial(Conv, kernel_init=torch_uniform)
+"""A convolution that starts where PyTorch starts it unless told otherwise, as the ShuffleNets and MobileNetV1 do."""
+
+
+class Linear(nnx.Module):
+    """An affine map, `[N, in] -> [N, out]`; the bias is drawn like the weights unless `bias_init` says otherwise."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        kernel_init: Initializer = torch_uniform,
+        bias_init: Initializer | None = None,
+        rngs: nnx.Rngs,
+    ):
+        self.kernel = nnx.Param(kernel_init(rngs.params(), (inputs, outputs), jnp.float32))
+        if (
+            bias_init is None
+        ):  # PyTorch bounds the bias by the weights' fan-in, which the bias's own shape does not tell
+            bound = inputs**-0.5
+            bias = jax.random.uniform(rngs.params(), (outputs,), jnp.float32, -bound, bound)
+        else:
+            bias = bias_init(rngs.params(), (outputs,), jnp.float32)
+        self.bias = nnx.Param(bias)
+
+    def __call__(self, features: jax.Array) -> jax.Array:
+        return self.function()(features)
+
+    def function(self) -> Callable[[jax.Array], jax.Array]:
+        """The layer with its present weights as a pure function, itself a pytree."""
+        return jax.tree_util.Partial(_affine, self.kernel[...], self.bias[...])
+
+
+def _affine(kernel: jax.Array, bias: jax.Array, features: jax.Array) -> jax.Array:
+    return features @ kernel.astype(features.dtype) + bias.astype(features.dtype).reshape(1, -1)
+
+
+class BatchNorm(nnx.Module):
+    """Batch normalisation over all axes but the last, with PyTorch's conventions.
+
+    The running statistics move by a tenth of the way per batch and the running variance takes the unbiased batch
+    variance, while the batch itself is normalised with the biased one (Ioffe & Szegedy 2015). Statistics are float32.
+    """
+
+    def __init__(self, channels: int, *, momentum: float = 0.1, epsilon: float = 1e-5):
+        self.scale = nnx.Param(jnp.ones(channels))
+        self.bias = nnx.Param(jnp.zeros(channels))
+        self.mean = nnx.BatchStat(jnp.zeros(channels))
+        self.var = nnx.BatchStat(jnp.ones(channels))
+        self.momentum = momentum
+        self.epsilon = epsilon
+
+    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+        return self.preactivation(images, train).value
+
+    def preactivation(self, images: jax.Array, train: bool, residual: jax.Array | None = None) -> Preactivation:
+        """Return the normalised images, plus a residual if there is one, and move the running statistics."""
+        if not train:
+            return Preactivation.of(self._affine(images, residual))
+        mean, var = (checkpoint_name(moment, KEPT) for moment in batch_moments(images))
+        self._follow(mean, var, images.size // images.shape[-1])
+        return Preactivation(functools.partial(self._normalize, images, mean, var, residual))
+
+    def frozen(self, images: jax.Array, train: bool) -> jax.Array:
+        """Return the same output without moving the running statistics, for looking at a value a second time."""
+        return self._normalize(images, *batch_moments(images), None, False) if train else self._affine(images, None)
+
+    def folded(self) -> tuple[jax.Array, jax.Array]:
+        """Return the factor and the shift of each channel that evaluation mode comes to, `[C]` and `[C]`."""
+        factor = self.scale[...] * lax.rsqrt(self.var[...] + self.epsilon)
+        return factor, self.bias[...] - self.mean[...] * factor
+
+    def _affine(self, images: jax.Array, residual: jax.Array | None) -> jax.Array:
+        factor, shift = (value.reshape((1,) * (images.ndim - 1) + (-1,)) for value in self.folded())
+        out = (at_least_float32(images) * factor + shift).astype(images.dtype)
+        return out if residual is None else out + residual
+
+    def _normalize(self, images, mean, var, residual, relu: bool) -> jax.Array:
+        return batch_norm(images, mean, var, self.scale[...], self.bias[...], residual, self.epsilon, relu)
+
+    def _follow(self, mean: jax.Array, var: jax.Array, count: int) -> None:
+        unbiased = var * (count / max(count - 1, 1))
+        self.mean[...] = (1 - self.momentum) * self.mean[...] + self.momentum * lax.stop_gradient(mean)
+        self.var[...] = (1 - self.momentum) * self.var[...] + self.momentum * lax.stop_gradient(unbiased)
+
+
+class Preactivation:
+    """What a ReLU receives. Only what is asked for is computed, and the ReLU in one pass with what is before it.
+
+    Args:
+      compute: called with whether to apply the ReLU; returns the array.
+
+    Example:
+      >>> before = Preactivation.of(jnp.array([-1.0, 2.0]))
+      >>> before.value.tolist(), before.relu().tolist()
+      ([-1.0, 2.0], [0.0, 2.0])
+    """
+
+    def __init__(self, compute: Callable[[bool], jax.Array]):
+        self._compute = functools.cache(compute)
+
+    @classmethod
+    def of(cls, value: jax.Array) -> Preactivation:
+        """Return the preactivation that an array is."""
+        return cls(lambda relu: jax.nn.relu(value) if relu else value)
+
+    @classmethod
+    def behind(cls, after: jax.Array) -> Preactivation:
+        """Return one of which only the positive part is known and may be asked for."""
+        return cls(lambda relu: after)
+
+    @property
+    def value(self) -> jax.Array:
+        """The array before the ReLU."""
+        return self._compute(False)
+
+    def relu(self) -> jax.Array:
+        """Return the array after the ReLU."""
+        return self._compute(True)
+
+
+def conv_norm(
+    conv: Conv, norm: BatchNorm, images: jax.Array, train: bool, residual: jax.Array | None = None
+) -> Preactivation:
+    """Return what a convolution and the BatchNorm after it make of images, plus a residual if there is one.
+
+    In evaluation mode the BatchNorm is folded into the convolution's kernel and bias, so that one pass does it all.
+    """
+    if train:
+        return norm.preactivation(conv(images), True, residual)
+    factor, shift = norm.folded()
+    bias = shift if conv.bias is None else shift + conv.bias[...] * factor
+    kernel = conv.kernel[...] * factor.reshape(1, 1, 1, -1)
+    return Preactivation(
+        lambda relu: convolve_add_relu(images, kernel, bias, residual, conv.stride, conv.padding, conv.groups, relu)
+    )
+
+
+def max_pool(images: jax.Array, window: int = 2, padding: int = 0) -> jax.Array:
+    """Halves height and width, keeping the maximum of each window; the windows step by two pixels."""
+    borders = [(0, 0), (padding, padding), (padding, padding), (0, 0)]
+    padded = jnp.pad(images, borders, constant_values=-jnp.inf)
+    for axis in (1, 2):  # maxima of strided slices: several times faster on the CPU than XLA's own pooling
+        count = (padded.shape[axis] - window) // 2 + 1
+        slices = [lax.slice_in_dim(padded, i, i + 2 * count - 1, stride=2, axis=axis) for i in range(window)]
+        padded = functools.reduce(jnp.maximum, slices)
+    return padded
+
+
+def global_average_pool(images: jax.Array) -> jax.Array:
+    """Averages each channel over its map, `[N, H, W, C] -> [N, C]`, in float32 at least."""
+    return at_least_float32(images).mean((1, 2))
+
+
+def channel_shuffle(values: jax.Array, groups: int) -> jax.Array:
+    """Deals the channels of equal groups out in turn: the first of each group, then the second of each, and so on.
+
+    Args:
+      values: `[…, C]`, maps or one value per channel.
+      groups: how many groups of adjacent channels there are; divides C.
+
+    Returns:
+      The same values in another order, `[…, C]`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> channel_shuffle(jnp.arange(6), 2).tolist()
+      [0, 3, 1, 4, 2, 5]
+    """
+    return values.reshape(*values.shape[:-1], groups, -1).swapaxes(-1, -2).reshape(values.shape)
+
+
+def check_image_size(images: jax.Array, halvings: int) -> None:
+    """Refuses images that vanish on their way through a network.
+
+    Args:
+      images: `[N, H, W, C]`.
+      halvings: how often the network halves height and width.
+
+    Raises:
+      ValueError: they have fewer than 2^halvings rows or columns.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> check_image_size(jnp.zeros((1, 16, 16, 3)), halvings=5)
+      Traceback (most recent call last):
+      ...
+      ValueError: images of 16×16 are too small for a network that halves them 5 times: give it ...
+    """
+    height, width = images.shape[1:3]
+    least = 2**halvings
+    if min(height, width) < least:
+        raise ValueError(
+            f"images of {height}×{width} are too small for a network that halves them {halvings} times: give it "
+            f"{least}×{least} or larger ones, or choose a network for small images"
+        )

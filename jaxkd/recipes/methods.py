@@ -1,0 +1,349 @@
+"""The methods by name, with their published weights and settings.
+
+A new method is an entry in the table below. Weights come from the papers' own code; those of methods that only compare
+features from RepDistiller (Tian et al., ICLR 2020), those of OFD, ReviewKD and DKD from mdistiller (Zhao et al., CVPR
+2022).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import numbers
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxkd.data import Dataset, StreamedDataset
+from jaxkd.losses import ATS, KD, CrossEntropy, CurriculumTemperature, Loss, cosine_curriculum
+from jaxkd.losses.at import AT
+from jaxkd.losses.cc import CC
+from jaxkd.losses.crd import CRD
+from jaxkd.losses.dist import DIST
+from jaxkd.losses.dkd import DKD
+from jaxkd.losses.fitnet import FitNet
+from jaxkd.losses.instance_temperature import InstanceTemperature
+from jaxkd.losses.mlkd import MLKD, TwoViewCrossEntropy
+from jaxkd.losses.nst import NST
+from jaxkd.losses.ofd import OFD
+from jaxkd.losses.pkt import PKT
+from jaxkd.losses.reviewkd import ReviewKD
+from jaxkd.losses.rkd import RKD
+from jaxkd.losses.sp import SP
+from jaxkd.losses.srrl import SRRL
+from jaxkd.losses.vid import VID
+from jaxkd.losses.weights import warmup
+from jaxkd.recipes import papers
+
+Weight = float | Callable[[jax.Array], jax.Array]
+"""A number, or a function of the epoch that is a dataclass, so that it can be compared and written down."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """What a student minimises: a weighted sum of named losses.
+
+    Attributes:
+      name: what `get_method` knows it by.
+      title: in words, for tables and legends.
+      paper: where it comes from.
+      build: makes the loss terms by name from the settings; every call gives new ones.
+      weights: the published weight of each term: a number, or a function of the epoch as `losses.warmup` makes them.
+      settings: the published value of everything `build` takes.
+      needs_labels: whether `build` also takes `labels`, those of all training images in their order.
+    """
+
+    name: str
+    title: str
+    paper: str
+    build: Callable[..., dict[str, Loss]]
+    weights: Mapping[str, Weight]
+    settings: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    needs_labels: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("weights", "settings"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+
+    def losses(self, train: Dataset | StreamedDataset | None = None) -> dict[str, Loss]:
+        """New loss terms for `compile(loss=…)`: what a run learns or remembers must not leak into the next.
+
+        Args:
+          train: what the student will be trained on; only methods that remember every example (CRD) ask for it.
+
+        Raises:
+          ValueError: where such a method is not given it.
+
+        Example:
+          >>> from jaxkd.recipes import get_method
+          >>> sorted(get_method("ctkd").losses())
+          ['ce', 'kd']
+        """
+        if not self.needs_labels:
+            return self.build(**self.settings)
+        if train is None:
+            raise ValueError(f"method {self.name!r} remembers every training image: give losses(train) the data set")
+        return self.build(labels=train.labels, **self.settings)
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether any term compares the student with a teacher."""
+        return self.teaching_term is not None
+
+    @property
+    def teaching_term(self) -> str | None:
+        """The name of the first term that compares with the teacher; None for a student alone."""
+        return next((name for name in self.weights if name != "ce"), None)
+
+    def adapted(self, weights: Mapping[str, Weight] | None = None, **settings: float) -> Method:
+        """The same with other weights or settings; what is not named keeps its published value.
+
+        A number given for a weight that is published with a warm-up holds from the first epoch.
+
+        Raises:
+          ValueError: for a term or a setting the method does not have, or a value the loss refuses.
+          TypeError: for a weight that is neither a number nor a dataclass to be called with the epoch.
+
+        Example:
+          >>> from jaxkd.recipes import get_method
+          >>> get_method("kd").adapted(weights={"kd": 0.5}).weights["ce"]
+          0.1
+          >>> get_method("ats").adapted(temperature=4.0)
+          Traceback (most recent call last):
+          ValueError: method 'ats' has no setting 'temperature'; it has correct, wrong, student
+        """
+        weights = dict(weights or {})
+        for kind, given, own in (("term", weights, self.weights), ("setting", settings, self.settings)):
+            for unknown in given.keys() - own.keys():
+                has = f"it has {', '.join(own)}" if own else "it has none"
+                raise ValueError(f"method {self.name!r} has no {kind} {unknown!r}; {has}")
+        for name, weight in weights.items():
+            _check_weight(name, weight)
+        changed = dataclasses.replace(self, weights={**self.weights, **weights}, settings={**self.settings, **settings})
+        labels = {"labels": np.arange(2, dtype=np.int32)} if self.needs_labels else {}
+        changed.build(**labels, **changed.settings)  # so that a temperature of -1 is refused here, by name
+        return changed
+
+    def describe(self) -> dict[str, Any]:
+        """Name, weights and settings as JSON values, for the record of a run.
+
+        Example:
+          >>> from jaxkd.recipes import get_method
+          >>> get_method("dkd").describe()["weights"]
+          {'ce': 1.0, 'dkd': {'function': 'Warmup', 'epochs': 20, 'weight': 1.0}}
+        """
+        weights = {name: _described(weight) for name, weight in self.weights.items()}
+        return {"name": self.name, "weights": weights, "settings": dict(self.settings)}
+
+
+def _check_weight(name: str, weight: Weight) -> None:
+    if callable(weight) and dataclasses.is_dataclass(weight):
+        return
+    if not isinstance(weight, numbers.Real):
+        raise TypeError(
+            f"the weight of {name!r} is {weight!r}: give a number, or a dataclass that is called with the epoch, "
+            "as losses.warmup(20)"
+        )
+    if not math.isfinite(weight):
+        raise ValueError(f"the weight of {name!r} is {weight}: give a finite number")
+
+
+def _described(weight: Weight) -> float | dict[str, Any]:
+    if isinstance(weight, numbers.Real):
+        return float(weight)
+    return {"function": type(weight).__name__, **dataclasses.asdict(weight)}  # type: ignore[call-overload]
+
+
+Build = Callable[..., dict[str, Loss]]
+
+
+def methods() -> list[str]:
+    """The names of the methods.
+
+    Example:
+      >>> "ctkd+std" in methods()
+      True
+    """
+    return list(_METHODS)
+
+
+def get_method(name: str, *, weights: Mapping[str, Weight] | None = None, **settings: float) -> Method:
+    """A method by its name, with the published numbers or, where given, others.
+
+    Args:
+      name: one of `methods()`.
+      weights: of the terms named; the others keep theirs.
+      **settings: what the method's losses take, see `Method.settings`: `temperature` (kd), `correct`, `wrong`,
+        `student` (ats), `t_start`, `t_end`, `curriculum_epochs` (ctkd), `alpha`, `beta` (dkd), `negatives` (crd).
+
+    Raises:
+      ValueError: for an unknown method, with those that exist; a term or a setting it does not have; a value that its
+        loss refuses.
+      TypeError: for a weight that is neither a number nor a dataclass to be called with the epoch.
+
+    Example:
+      >>> get_method("kd").weights["kd"], get_method("kd+std").weights["kd"]
+      (0.9, 9.0)
+      >>> get_method("ats", correct=5.0).settings["correct"]
+      5.0
+    """
+    if name not in _METHODS:
+        raise ValueError(f"no method is called {name!r}; there are {', '.join(_METHODS)}")
+    return _METHODS[name].adapted(weights, **settings)
+
+
+def _kd(temperature: float, standardize: bool = False) -> dict[str, Loss]:
+    return {"ce": CrossEntropy(), "kd": KD(temperature, standardize)}
+
+
+def _ats(correct: float, wrong: float, student: float, standardize: bool = False) -> dict[str, Loss]:
+    return {"ce": CrossEntropy(), "ats": ATS(correct, wrong, student, standardize)}
+
+
+def _ctkd(standardize: bool = False, **settings: float) -> dict[str, Loss]:
+    return {"ce": CrossEntropy(), "kd": KD(CurriculumTemperature(**_curriculum(**settings)), standardize)}
+
+
+def _instance(hidden: int, **settings: float) -> dict[str, Loss]:
+    return {"ce": CrossEntropy(), "kd": KD(InstanceTemperature(hidden, **_curriculum(**settings)))}
+
+
+def _dkd(alpha: float, beta: float, temperature: float, standardize: bool = False) -> dict[str, Loss]:
+    return {"ce": CrossEntropy(), "dkd": DKD(alpha, beta, temperature, standardize)}
+
+
+def _ctkd_dkd(alpha: float, beta: float, **settings: float) -> dict[str, Loss]:
+    return {"ce": CrossEntropy(), "dkd": DKD(alpha, beta, CurriculumTemperature(**_curriculum(**settings)))}
+
+
+def _mlkd(temperature: float, standardize: bool = False) -> dict[str, Loss]:
+    return {"ce": TwoViewCrossEntropy(), "mlkd": MLKD(temperature, standardize)}
+
+
+def _curriculum(t_start: float, t_end: float, curriculum_epochs: float) -> dict:
+    # The published curriculum is left to the class: equal losses are then one compiled program.
+    curriculum = None if curriculum_epochs == 10 else cosine_curriculum(int(curriculum_epochs))
+    return {"t_start": t_start, "t_end": t_end, "curriculum": curriculum}
+
+
+def _alone(name: str, make: Callable[..., Loss]) -> Build:
+    """Cross-entropy and one other term, which takes all settings."""
+    return lambda **given: {"ce": CrossEntropy(), name: make(**given)}
+
+
+def _beside(base: Build, name: str, make: Callable[..., Loss], own: tuple[str, ...]) -> Build:
+    """The terms of `base` and one more, which takes its `own` settings; `base` takes the others."""
+
+    def build(**given) -> dict[str, Loss]:
+        mine = {key: given.pop(key) for key in own}
+        return base(**given) | {name: make(**mine)}
+
+    return build
+
+
+def _plugins() -> list[Method]:
+    """The feature methods that CTKD was published with: each alone, beside KD and beside CTKD."""
+    crd = {"negatives": 16384, "feature_dim": 128, "temperature": 0.07, "momentum": 0.5}
+    made: list[Method] = []
+    for name, make, weight, paper in (
+        ("pkt", PKT, 30000.0, papers.PROBABILISTIC),
+        ("sp", SP, 3000.0, papers.SIMILARITY),
+        ("vid", VID, 1.0, papers.VARIATIONAL),
+        ("crd", CRD, 0.8, papers.CONTRASTIVE),
+        ("srrl", SRRL, 1.0, papers.SOFTMAX_REGRESSION),
+    ):
+        settings, kept = (crd, {"negatives": 16384}) if make is CRD else ({}, {})
+        own = ("labels", *kept) if make is CRD else ()
+        made.append(
+            Method(name, name.upper(), paper, _alone(name, make), {"ce": 1.0, name: weight}, settings, make is CRD)
+        )
+        for base, build, others in (("kd", _kd, {"temperature": 4.0}), ("ctkd", _ctkd, _CURRICULUM)):
+            made.append(
+                Method(
+                    name=f"{base}+{name}",
+                    title=f"{base.upper()} + {name.upper()}",
+                    paper=papers.CURRICULUM,
+                    build=_beside(build, name, make, own),
+                    weights={**_KD, name: weight},
+                    settings={**others, **kept},
+                    needs_labels=make is CRD,
+                )
+            )
+    return made
+
+
+_UNPUBLISHED = "a combination of Li et al. (NeurIPS 2022) and Sun et al. (CVPR 2024), published by neither"
+_TEMPERATURES = {"correct": 4.0, "wrong": 2.0, "student": 1.0}
+_CURRICULUM = {"t_start": 1.0, "t_end": 20.0, "curriculum_epochs": 10}
+# Twice CTKD's own range, a base temperature of 2: inferred from the authors' logs, see docs/methods.md.
+_STANDARD_CURRICULUM = {"t_start": 2.0, "t_end": 40.0, "curriculum_epochs": 10}
+_KD, _HEAVY_KD = {"ce": 0.1, "kd": 0.9}, {"ce": 0.1, "kd": 9.0}
+_ATS = {"ce": 0.5, "ats": 0.5}
+_DKD: Mapping[str, Weight] = {"ce": 1.0, "dkd": warmup(20)}
+_STANDARD_DKD = {"alpha": 9.0, "beta": 18.0, "temperature": 2.0}
+
+_METHODS: Mapping[str, Method] = MappingProxyType(
+    {
+        method.name: method
+        for method in (
+            Method("ce", "student alone", "no teacher", lambda: {"ce": CrossEntropy()}, {"ce": 1.0}),
+            Method("kd", "KD", papers.HINTON, _kd, _KD, {"temperature": 4.0}),
+            Method("ats", "ATS", papers.ASYMMETRIC, _ats, _ATS, _TEMPERATURES),
+            Method("ctkd", "CTKD", papers.CURRICULUM, _ctkd, _KD, _CURRICULUM),
+            Method(
+                "ctkd-instance", "instance-wise CTKD", papers.CURRICULUM, _instance, _KD, {"hidden": 128, **_CURRICULUM}
+            ),
+            Method(
+                "kd+std", "standardised KD", papers.STANDARDIZATION, partial(_kd, standardize=True), _HEAVY_KD,
+                {"temperature": 2.0},
+            ),
+            Method(
+                "ctkd+std", "standardised CTKD", papers.STANDARDIZATION, partial(_ctkd, standardize=True), _HEAVY_KD,
+                _STANDARD_CURRICULUM,
+            ),
+            Method("ats+std", "standardised ATS", _UNPUBLISHED, partial(_ats, standardize=True), _ATS, _TEMPERATURES),
+            # β is 2, 6 or 8 by the pair of networks, and 8 where the published code is told nothing.
+            Method("dkd", "DKD", papers.DECOUPLED, _dkd, _DKD, {"alpha": 1.0, "beta": 8.0, "temperature": 4.0}),
+            Method(
+                "dkd+std", "standardised DKD", papers.STANDARDIZATION, partial(_dkd, standardize=True), _DKD,
+                _STANDARD_DKD,
+            ),
+            Method(
+                "dkd-constant", "DKD without warm-up", papers.CURRICULUM, _dkd, {"ce": 1.0, "dkd": 1.0},
+                {"alpha": 1.0, "beta": 2.0, "temperature": 4.0},
+            ),
+            Method(
+                "ctkd+dkd", "CTKD + DKD", papers.CURRICULUM, _ctkd_dkd, {"ce": 1.0, "dkd": 1.0},
+                {"alpha": 1.0, "beta": 2.0, **_CURRICULUM},
+            ),
+            Method("mlkd", "MLKD", papers.MULTI_LEVEL, _mlkd, {"ce": 0.1, "mlkd": 0.9}, {"temperature": 4.0}),
+            Method(
+                "mlkd+std", "standardised MLKD", papers.STANDARDIZATION, partial(_mlkd, standardize=True),
+                {"ce": 0.1, "mlkd": 9.0}, {"temperature": 2.0},
+            ),
+            *_plugins(),
+            Method("fitnet", "FitNet", papers.FITNETS, _alone("fitnet", FitNet), {"ce": 1.0, "fitnet": 100.0}),
+            Method("at", "AT", papers.ATTENTION, _alone("at", AT), {"ce": 1.0, "at": 1000.0}),
+            Method(
+                "rkd", "RKD", papers.RELATIONAL, _alone("rkd", RKD), {"ce": 1.0, "rkd": 1.0},
+                {"distance": 25.0, "angle": 50.0},
+            ),
+            Method("nst", "NST", papers.NEURONS, _alone("nst", NST), {"ce": 1.0, "nst": 50.0}),
+            Method("cc", "CC", papers.CORRELATION, _alone("cc", CC), {"ce": 1.0, "cc": 0.02}, {"width": 128}),
+            Method("ofd", "OFD", papers.OVERHAUL, _alone("ofd", OFD), {"ce": 1.0, "ofd": 0.001}),
+            # 0.6 for ResNet-56 → 20, 1 for 110 → 32 and 8 for ResNet-32×4 → ShuffleNetV2 in its authors' scripts.
+            Method(
+                "reviewkd", "ReviewKD", papers.REVIEW, _alone("reviewkd", ReviewKD),
+                {"ce": 1.0, "reviewkd": warmup(20, 5.0)},
+            ),
+            Method(
+                "dist", "DIST", papers.STRONGER, _alone("dist", DIST), {"ce": 1.0, "dist": 1.0},
+                {"beta": 2.0, "gamma": 2.0, "temperature": 4.0},
+            ),
+        )
+    }
+)  # fmt: skip

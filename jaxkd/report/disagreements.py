@@ -1,0 +1,263 @@
+"""Where a student and its teacher disagree."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import os
+import struct
+import zlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxkd import convert, data
+from jaxkd.convert.checkpoint import network_in
+from jaxkd.data import Dataset
+from jaxkd.records import Group, Record, fingerprint
+from jaxkd.report.charts import named, swatch
+from jaxkd.report.markup import Element, scrolling, tag
+from jaxkd.trainer import Trainer
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """A test image, and who says what of it.
+
+    Attributes:
+      index: its place among the test images.
+      image: `[H, W, C]` uint8.
+      truth: its class.
+      teacher: the teacher's class, and how sure it is, from 0 to 1.
+      student: likewise.
+    """
+
+    index: int
+    image: np.ndarray
+    truth: str
+    teacher: tuple[str, float]
+    student: tuple[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Disagreement:
+    """A student beside its teacher on all test images.
+
+    Attributes:
+      label: the student's configuration.
+      place: that configuration's, among all.
+      run: whose weights these are.
+      images: how many test images there are.
+      counts: of images by who is right: "both", "teacher", "student", and of those that nobody gets, "same answer" and
+        "different answers".
+      examples: images with different answers, those first of which both are surest.
+    """
+
+    label: str
+    place: int
+    run: Record
+    images: int
+    counts: dict[str, int]
+    examples: tuple[Example, ...]
+
+    @property
+    def agreement(self) -> float:
+        """The part of all images of which both say the same."""
+        return (self.counts["both"] + self.counts["same answer"]) / self.images
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """All students beside one teacher.
+
+    Attributes:
+      teacher: its name.
+      students: one of each configuration that has weights.
+      notes: what a reader has to know.
+    """
+
+    teacher: str
+    students: tuple[Disagreement, ...]
+    notes: tuple[str, ...]
+
+
+def compare(
+    groups: Sequence[Group],
+    teacher_path: str | os.PathLike[str],
+    data_name: str | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+    count: int = 12,
+) -> Comparison:
+    """Shows the test images to the teacher, and to the first finished student of each configuration.
+
+    Args:
+      groups: the configurations.
+      teacher_path: a file of weights, a folder that `convert.save` wrote, or the directory of the teacher's run.
+      data_name: the data set; by default the one the runs were trained on.
+      data_dir: where it is.
+      count: at most so many examples of each student.
+
+    Raises:
+      ValueError: for runs of several data sets, a teacher that is not theirs, or no student with weights.
+      FileNotFoundError: there is no such teacher, or no such data.
+    """
+    runs = [run for group in groups for run in group.runs]
+    name = data_name or _the_one("data set", (run.data for run in runs))
+    if name is None:
+        raise ValueError("the runs do not say what they were trained on: name the data set by --data")
+    runs = [run for run in runs if run.data in (name, None)]
+    path = Path(teacher_path).expanduser()
+    path = network_in(path) or path
+    theirs = [run.teacher for run in runs if run.teacher]
+    teacher = _load_teacher(path, _the_one("teacher", (teacher.get("name") for teacher in theirs)))
+    test = _test_images(name, data_dir, runs)
+    if teacher.num_classes != test.num_classes:
+        raise ValueError(f"{path} tells {teacher.num_classes} classes apart, and {name} has {test.num_classes}")
+    answers = probabilities(teacher, test)
+    students, notes = [], []
+    for place, group in enumerate(groups):
+        run = next((run for run in group.finished if run in runs), None)
+        if run is None or path.resolve().is_relative_to(run.path.resolve()):
+            continue  # of other data, not finished, or the teacher's own run
+        try:
+            student = run.student()
+        except FileNotFoundError:
+            notes.append(f"{group.label}: its weights were not kept.")
+            continue
+        examples, counts = _disagreements(answers, probabilities(student, test), test, count)
+        students.append(Disagreement(group.label, place, run, len(test), counts, examples))
+    if not students:
+        raise ValueError(f"no run has a trained student for {name}: name folders with student/ or model/ in them")
+    known = {teacher["sha256"] for teacher in theirs if "sha256" in teacher}
+    if known and fingerprint(path) not in known:
+        notes.append(f"{path.name} is not, byte for byte, the file that the runs learned from.")
+    return Comparison(teacher.name, tuple(students), tuple(notes))
+
+
+def probabilities(model: Any, images: Dataset) -> np.ndarray:
+    """`[N, K]`, the softmax of a network's logits."""
+    logits = Trainer(model).predict(images).astype(np.float64)
+    odds = np.exp(logits - logits.max(1, keepdims=True))
+    return odds / odds.sum(1, keepdims=True)
+
+
+def _disagreements(
+    teacher: np.ndarray, student: np.ndarray, test: Dataset, count: int
+) -> tuple[tuple[Example, ...], dict[str, int]]:
+    told, said, truth = teacher.argmax(1), student.argmax(1), test.labels
+    surest = np.minimum(teacher.max(1), student.max(1))
+    order = [int(index) for index in np.argsort(-surest, kind="stable") if told[index] != said[index]]
+    names = test.class_names
+    examples = tuple(
+        Example(
+            index, test.images[index], names[truth[index]],
+            (names[told[index]], float(teacher[index].max())), (names[said[index]], float(student[index].max())),
+        )
+        for index in order[:count]
+    )  # fmt: skip
+    right, too = told == truth, said == truth
+    wrong = ~right & ~too
+    kinds = {"both": right & too, "teacher": right & ~too, "student": ~right & too}
+    kinds |= {"same answer": wrong & (told == said), "different answers": wrong & (told != said)}
+    return examples, {name: int(which.sum()) for name, which in kinds.items()}
+
+
+def _load_teacher(path: Path, name: str | None) -> Any:
+    if not path.exists():
+        raise FileNotFoundError(f"--teacher {path}: there is no such file or folder")
+    teacher: Any = convert.load(path) if path.is_dir() else convert.from_torch(path, name)
+    if name not in (None, teacher.name):
+        raise ValueError(f"--teacher {path} is a {teacher.name}, and the runs learned from a {name}")
+    return teacher
+
+
+def _test_images(name: str, data_dir: str | os.PathLike[str] | None, runs: Sequence[Record]) -> Dataset:
+    """The test images, normalised as in the runs."""
+    known = [(run.settings.get("data") or {}).get("normalization") for run in runs]
+    normalization: dict[str, list[float]] = next(filter(None, known), {})
+    return data.load(name, Path(data_dir) if data_dir else None, split="test", **normalization)
+
+
+def _the_one(what: str, names: Iterable[str | None]) -> str | None:
+    """The only name there is, if there is any."""
+    found = sorted({name for name in names if name is not None})
+    if len(found) > 1:
+        raise ValueError(f"the runs have more than one {what} ({', '.join(found)}): name runs that share it")
+    return found[0] if found else None
+
+
+_LARGEST = 112  # pixels along a side
+
+
+def gallery(comparison: Comparison) -> list[Element | None]:
+    """Counts for all students, then the images of each."""
+    columns = ("configuration", "same answer, %", "both right", "teacher only", "student only", "both wrong")
+    head = tag("tr", [tag("th", name, scope="col") for name in columns])
+    table = tag("table", tag("thead", head), tag("tbody", map(_counts, comparison.students)), class_="numbers")
+    images = comparison.students[0].images
+    note = (
+        f"{images:,} test images, one student of each configuration beside the {comparison.teacher}. Below: the images "
+        "of which both are surest, and say different things."
+    )
+    return [
+        scrolling("Agreement with the teacher", table),
+        tag("p", note, class_="note"),
+        *(tag("p", note, class_="note") for note in comparison.notes),
+        *(_examples(student, open_=place == 0) for place, student in enumerate(comparison.students)),
+    ]
+
+
+def png(image: np.ndarray) -> bytes:
+    """An image `[H, W, 1 or 3]` of bytes as a PNG file.
+
+    Example:
+      >>> png(np.zeros((2, 3, 1), np.uint8))[1:4]
+      b'PNG'
+    """
+    height, width, channels = image.shape
+    kind = {1: 0, 3: 2}[channels]
+    rows = np.concatenate([np.zeros((height, 1), np.uint8), image.reshape(height, -1)], axis=1)  # 0: no filter
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, kind, 0, 0, 0)
+    parts = [(b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), 9)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+def _counts(student: Disagreement) -> Element:
+    counts = student.counts
+    wrong = counts["same answer"] + counts["different answers"]
+    cells = [f"{100 * student.agreement:.1f}", counts["both"], counts["teacher"], counts["student"], wrong]
+    texts = [value if isinstance(value, str) else f"{value:,}" for value in cells]
+    return tag("tr", tag("th", named(student.place, student.label), scope="row"), [tag("td", text) for text in texts])
+
+
+def _examples(student: Disagreement, open_: bool) -> Element:
+    differing = student.images - student.counts["both"] - student.counts["same answer"]
+    shown = f"{len(student.examples)} of {differing:,}" if student.examples else "they never disagree"
+    return tag(
+        "details",
+        tag("summary", swatch(student.place), f"{student.label}: {shown}"),
+        tag("ul", map(_card, student.examples), class_="gallery"),
+        open=open_,
+    )
+
+
+def _card(example: Example) -> Element:
+    step = -(-max(example.image.shape[:2]) // _LARGEST)
+    source = base64.b64encode(png(np.ascontiguousarray(example.image[::step, ::step]))).decode()
+    answers = {"teacher": example.teacher, "student": example.student}
+    said = [_said(who, *answer, example.truth) for who, answer in answers.items()]
+    words = f"test image {example.index}, {example.truth}"
+    image = tag("img", alt=words, title=words, src=f"data:image/png;base64,{source}", width=88, height=88)
+    return tag("li", image, tag("strong", example.truth), said)
+
+
+def _said(who: str, answer: str, sure: float, truth: str) -> Element:
+    sign, word = ("✓", "right") if answer == truth else ("✗", "wrong")
+    mark = tag("span", sign, class_=word, role="img", aria_label=word)
+    return tag("span", mark, f" {who}: {answer}, {sure:.0%}", class_="said")

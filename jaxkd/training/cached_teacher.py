@@ -1,0 +1,244 @@
+"""The teacher of a run whose outputs are kept: shown the views it has not seen, asked about the others."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxkd.data import Augmentation
+from jaxkd.training.compiled_epoch import view_key
+from jaxkd.training.inputs import Source, Stream, Streamed
+from jaxkd.training.program import Program
+from jaxkd.training.sharding import Placement
+from jaxkd.training.state import TrainState, Tree, copied
+from jaxkd.training.step import Kept, make_learn, make_teach
+from jaxkd.training.teacher_cache import TeacherCache, fingerprint, in_words
+from jaxkd.types import Batch, Normalization, Outputs
+
+
+class CacheRequest(NamedTuple):
+    """What `compile` was told about keeping the teacher's outputs.
+
+    Attributes:
+      cache: where to keep them; None does not.
+      required: whether it is an error if they cannot be kept.
+    """
+
+    cache: TeacherCache | None
+    required: bool
+
+
+def requested(option: bool | str | TeacherCache, has_teacher: bool) -> CacheRequest:
+    """Reads the option `cache_teacher`.
+
+    Raises:
+      ValueError: it is none of True, False, "auto" and a cache, or there is no teacher.
+    """
+    if option is False:
+        return CacheRequest(None, False)
+    if not isinstance(option, TeacherCache) and option is not True and option != "auto":
+        raise ValueError(f"cache_teacher={option!r}: give True, False, 'auto' or a jaxkd.TeacherCache")
+    if not has_teacher:
+        raise ValueError(f"cache_teacher={option!r}, but there is no teacher: that is for a Distiller")
+    return CacheRequest(option if isinstance(option, TeacherCache) else TeacherCache(), option != "auto")
+
+
+def keep_teacher(request: CacheRequest, verbose: bool, **run: Any) -> KeptTeacher | None:
+    """The kept teacher that was asked for, or None where there is to be none; `run` as `KeptTeacher` takes it."""
+    if request.cache is None:
+        return None
+    try:
+        kept = KeptTeacher(request.cache, **run)
+    except (ValueError, MemoryError) as error:
+        if request.required:
+            raise type(error)(f"cache_teacher: {error}") from None
+        kept = None
+        message = f"teacher cache: off, because {error}"
+    else:
+        message = str(kept)
+    if verbose:
+        print(message, flush=True)
+    return kept
+
+
+class KeptTeacher:
+    """Looks up a teacher's outputs in a cache, and computes those that are not there.
+
+    What it keeps is what the teacher says in batches of `batch_size`. A step that asks the teacher itself may be told
+    other last bits, above all where its batch is smaller, at the end of an epoch or in parts: XLA chooses kernels by
+    shape.
+
+    Args:
+      cache: where they are kept.
+      program: of the run.
+      state: of the run; the teacher's variables are taken from it.
+      normalization: of the teacher's images.
+      source: the data.
+      placement: where the run's arrays live.
+      batch_size: how many views the teacher is shown at once.
+
+    Raises:
+      ValueError: the outputs cannot be kept; the message says what stands in the way.
+      MemoryError: there is no room.
+    """
+
+    def __init__(
+        self,
+        cache: TeacherCache,
+        program: Program,
+        state: TrainState,
+        normalization: Normalization | None,
+        source: Source,
+        placement: Placement,
+        batch_size: int,
+    ):
+        if isinstance(source, Streamed):
+            raise ValueError("images that are read from files are cropped at random, in too many ways to keep")
+        if isinstance(source, Stream):
+            raise ValueError("a stream of batches does not say which view of which image it gives")
+        if len(placement.processes) > 1:
+            raise ValueError(f"each of {len(placement.processes)} processes would have to keep all of them")
+        if program.strong_view is not None:
+            raise ValueError(f"the views that {program.strong_view} makes cannot be numbered")
+        augmentation = source.augmentation
+        read, outputs = teacher_reads(program, state, source.images.shape[1:])
+        if "maps" in read:
+            raise ValueError("a loss reads the teacher's feature maps, which are too large to keep")
+        keeps_embedding = "embedding" in read
+        self.cache, self._found, self._asked = cache, 0, 0
+        self._views = 1 if augmentation is None else augmentation.views
+        self._classes = outputs.logits.shape[-1]
+        self._width = self._classes + (outputs.features[-1].shape[-1] if keeps_embedding else 0)
+        self._augmentation, self._placement, self._batch_size = augmentation, placement, batch_size
+        self._show = make_show(program, normalization, augmentation, keeps_embedding)
+        self._teacher = copied(state.teacher)  # the state's own buffers go to the next compiled chunk
+        cache.open(
+            {
+                "teacher": fingerprint([np.asarray(leaf) for leaf in jax.tree.leaves(state.teacher)]),
+                "images": fingerprint([source.images]),
+                "normalization": str(normalization),
+                "augmentation": str(augmentation),
+                "precision": program.precision,
+            },
+            slots=len(source.labels) * self._views,
+            width=self._width,
+        )
+
+    def __str__(self) -> str:
+        room = f"{self._views} views an image, {self._width} numbers each in {self.cache.dtype.name}"
+        where = "in memory" if self.cache.directory is None else f"in {self.cache.directory}"
+        return f"teacher cache {where}: up to {in_words(self.cache.bytes)} ({room}), {self.cache.filled:.1%} filled"
+
+    def recall(self, key: jax.Array, images: jax.Array, first_step: int, indices: np.ndarray) -> Kept:
+        """The teacher's outputs for the batches of some steps.
+
+        Args:
+          key: the run's.
+          images: all of them, on the device.
+          first_step: the number of steps taken before these.
+          indices: `[S, B]`, which images the steps train on.
+
+        Returns:
+          Arrays `[S, B, …]`, placed like the batches.
+        """
+        steps = jnp.arange(first_step, first_step + len(indices), dtype=jnp.int32)
+        numbers = 0 if self._augmentation is None else _numbers(self._augmentation, indices.shape[1], key, steps)
+        slots = indices.astype(np.int64) * self._views + np.asarray(numbers)
+        missing = np.unique(slots[~self.cache.has(slots)])
+        self._found += slots.size - len(missing)
+        self._asked += slots.size
+        self._see(images, missing)
+        return self._placed(self.cache.read(slots))
+
+    def nothing(self, shape: tuple[int, ...]) -> Kept:
+        """Zeros, in the form in which `recall` gives the outputs for indices of a shape `[S, B]`."""
+        return self._placed(np.zeros((*shape, self._width), np.float32))
+
+    def _placed(self, values: np.ndarray) -> Kept:
+        embedding = values[..., self._classes :] if self._width > self._classes else None
+        return self._placement.split(Kept(values[..., : self._classes], embedding))  # type: ignore[arg-type]  # on the host
+
+    def hit_rate(self) -> float:
+        """The share of views that were there since this was last asked."""
+        rate = self._found / max(self._asked, 1)
+        self._found = self._asked = 0
+        return rate
+
+    def _see(self, images: jax.Array, missing: np.ndarray) -> None:
+        """Shows the teacher what is missing, one batch computing while the one before is put away."""
+        waiting: list[tuple[np.ndarray, jax.Array]] = []
+        for start in range(0, len(missing), self._batch_size):
+            slots = missing[start : start + self._batch_size]
+            padded = np.resize(slots, self._batch_size)  # repeats the first ones: every batch has the same shape
+            index, number = np.divmod(padded, self._views)
+            which = self._placement.split((index[None].astype(np.int32), number[None].astype(np.int32)))
+            waiting.append((slots, self._show(self._teacher, images, *which)))
+            if len(waiting) > 1:
+                self._put_away(*waiting.pop(0))
+        for pair in waiting:
+            self._put_away(*pair)
+
+    def _put_away(self, slots: np.ndarray, outputs: jax.Array) -> None:
+        self.cache.write(slots, np.asarray(outputs)[: len(slots)])
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _numbers(augmentation: Augmentation, batch_size: int, key: jax.Array, steps: jax.Array) -> jax.Array:
+    """The views that the steps will draw, `[S, B]`."""
+    return jax.vmap(lambda step: augmentation.draw(view_key(key, step), batch_size))(steps)
+
+
+@functools.lru_cache(maxsize=32)
+def make_show(
+    program: Program, normalization: Normalization | None, augmentation: Augmentation | None, keeps_embedding: bool
+):
+    """Builds `show(variables, images, index [1, B], number [1, B]) -> [B, width]`: the teacher's outputs for views."""
+    teach = make_teach(program, normalization)
+
+    @jax.jit
+    def show(variables: Tree, images: jax.Array, index: jax.Array, number: jax.Array) -> jax.Array:
+        chosen = images[index[0]]
+        seen = chosen if augmentation is None else augmentation.view(chosen, number[0])
+        outputs = teach(variables, Batch(seen, index[0], index[0]), None)
+        assert outputs is not None
+        return jnp.concatenate([outputs.logits, *([outputs.features[-1]] if keeps_embedding else [])], axis=-1)
+
+    return show
+
+
+def teacher_reads(program: Program, state: TrainState, image_shape: tuple[int, ...]) -> tuple[set[str], Outputs]:
+    """Which parts of the teacher's outputs have a part in the losses, found by tracing a step.
+
+    Args:
+      program: of a run with a teacher.
+      state: of the run.
+      image_shape: `(H, W, C)`.
+
+    Returns:
+      Of "logits", "embedding" (the last of the features), "maps" (all others) and "classify" those that are read; and
+      the shapes of the teacher's outputs for two images.
+    """
+    labels = jax.ShapeDtypeStruct((2,), jnp.int32)
+    batch = Batch(jax.ShapeDtypeStruct((2, *image_shape), jnp.float32), labels, labels)  # type: ignore[arg-type]
+    teach, learn = make_teach(program, None), make_learn(program, None)
+    outputs = jax.eval_shape(lambda variables, batch: teach(variables, batch, None), state.teacher, batch)
+    assert outputs is not None
+    traced = jax.make_jaxpr(lambda outputs, state, batch: learn(state, batch, outputs))
+    jaxpr = traced(outputs, state.without_teacher(), batch).jaxpr
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(outputs)]
+    used = {id(var) for equation in jaxpr.eqns for var in equation.invars} | {id(var) for var in jaxpr.outvars}
+    last = len(outputs.features) - 1
+    # The outputs come first among the arguments.
+    read = {_part(path, last) for path, var in zip(paths, jaxpr.invars, strict=False) if id(var) in used}
+    return read, outputs
+
+
+def _part(path: tuple, last: int) -> str:
+    name = path[0].name
+    if name == "features":
+        return "embedding" if path[1].idx == last else "maps"
+    return name if name in ("logits", "classify") else "maps"

@@ -1,0 +1,256 @@
+"""Saving and restoring a run with orbax: one folder per checkpoint, which appears when it is complete.
+
+    directory/12/          after twelve epochs
+    directory/partial/9800/  in the middle of an epoch, after 9800 steps; it goes when the epoch is complete
+
+A checkpoint says what it holds, with a checksum for each array, so that a damaged one is noticed.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import warnings
+import zlib
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from orbax.checkpoint import v1 as ocp
+
+from jaxkd.training.state import TrainState
+
+PARTIAL = "partial"
+"""The folder of checkpoints from the middle of an epoch."""
+
+
+class DamagedError(OSError):
+    """A checkpoint is not what was written."""
+
+
+def save(directory: str | os.PathLike[str], state: TrainState, record: dict[str, Any], keep: int = 1) -> epath.Path:
+    """Writes a checkpoint, and then removes those it supersedes.
+
+    All processes of a run call it together.
+
+    Args:
+      directory: made if it does not exist.
+      state: everything but the teacher is saved.
+      record: JSON-able facts that travel with it. `running` is that of the epoch under way, None between epochs.
+      keep: how many checkpoints of complete epochs stay, at least 1.
+
+    Returns:
+      The folder that was written.
+
+    Raises:
+      FloatingPointError: a parameter is not finite: nothing is written, and the last good checkpoint stays.
+      OSError: it cannot be written.
+    """
+    if keep < 1:
+        raise ValueError(f"keep={keep}: at least one checkpoint has to stay")
+    root = _root(directory)
+    between = record["running"] is None
+    number = int(state.epoch) if between else int(state.step)
+    _check_finite(state, root)
+    content = {**record, "epoch": int(state.epoch), "arrays": _contents(state)}
+    folder = root if between else root / PARTIAL
+    if _holds(folder / str(number), content):  # replacing it would be a moment without it
+        return folder / str(number)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        newest = ocp.training.preservation_policies.LatestN(keep if between else 1)
+        with ocp.training.Checkpointer(
+            folder, preservation_policy=newest, cleanup_tmp_directories=True
+        ) as checkpointer:
+            metadata = {"content": content, "checksum": _checksum(content)}
+            checkpointer.save(number, state.without_teacher(), force=True, overwrite=True, custom_metadata=metadata)
+        if between and jax.process_index() == 0:
+            (root / PARTIAL).rmtree(missing_ok=True)
+    except Exception as error:  # the layers below wrap what the system said in errors of many types
+        raise _write_error(root, error) from error
+    return folder / str(number)
+
+
+def restore(directory: str | os.PathLike[str], like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+    """Reads the newest good checkpoint of a directory into the shapes and places of `like`, whose teacher is kept.
+
+    Warns:
+      UserWarning: of damaged ones, which are passed over.
+
+    Raises:
+      FileNotFoundError: where there is none.
+      DamagedError: where none is good.
+      ValueError: if it belongs to another network, loss or optimizer.
+    """
+    root = _root(directory)
+    found = _newest_first(root)
+    if not found:
+        raise FileNotFoundError(f"no checkpoint in {root}: give a directory that Checkpoint or save() wrote to")
+    for folder in found:
+        try:
+            return _read(folder, like)
+        except DamagedError as error:
+            warnings.warn(f"{error}; going back to the checkpoint before", stacklevel=2)
+    raise DamagedError(f"no checkpoint in {root} can be read: begin anew in another directory")
+
+
+def check_behind(directory: str | os.PathLike[str], state: TrainState) -> None:
+    """Refuses a directory with checkpoints from further on than a state: its own would be taken for older ones.
+
+    Raises:
+      ValueError: with the cure.
+    """
+    root = _root(directory)
+    ahead = [folder for folder in _numbered(root) if int(folder.name) > int(state.epoch)]
+    ahead += [folder for folder in _numbered(root / PARTIAL) if int(folder.name) > int(state.step)]
+    if ahead:
+        raise ValueError(
+            f'{ahead[0]} is from further on than this run: go on from there with resume="auto", or give Checkpoint '
+            "another directory"
+        )
+
+
+def latest(directory: str | os.PathLike[str]) -> epath.Path | None:
+    """The newest complete checkpoint in a directory, None where there is none."""
+    return next(iter(_newest_first(_root(directory))), None)
+
+
+def _holds(folder: epath.Path, content: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint is of the very same state."""
+    if not folder.exists():
+        return False
+    try:
+        there = _metadata(folder)
+    except DamagedError:
+        return False
+    return all(there[name] == content[name] for name in ("arrays", "epoch", "running"))
+
+
+def _root(directory: str | os.PathLike[str]) -> epath.Path:
+    place = epath.Path(directory)
+    return place if "://" in os.fspath(directory) else place.expanduser().resolve()
+
+
+def _newest_first(root: epath.Path) -> list[epath.Path]:
+    """All checkpoints; one from the middle of an epoch, unless it is left over from an epoch that was completed."""
+    whole = _numbered(root)
+    completed = int(whole[0].name) if whole else 0
+    return [*(folder for folder in _numbered(root / PARTIAL) if _epoch_of(folder, completed) >= completed), *whole]
+
+
+def _epoch_of(folder: epath.Path, otherwise: int) -> int:
+    try:
+        return _metadata(folder)["epoch"]
+    except DamagedError:  # reading it will say so
+        return otherwise
+
+
+def _numbered(root: epath.Path) -> list[epath.Path]:
+    entries = [entry for entry in root.iterdir() if entry.name.isdigit()] if root.is_dir() else []
+    return sorted(entries, key=lambda entry: int(entry.name), reverse=True)
+
+
+def _metadata(folder: epath.Path) -> dict[str, Any]:
+    """What a checkpoint says of itself."""
+    try:
+        with ocp.training.Checkpointer(folder.parent) as checkpointer:
+            metadata = dict(checkpointer.metadata(int(folder.name)).custom_metadata)
+        content = metadata["content"]
+        if metadata["checksum"] != _checksum(content):
+            raise ValueError("its record is not what was written")
+    except Exception as error:  # whatever a damaged file leads to
+        raise DamagedError(f"the checkpoint {folder} is damaged ({_first_line(error)})") from error
+    return content
+
+
+def _read(folder: epath.Path, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+    record = _metadata(folder)
+    written = record.pop("arrays")
+    _check_fit(folder, written, {name: _kind(leaf) for name, leaf in _leaves(like)})
+    try:
+        with ocp.training.Checkpointer(folder.parent) as checkpointer:
+            state = checkpointer.load(int(folder.name), jax.tree.map(_abstract, like.without_teacher()))
+        changed = [name for name, leaf in _leaves(state) if _crc(leaf) != written[name][2]]
+        if changed:
+            raise ValueError(f"{changed[0]} is not what was written")
+    except Exception as error:
+        raise DamagedError(f"the checkpoint {folder} is damaged ({_first_line(error)})") from error
+    return replace(state, teacher=like.teacher), record
+
+
+def _check_fit(folder: epath.Path, written: Mapping[str, list], wanted: Mapping[str, list]) -> None:
+    """Raises a ValueError that names what differs between a checkpoint and the run that is to take it up."""
+    differences = [
+        *(f"{name} is {written[name][:2]} there and {kind} here" for name, kind in wanted.items()
+          if name in written and written[name][:2] != kind),
+        *(f"{name} is not in it" for name in wanted if name not in written),
+        *(f"{name} is only in it" for name in written if name not in wanted),
+    ]  # fmt: skip
+    if differences:
+        shown = "; ".join(differences[:6]) + (f"; and {len(differences) - 6} more" if len(differences) > 6 else "")
+        raise ValueError(
+            f"{folder} does not fit: compile with the network, losses and optimizer it was saved with. {shown}"
+        )
+
+
+def _check_finite(state: TrainState, root: epath.Path) -> None:
+    spoilt = [
+        jax.tree_util.keystr(path)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state.params)
+        if not np.isfinite(np.asarray(leaf)).all()
+    ]
+    if spoilt:
+        raise FloatingPointError(
+            f"{spoilt[0]} and {len(spoilt) - 1} more parameters are no longer finite after step {int(state.step)}: "
+            f"nothing is saved, so that what {root} holds stays good. Lower the learning rate or begin with a warm-up, "
+            "then go on from there"
+        )
+
+
+def _contents(state: TrainState) -> dict[str, list]:
+    return {name: [*_kind(leaf), _crc(leaf)] for name, leaf in _leaves(state)}
+
+
+def _leaves(state: TrainState) -> list[tuple[str, jax.Array]]:
+    """All arrays that are saved, by their paths."""
+    leaves = jax.tree_util.tree_leaves_with_path(state.without_teacher())
+    return [(jax.tree_util.keystr(path, simple=True, separator="."), leaf) for path, leaf in leaves]
+
+
+def _kind(leaf: jax.Array) -> list:
+    return [str(leaf.dtype), list(leaf.shape)]
+
+
+def _crc(leaf: jax.Array) -> int:
+    bits = jax.random.key_data(leaf) if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+    return zlib.crc32(np.ascontiguousarray(bits).view(np.uint8).data)
+
+
+def _checksum(content: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(content, sort_keys=True).encode())
+
+
+def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+
+
+def _write_error(root: epath.Path, error: Exception) -> OSError:
+    """What went wrong when writing, with what is left and what to do."""
+    before = latest(root)
+    kept = f"the last complete one is {before}" if before else "there is no earlier one"
+    full = "No space left" in str(error) or "disk quota" in str(error).lower()
+    cure = "free some space" if full else "give a directory that can be written to"
+    code = errno.ENOSPC if full else getattr(error, "errno", None) or errno.EIO
+    return OSError(
+        code,
+        f"the checkpoint could not be written ({_first_line(error)}); {kept}: {cure}, then go on from it",
+        str(root),
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,97 @@
+"""An epoch as a compiled program: shuffling, augmenting, normalising and training without leaving the device."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+
+from jaxkd.training.state import AUGMENT, TrainState, random_key
+from jaxkd.training.step import Kept, Logs, Step
+from jaxkd.types import Batch
+
+Augment = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def view_key(key: jax.Array, step: jax.Array) -> jax.Array:
+    """The key that draws the views of a step's images, so that a step's views are known before it is taken."""
+    return _augmentation_keys(key, step)[0]
+
+
+def _augmentation_keys(key: jax.Array, step: jax.Array) -> jax.Array:
+    return jax.random.split(random_key(key, AUGMENT, step), 3)
+
+
+@functools.lru_cache(maxsize=32)
+def make_resident_loop(step: Step, augment: Augment | None, strong_view: Augment | None = None):
+    """Builds `run(state, images, labels, indices, kept=None) -> (state, logs)` for data that live on the device.
+
+    `augment` and `strong_view` are called as `(key, images)`. `indices` is `[S, B]`: the program takes S steps on the
+    batches they select; `kept` is what is known of the teacher's outputs for them, `[S, B, …]`. The logs are `[S]`.
+    """
+
+    return jax.jit(resident_steps(step, augment, strong_view), donate_argnums=0)
+
+
+def resident_steps(step: Step, augment: Augment | None, strong_view: Augment | None = None):
+    """What `make_resident_loop` compiles."""
+
+    def run(
+        state: TrainState, images: jax.Array, labels: jax.Array, indices: jax.Array, kept: Kept | None = None
+    ) -> tuple[TrainState, Logs]:
+        def body(state: TrainState, x: tuple[jax.Array, Kept | None]) -> tuple[TrainState, Logs]:
+            index, known = x
+            chosen = images[index]
+            seen = augment(view_key(state.key, state.step), chosen) if augment else chosen
+            if strong_view is None:
+                return step(state, Batch(seen, labels[index], index), known)
+            _, crop, strong = _augmentation_keys(state.key, state.step)
+            other = strong_view(strong, augment(crop, chosen) if augment else chosen)
+            return step(state, Batch(seen, labels[index], index, other), known)
+
+        return _scan(body, state, (indices, kept))
+
+    return run
+
+
+@functools.lru_cache(maxsize=32)
+def make_stream_loop(step: Step, strong_view: Augment | None = None):
+    """Builds `run(state, batches) -> (state, logs)` for batches that come from the host, stacked to `[S, B, …]`.
+
+    Where pixels come without a strong view, it is made of them.
+    """
+
+    def run(state: TrainState, batches: Batch) -> tuple[TrainState, Logs]:
+        def body(state: TrainState, batch: Batch) -> tuple[TrainState, Logs]:
+            if strong_view is not None and batch.strong is None and batch.images.dtype == jnp.uint8:
+                _, _, strong = _augmentation_keys(state.key, state.step)
+                batch = batch._replace(strong=strong_view(strong, batch.images))
+            return step(state, batch)
+
+        return _scan(body, state, batches)
+
+    return jax.jit(run, donate_argnums=0)
+
+
+def _scan(body, state: TrainState, xs) -> tuple[TrainState, Logs]:
+    """Scans with the teacher outside the carry: it is constant, and XLA should know."""
+    teacher = state.teacher
+
+    def without_teacher(carry, x):
+        after, logs = body(replace(carry, teacher=teacher), x)
+        return after.without_teacher(), logs
+
+    if len(jax.tree.leaves(xs)[0]) == 1:  # no loop at all, so that nothing is compiled for one (see `loops`)
+        after, logs = without_teacher(state.without_teacher(), jax.tree.map(lambda leaf: leaf[0], xs))
+        logs = jax.tree.map(lambda value: value[None], logs)
+    else:
+        after, logs = jax.lax.scan(without_teacher, state.without_teacher(), xs)
+    return replace(after, teacher=teacher), logs
+
+
+def end_epoch(state: TrainState) -> TrainState:
+    """Counts one more completed epoch."""
+    return replace(state, epoch=state.epoch + 1)

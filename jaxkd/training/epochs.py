@@ -1,0 +1,234 @@
+"""How the host cuts an epoch into compiled calls."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxkd.training.cached_teacher import KeptTeacher
+from jaxkd.training.compiled_epoch import Augment, make_resident_loop, make_stream_loop
+from jaxkd.training.inputs import Resident, Stream, Streamed, TrainingPlan, one_step
+from jaxkd.training.loops import slow_in_a_loop
+from jaxkd.training.sharding import Placement
+from jaxkd.training.state import SHUFFLE, TrainState, copied, random_key
+from jaxkd.training.step import Logs, Step
+from jaxkd.types import Batch
+
+CPU_STEPS = 100
+"""About how many steps the CPU takes before it reports, where a loop suits it; an epoch is minutes there."""
+
+
+class Chunk(NamedTuple):
+    """Some steps of an epoch, ready to run.
+
+    Attributes:
+      run: takes the state and returns the next one with the logs of each step, `[S]`.
+      batch_size: examples per step.
+    """
+
+    run: Callable[[TrainState], tuple[TrainState, Logs]]
+    batch_size: int
+
+
+Epoch = Callable[[TrainState, int], Iterator[Chunk]]
+"""Gives the chunks of the epoch that a state is in, after so many of its steps."""
+
+
+def resident_epoch(
+    step: Step,
+    source: Resident,
+    placement: Placement,
+    batch_size: int,
+    steps: int | None,
+    strong_view: Augment | None = None,
+    teacher: KeptTeacher | None = None,
+) -> Epoch:
+    """Epochs over arrays that are put on the device once: every example once, in an order drawn from the state.
+
+    With a `teacher` whose outputs are kept, those for a chunk are looked up while the chunk before is computed.
+    """
+    loop = make_resident_loop(step, source.augmentation, strong_view)
+    images, labels = placement.everywhere((source.images, source.labels))
+    most = chunk_steps(source, placement, batch_size, steps)
+
+    def longest(state: TrainState) -> int | None:
+        if steps or placement.devices[0].platform != "cpu" or most == 1:
+            return most
+        # What is traced here is compiled next, unless it must not be a loop.
+        indices = placement.split(np.zeros((most, batch_size), np.int32))
+        kept = teacher and teacher.nothing(indices.shape)
+        return 1 if slow_in_a_loop(loop.trace(state, images, labels, indices, kept).jaxpr.jaxpr) else most
+
+    def epoch(state: TrainState, done: int = 0) -> Iterator[Chunk]:
+        taken, key = int(state.step), copied(state.key)  # the state's own buffers go to the first chunk
+        order = order_of(key, state.epoch, len(labels))
+        for indices in skip(cut(order, batch_size, longest(state)), done):
+            kept = teacher.recall(key, images, taken, indices) if teacher else None
+            taken += len(indices)
+            on_device = placement.split(indices)
+            yield Chunk(partial(on_resident, loop, images, labels, on_device, kept), indices.shape[1])
+
+    return epoch
+
+
+def stream_epoch(step: Step, source: Stream, placement: Placement, strong_view: Augment | None = None) -> Epoch:
+    """Epochs over somebody's batches from the host, one step each."""
+    loop = make_stream_loop(step, strong_view)
+
+    def epoch(state: TrainState, done: int = 0) -> Iterator[Chunk]:
+        empty = True
+        for number, batch in enumerate(source):
+            empty = False
+            if number >= done:
+                stacked = placement.split(one_step(batch))
+                yield Chunk(partial(_on_stream, loop, stacked), len(batch.labels))
+        if empty:
+            raise ValueError(
+                "the iterable of batches gave none: it must be iterable again every epoch, which a generator is not; "
+                "give a list or a loader"
+            )
+
+    return epoch
+
+
+def streamed_epoch(
+    step: Step,
+    source: Streamed,
+    placement: Placement,
+    batch_size: int,
+    last: int,
+    strong_view: Augment | None = None,
+) -> Epoch:
+    """Epochs over images that are read while the device computes, one step each.
+
+    Reading runs on into the following epochs: nothing waits where one ends. Each process reads its own share.
+
+    Args:
+      step: of the run.
+      source: what is read.
+      placement: where the run's arrays live.
+      batch_size: over all devices.
+      last: the epoch before which training ends, counted from 0.
+      strong_view: called as `(key, images)`.
+    """
+    loop = make_stream_loop(step, strong_view)
+    reader: Iterator[Batch] = iter(())
+    due: tuple[int, int] | None = None  # the epoch and step that the reader gives next
+
+    def epoch(state: TrainState, done: int = 0) -> Iterator[Chunk]:
+        nonlocal reader, due
+        number = int(state.epoch)
+        plan = TrainingPlan(source.examples, batch_size, seed_of(state), number, last - number, placement.share)
+        if due != (number, done):
+            reader = source.batches(plan, train=True, start=done)
+        for position in range(done, plan.steps):
+            due = None  # whatever goes wrong, this reader is not asked again
+            batch, size = next(reader), plan.size(position)
+            due = (number, position + 1) if position + 1 < plan.steps else (number + 1, 0)
+            stacked = placement.assemble(one_step(batch), size)
+            yield Chunk(partial(_on_stream, loop, stacked), size)
+
+    return epoch
+
+
+def seed_of(state: TrainState) -> int:
+    """The run's key as a whole number, for what is drawn on the host."""
+    return int.from_bytes(np.asarray(jax.random.key_data(state.key)).tobytes(), "little")
+
+
+def order_of(key: jax.Array, epoch: jax.Array, examples: int) -> np.ndarray:
+    """The order in which a run sees the examples in an epoch, `[N]`, from its key."""
+    return np.asarray(_drawn_order(key, epoch, examples))
+
+
+@partial(jax.jit, static_argnums=2)
+def _drawn_order(key: jax.Array, epoch: jax.Array, examples: int) -> jax.Array:
+    return jax.random.permutation(random_key(key, SHUFFLE, epoch), jnp.arange(examples))
+
+
+def on_resident(loop, images, labels, indices, kept, state: TrainState) -> tuple[TrainState, Logs]:
+    """The steps of a chunk whose data live on the device, with the state as the last argument."""
+    return loop(state, images, labels, indices, kept)
+
+
+def _on_stream(loop, batches: Batch, state: TrainState) -> tuple[TrainState, Logs]:
+    return loop(state, batches)
+
+
+def one_behind(
+    chunks: Iterator[Chunk], take: Callable[[Chunk], Logs], waiting: list[tuple[Logs, int]] | None = None
+) -> Iterator[tuple[dict[str, np.ndarray], int]]:
+    """Takes the chunks, and gives the logs and batch size of each when the next is under way.
+
+    So the device always has something to work on while the host reads. What was taken and not given yet is in
+    `waiting`.
+    """
+    waiting = [] if waiting is None else waiting
+    for chunk in itertools.chain(chunks, [None]):
+        if chunk is not None:
+            waiting.append((take(chunk), chunk.batch_size))
+        if len(waiting) > (chunk is not None):
+            logs, batch_size = waiting.pop(0)
+            yield {name: np.asarray(value) for name, value in logs.items()}, batch_size
+
+
+def cut(order: np.ndarray, batch_size: int, steps: int | None) -> Iterator[np.ndarray]:
+    """Cuts an epoch into `[S, B]` index arrays of at most `steps` steps, the last smaller batch by itself.
+
+    Example:
+      >>> [indices.shape for indices in cut(np.arange(23), batch_size=5, steps=None)]
+      [(4, 5), (1, 3)]
+    """
+    full = len(order) // batch_size
+    batches = order[: full * batch_size].reshape(full, batch_size)
+    size = steps or max(full, 1)
+    yield from (batches[start : start + size] for start in range(0, full, size))
+    if len(order) % batch_size:
+        yield order[None, full * batch_size :]
+
+
+def skip(chunks: Iterator[np.ndarray], steps: int) -> Iterator[np.ndarray]:
+    """What is left of an epoch's `[S, B]` arrays after some steps.
+
+    Example:
+      >>> [indices.shape for indices in skip(cut(np.arange(23), batch_size=5, steps=2), steps=3)]
+      [(1, 5), (1, 3)]
+    """
+    for indices in chunks:
+        if steps < len(indices):
+            yield indices[steps:]
+        steps = max(steps - len(indices), 0)
+
+
+def chunk_steps(source: Resident, placement: Placement, batch_size: int, steps: int | None) -> int | None:
+    """How many steps a compiled call takes at most; None where that is the whole epoch.
+
+    Args:
+      source: the data.
+      placement: where the run's arrays live.
+      batch_size: over all devices.
+      steps: what the user asked for.
+    """
+    if steps or placement.devices[0].platform != "cpu":
+        return steps
+    return comfortable_chunk(source.examples // batch_size, CPU_STEPS)
+
+
+def comfortable_chunk(steps: int, most: int) -> int:
+    """The largest number of steps up to `most` that divides an epoch of `steps` steps, so that one program serves.
+
+    Falls back to `most`, at the price of one more compilation for the remainder, where only small divisors exist.
+
+    Example:
+      >>> comfortable_chunk(781, 100), comfortable_chunk(22, 100), comfortable_chunk(211, 100)
+      (71, 22, 100)
+    """
+    limit = min(steps, most)
+    best = max((size for size in range(1, limit + 1) if steps % size == 0), default=1)
+    return best if 4 * best >= limit else most

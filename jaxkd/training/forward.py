@@ -1,0 +1,87 @@
+"""From pixels to what a network says of them: normalised, in the precision asked for, and back in float32."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxkd.nn import cpu_kernels
+from jaxkd.types import Batch, Normalization, Outputs
+
+PRECISIONS = ("float32", "bfloat16")
+
+
+def checked_precision(precision: str) -> str:
+    """The precision, if it is one of `PRECISIONS`.
+
+    Raises:
+      ValueError: otherwise. float16 is none: without loss scaling its range is too small for gradients.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision={precision!r}: choose one of {', '.join(map(repr, PRECISIONS))}")
+    return precision
+
+
+def warn_of_slow_types(precision: str) -> None:
+    """Warn where the CPU computes slower in a precision than in float32."""
+    if precision != "float32" and not cpu_kernels.usable(precision):
+        warnings.warn(
+            f"precision={precision!r} is slower than float32 on this CPU, which computes convolutions with "
+            f"{cpu_kernels.describe()}",
+            stacklevel=3,
+        )
+
+
+def network_input(images: jax.Array, normalization: Normalization | None) -> jax.Array:
+    """uint8 pixels normalised, float images as they are.
+
+    Raises:
+      ValueError: for uint8 pixels when the statistics are not known.
+    """
+    if images.dtype == jnp.uint8:
+        if normalization is None:
+            raise ValueError(
+                "uint8 images, but no mean and std to normalise them with: fit a data.Dataset first, or set "
+                "model.normalization = jaxkd.Normalization(mean, std)"
+            )
+        return normalization(images)
+    return images
+
+
+def as_seen(batch: Batch, normalization: Normalization | None) -> Batch:
+    """The batch as a network with this normalisation sees it."""
+    strong = None if batch.strong is None else network_input(batch.strong, normalization)
+    return batch._replace(images=network_input(batch.images, normalization), strong=strong)
+
+
+def forward(network: Any, images: jax.Array, train: bool, precision: str) -> Outputs:
+    """What a network says of images it can see.
+
+    Only the network computes in `precision`; its parameters are kept, and its outputs returned, in float32.
+
+    Raises:
+      TypeError: the network returns something else than `Outputs`.
+    """
+    reduced = precision != "float32"
+    outputs = network(images.astype(precision) if reduced else images, train=train)
+    if not isinstance(outputs, Outputs):
+        raise TypeError(
+            f"{type(network).__name__} returned {type(outputs).__name__}: a network returns "
+            "jaxkd.Outputs(logits, features)"
+        )
+    return jax.tree.map(_as_float32, outputs) if reduced else outputs
+
+
+def both_views(network: Any, batch: Batch, train: bool, precision: str) -> Outputs:
+    """What a network says of the images of a batch it can see and, where there is one, of their strong view."""
+    outputs = forward(network, batch.images, train, precision)
+    if batch.strong is None:
+        return outputs
+    return outputs._replace(strong=forward(network, batch.strong, train, precision))
+
+
+def _as_float32(value: jax.Array) -> jax.Array:
+    return value.astype(jnp.float32)

@@ -1,0 +1,304 @@
+"""What `fit`, `evaluate` and `predict` accept, brought into one of three forms: arrays that stay on the device, images
+that are read from files, and somebody's batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import numpy as np
+from flax import nnx
+
+from jaxkd.data import Augmentation, Dataset, from_arrays
+from jaxkd.data.dataset import checked_labels
+from jaxkd.data.streamed import Picks, StreamedDataset
+from jaxkd.types import Batch, Normalization
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of a batch a process reads.
+
+    Attributes:
+      devices: over which batches are cut.
+      processes: that have these devices, equally many each.
+      position: of this process among them.
+    """
+
+    devices: int
+    processes: int
+    position: int
+
+    def __call__(self, batch_size: int) -> slice:
+        """The part of a batch; all of one that does not divide over the devices, since each of them sees it whole."""
+        if batch_size % self.devices:
+            return slice(0, batch_size)
+        each = batch_size // self.processes
+        return slice(self.position * each, (self.position + 1) * each)
+
+
+@dataclass
+class TrainingPlan:
+    """The batches of some epochs, one after the other; each epoch sees every example once, in an order of its own.
+
+    Attributes:
+      examples: how many there are.
+      batch_size: over all processes.
+      seed: of the order and the augmentation.
+      first_epoch: the one that `plan[0]` belongs to, counted from 0.
+      epochs: how many.
+      share: what this process reads of each batch.
+    """
+
+    examples: int
+    batch_size: int
+    seed: int
+    first_epoch: int
+    epochs: int
+    share: Share
+    _order: tuple[int, np.ndarray] | None = field(default=None, init=False, repr=False)
+
+    @property
+    def steps(self) -> int:
+        """How many batches an epoch has, the smaller last one included."""
+        return -(-self.examples // self.batch_size)
+
+    def size(self, position: int) -> int:
+        """Examples in the batch at a position of an epoch, over all processes."""
+        return min(self.batch_size, self.examples - position * self.batch_size)
+
+    def __len__(self) -> int:
+        return self.epochs * self.steps
+
+    def __getitem__(self, step: int) -> Picks:
+        if not 0 <= step < len(self):
+            raise IndexError(step)
+        epoch, position = divmod(step, self.steps)
+        epoch += self.first_epoch
+        if self._order is None or self._order[0] != epoch:
+            self._order = epoch, np.random.default_rng((self.seed, epoch)).permutation(self.examples)
+        start = position * self.batch_size
+        places = np.arange(start, start + self.size(position))[self.share(self.size(position))]
+        return Picks(self._order[1][places], places, self.seed, epoch)
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_order": None}
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """All examples once, in order, in batches of one size; the last is filled up with nothing.
+
+    Attributes:
+      examples: how many there are.
+      batch_size: over all processes, which divides over the devices.
+      share: what this process reads of each batch.
+    """
+
+    examples: int
+    batch_size: int
+    share: Share
+
+    def __len__(self) -> int:
+        return -(-self.examples // self.batch_size)
+
+    def __getitem__(self, step: int) -> Picks:
+        if not 0 <= step < len(self):
+            raise IndexError(step)
+        places = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        places = places[self.share(self.batch_size)]
+        return Picks(np.where(places < self.examples, places, -1), places, 0, 0)
+
+
+Data = Dataset | StreamedDataset | tuple | Iterable
+
+PLAUSIBLE = 30.0
+"""No normalised pixel is further from zero than this; raw pixels are."""
+
+
+class Resident(NamedTuple):
+    """Images and labels that fit on the device.
+
+    Attributes:
+      images: `[N, H, W, C]`, uint8 pixels or float32 values that are already normalised.
+      labels: `[N]` int32.
+      normalization: for uint8 pixels.
+      augmentation: for training.
+      num_classes: where the source knows it.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    normalization: Normalization | None
+    augmentation: Augmentation | None
+    num_classes: int
+
+    @property
+    def examples(self) -> int:
+        """How many."""
+        return len(self.labels)
+
+    @property
+    def channels(self) -> int:
+        """Of an image."""
+        return self.images.shape[-1]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Batches from the host: `(images, labels)`, `(images, labels, index)` or `Batch`.
+
+    Attributes:
+      batches: can be iterated again for every epoch.
+      num_classes: what the labels are checked against; None where the network does not say.
+    """
+
+    batches: Iterable[Any]
+    num_classes: int | None = None
+
+    normalization: ClassVar[None] = None
+    examples: ClassVar[None] = None
+
+    def __iter__(self) -> Iterator[Batch]:
+        position = 0
+        for item in self.batches:
+            images, labels, *index = item
+            images = checked_images(images)
+            labels = _class_indices(labels, len(images), self.num_classes)
+            end = position + len(labels)
+            given = np.asarray(index[0], np.int32) if index else np.arange(position, end, dtype=np.int32)
+            position = end
+            yield Batch(images, labels, given)  # type: ignore[arg-type]  # still on the host
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """Images that are read from files while training runs.
+
+    Attributes:
+      dataset: they come from.
+    """
+
+    dataset: StreamedDataset
+
+    @property
+    def normalization(self) -> Normalization:
+        """Of the pixels."""
+        return self.dataset.normalization
+
+    @property
+    def num_classes(self) -> int:
+        """Where the labels end."""
+        return self.dataset.num_classes
+
+    @property
+    def examples(self) -> int:
+        """How many."""
+        return len(self.dataset)
+
+    @property
+    def channels(self) -> int:
+        """Of an image."""
+        return self.dataset.image_shape[-1]
+
+    def batches(self, plan: TrainingPlan | EvaluationPlan, train: bool, start: int = 0) -> Iterator[Batch]:
+        """The batches of a plan from `start` on; an index of −1 marks what is none."""
+        for images, labels, index in self.dataset.batches(plan, train, start):
+            yield Batch(images, labels, index)  # type: ignore[arg-type]  # still on the host
+
+
+Source = Resident | Stream | Streamed
+
+
+def one_step(batch: Batch) -> Batch:
+    """A batch as the `[1, B, …]` that a compiled loop takes one step on."""
+    return jax.tree.map(lambda array: array[None], batch)
+
+
+def feed(data: Data, network: nnx.Module | None = None, passes: int = 1) -> Source:
+    """Brings data into one of the three forms, and checks them against the network.
+
+    Args:
+      data: a `Dataset` or `StreamedDataset`; a tuple of arrays `(images, labels)`; or an iterable of batches that can
+        be iterated every epoch.
+      network: says how many classes and which images it was made for; without it they are not checked.
+      passes: how often the data will be gone through.
+
+    Raises:
+      TypeError: for anything else.
+      ValueError: for arrays of the wrong shape, type or range, and a generator where several passes are needed.
+    """
+    source = _form(data)
+    classes, shape = (getattr(network, name, None) for name in ("num_classes", "image_shape"))
+    if isinstance(source, Stream):
+        if passes > 1 and iter(source.batches) is source.batches:
+            raise ValueError(
+                f"{type(data).__name__} can be gone through once, and {passes} epochs were asked for: give a list or a "
+                "loader, which start afresh every time"
+            )
+        return replace(source, num_classes=classes)
+    if classes is not None and source.num_classes > classes:
+        raise ValueError(
+            f"the labels need {source.num_classes} classes, but the network has {classes}: create it with "
+            f"num_classes={source.num_classes}"
+        )
+    if shape is not None and source.channels != shape[-1]:
+        raise ValueError(
+            f"the images have {source.channels} channels, but the network takes {shape[-1]}: create it with "
+            f"channels={source.channels}"
+        )
+    return source
+
+
+def _form(data: Data) -> Source:
+    if isinstance(data, StreamedDataset):
+        return Streamed(data)
+    if isinstance(data, Dataset):
+        return Resident(data.images, data.labels, data.normalization, data.augmentation, data.num_classes)
+    if isinstance(data, tuple) and len(data) == 2 and all(hasattr(part, "shape") for part in data):
+        return _resident_arrays(*data)
+    if isinstance(data, Iterable) and not isinstance(data, str | bytes | dict) and not hasattr(data, "shape"):
+        return Stream(data)
+    raise TypeError(
+        f"cannot train on {type(data).__name__}: give a data.Dataset, a tuple of arrays (images, labels), or an "
+        "iterable of batches"
+    )
+
+
+def _resident_arrays(images: Any, labels: Any) -> Resident:
+    images = checked_images(images)
+    if images.dtype == np.uint8:
+        return _form(from_arrays(images, np.asarray(labels)))  # type: ignore[return-value]
+    labels = _class_indices(labels, len(images), None)
+    return Resident(images, labels, None, None, int(labels.max()) + 1)
+
+
+def _class_indices(labels: Any, images: int, classes: int | None) -> np.ndarray:
+    labels = np.asarray(labels)
+    if classes is None:
+        classes = int(labels.max(initial=0)) + 1
+    return checked_labels(labels, images, classes)
+
+
+def checked_images(images: Any) -> np.ndarray:
+    """uint8 pixels or already normalised float32 images, `[N, H, W, C]`.
+
+    Raises:
+      ValueError: for another type or shape, and for float images whose values look like raw pixels.
+    """
+    images = np.asarray(images)
+    if images.ndim != 4 or not len(images):
+        raise ValueError(f"images have shape {images.shape}: expected [N, H, W, C], at least one")
+    if images.dtype == np.uint8:
+        return images
+    if not np.issubdtype(images.dtype, np.floating):
+        raise ValueError(f"images are {images.dtype}: give uint8 pixels, or float32 images that are already normalised")
+    furthest = float(np.abs(images).max(initial=0.0))
+    if not furthest < PLAUSIBLE:
+        raise ValueError(
+            f"float images reach {furthest:g}, which no normalised image does: give the pixels as uint8, and they are "
+            "normalised once, on the device"
+        )
+    return images.astype(np.float32)

@@ -1,0 +1,236 @@
+"""The static half of a run: everything a step closes over, checked before any work is done.
+
+A program is hashable, so that runs which differ only in arrays (seeds, temperatures, initial weights) share what was
+compiled for it.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+
+from jaxkd import metrics as metric_functions
+from jaxkd.losses import CrossEntropy, Loss, Monitor, Network
+from jaxkd.metrics import Metric
+from jaxkd.training.forward import checked_precision
+from jaxkd.types import Outputs, check_epoch_function
+
+Weight = Callable[[jax.Array], jax.Array]
+Shape = tuple[int, int, int]
+Losses = Loss | Callable | Mapping[str, Loss | Callable]
+
+
+@dataclass(frozen=True)
+class ConstantWeight:
+    """A weight that is the same in every epoch; equal to any other of the same value."""
+
+    value: float
+
+    def __call__(self, epoch: jax.Array) -> jax.Array:
+        return jnp.float32(self.value)
+
+
+def named_losses(loss: Losses | None, has_teacher: bool) -> nnx.Dict:
+    """The loss terms by name; a single loss goes by the name of its class in lower case.
+
+    Raises:
+      ValueError: for no loss at all with a teacher, or a name that cannot be a key of the logs.
+      TypeError: for something that is not a loss, such as the class instead of an instance.
+    """
+    if loss is None:
+        if has_teacher:
+            raise ValueError('compile() needs a loss, for example {"ce": CrossEntropy(), "kd": KD(temperature=4.0)}')
+        loss = CrossEntropy()
+    terms = dict(loss) if isinstance(loss, Mapping) else {_name(loss): loss}
+    if not terms:
+        raise ValueError("compile() was given no losses: there is nothing to train on")
+    for name, term in terms.items():
+        if isinstance(term, type) or not callable(term):
+            raise TypeError(f"loss {name!r} is {term!r}: give an instance, called as loss(student, teacher, batch, …)")
+        if not name.isidentifier() or name == "loss":
+            raise ValueError(f"{name!r} cannot name a loss: use an identifier other than 'loss', which is the total")
+    return nnx.Dict(terms)
+
+
+def _name(loss: Loss | Callable) -> str:
+    return getattr(loss, "__name__", type(loss).__name__).lower()
+
+
+def build_losses(
+    losses: nnx.Dict, model: nnx.Module, teacher: nnx.Module | None, image_shape: Shape, seed: int
+) -> None:
+    """Lets every part of the losses that has a `build` make what depends on the shapes of the networks' features.
+
+    Raises:
+      ValueError: for images a network cannot take, and for what a loss misses.
+    """
+    parts = [part for _, part in nnx.iter_modules(losses) if hasattr(part, "build")]
+    if parts:
+        networks = [None if one is None else Network(one, _output_shapes(one, image_shape)) for one in (model, teacher)]
+        rngs = nnx.Rngs(seed)
+        for part in parts:
+            part.build(*networks, rngs)
+
+
+def _output_shapes(model: nnx.Module, image_shape: Shape) -> Outputs:
+    graph, state = nnx.split(model)
+    images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
+    try:
+        return jax.eval_shape(lambda images: nnx.merge(graph, state)(images, train=False), images)
+    except (TypeError, ValueError) as error:
+        name = getattr(model, "name", type(model).__name__)
+        raise ValueError(
+            f"{name} cannot take images of shape {image_shape} (compile's image_shape): {error}"
+        ) from error
+
+
+def strong_view_of(losses: nnx.Dict) -> Callable | None:
+    """The strong augmentation that a loss asks for by an attribute `strong_view`.
+
+    Raises:
+      ValueError: for two that differ; there is one strong view of a batch.
+    """
+    views = {view for _, part in nnx.iter_modules(losses) if (view := getattr(part, "strong_view", None)) is not None}
+    if len(views) > 1:
+        raise ValueError(f"the losses ask for different strong views: {', '.join(map(str, views))}")
+    return views.pop() if views else None
+
+
+def watched_bounds(losses: nnx.Dict) -> dict[str, tuple[float, float]]:
+    """The bounds of the monitored values that have any, by their names in the logs."""
+    found = nnx.to_flat_state(nnx.state(losses, Monitor))
+    metadata = {log_name(path): variable.get_metadata() for path, variable in found}
+    return {name: (given["low"], given["high"]) for name, given in metadata.items() if {"low", "high"} <= given.keys()}
+
+
+def log_name(path: tuple) -> str:
+    """The name of a monitored value in the logs: that of its term and that of its attribute.
+
+    Example:
+      >>> log_name(("kd", "temperature", "lambda_"))
+      'kd_lambda'
+    """
+    return f"{path[0]}_{str(path[-1]).rstrip('_')}"
+
+
+def weights_of(
+    names: Sequence[str], loss_weights: Mapping[str, float | Weight] | None
+) -> tuple[tuple[str, Weight], ...]:
+    """A weight for each loss: the number or function given, otherwise 1.
+
+    Raises:
+      ValueError: for a loss that does not exist, or a number that is not finite.
+      TypeError: for anything that is neither a number nor a function.
+    """
+    given = dict(loss_weights or {})
+    if unknown := sorted(set(given) - set(names)):
+        raise ValueError(f"loss_weights for {', '.join(unknown)}, but the losses are {', '.join(names)}")
+    return tuple((name, _as_weight(name, given.get(name, 1.0))) for name in names)
+
+
+def _as_weight(name: str, weight: float | Weight) -> Weight:
+    if callable(weight):
+        check_epoch_function(f"the weight of {name!r}", weight)
+        return weight
+    if not isinstance(weight, numbers.Real):
+        raise TypeError(f"the weight of {name!r} is {weight!r}: give a number or a function of the epoch")
+    if not math.isfinite(weight):
+        raise ValueError(f"the weight of {name!r} is {weight}: give a finite number")
+    return ConstantWeight(float(weight))
+
+
+@dataclass(frozen=True)
+class Program:
+    """Everything a step closes over.
+
+    Attributes:
+      model: structure of the network that is trained.
+      teacher: structure of the teacher, or None.
+      losses: structure of the loss terms, an `nnx.Dict` by name.
+      weights: `(name, weight)` of each term; a weight is a function of the epoch counted from 1.
+      metrics: `(name, metric)`.
+      optimizer: whose `update` is told the epoch.
+      strong_view: the strong augmentation a loss asks for, called as `(key, images)`.
+      bounds: `(name, (low, high))` of monitored values that are watched.
+      precision: the floating-point type the networks compute in.
+      parts: how many a batch is computed in, one after the other.
+      apart: the devices on each of which BatchNorm sees its own part of the batch; None where it sees all of it.
+    """
+
+    model: nnx.GraphDef
+    teacher: nnx.GraphDef | None
+    losses: nnx.GraphDef
+    weights: tuple[tuple[str, Weight], ...]
+    metrics: tuple[tuple[str, Metric], ...]
+    optimizer: optax.GradientTransformationExtraArgs
+    strong_view: Callable | None
+    bounds: tuple[tuple[str, tuple[float, float]], ...]
+    precision: str
+    parts: int
+    apart: Mesh | None
+
+    @property
+    def averaged(self) -> list[str]:
+        """The logs that an epoch averages over its examples: the total, every term and every metric."""
+        return ["loss", *(name for name, _ in (*self.weights, *self.metrics))]
+
+    def __post_init__(self) -> None:
+        if clash := {name for name, _ in self.weights} & {name for name, _ in self.metrics}:
+            raise ValueError(f"a loss and a metric are both called {', '.join(sorted(clash))}: rename the loss")
+
+
+def assemble(
+    model: nnx.Module,
+    teacher: nnx.Module | None,
+    optimizer: optax.GradientTransformation,
+    loss: Losses | None,
+    loss_weights: Mapping[str, float | Weight] | None,
+    metrics: Sequence[str | Metric],
+    seed: int,
+    image_shape: Shape | None,
+    precision: str,
+    parts: int,
+    apart: Mesh | None,
+) -> tuple[Program, nnx.Dict]:
+    """The program of a run and its loss terms, which are built for the networks; see `Trainer.compile`."""
+    if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
+        raise TypeError(f"optimizer={optimizer!r}: give one from jaxkd.optimizers or optax, as in optimizers.sgd(0.05)")
+    losses = named_losses(loss, has_teacher=teacher is not None)
+    if teacher is not None:
+        check_classes(model, teacher)
+    shape = image_shape if image_shape is not None else getattr(model, "image_shape", (32, 32, 3))
+    build_losses(losses, model, teacher, shape, seed)
+    program = Program(
+        model=nnx.graphdef(model),
+        teacher=None if teacher is None else nnx.graphdef(teacher),
+        losses=nnx.graphdef(losses),
+        weights=weights_of(list(losses), loss_weights),
+        metrics=metrics_of(metrics),
+        optimizer=optax.with_extra_args_support(optimizer),
+        strong_view=strong_view_of(losses),
+        bounds=tuple(watched_bounds(losses).items()),
+        precision=checked_precision(precision),
+        parts=parts,
+        apart=apart,
+    )
+    return program, losses
+
+
+def metrics_of(metrics: Sequence[str | Metric]) -> tuple[tuple[str, Metric], ...]:
+    """Names and functions of the metrics asked for."""
+    return tuple(metric_functions.get(metric) for metric in metrics)
+
+
+def check_classes(model: nnx.Module, teacher: nnx.Module) -> None:
+    """Raises a ValueError where student and teacher tell different numbers of classes apart."""
+    ours, theirs = getattr(model, "num_classes", None), getattr(teacher, "num_classes", None)
+    if ours and theirs and ours != theirs:
+        raise ValueError(f"the student has {ours} classes and the teacher {theirs}: their logits cannot be compared")

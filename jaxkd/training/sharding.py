@@ -1,0 +1,189 @@
+"""Data parallelism: state and data on every device, each batch split over them. XLA adds the communication.
+
+The step is written for the global batch, so BatchNorm and batch-relational losses see all of it and N devices give the
+result of one, up to the order of float32 sums. The devices may belong to several processes; each then holds its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxkd.training.inputs import Share
+from jaxkd.training.state import Tree
+from jaxkd.types import Batch, Outputs
+
+
+class Placement:
+    """Where the arrays of a run live: a mesh with one axis, `data`.
+
+    Args:
+      devices: those to use; all of them if None, also those of other processes.
+
+    Attributes:
+      devices: those in use.
+      mesh: of all of them.
+      processes: the numbers of the processes that have any, in the order of their devices.
+
+    Raises:
+      ValueError: this process has none of the devices, or they are mixed or spread unevenly over the processes.
+    """
+
+    def __init__(self, devices: Sequence[jax.Device] | None = None):
+        self.devices = list(devices if devices is not None else jax.devices())
+        self.mesh = Mesh(np.array(self.devices), ("data",))
+        owners = [device.process_index for device in self.devices]
+        self.processes = list(dict.fromkeys(owners))
+        each = len(owners) // len(self.processes)
+        if owners != [process for process in self.processes for _ in range(each)]:
+            raise ValueError(f"devices={self.devices}: give equally many of each process, one process after the other")
+        if jax.process_index() not in self.processes:
+            raise ValueError(f"devices={self.devices}: none of them belongs to process {jax.process_index()}")
+
+    def everywhere(self, tree: Tree) -> Tree:
+        """A copy on every device."""
+        if len(self.processes) == 1:
+            return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
+        return jax.tree.map(lambda leaf: self._put(leaf, PartitionSpec()), tree)
+
+    def over_runs(self, tree: Tree) -> Tree:
+        """Arrays `[n, …]` with the runs cut over the devices."""
+        return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec("data")))
+
+    def split(self, tree: Tree) -> Tree:
+        """Arrays `[S, B, …]` with B cut over the devices; a last batch that does not divide is put on every device.
+
+        Every process has the whole arrays.
+        """
+        return jax.tree.map(lambda leaf: self._put(leaf, self._cut(leaf.shape[1])), tree)
+
+    def assemble(self, tree: Tree, batch_size: int) -> Tree:
+        """The same from arrays `[S, b, …]` that are this process's `share` of B examples."""
+        spec = self._cut(batch_size)
+
+        def put(own: np.ndarray) -> jax.Array:
+            if spec == PartitionSpec() or len(self.processes) == 1:
+                return self._put(own, spec)
+            shape = (own.shape[0], batch_size, *own.shape[2:])
+            return jax.make_array_from_process_local_data(NamedSharding(self.mesh, spec), own, shape)
+
+        return jax.tree.map(put, tree)
+
+    @property
+    def share(self) -> Share:
+        """What this process reads of a batch."""
+        return Share(len(self.devices), len(self.processes), self.processes.index(jax.process_index()))
+
+    def padded(self, batch_size: int) -> int:
+        """The next batch size that divides over the devices.
+
+        Example:
+          >>> Placement(jax.devices()[:1] * 4).padded(6)
+          8
+        """
+        return batch_size + -batch_size % len(self.devices)
+
+    def gathered(self, array: jax.Array) -> np.ndarray:
+        """The whole of an array on the host, in every process."""
+        if array.is_fully_addressable or array.is_fully_replicated:
+            return np.asarray(array)
+        return multihost_utils.process_allgather(array, tiled=True)
+
+    def _cut(self, batch_size: int) -> PartitionSpec:
+        return PartitionSpec() if batch_size % len(self.devices) else PartitionSpec(None, "data")
+
+    def _put(self, leaf: jax.Array | np.ndarray, spec: PartitionSpec) -> jax.Array:
+        sharding = NamedSharding(self.mesh, spec)
+        if len(self.processes) == 1:
+            return jax.device_put(leaf, sharding)
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            bits = self._put(jax.random.key_data(leaf), spec)
+            return jax.random.wrap_key_data(bits, impl=jax.random.key_impl(leaf))
+        whole = np.asarray(leaf)  # each process takes what belongs to its devices, and tells the others nothing
+        return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Placement) and self.devices == other.devices
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.devices))
+
+    def check_batch_size(self, batch_size: int) -> None:
+        """Raises a ValueError unless the global batch divides over the devices."""
+        count = len(self.devices)
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}: must be at least 1")
+        if batch_size % count:
+            nearest = max(round(batch_size / count), 1) * count
+            raise ValueError(
+                f"batch_size={batch_size} does not divide over {count} devices; the nearest that does is {nearest}"
+            )
+
+
+BATCH_NORMS = ("global", "per_device")
+CUT, WHOLE = PartitionSpec("data"), PartitionSpec()
+
+Look = Callable[[Tree, Tree, Batch], tuple[Outputs, Tree]]
+
+
+def devices_apart(batch_norm: str, placement: Placement) -> Mesh | None:
+    """The devices each of which normalises its own part of the batch; None where the batch is normalised as a whole.
+
+    Raises:
+      ValueError: for an option that is not one of `BATCH_NORMS`.
+    """
+    if batch_norm not in BATCH_NORMS:
+        raise ValueError(f"batch_norm={batch_norm!r}: choose one of {', '.join(map(repr, BATCH_NORMS))}")
+    return placement.mesh if batch_norm == "per_device" and len(placement.devices) > 1 else None
+
+
+def on_each(mesh: Mesh | None, look: Look) -> Look:
+    """A network's pass over a batch in training, with each device seeing its own part alone.
+
+    Its variables end as the mean over the devices. A batch that does not divide lies whole on every device, and is
+    seen whole by each.
+
+    Args:
+      mesh: of the devices; without one, the pass is left as it is.
+      look: `look(params, variables, batch) -> (outputs, variables)`.
+    """
+    if mesh is None:
+        return look
+
+    def on_device(params: Tree, variables: Tree, part: Batch) -> tuple[Outputs, Tree]:
+        own = jax.tree.map(_of_this_device, variables)
+        outputs, after = look(params, own, part)
+        return outputs, jax.tree.map(_of_all_devices, variables, own, after)
+
+    def spread(params: Tree, variables: Tree, batch: Batch) -> tuple[Outputs, Tree]:
+        if len(batch.labels) % mesh.size:
+            return look(params, variables, batch)
+        rows = Outputs(CUT, CUT, CUT, classify=WHOLE)  # type: ignore[arg-type]  # in place of the arrays
+        if batch.strong is not None:
+            rows = rows._replace(strong=rows)
+        # Networks may do anything in their pass, so none of it is held to say which values are equal on all devices.
+        parted = jax.shard_map(
+            on_device, mesh=mesh, in_specs=(WHOLE, WHOLE, CUT), out_specs=(rows, WHOLE), check_vma=False
+        )
+        return parted(params, variables, batch)
+
+    return spread
+
+
+def _of_this_device(variable: jax.Array) -> jax.Array:
+    """Random keys differ from device to device, as the examples do."""
+    if jnp.issubdtype(variable.dtype, jax.dtypes.prng_key):
+        return jax.random.fold_in(variable, lax.axis_index("data"))
+    return variable
+
+
+def _of_all_devices(before: jax.Array, own: jax.Array, after: jax.Array) -> jax.Array:
+    if after is own:  # not touched: a mean would round it
+        return before
+    return lax.pmean(after, "data") if jnp.issubdtype(after.dtype, jnp.floating) else after

@@ -1,0 +1,226 @@
+"""Many students in one program: each batch is prepared, and shown to the teacher, once for all of them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import PartitionSpec
+
+from jaxkd.metrics import Metric
+from jaxkd.training.cached_teacher import KeptTeacher
+from jaxkd.training.compiled_epoch import Augment, resident_steps
+from jaxkd.training.epochs import Chunk, Epoch, chunk_steps, cut, on_resident, order_of, seed_of, skip
+from jaxkd.training.evaluation import make_evaluate
+from jaxkd.training.gradient_accumulation import Lesson, in_parts
+from jaxkd.training.inputs import Resident
+from jaxkd.training.program import Program
+from jaxkd.training.sharding import Placement
+from jaxkd.training.state import TrainState, Tree, copied
+from jaxkd.training.step import Kept, Logs, Step, make_learn, make_teach, take_step
+from jaxkd.types import Batch, Normalization
+
+EACH, ALL = PartitionSpec("data"), PartitionSpec()
+
+OWNED = ("params", "variables", "opt_state")
+"""What runs have for themselves, whatever they share."""
+
+
+def stack(states: Sequence[TrainState]) -> TrainState:
+    """One state for runs of the same program and teacher: what each run owns is stacked to `[n, …]`.
+
+    The key is among it where the runs have different ones.
+    """
+    names = [*OWNED, *(["key"] if len({seed_of(state) for state in states}) > 1 else [])]
+    stacked = {
+        name: jax.tree.map(lambda *leaves: jnp.stack(leaves), *(getattr(state, name) for state in states))
+        for name in names
+    }
+    return replace(copied(shared(states[0], stacked)), **stacked)
+
+
+def unstack(state: TrainState, position: int) -> TrainState:
+    """The state of one run, without the teacher."""
+    own = owned(state)
+    return replace(copied(shared(state.without_teacher(), own)), **_pick(own, position))
+
+
+@jax.jit
+def _pick(own: Tree, position: int) -> Tree:
+    return jax.tree.map(lambda leaf: leaf[position], own)
+
+
+def owned(state: TrainState) -> dict[str, Tree]:
+    """What each run of a stacked state has for itself, `[n, …]`, by the names of the attributes."""
+    return {name: getattr(state, name) for name in (*OWNED, *(["key"] if state.key.ndim else []))}
+
+
+def shared(state: TrainState, own: Iterable[str]) -> TrainState:
+    """A state without what runs have for themselves."""
+    nothing: dict[str, Any] = dict.fromkeys(own)
+    return replace(state, **nothing)
+
+
+def placed(state: TrainState, placement: Placement) -> TrainState:
+    """A stacked state with its runs cut over the devices, and what they share on every one."""
+    own = owned(state)
+    return replace(placement.everywhere(shared(state, own)), **placement.over_runs(own))
+
+
+@functools.lru_cache(maxsize=32)
+def make_many_step(
+    program: Program,
+    normalization: Normalization | None,
+    teacher_normalization: Normalization | None,
+    placement: Placement,
+) -> Step:
+    """Builds a step on a stacked state; its logs are `[n]`.
+
+    Several devices take equal parts of the runs, and each of them shows the batch to the teacher.
+    """
+    teach, learn = make_teach(program, teacher_normalization), make_learn(program, normalization)
+    over_runs = mapped_over_runs(placement)
+
+    def step(state: TrainState, batch: Batch, kept: Kept | None = None) -> tuple[TrainState, Logs]:
+        def on_device(own: Tree, common: TrainState, batch: Batch, kept: Kept | None) -> tuple[Tree, Logs]:
+            def run(params: Tree, variables: Tree, opt_state: Tree) -> TrainState:
+                return replace(common, params=params, variables=variables, opt_state=opt_state, teacher=None)
+
+            def take(own: Tree, lesson: Lesson) -> tuple[Tree, Logs]:
+                after, logs = take_step(program, run(*own), lesson)
+                return (after.params, after.variables, after.opt_state), logs
+
+            if program.parts == 1:  # run by run, so that there are never the gradients of all of them
+                taught = teach(common.teacher, batch, kept)
+                return over_runs(lambda own: take(own, learn(run(*own), batch, taught)), own)
+
+            def learn_part(variables: Tree, batch: Batch, kept: Kept | None, part) -> Lesson:
+                taught = teach(common.teacher, batch, kept)
+                return over_runs(lambda one: learn(run(*one), batch, taught, part), (own[0], variables, None))
+
+            lessons = in_parts(program.parts, learn_part, own[0], own[1], batch, kept)
+            return over_runs(lambda one: take(*one), (own, lessons))
+
+        own = (state.params, state.variables, state.opt_state)
+        (params, variables, opt_state), logs = on_every_device(placement, on_device)(
+            own, shared(state, OWNED), batch, kept
+        )
+        after = replace(state, step=state.step + 1, params=params, variables=variables, opt_state=opt_state)
+        return after, logs
+
+    return step
+
+
+@functools.lru_cache(maxsize=32)
+def make_evaluate_many(
+    program: Program,
+    normalization: Normalization | None,
+    metrics: tuple[tuple[str, Metric], ...],
+    placement: Placement,
+):
+    """Builds `evaluate(params, variables, images, labels, indices) -> sums [n]`; see `make_evaluate`."""
+    evaluate = make_evaluate(program.model, normalization, program.precision, metrics)
+    over_runs = mapped_over_runs(placement)
+
+    @jax.jit
+    def evaluate_many(params: Tree, variables: Tree, images: jax.Array, labels: jax.Array, indices: jax.Array) -> Logs:
+        def on_device(own: Tree, *data: jax.Array) -> Logs:
+            return over_runs(lambda one: evaluate(*one, *data), own)
+
+        return on_every_device(placement, on_device, outputs=EACH)((params, variables), images, labels, indices)
+
+    return evaluate_many
+
+
+def mapped_over_runs(placement: Placement) -> Callable:
+    """`over_runs(function, stacked)`: on the CPU one run after the other, since a batched convolution is slow there."""
+    if placement.devices[0].platform == "cpu":
+        return _one_after_the_other
+    return lambda function, stacked: jax.vmap(function)(stacked)
+
+
+def _one_after_the_other(function: Callable, stacked: Tree) -> Tree:
+    """`lax.map`, but for a single run, which needs no loop (see `loops`)."""
+    if len(jax.tree.leaves(stacked)[0]) > 1:
+        return lax.map(function, stacked)
+    return jax.tree.map(lambda value: value[None], function(jax.tree.map(lambda leaf: leaf[0], stacked)))
+
+
+def on_every_device(placement: Placement, function: Callable, outputs=(EACH, EACH)) -> Callable:
+    """The function with its first argument, and all it returns, cut over the devices along the runs."""
+    if len(placement.devices) == 1:
+        return function
+
+    def cut(own: Tree, *rest: Tree):
+        specs = (EACH, *([ALL] * len(rest)))
+        spread = jax.shard_map(function, mesh=placement.mesh, in_specs=specs, out_specs=outputs, check_vma=False)
+        return spread(own, *rest)
+
+    return cut
+
+
+def own_batches_epoch(
+    step: Step,
+    source: Resident,
+    placement: Placement,
+    batch_size: int,
+    steps: int | None,
+    strong_view: Augment | None = None,
+    teacher: KeptTeacher | None = None,
+) -> Epoch:
+    """As `resident_epoch`, for a stacked state with a key for each run, each of which draws an order of its own.
+
+    `step` is that of one run, and `batch_size` that of each.
+    """
+    loop = make_own_batches_loop(step, source.augmentation, strong_view, placement)
+    images, labels = placement.everywhere((source.images, source.labels))
+    most = chunk_steps(source, placement, batch_size, steps)
+
+    def epoch(state: TrainState, done: int = 0) -> Iterator[Chunk]:
+        taken, keys = int(state.step), list(copied(state.key))  # the state's own buffers go to the first chunk
+        orders = [order_of(key, state.epoch, len(labels)) for key in keys]
+        for each in zip(*(skip(cut(order, batch_size, most), done) for order in orders), strict=True):
+            recalled = teacher and [
+                teacher.recall(key, images, taken, indices) for key, indices in zip(keys, each, strict=True)
+            ]
+            kept = recalled and jax.tree.map(lambda *outputs: jnp.stack(outputs), *recalled)
+            taken += len(each[0])
+            indices, kept = placement.over_runs((np.stack(each), kept))
+            yield Chunk(partial(on_resident, loop, images, labels, indices, kept), each[0].shape[1])
+
+    return epoch
+
+
+@functools.lru_cache(maxsize=32)
+def make_own_batches_loop(step: Step, augment: Augment | None, strong_view: Augment | None, placement: Placement):
+    """Builds `run(state, images, labels, indices, kept=None) -> (state, logs)` for a state with a key for each run.
+
+    `indices` is `[n, S, B]` and `kept` `[n, S, B, …]`; the logs are `[S, n]`.
+    """
+    take_steps = resident_steps(step, augment, strong_view)
+    over_runs = mapped_over_runs(placement)
+
+    def run(
+        state: TrainState, images: jax.Array, labels: jax.Array, indices: jax.Array, kept: Kept | None = None
+    ) -> tuple[TrainState, Logs]:
+        def on_device(given: Tree, common: TrainState, images: jax.Array, labels: jax.Array) -> tuple[Tree, Logs]:
+            def of_one(given: Tree) -> tuple[Tree, Logs]:
+                own, indices, kept = given
+                after, logs = take_steps(replace(common, **own), images, labels, indices, kept)
+                return {name: getattr(after, name) for name in own}, logs
+
+            return over_runs(of_one, given)
+
+        own = owned(state)
+        own, logs = on_every_device(placement, on_device)((own, indices, kept), shared(state, own), images, labels)
+        after = replace(state, step=state.step + indices.shape[1], **own)
+        return after, {name: jnp.moveaxis(values, 0, 1) for name, values in logs.items()}
+
+    return jax.jit(run, donate_argnums=0)
