@@ -18,6 +18,7 @@ from jaxkd.losses.nst import NST
 from jaxkd.losses.ofd import OFD
 from jaxkd.losses.reviewkd import ReviewKD
 from jaxkd.losses.rkd import RKD
+from jaxkd.nn.layers import Linear
 
 LOSSES = {"at": AT, "nst": NST, "rkd": RKD, "cc": CC, "fitnet": FitNet, "ofd": OFD, "reviewkd": ReviewKD}
 WEIGHTS = {"ofd": 1e-3, "pkt": 3000.0, "sp": 300.0}
@@ -92,7 +93,7 @@ class Bare(nnx.Module):
     num_classes = 10
 
     def __init__(self, features=4, preactivations=0):
-        self.linear = models.layers.Linear(3, 10, rngs=nnx.Rngs(0))
+        self.linear = Linear(3, 10, rngs=nnx.Rngs(0))
         self.counts = features, preactivations
 
     def __call__(self, images, train=False):
