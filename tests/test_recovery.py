@@ -89,7 +89,7 @@ def test_resume_begins_where_there_is_nothing_yet_and_ends_where_all_is_done(str
 
 
 def test_resume_is_told_what_to_go_on_from(tmp_path):
-    with pytest.raises(ValueError, match='resume="auto" goes on from a Checkpoint\'s directory, and there are 0'):
+    with pytest.raises(ValueError, match='resume="auto" reads the directory of a Checkpoint, and there are 0'):
         fit(compiled(), resume="auto")
     with pytest.raises(ValueError, match="resume='always'"):
         fit(compiled(), callbacks.Checkpoint(tmp_path), resume="always")
