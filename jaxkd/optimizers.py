@@ -35,11 +35,11 @@ class StepRateState(NamedTuple):
 
     Attributes:
       learning_rate: float32 scalar, the rate of the last update; before the first one, that of step 0.
-      count: int32 scalar, the updates so far.
+      steps: int32 scalar, the updates so far.
     """
 
     learning_rate: jax.Array
-    count: jax.Array
+    steps: jax.Array
 
 
 @remembered
@@ -218,8 +218,8 @@ def _scale_by_step_rate(schedule: optax.Schedule) -> optax.GradientTransformatio
     def update(
         updates: optax.Updates, state: StepRateState, params: optax.Params | None = None, **unused: Any
     ) -> tuple[optax.Updates, StepRateState]:
-        rate = rate_at(state.count)
-        after = StepRateState(rate, optax.safe_increment(state.count))
+        rate = rate_at(state.steps)
+        after = StepRateState(rate, optax.safe_increment(state.steps))
         return jax.tree.map(lambda u: -rate.astype(u.dtype) * u, updates), after
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -313,9 +313,16 @@ def swept(folder, *hooks, **options):
         return [*(hook for hook in hooks if not seed), callbacks.Checkpoint(os.path.join(folder, str(seed)))]
 
     return jaxkd.sweep(
-        lambda seed: compiled(seed=seed, teacher=teacher), jaxkd.grid(seed=(0, 1)), train.subset(72), test.subset(64), EPOCHS, 16,
-        callbacks=kept, verbose=0, **options,
-    )  # fmt: skip
+        lambda seed: compiled(seed=seed, teacher=teacher),
+        jaxkd.grid(seed=(0, 1)),
+        train.subset(72),
+        test.subset(64),
+        epochs=EPOCHS,
+        batch_size=16,
+        callbacks=kept,
+        verbose=0,
+        **options,
+    )
 
 
 def sweep_slowly(folder):
