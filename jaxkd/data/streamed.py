@@ -15,10 +15,7 @@ from jaxkd.data.pipeline.batch_reader import Loaded, Plan, RandomAccess, Reader,
 from jaxkd.data.pipeline.batch_reader import Picks as Picks
 from jaxkd.data.pipeline.workers import check_installed, processes, read_ahead
 from jaxkd.data.transforms.resized_crop import RandomResizedCrop, ResizedCentreCrop
-from jaxkd.types import Normalization, check_at_least
-
-IMAGENET = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""ImageNet's statistics, as torchvision's networks were trained with."""
+from jaxkd.types import IMAGENET, Normalization, check_at_least
 
 
 def views(image_size: int) -> tuple[RandomResizedCrop, ResizedCentreCrop]:
