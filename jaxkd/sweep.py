@@ -18,7 +18,7 @@ from jaxkd.history import History
 from jaxkd.resuming import take_up
 from jaxkd.together import Member, together
 from jaxkd.trainer import Data, Trainer
-from jaxkd.training.inputs import Resident, feed
+from jaxkd.training.inputs import InMemory, as_source
 from jaxkd.training.loop import follow
 from jaxkd.types import check_at_least
 
@@ -135,8 +135,8 @@ def sweep(
     runs = [_new(make(**cell)) for cell in cells]
     own = [[] if callbacks is None else list(callbacks(**cell)) for cell in cells]
     _check_directories(own)
-    source, held_out = (None if given is None else feed(given, runs[0].model) for given in (data, validation_data))
-    if not isinstance(source, Resident) or not isinstance(held_out, Resident | None):
+    source, held_out = (None if given is None else as_source(given, runs[0].model) for given in (data, validation_data))
+    if not isinstance(source, InMemory) or not isinstance(held_out, InMemory | None):
         raise ValueError("a sweep needs data that can be on the device: a data.Dataset, or arrays (images, labels)")
     members = []
     for run, hooks in zip(runs, own, strict=True):

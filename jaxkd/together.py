@@ -15,8 +15,7 @@ from jaxkd.run import Run
 from jaxkd.training.bounds import BoundWatch
 from jaxkd.training.compiled_epoch import end_epoch, make_resident_loop
 from jaxkd.training.epochs import Chunk, Epoch, one_behind, resident_epoch, seed_of
-from jaxkd.training.evaluation import padded_batches
-from jaxkd.training.inputs import Resident
+from jaxkd.training.inputs import InMemory, padded_batches
 from jaxkd.training.loops import slow_in_a_loop
 from jaxkd.training.meter import EpochMeter
 from jaxkd.training.setup import Setup
@@ -56,7 +55,7 @@ class Together:
         starts = range(0, len(self.members), size)
         return [Together(self.setup, self.members[start : start + size]) for start in starts]
 
-    def at_once(self, most: int, source: Resident, batch_size: int) -> int:
+    def at_once(self, most: int, source: InMemory, batch_size: int) -> int:
         """How many of the runs, at most, one program takes; the CPU goes over them in a loop."""
         setup = self.setup
         if setup.placement.devices[0].platform != "cpu" or min(most, len(self.members)) == 1:
@@ -68,8 +67,8 @@ class Together:
 
     def train(
         self,
-        source: Resident,
-        held_out: Resident | None,
+        source: InMemory,
+        held_out: InMemory | None,
         epochs: int,
         batch_size: int,
         validation_freq: int,
@@ -163,7 +162,7 @@ class Together:
         missing = -len(self.members) % len(self.setup.placement.devices)
         return [*self.members, *[self.members[-1]] * missing]
 
-    def _evaluation(self, held_out: Resident) -> Callable[[TrainState], list[dict[str, float]]]:
+    def _evaluation(self, held_out: InMemory) -> Callable[[TrainState], list[dict[str, float]]]:
         """What measures every run on held-out examples, which are put in place now."""
         setup = self.setup
         metrics = (("loss", cross_entropy), *setup.program.metrics)
@@ -185,7 +184,7 @@ class Together:
         return measure
 
 
-def together(members: Sequence[Member], source: Resident) -> list[Together]:
+def together(members: Sequence[Member], source: InMemory) -> list[Together]:
     """Groups runs that can be trained as one program.
 
     Those of one seed share their batches. Those that are the only ones of their seed make a group in which each has

@@ -17,7 +17,7 @@ from jaxkd.run import Run, normalization_of
 from jaxkd.training.cached_teacher import requested
 from jaxkd.training.evaluation import predicted
 from jaxkd.training.forward import warn_of_slow_types
-from jaxkd.training.inputs import Data, checked_images, feed
+from jaxkd.training.inputs import Data, as_source, checked_images
 from jaxkd.training.loop import Fitting, follow
 from jaxkd.training.program import Losses, Weight, assemble
 from jaxkd.training.sharding import Placement, devices_apart
@@ -166,8 +166,8 @@ class Trainer(Run):
         check_at_least(0, epochs=epochs, initial_epoch=done)
         check_at_least(1, validation_freq=validation_freq, batch_size=batch_size)
         last = first + max(epochs - done, 0)
-        source = feed(data, self._model, passes=last - first)
-        held_out = None if validation_data is None else feed(validation_data, self._model, passes=last - first)
+        source = as_source(data, self._model, passes=last - first)
+        held_out = None if validation_data is None else as_source(validation_data, self._model, passes=last - first)
         check_same_batches(self.resumed, source.examples, batch_size)
         setup = self.setup(source)
         step = make_step(setup.program, setup.normalization, setup.teacher_normalization)
@@ -189,7 +189,7 @@ class Trainer(Run):
           `loss`, the cross-entropy with the labels (distillation terms are about training examples), and each metric:
           those of `compile`, or accuracy and top-5.
         """
-        return self.evaluation(feed(data, self._model), batch_size)()
+        return self.evaluation(as_source(data, self._model), batch_size)()
 
     def predict(self, images: np.ndarray | Dataset, batch_size: int = 256) -> np.ndarray:
         """Logits `[N, K]` of images `[N, H, W, C]`: uint8 pixels, or float32 already normalised."""

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jaxkd.data import StreamedDataset
 from jaxkd.metrics import Metric
 from jaxkd.training.forward import forward, network_input
-from jaxkd.training.inputs import EvaluationPlan, Resident, Source, Stream, Streamed, one_step
+from jaxkd.training.inputs import InMemory, Source, Stream, evaluation_plan, one_step, padded_batches
 from jaxkd.training.sharding import Placement
 from jaxkd.training.state import Tree
 from jaxkd.training.step import Logs
@@ -21,7 +22,7 @@ from jaxkd.types import Batch, Normalization, check_at_least
 
 @functools.lru_cache(maxsize=32)
 def make_predict(model: nnx.GraphDef, normalization: Normalization | None, precision: str):
-    """Builds `predict(params, variables, images [B, H, W, C]) -> logits [B, K]`."""
+    """Build `predict(params, variables, images [B, H, W, C]) -> logits [B, K]`."""
 
     @jax.jit
     def predict(params: Tree, variables: Tree, images: jax.Array) -> jax.Array:
@@ -36,7 +37,7 @@ def make_predict(model: nnx.GraphDef, normalization: Normalization | None, preci
 def make_evaluate(
     model: nnx.GraphDef, normalization: Normalization | None, precision: str, metrics: tuple[tuple[str, Metric], ...]
 ):
-    """Builds `evaluate(params, variables, images, labels, indices) -> sums` over data that live on the device.
+    """Build `evaluate(params, variables, images, labels, indices) -> sums` over data that live on the device.
 
     `indices` is `[S, B]`, padded with −1; the sums count each real example once.
     """
@@ -56,7 +57,7 @@ def make_evaluate(
 def make_evaluate_batch(
     model: nnx.GraphDef, normalization: Normalization | None, precision: str, metrics: tuple[tuple[str, Metric], ...]
 ):
-    """Builds `evaluate(params, variables, batch, sums) -> sums`: a batch's examples added, but for those of index −1.
+    """Build `evaluate(params, variables, batch, sums) -> sums`: a batch's examples added, but for those of index −1.
 
     Where the sums have an entry `examples`, these are counted there.
     """
@@ -72,21 +73,8 @@ def make_evaluate_batch(
     return evaluate
 
 
-def padded_batches(examples: int, batch_size: int) -> np.ndarray:
-    """Indices of all examples in order, `[S, B]`, the last row filled up with −1.
-
-    Example:
-      >>> padded_batches(5, 3).tolist()
-      [[0, 1, 2], [3, 4, -1]]
-    """
-    steps = -(-examples // batch_size)
-    return np.pad(np.arange(examples, dtype=np.int32), (0, steps * batch_size - examples), constant_values=-1).reshape(
-        steps, batch_size
-    )
-
-
 class Evaluation:
-    """Held-out data in place, to be gone through as often as asked.
+    """Held-out data in place, to be measured on as often as asked.
 
     Args:
       source: the data.
@@ -100,9 +88,9 @@ class Evaluation:
     def __init__(self, source: Source, placement: Placement, batch_size: int):
         check_at_least(1, batch_size=batch_size)
         self._source, self._placement, self._batch_size = source, placement, placement.padded(batch_size)
-        if isinstance(source, Resident):
+        if isinstance(source, InMemory):
             indices = padded_batches(source.examples, min(self._batch_size, placement.padded(source.examples)))
-            self._resident = (*placement.everywhere((source.images, source.labels)), placement.split(indices))
+            self._on_device = (*placement.everywhere((source.images, source.labels)), placement.split(indices))
 
     def measure(
         self,
@@ -112,14 +100,14 @@ class Evaluation:
         precision: str,
         metrics: tuple[tuple[str, Metric], ...],
     ) -> dict[str, float]:
-        """The mean of every metric over all examples.
+        """Return the mean of every metric over all examples.
 
         Raises:
           ValueError: there are none.
         """
         of = (model, normalization, precision, metrics)
-        if isinstance(self._source, Resident):
-            found = make_evaluate(*of)(*weights, *self._resident)
+        if isinstance(self._source, InMemory):
+            found = make_evaluate(*of)(*weights, *self._on_device)
             return {name: float(total) / self._source.examples for name, total in found.items()}
         measure = make_evaluate_batch(*of)
         # Each batch adds to the sums of the one before: computations of several processes wait for each other, and have
@@ -133,11 +121,11 @@ class Evaluation:
             raise ValueError("nothing to evaluate: the iterable of batches gave none")
         return {name: float(total) / examples for name, total in sums.items()}
 
-    def _batches(self, source: Stream | Streamed) -> Iterator[Batch]:
-        """Batches on the devices, filled up with what has the index −1."""
+    def _batches(self, source: Stream | StreamedDataset) -> Iterator[Batch]:
+        """Yield batches on the devices, filled up with what has the index −1."""
         placement = self._placement
-        if isinstance(source, Streamed):
-            plan = EvaluationPlan(source.examples, self._batch_size, placement.share)
+        if isinstance(source, StreamedDataset):
+            plan = evaluation_plan(len(source), self._batch_size, placement.share)
             for batch in source.batches(plan, train=False):
                 yield _unstacked(placement.assemble(one_step(batch), self._batch_size))
             return
@@ -162,7 +150,7 @@ def predicted(
     placement: Placement,
     batch_size: int,
 ) -> np.ndarray:
-    """Logits `[N, K]` of images, from batches over all devices."""
+    """Return logits `[N, K]` of images, from batches over all devices."""
     predict = make_predict(model, normalization, precision)
     parts = []
     for index in padded_batches(len(images), min(placement.padded(batch_size), placement.padded(len(images)))):

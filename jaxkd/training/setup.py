@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from jaxkd.data import StreamedDataset
 from jaxkd.training.cached_teacher import CacheRequest, KeptTeacher, keep_teacher
 from jaxkd.training.epochs import Epoch, resident_epoch, stream_epoch, streamed_epoch
 from jaxkd.training.gradient_accumulation import check_parts
-from jaxkd.training.inputs import Source, Stream, Streamed
+from jaxkd.training.inputs import Source, Stream
 from jaxkd.training.program import Program
 from jaxkd.training.sharding import Placement
 from jaxkd.training.state import TrainState
@@ -81,6 +82,6 @@ class Setup:
         strong_view = self.program.strong_view
         if isinstance(source, Stream):
             return stream_epoch(step, source, self.placement, strong_view), None
-        if isinstance(source, Streamed):
+        if isinstance(source, StreamedDataset):
             return streamed_epoch(step, source, self.placement, batch_size, last, strong_view), None
         return resident(step, source, self.placement, batch_size, self.steps_per_execution, strong_view, kept), kept
