@@ -12,7 +12,7 @@ from PIL import Image
 
 from jaxkd import data
 from jaxkd.data.readers.image_folder import FolderImages, class_folders
-from jaxkd.data.readers.imagenet import PreparedImages
+from jaxkd.data.readers.tfds import PreparedImages
 from jaxkd.data.transforms.resized_crop import RandomResizedCrop, ResizedCentreCrop
 
 
