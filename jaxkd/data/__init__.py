@@ -1,4 +1,4 @@
-"""Images with labels: where they come from, what they must look like, how they are augmented.
+"""Load images with labels, check them, and augment them.
 
 Example:
   >>> from jaxkd import data

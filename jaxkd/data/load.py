@@ -29,7 +29,7 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class _Known:
-    """A data set.
+    """A data set that has a name.
 
     Attributes:
       readers: in the order in which they are tried.

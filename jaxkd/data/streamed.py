@@ -102,7 +102,7 @@ class StreamedDataset(LabelledImages):
 
     @property
     def unreadable(self) -> tuple[Unreadable, ...]:
-        """The images that could not be read so far, in the order in which they were met."""
+        """The images that could not be read so far, in the order in which they were met; none in a changed copy."""
         return tuple(self._register.found.values())
 
     def __len__(self) -> int:

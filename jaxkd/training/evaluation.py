@@ -1,4 +1,4 @@
-"""Evaluation and prediction as compiled programs, with the network in evaluation mode."""
+"""Evaluate and predict with compiled programs, the network in evaluation mode."""
 
 from __future__ import annotations
 

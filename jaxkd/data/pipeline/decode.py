@@ -1,4 +1,4 @@
-"""One image, however it is stored, as RGB pixels.
+"""Decode one image, however it is stored, into RGB pixels.
 
 Pixels are taken as the file has them: an orientation in the EXIF data is not applied, and transparency is dropped. So
 does torchvision's `ImageFolder`, and published networks were trained on that. A JPEG is decoded in full, too: that
@@ -22,15 +22,15 @@ StoredImage = bytes | str | os.PathLike | np.ndarray
 """An encoded file, the path of one, or uint8 pixels `[H, W]` or `[H, W, C]`."""
 
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "WEBP", "TIFF", "GIF")
-"""What is decoded, whatever the file is called; rarer formats are refused, since some of them start other programs."""
+"""The formats decoded, whatever the file is called; rarer ones are refused, since some of them start other programs."""
 
 
 class BrokenImageError(Exception):
-    """A stored image that no picture can be made of; the message is the reason."""
+    """A stored image that cannot be decoded; the message is the reason."""
 
 
 def decode(image: StoredImage) -> Image.Image:
-    """Pixels of a stored image, as a Pillow image in mode RGB.
+    """Return a stored image as a Pillow image in mode RGB.
 
     Grey, palette, CMYK and transparent images are converted; those of 16 bits keep their upper eight.
 
