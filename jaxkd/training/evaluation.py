@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.stages import Wrapped
+from numpy.typing import NDArray
 
 from jaxkd.data import StreamedDataset
 from jaxkd.metrics import Metric
@@ -19,58 +22,8 @@ from jaxkd.training.state import Tree
 from jaxkd.training.step import Logs
 from jaxkd.types import Batch, Normalization, check_at_least
 
-
-@functools.lru_cache(maxsize=32)
-def make_predict(model: nnx.GraphDef, normalization: Normalization | None, precision: str):
-    """Build `predict(params, variables, images [B, H, W, C]) -> logits [B, K]`."""
-
-    @jax.jit
-    def predict(params: Tree, variables: Tree, images: jax.Array) -> jax.Array:
-        return forward(
-            nnx.merge(model, params, variables), network_input(images, normalization), False, precision
-        ).logits
-
-    return predict
-
-
-@functools.lru_cache(maxsize=32)
-def make_evaluate(
-    model: nnx.GraphDef, normalization: Normalization | None, precision: str, metrics: tuple[tuple[str, Metric], ...]
-):
-    """Build `evaluate(params, variables, images, labels, indices) -> sums` over data that live on the device.
-
-    `indices` is `[S, B]`, padded with −1; the sums count each real example once.
-    """
-    evaluate_batch = make_evaluate_batch(model, normalization, precision, metrics)
-
-    @jax.jit
-    def evaluate(params: Tree, variables: Tree, images: jax.Array, labels: jax.Array, indices: jax.Array) -> Logs:
-        def body(sums: Logs, index: jax.Array) -> tuple[Logs, None]:
-            return evaluate_batch(params, variables, Batch(images[index], labels[index], index), sums), None
-
-        return jax.lax.scan(body, {name: jnp.float32(0.0) for name, _ in metrics}, indices)[0]
-
-    return evaluate
-
-
-@functools.lru_cache(maxsize=32)
-def make_evaluate_batch(
-    model: nnx.GraphDef, normalization: Normalization | None, precision: str, metrics: tuple[tuple[str, Metric], ...]
-):
-    """Build `evaluate(params, variables, batch, sums) -> sums`: a batch's examples added, but for those of index −1.
-
-    Where the sums have an entry `examples`, these are counted there.
-    """
-    predict = make_predict(model, normalization, precision)
-
-    @jax.jit
-    def evaluate(params: Tree, variables: Tree, batch: Batch, sums: Logs) -> Logs:
-        logits, real = predict(params, variables, batch.images), batch.index >= 0
-        found = {name: jnp.sum(jnp.where(real, metric(logits, batch.labels), 0.0)) for name, metric in metrics}
-        found["examples"] = jnp.sum(real, dtype=jnp.float32)
-        return {name: total + found[name] for name, total in sums.items()}
-
-    return evaluate
+Metrics = tuple[tuple[str, Metric], ...]
+"""Names and functions of what is measured."""
 
 
 class Evaluation:
@@ -94,11 +47,11 @@ class Evaluation:
 
     def measure(
         self,
-        model: nnx.GraphDef,
+        model: nnx.GraphDef[Any],
         weights: tuple[Tree, Tree],
         normalization: Normalization | None,
         precision: str,
-        metrics: tuple[tuple[str, Metric], ...],
+        metrics: Metrics,
     ) -> dict[str, float]:
         """Return the mean of every metric over all examples.
 
@@ -137,19 +90,15 @@ class Evaluation:
             yield _unstacked(placement.split(one_step(whole)))
 
 
-def _unstacked(batch: Batch) -> Batch:
-    return jax.tree.map(lambda array: array[0], batch)
-
-
 def predicted(
-    model: nnx.GraphDef,
+    model: nnx.GraphDef[Any],
     weights: tuple[Tree, Tree],
     normalization: Normalization | None,
     precision: str,
-    images: np.ndarray,
+    images: NDArray[Any],
     placement: Placement,
     batch_size: int,
-) -> np.ndarray:
+) -> NDArray[np.float32]:
     """Return logits `[N, K]` of images, from batches over all devices."""
     predict = make_predict(model, normalization, precision)
     parts = []
@@ -157,3 +106,61 @@ def predicted(
         logits = predict(*weights, placement.split(images[index][None])[0])
         parts.append(placement.gathered(logits))
     return np.concatenate(parts)[: len(images)]
+
+
+def _unstacked(batch: Batch) -> Batch:
+    first: Batch = jax.tree.map(lambda array: array[0], batch)
+    return first
+
+
+@functools.lru_cache(maxsize=32)
+def make_predict(model: nnx.GraphDef[Any], normalization: Normalization | None, precision: str) -> Wrapped:
+    """Build `predict(params, variables, images [B, H, W, C]) -> logits [B, K]`."""
+
+    @jax.jit
+    def predict(params: Tree, variables: Tree, images: jax.Array) -> jax.Array:
+        return forward(
+            nnx.merge(model, params, variables), network_input(images, normalization), False, precision
+        ).logits
+
+    return predict
+
+
+@functools.lru_cache(maxsize=32)
+def make_evaluate(
+    model: nnx.GraphDef[Any], normalization: Normalization | None, precision: str, metrics: Metrics
+) -> Wrapped:
+    """Build `evaluate(params, variables, images, labels, indices) -> sums` over data that live on the device.
+
+    `indices` is `[S, B]`, padded with −1; the sums count each real example once.
+    """
+    evaluate_batch = make_evaluate_batch(model, normalization, precision, metrics)
+
+    @jax.jit
+    def evaluate(params: Tree, variables: Tree, images: jax.Array, labels: jax.Array, indices: jax.Array) -> Logs:
+        def body(sums: Logs, index: jax.Array) -> tuple[Logs, None]:
+            return evaluate_batch(params, variables, Batch(images[index], labels[index], index), sums), None
+
+        return jax.lax.scan(body, {name: jnp.float32(0.0) for name, _ in metrics}, indices)[0]
+
+    return evaluate
+
+
+@functools.lru_cache(maxsize=32)
+def make_evaluate_batch(
+    model: nnx.GraphDef[Any], normalization: Normalization | None, precision: str, metrics: Metrics
+) -> Wrapped:
+    """Build `evaluate(params, variables, batch, sums) -> sums`: a batch's examples added, but for those of index −1.
+
+    Where the sums have an entry `examples`, these are counted there.
+    """
+    predict = make_predict(model, normalization, precision)
+
+    @jax.jit
+    def evaluate(params: Tree, variables: Tree, batch: Batch, sums: Logs) -> Logs:
+        logits, real = predict(params, variables, batch.images), batch.index >= 0
+        found = {name: jnp.sum(jnp.where(real, metric(logits, batch.labels), 0.0)) for name, metric in metrics}
+        found["examples"] = jnp.sum(real, dtype=jnp.float32)
+        return {name: total + found[name] for name, total in sums.items()}
+
+    return evaluate

@@ -157,25 +157,26 @@ def checked_images(images: Any) -> NDArray[Any]:
     Raises:
       ValueError: for another type or shape, and for float images whose values look like raw pixels.
     """
-    images = np.asarray(images)
-    if images.ndim != 4 or not len(images):
-        raise ValueError(f"images have shape {images.shape}: expected [N, H, W, C], at least one")
-    if images.dtype == np.uint8:
-        return images
-    if not np.issubdtype(images.dtype, np.floating):
-        raise ValueError(f"images are {images.dtype}: give uint8 pixels, or float32 images that are already normalised")
-    furthest = float(np.abs(images).max(initial=0.0))
+    pixels: NDArray[Any] = np.asarray(images)
+    if pixels.ndim != 4 or not len(pixels):
+        raise ValueError(f"images have shape {pixels.shape}: expected [N, H, W, C], at least one")
+    if pixels.dtype == np.uint8:
+        return pixels
+    if not np.issubdtype(pixels.dtype, np.floating):
+        raise ValueError(f"images are {pixels.dtype}: give uint8 pixels, or float32 images that are already normalised")
+    furthest = float(np.abs(pixels).max(initial=0.0))
     if not furthest < PLAUSIBLE:
         raise ValueError(
             f"float images reach {furthest:g}, which no normalised image does: give the pixels as uint8, and they are "
             "normalised once, on the device"
         )
-    return images.astype(np.float32)
+    return pixels.astype(np.float32)
 
 
 def one_step(batch: Batch) -> Batch:
     """Return a batch as the `[1, B, …]` that a compiled loop takes one step on."""
-    return jax.tree.map(lambda array: array[None], batch)
+    stacked: Batch = jax.tree.map(lambda array: array[None], batch)
+    return stacked
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,15 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from PIL import Image
 
-StoredImage = bytes | str | os.PathLike | np.ndarray
+StoredImage = bytes | str | os.PathLike[str] | NDArray[np.uint8]
 """An encoded file, the path of one, or uint8 pixels `[H, W]` or `[H, W, C]`."""
 
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "WEBP", "TIFF", "GIF")
@@ -95,7 +96,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _from_pixels(pixels: np.ndarray) -> Image.Image:
+def _from_pixels(pixels: NDArray[Any]) -> Image.Image:
     from PIL import Image
 
     if pixels.dtype != np.uint8:

@@ -164,7 +164,8 @@ def _in_processes(batches: Any, workers: int, batch_bytes: int) -> Any:
 
 def _out_of_shared_memory(batch: Batch) -> Batch:
     """Copy what lies in shared memory, which is returned at once, whatever becomes of the batch."""
-    return jax.tree.map(lambda array: array if type(array) is np.ndarray else np.array(array, subok=False), batch)
+    copied: Batch = jax.tree.map(lambda array: array if type(array) is np.ndarray else np.array(array), batch)
+    return copied
 
 
 def _begin(worker: int, workers: int) -> None:

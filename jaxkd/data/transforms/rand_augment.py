@@ -88,7 +88,7 @@ class RandAugment:
         return _blended(images, number, jnp.where(backward, jnp.float32(1 - change), jnp.float32(1 + change)))
 
     def _maps(self, height: int, width: int) -> jax.Array:
-        """Return `[2, operations, 6]` maps in 16-bit fixed point, forward and backward, the identity where none is meant."""
+        """Return `[2, operations, 6]` maps in 16-bit fixed point, forward and backward; others are the identity."""
         strength = self.magnitude / STRONGEST
         maps = np.zeros((2, len(OPERATIONS), 6), np.int32)
         for backward, sign in enumerate((1.0, -1.0)):
