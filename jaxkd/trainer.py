@@ -106,15 +106,15 @@ class Trainer(Run):
         program, losses = assemble(
             self._model,
             self._teacher,
-            optimizer,
-            loss,
-            loss_weights,
-            metrics,
-            seed,
-            image_shape,
-            precision,
-            gradient_accumulation_steps,
-            devices_apart(batch_norm, placement),
+            optimizer=optimizer,
+            loss=loss,
+            loss_weights=loss_weights,
+            metrics=metrics,
+            seed=seed,
+            image_shape=image_shape,
+            precision=precision,
+            parts=gradient_accumulation_steps,
+            apart=devices_apart(batch_norm, placement),
         )
         if placement.devices[0].platform == "cpu":
             warn_of_slow_types(precision)

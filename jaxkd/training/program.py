@@ -190,6 +190,7 @@ class Program:
 def assemble(
     model: nnx.Module,
     teacher: nnx.Module | None,
+    *,
     optimizer: optax.GradientTransformation,
     loss: Losses | None,
     loss_weights: Mapping[str, float | Weight] | None,
