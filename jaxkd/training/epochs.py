@@ -85,7 +85,7 @@ def resident_epoch(
 
 
 def stream_epoch(step: Step, source: Stream, placement: Placement, strong_view: Augment | None = None) -> Epoch:
-    """Make epochs over somebody's batches from the host, one step each."""
+    """Make epochs over the user's own batches from the host, one step each."""
     loop = make_stream_loop(step, strong_view)
 
     def epoch(state: TrainState, done: int = 0) -> Iterator[Chunk]:

@@ -1,7 +1,6 @@
 """Bring data into one of three forms, and plan the batches of streamed images.
 
-`fit`, `evaluate` and `predict` take arrays that stay on the device, images that are read from files, and somebody's
-batches.
+The forms are arrays that stay on the device, images that are read from files, and the user's own batches.
 """
 
 from __future__ import annotations
