@@ -21,7 +21,7 @@ from jaxkd.training.cached_teacher import CacheRequest, requested
 from jaxkd.training.epochs import BoundProgram, check_same_batches
 from jaxkd.training.evaluation import Evaluation, predicted
 from jaxkd.training.forward import warn_of_slow_types
-from jaxkd.training.inputs import Data, Source, checked_images, feed
+from jaxkd.training.inputs import Data, Source, as_source, checked_images
 from jaxkd.training.loop import Run, Runs, train
 from jaxkd.training.preemption import Termination
 from jaxkd.training.program import Losses, Program, Weight, assemble, metrics_of
@@ -199,8 +199,8 @@ class Trainer:
         check_at_least(0, epochs=epochs, initial_epoch=done)
         check_at_least(1, validation_freq=validation_freq, batch_size=batch_size)
         last = first + max(epochs - done, 0)
-        source = feed(data, self._model, passes=last - first)
-        held_out = None if validation_data is None else feed(validation_data, self._model, passes=last - first)
+        source = as_source(data, self._model, passes=last - first)
+        held_out = None if validation_data is None else as_source(validation_data, self._model, passes=last - first)
         check_same_batches(self._run.resumed, source.examples, batch_size)
         bound = self._bind(source)
         start_epoch, kept = bound.epochs(
@@ -238,7 +238,7 @@ class Trainer:
           `loss`, the cross-entropy with the labels (distillation terms are about training examples), and each metric:
           those of `compile`, or accuracy and top-5.
         """
-        return self._measure(feed(_with_labels(x, y), self._model), batch_size)()
+        return self._measure(as_source(_with_labels(x, y), self._model), batch_size)()
 
     def predict(self, x: np.ndarray | Dataset, batch_size: int = 256) -> np.ndarray:
         """Return logits `[N, K]` of images `[N, H, W, C]`: uint8 pixels, or float32 already normalised."""

@@ -78,6 +78,10 @@ class Normalization(NamedTuple):
         return (images.astype(jnp.float32) / 255.0 - mean) / std
 
 
+IMAGENET = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+"""ImageNet's statistics, which torchvision's networks were trained with."""
+
+
 def at_least_float32(values: jax.Array) -> jax.Array:
     """float32 values from narrower ones; float64 stays.
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from jaxkd.types import Normalization
+from jaxkd.types import IMAGENET, Normalization
 
-IMAGENET = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 CIFAR100 = Normalization(mean=(0.507, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2761))
 
 

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxkd.data import Augmentation
+from jaxkd.data import Augmentation, StreamedDataset
 from jaxkd.training.compiled_epoch import view_key
-from jaxkd.training.inputs import Source, Stream, Streamed
+from jaxkd.training.inputs import Source, Stream
 from jaxkd.training.program import Program
 from jaxkd.training.sharding import Placement
 from jaxkd.training.state import TrainState, Tree, copied
@@ -96,7 +96,7 @@ class KeptTeacher:
         placement: Placement,
         batch_size: int,
     ):
-        if isinstance(source, Streamed):
+        if isinstance(source, StreamedDataset):
             raise ValueError("images that are read from files are cropped at random, in too many ways to keep")
         if isinstance(source, Stream):
             raise ValueError("a stream of batches does not say which view of which image it gives")

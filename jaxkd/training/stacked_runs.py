@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import jax
@@ -17,10 +16,10 @@ from jax.sharding import PartitionSpec
 from jaxkd.metrics import Metric
 from jaxkd.training.cached_teacher import KeptTeacher
 from jaxkd.training.compiled_epoch import Augment, resident_steps
-from jaxkd.training.epochs import Chunk, Epoch, chunk_steps, cut, on_resident, order_of, seed_of, skip
+from jaxkd.training.epochs import Chunk, Epoch, chunk_steps, cut, order_of, seed_of, skip
 from jaxkd.training.evaluation import make_evaluate
 from jaxkd.training.gradient_accumulation import Lesson, in_parts
-from jaxkd.training.inputs import Resident
+from jaxkd.training.inputs import InMemory
 from jaxkd.training.program import Program
 from jaxkd.training.sharding import Placement
 from jaxkd.training.state import TrainState, Tree, copied
@@ -168,7 +167,7 @@ def on_every_device(placement: Placement, function: Callable, outputs=(EACH, EAC
 
 def own_batches_epoch(
     step: Step,
-    source: Resident,
+    source: InMemory,
     placement: Placement,
     batch_size: int,
     steps: int | None,
@@ -193,7 +192,7 @@ def own_batches_epoch(
             kept = recalled and jax.tree.map(lambda *outputs: jnp.stack(outputs), *recalled)
             taken += len(each[0])
             indices, kept = placement.over_runs((np.stack(each), kept))
-            yield Chunk(partial(on_resident, loop, images, labels, indices, kept), each[0].shape[1])
+            yield Chunk(loop, (images, labels, indices, kept), each[0].shape[1])
 
     return epoch
 
