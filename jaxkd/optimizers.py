@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxkd.checks import check_epoch_function, check_number
 from jaxkd.schedules import Schedule, cosine_decay, quadratic_decay, remembered, step_decay
-from jaxkd.types import check_epoch_function, check_number
 
 __all__ = ["adam", "adamw", "cosine_decay", "quadratic_decay", "scale_by_learning_rate", "sgd", "step_decay"]
 

@@ -14,13 +14,13 @@ import jax
 import numpy as np
 
 from jaxkd.callbacks import Callback, Checkpoint
+from jaxkd.checks import check_at_least
 from jaxkd.history import History
 from jaxkd.resuming import take_up
 from jaxkd.together import Member, together
 from jaxkd.trainer import Data, Trainer
 from jaxkd.training.inputs import Resident, feed
 from jaxkd.training.loop import follow
-from jaxkd.types import check_at_least
 
 Cell = Mapping[str, Any]
 

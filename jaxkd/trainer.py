@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 from jaxkd.callbacks import Callback, ProgressBar, StopOnNaN
+from jaxkd.checks import check_at_least
 from jaxkd.data import Dataset
 from jaxkd.history import History
 from jaxkd.metrics import Metric
@@ -24,7 +25,6 @@ from jaxkd.training.sharding import Placement, devices_apart
 from jaxkd.training.state import create_state
 from jaxkd.training.step import Step, make_step
 from jaxkd.training.teacher_cache import TeacherCache
-from jaxkd.types import check_at_least
 
 
 class Trainer(Run):

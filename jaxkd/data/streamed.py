@@ -10,15 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from jaxkd.checks import check_at_least
 from jaxkd.data.dataset import checked_labels, checked_normalization
 from jaxkd.data.pipeline.batch_reader import Loaded, Plan, RandomAccess, Reader, Register, Unreadable, too_many
 from jaxkd.data.pipeline.batch_reader import Picks as Picks
 from jaxkd.data.pipeline.workers import check_installed, processes, read_ahead
 from jaxkd.data.transforms.resized_crop import RandomResizedCrop, ResizedCentreCrop
-from jaxkd.types import Normalization, check_at_least
-
-IMAGENET = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""ImageNet's statistics, as torchvision's networks were trained with."""
+from jaxkd.types import IMAGENET_NORMALIZATION, Normalization
 
 
 def views(image_size: int) -> tuple[RandomResizedCrop, ResizedCentreCrop]:
@@ -70,7 +68,7 @@ class StreamedDataset:
 
     source: RandomAccess
     class_names: tuple[str, ...]
-    normalization: Normalization = IMAGENET
+    normalization: Normalization = IMAGENET_NORMALIZATION
     augmentation: Callable[..., np.ndarray] | None = TRAINING_VIEW
     view: Callable[..., np.ndarray] = EVALUATION_VIEW
     name: str = ""
@@ -204,8 +202,8 @@ def from_source(
     source: RandomAccess,
     class_names: Sequence[str],
     image_size: int = 224,
-    mean: Sequence[float] = IMAGENET.mean,
-    std: Sequence[float] = IMAGENET.std,
+    mean: Sequence[float] = IMAGENET_NORMALIZATION.mean,
+    std: Sequence[float] = IMAGENET_NORMALIZATION.std,
     workers: int | None = None,
     name: str = "",
 ) -> StreamedDataset:

@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxkd.checks import check_epoch_function
 from jaxkd.losses.base import Monitor
 from jaxkd.losses.temperature import Tempered, checked_temperature
-from jaxkd.types import Progress, check_epoch_function
+from jaxkd.types import Progress
 
 
 def cosine_curriculum(epochs: int = 10, low: float = -1.0) -> Callable[[jax.Array], jax.Array]:

@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxkd.data.transforms.rand_augment import RandAugment
 from jaxkd.losses.base import Loss, Monitor
 from jaxkd.losses.functional import cross_entropy
 from jaxkd.losses.temperature import FixedTemperature, Temperature, Tempered, as_temperature, temper
@@ -81,9 +80,9 @@ class MLKD(Loss):
     Args:
       temperature: T, or a temperature rule.
       standardize: whether logits are standardised before KD (Sun et al., CVPR 2024).
-      strong_view: the strong augmentation, called as `(key, images)` with uint8 images `[B, H, W, C]` that are already
-        cropped and flipped; `data.RandAugment()` by default. Equal ones make equal programs: give a frozen dataclass
-        or one function.
+      strong_view: the strong augmentation: the name `"rand_augment"`, which stands for `data.RandAugment()`, or a
+        function called as `(key, images)` with uint8 images `[B, H, W, C]` that are already cropped and flipped. Equal
+        ones make equal programs: give a frozen dataclass or one function.
 
     Example:
       >>> from jaxkd import Batch
@@ -97,12 +96,12 @@ class MLKD(Loss):
         self,
         temperature: float | Temperature = 4.0,
         standardize: bool = False,
-        strong_view: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+        strong_view: str | Callable[[jax.Array, jax.Array], jax.Array] = "rand_augment",
     ):
         self.temperature = as_temperature(temperature)
         self.fixed = nnx.List([FixedTemperature(value) for value in (*BOTH_VIEWS, *WEAK_VIEW)])
         self.standardize = standardize
-        self.strong_view = strong_view or RandAugment()
+        self.strong_view = strong_view
         self.kd, self.class_correlation, self.batch_correlation = (Monitor(jnp.float32(0.0)) for _ in range(3))
 
     def __call__(self, student, teacher, batch, progress, key) -> jax.Array:

@@ -15,7 +15,7 @@ import optax
 
 from jaxkd import optimizers
 from jaxkd.recipes import papers
-from jaxkd.types import Normalization
+from jaxkd.types import IMAGENET_NORMALIZATION, Normalization
 
 _LIGHT = re.compile(r"(mobile|shuffle)", re.IGNORECASE)
 
@@ -175,7 +175,7 @@ _TRAININGS: Mapping[str, Training] = MappingProxyType(
                 learning_rate=0.05,
                 drops=(150, 180, 210),
                 warmup=5,
-                normalization=Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+                normalization=IMAGENET_NORMALIZATION,
             ),
             _IMAGENET,
             dataclasses.replace(_IMAGENET, name="imagenet-teacher", epochs=100),

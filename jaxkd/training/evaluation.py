@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jaxkd.checks import check_at_least
 from jaxkd.metrics import Metric
 from jaxkd.training.forward import forward, network_input
 from jaxkd.training.inputs import EvaluationPlan, Resident, Source, Stream, Streamed, one_step
 from jaxkd.training.sharding import Placement
 from jaxkd.training.state import Tree
 from jaxkd.training.step import Logs
-from jaxkd.types import Batch, Normalization, check_at_least
+from jaxkd.types import Batch, Normalization
 
 
 @functools.lru_cache(maxsize=32)
