@@ -23,10 +23,10 @@ from jaxkd.losses import ATS, KD, CrossEntropy, CurriculumTemperature, Loss, cos
 from jaxkd.losses.at import AT
 from jaxkd.losses.cc import CC
 from jaxkd.losses.crd import CRD
+from jaxkd.losses.curriculum import InstanceTemperature
 from jaxkd.losses.dist import DIST
 from jaxkd.losses.dkd import DKD
 from jaxkd.losses.fitnet import FitNet
-from jaxkd.losses.instance_temperature import InstanceTemperature
 from jaxkd.losses.mlkd import MLKD, TwoViewCrossEntropy
 from jaxkd.losses.nst import NST
 from jaxkd.losses.ofd import OFD
