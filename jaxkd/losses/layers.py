@@ -1,4 +1,4 @@
-"""What losses bring a student's features to the teacher's width and size with: projection, normalisation, resizing."""
+"""Layers that bring a student's features to the teacher's width and size: projection, normalisation, resizing."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ class Method:
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether any term compares the student with a teacher."""
+        """True where any term compares the student with a teacher."""
         return self.teaching_term is not None
 
     @property

@@ -1,4 +1,4 @@
-"""How papers train networks: `Training`, and a table of the published ones.
+"""Training schedules of papers: `Training`, and a table of the published ones.
 
 A new training is an entry in the table.
 """
