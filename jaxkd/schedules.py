@@ -12,7 +12,7 @@ from typing import ParamSpec, TypeAlias, TypeVar
 import jax
 import jax.numpy as jnp
 
-from jaxkd.types import check_number
+from jaxkd.checks import check_number
 
 Given = ParamSpec("Given")
 Made = TypeVar("Made")

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxkd.callbacks import Callback, CallbackList, Checkpoint
+from jaxkd.checks import check_at_least
 from jaxkd.history import History
 from jaxkd.losses import cross_entropy
 from jaxkd.trainer import Data, Trainer
@@ -26,7 +27,6 @@ from jaxkd.training.loop import Means, Runs, train
 from jaxkd.training.preemption import Termination
 from jaxkd.training.stacked_runs import make_evaluate_many, make_many_step, own_batches_epoch
 from jaxkd.training.state import TrainState
-from jaxkd.types import check_at_least
 
 EVALUATION_BATCH = 256
 

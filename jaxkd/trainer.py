@@ -13,6 +13,7 @@ import optax
 from flax import nnx
 
 from jaxkd.callbacks import Callback, CallbackList, Checkpoint, ProgressBar, StopOnNaN
+from jaxkd.checks import check_at_least
 from jaxkd.data import Dataset
 from jaxkd.history import History
 from jaxkd.losses import cross_entropy
@@ -29,7 +30,7 @@ from jaxkd.training.sharding import Placement, devices_apart
 from jaxkd.training.state import TrainState, Tree, copied, create_state, split
 from jaxkd.training.step import Step, make_step
 from jaxkd.training.teacher_cache import TeacherCache
-from jaxkd.types import Normalization, check_at_least
+from jaxkd.types import Normalization
 
 
 class Trainer:

@@ -18,14 +18,19 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from jaxkd import metrics as metric_functions
+from jaxkd.checks import check_epoch_function
+from jaxkd.data.transforms.rand_augment import RandAugment
 from jaxkd.losses import CrossEntropy, Loss, Monitor, Network
 from jaxkd.metrics import Metric
 from jaxkd.training.forward import checked_precision
-from jaxkd.types import Outputs, check_epoch_function
+from jaxkd.types import Outputs
 
 Weight = Callable[[jax.Array], jax.Array]
 Shape = tuple[int, int, int]
 Losses = Loss | Callable | Mapping[str, Loss | Callable]
+
+STRONG_VIEWS = {"rand_augment": RandAugment()}
+"""What a loss may ask for by name in its attribute `strong_view`."""
 
 
 @dataclass(frozen=True)
@@ -96,12 +101,15 @@ def _output_shapes(model: nnx.Module, image_shape: Shape) -> Outputs:
 
 
 def strong_view_of(losses: nnx.Dict) -> Callable | None:
-    """The strong augmentation that a loss asks for by an attribute `strong_view`.
+    """Return the strong augmentation that a loss asks for by an attribute `strong_view`, a function or a name.
 
     Raises:
-      ValueError: for two that differ; there is one strong view of a batch.
+      ValueError: for two that differ, since a batch has one strong view; for an unknown name.
     """
-    views = {view for _, part in nnx.iter_modules(losses) if (view := getattr(part, "strong_view", None)) is not None}
+    wanted = {view for _, part in nnx.iter_modules(losses) if (view := getattr(part, "strong_view", None)) is not None}
+    if unknown := {view for view in wanted if isinstance(view, str)} - STRONG_VIEWS.keys():
+        raise ValueError(f"no strong view is called {unknown.pop()!r}; there is {', '.join(STRONG_VIEWS)}")
+    views = {STRONG_VIEWS[view] if isinstance(view, str) else view for view in wanted}
     if len(views) > 1:
         raise ValueError(f"the losses ask for different strong views: {', '.join(map(str, views))}")
     return views.pop() if views else None
