@@ -257,12 +257,12 @@ class _Group:
                 make_many_step(bound.program, bound.normalization, bound.teacher_normalization, bound.placement),
                 resident_epoch,
             )
-        start_epoch, kept = bound.epochs(
+        start_epoch, cached_teacher = bound.epochs(
             step, first.state, source, batch_size, epochs, first.trainer._cache, verbose, in_memory
         )
         measure = None if held_out is None else self._measure(held_out)
         numbers = range(int(first.state.epoch), epochs)
-        logs = train(runs, numbers, start_epoch, bound.program, termination, kept, measure, validation_freq)
+        logs = train(runs, numbers, start_epoch, bound.program, termination, cached_teacher, measure, validation_freq)
         for member, own in zip(self.members, logs, strict=True):
             if not member.going(epochs):
                 member.hooks.on_train_end(own)
@@ -319,10 +319,10 @@ def _check_whole_runs(bound: BoundProgram) -> None:
             f"devices of {len(bound.placement.processes)} processes, but a sweep is one process's: compile with "
             "devices=jax.local_devices(), and give each process cells of its own"
         )
-    if bound.program.apart is not None:
+    if bound.program.bn_mesh is not None:
         raise ValueError(
-            f"batch_norm='per_device' on {bound.program.apart.size} devices, but a sweep gives each device whole runs, "
-            "and no parts of batches: compile with batch_norm='global' or devices=jax.devices()[:1]"
+            f"batch_norm='per_device' on {bound.program.bn_mesh.size} devices, but a sweep gives each device whole "
+            "runs, and no parts of batches: compile with batch_norm='global' or devices=jax.devices()[:1]"
         )
 
 

@@ -26,7 +26,7 @@ from jaxkd.training.inputs import Data, Source, as_source, checked_images
 from jaxkd.training.loop import Run, Runs, train
 from jaxkd.training.preemption import Termination
 from jaxkd.training.program import Losses, Program, Weight, assemble, metrics_of
-from jaxkd.training.sharding import Placement, devices_apart
+from jaxkd.training.sharding import Placement, bn_mesh_of
 from jaxkd.training.state import TrainState, Tree, copied, create_state, split
 from jaxkd.training.step import Step, make_step
 from jaxkd.training.teacher_cache import TeacherCache
@@ -139,8 +139,8 @@ class Trainer:
             seed=seed,
             image_shape=image_shape,
             precision=precision,
-            parts=gradient_accumulation_steps,
-            apart=devices_apart(batch_norm, placement),
+            microbatches=gradient_accumulation_steps,
+            bn_mesh=bn_mesh_of(batch_norm, placement),
         )
         if placement.devices[0].platform == "cpu":
             warn_of_slow_types(precision)
@@ -204,7 +204,7 @@ class Trainer:
         held_out = None if validation_data is None else as_source(validation_data, self._model, passes=last - first)
         check_same_batches(self._run.resumed, source.examples, batch_size)
         bound = self._bind(source)
-        start_epoch, kept = bound.epochs(
+        start_epoch, cached_teacher = bound.epochs(
             bound.step(), self._run.compiled_state(), source, batch_size, last, self._cache, bool(verbose)
         )
         measure = None if held_out is None else self._measure(held_out)
@@ -219,7 +219,7 @@ class Trainer:
                 start_epoch,
                 bound.program,
                 termination,
-                kept,
+                cached_teacher,
                 measure and (lambda state: [measure()]),
                 validation_freq,
             )

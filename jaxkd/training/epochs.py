@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxkd.data import StreamedDataset
-from jaxkd.training.cached_teacher import CacheRequest, KeptTeacher, keep_teacher
+from jaxkd.training.cached_teacher import CachedTeacher, CacheRequest, open_cached_teacher
 from jaxkd.training.compiled_epoch import Augment, make_resident_loop, make_stream_loop
 from jaxkd.training.cpu_loops import slow_in_a_loop
-from jaxkd.training.gradient_accumulation import check_parts
+from jaxkd.training.gradient_accumulation import check_microbatches
 from jaxkd.training.inputs import InMemory, Source, Stream, TrainingPlan, one_step
 from jaxkd.training.program import Program
 from jaxkd.training.sharding import Placement
@@ -56,11 +56,11 @@ def resident_epoch(
     batch_size: int,
     steps: int | None,
     strong_view: Augment | None = None,
-    teacher: KeptTeacher | None = None,
+    cached_teacher: CachedTeacher | None = None,
 ) -> Epoch:
     """Make epochs over arrays that are put on the device once: every example once, in an order drawn from the state.
 
-    With a `teacher` whose outputs are kept, those for a chunk are looked up while the chunk before is computed.
+    With a `cached_teacher`, its outputs for a chunk are looked up while the chunk before is computed.
     """
     loop = make_resident_loop(step, source.augmentation, strong_view)
     images, labels = placement.everywhere((source.images, source.labels))
@@ -71,17 +71,17 @@ def resident_epoch(
             return most
         # What is traced here is compiled next, unless it must not be a loop.
         indices = placement.split(np.zeros((most, batch_size), np.int32))
-        kept = teacher and teacher.nothing(indices.shape)
-        return 1 if slow_in_a_loop(loop.trace(state, images, labels, indices, kept).jaxpr.jaxpr) else most
+        cached = cached_teacher and cached_teacher.zeros(indices.shape)
+        return 1 if slow_in_a_loop(loop.trace(state, images, labels, indices, cached).jaxpr.jaxpr) else most
 
     def epoch(state: TrainState, done: int = 0) -> Iterator[Chunk]:
         taken, key = int(state.step), copied(state.key)  # the state's own buffers go to the first chunk
         order = order_of(key, state.epoch, len(labels))
         for indices in skip(cut(order, batch_size, longest(state)), done):
-            kept = teacher.recall(key, images, taken, indices) if teacher else None
+            cached = cached_teacher.lookup(key, images, taken, indices) if cached_teacher else None
             taken += len(indices)
             on_device = placement.split(indices)
-            yield Chunk(loop, (images, labels, on_device, kept), indices.shape[1])
+            yield Chunk(loop, (images, labels, on_device, cached), indices.shape[1])
 
     return epoch
 
@@ -175,8 +175,8 @@ class BoundProgram:
         last: int,
         cache: CacheRequest,
         verbose: bool,
-        resident: Callable[..., Epoch] = resident_epoch,
-    ) -> tuple[Epoch, KeptTeacher | None]:
+        in_memory: Callable[..., Epoch] = resident_epoch,
+    ) -> tuple[Epoch, CachedTeacher | None]:
         """Put the data in place.
 
         Args:
@@ -185,22 +185,22 @@ class BoundProgram:
           source: the data.
           batch_size: over all devices.
           last: the epoch before which training ends, counted from 0.
-          cache: what was asked for about keeping the teacher's outputs.
+          cache: whether and where the teacher's outputs are cached.
           verbose: whether to say what the cache takes.
-          resident: how to go over data that stay on the device.
+          in_memory: how to go over data that stay on the device.
 
         Returns:
-          What gives the chunks of each epoch, and the teacher whose outputs are kept, if they are.
+          What gives the chunks of each epoch, and the teacher whose outputs are cached, if they are.
 
         Raises:
-          ValueError: for a batch that does not divide over the devices or into parts, or a teacher's outputs that
-            cannot be kept.
+          ValueError: for a batch that does not divide over the devices or into microbatches, or a teacher's outputs
+            that cannot be cached.
         """
-        parts, apart = self.program.parts, self.program.apart
+        microbatches, bn_mesh = self.program.microbatches, self.program.bn_mesh
         if not isinstance(source, Stream):  # which brings batches of its own
             self.placement.check_batch_size(batch_size)
-            check_parts(batch_size, parts, 1 if apart is None else apart.size)
-        kept = keep_teacher(
+            check_microbatches(batch_size, microbatches, 1 if bn_mesh is None else bn_mesh.size)
+        cached_teacher = open_cached_teacher(
             cache,
             verbose,
             program=self.program,
@@ -208,14 +208,16 @@ class BoundProgram:
             normalization=self.teacher_normalization,
             source=source,
             placement=self.placement,
-            batch_size=self.placement.padded(-(-batch_size // parts)),
+            batch_size=self.placement.padded(-(-batch_size // microbatches)),
         )
         strong_view = self.program.strong_view
         if isinstance(source, Stream):
             return stream_epoch(step, source, self.placement, strong_view), None
         if isinstance(source, StreamedDataset):
             return streamed_epoch(step, source, self.placement, batch_size, last, strong_view), None
-        return resident(step, source, self.placement, batch_size, self.steps_per_execution, strong_view, kept), kept
+        return in_memory(
+            step, source, self.placement, batch_size, self.steps_per_execution, strong_view, cached_teacher
+        ), cached_teacher
 
 
 def seed_of(state: TrainState) -> int:

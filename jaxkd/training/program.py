@@ -44,7 +44,7 @@ class ConstantWeight:
 
 
 def named_losses(loss: Losses | None, has_teacher: bool) -> nnx.Dict:
-    """The loss terms by name; a single loss goes by the name of its class in lower case.
+    """Return the loss terms by name; a single loss goes by the name of its class in lower case.
 
     Raises:
       ValueError: for no loss at all with a teacher, or a name that cannot be a key of the logs.
@@ -75,7 +75,7 @@ def _name(loss: Loss | Callable) -> str:
 def build_losses(
     losses: nnx.Dict, model: nnx.Module, teacher: nnx.Module | None, image_shape: Shape, seed: int
 ) -> None:
-    """Lets every part of the losses that has a `build` make what depends on the shapes of the networks' features.
+    """Build every part of the losses that depends on the shapes of the networks' features.
 
     Raises:
       ValueError: for images a network cannot take, and for what a loss misses.
@@ -116,14 +116,14 @@ def strong_view_of(losses: nnx.Dict) -> Callable | None:
 
 
 def watched_bounds(losses: nnx.Dict) -> dict[str, tuple[float, float]]:
-    """The bounds of the monitored values that have any, by their names in the logs."""
+    """Return the bounds of the monitored values that have any, by their names in the logs."""
     found = nnx.to_flat_state(nnx.state(losses, Monitor))
     metadata = {log_name(path): variable.get_metadata() for path, variable in found}
     return {name: (given["low"], given["high"]) for name, given in metadata.items() if {"low", "high"} <= given.keys()}
 
 
 def log_name(path: tuple) -> str:
-    """The name of a monitored value in the logs: that of its term and that of its attribute.
+    """Return the name of a monitored value in the logs: that of its term and that of its attribute.
 
     Example:
       >>> log_name(("kd", "temperature", "lambda_"))
@@ -135,7 +135,7 @@ def log_name(path: tuple) -> str:
 def weights_of(
     names: Sequence[str], loss_weights: Mapping[str, float | Weight] | None
 ) -> tuple[tuple[str, Weight], ...]:
-    """A weight for each loss: the number or function given, otherwise 1.
+    """Return a weight for each loss: the number or function given, otherwise 1.
 
     Raises:
       ValueError: for a loss that does not exist, or a number that is not finite.
@@ -172,8 +172,8 @@ class Program:
       strong_view: the strong augmentation a loss asks for, called as `(key, images)`.
       bounds: `(name, (low, high))` of monitored values that are watched.
       precision: the floating-point type the networks compute in.
-      parts: how many a batch is computed in, one after the other.
-      apart: the devices on each of which BatchNorm sees its own part of the batch; None where it sees all of it.
+      microbatches: how many a batch is computed in, one after the other.
+      bn_mesh: the devices on each of which BatchNorm sees its own part of the batch; None where it sees all of it.
     """
 
     model: nnx.GraphDef
@@ -185,8 +185,8 @@ class Program:
     strong_view: Callable | None
     bounds: tuple[tuple[str, tuple[float, float]], ...]
     precision: str
-    parts: int
-    apart: Mesh | None
+    microbatches: int
+    bn_mesh: Mesh | None
 
     @property
     def averaged(self) -> list[str]:
@@ -209,8 +209,8 @@ def assemble(
     seed: int,
     image_shape: Shape | None,
     precision: str,
-    parts: int,
-    apart: Mesh | None,
+    microbatches: int,
+    bn_mesh: Mesh | None,
 ) -> tuple[Program, nnx.Dict]:
     """Return the program of a run and its loss terms, built for the networks; see `Trainer.compile`."""
     if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
@@ -233,19 +233,19 @@ def assemble(
         strong_view=strong_view_of(losses),
         bounds=tuple(watched_bounds(losses).items()),
         precision=checked_precision(precision),
-        parts=parts,
-        apart=apart,
+        microbatches=microbatches,
+        bn_mesh=bn_mesh,
     )
     return program, losses
 
 
 def metrics_of(metrics: Sequence[str | Metric]) -> tuple[tuple[str, Metric], ...]:
-    """Names and functions of the metrics asked for."""
+    """Return names and functions of the metrics asked for."""
     return tuple(metric_functions.get(metric) for metric in metrics)
 
 
 def check_classes(model: nnx.Module, teacher: nnx.Module) -> None:
-    """Raises a ValueError where student and teacher tell different numbers of classes apart."""
+    """Refuse a student and a teacher with different numbers of classes."""
     ours, theirs = getattr(model, "num_classes", None), getattr(teacher, "num_classes", None)
     if ours and theirs and ours != theirs:
         raise ValueError(f"the student has {ours} classes and the teacher {theirs}: their logits cannot be compared")
