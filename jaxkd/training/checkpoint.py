@@ -136,7 +136,7 @@ def _root(directory: str | os.PathLike[str]) -> epath.Path:
 
 
 def _newest_first(root: epath.Path) -> list[epath.Path]:
-    """Return all checkpoints; one from the middle of an epoch, unless it is left over from an epoch that was completed."""
+    """Return all checkpoints; one within an epoch, unless it is left over from an epoch that was completed."""
     whole = _numbered(root)
     completed = int(whole[0].name) if whole else 0
     return [*(folder for folder in _numbered(root / PARTIAL) if _epoch_of(folder, completed) >= completed), *whole]

@@ -175,7 +175,7 @@ def own_batches_epoch(
     strong_view: Augment | None = None,
     cached_teacher: CachedTeacher | None = None,
 ) -> Epoch:
-    """Train as `resident_epoch` does, for a stacked state with a key for each run, each of which draws an order of its own.
+    """Yield the chunks of `resident_epoch`, for a stacked state with a key for each run, which draws its own order.
 
     `step` is that of one run, and `batch_size` that of each.
     """

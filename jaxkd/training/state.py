@@ -69,7 +69,7 @@ def _copied(leaf: jax.Array) -> jax.Array:
 
 
 def create_state(model: nnx.Module, losses: nnx.Module, teacher: nnx.Module | None, optimizer, seed: int) -> TrainState:
-    """Return the state before the first step. Arrays are copied: the state is donated to each step, the modules live on."""
+    """Return the state before the first step, in copies: it is donated to each step, the modules live on."""
     _, model_params, model_rest = split(model)
     _, loss_params, loss_rest = split(losses)
     params = {"model": model_params, "losses": loss_params}
