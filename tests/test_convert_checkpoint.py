@@ -13,7 +13,7 @@ import jaxkd
 from jaxkd import Normalization, convert, data, losses, models, optimizers
 from jaxkd.convert import ConversionError, manifest
 from jaxkd.convert.checkpoint import read_manifest
-from jaxkd.convert.torch_models import sha256
+from jaxkd.formats.files import sha256
 
 HALF = Normalization(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from jaxkd import models
 from jaxkd.convert.architectures import Options, Shapes, survey
-from jaxkd.formats.files import whole_file
+from jaxkd.formats.files import atomic_write
 
 PAD: Options = (("shortcut", "pad"),)
 """Shortcuts without weights, which CIFAR ResNets offer."""
@@ -122,7 +122,7 @@ def main() -> None:
     """Builds every published network and writes down its keys and shapes; the same zoo gives the same bytes."""
     networks = built(models.list())
     entries = [{"names": network.names, "shapes": dict(network.shapes), "pads": network.pads} for network in networks]
-    with whole_file(FILE) as file:
+    with atomic_write(FILE) as file:
         file.write(gzip.compress(json.dumps(entries).encode(), mtime=0))
     print(f"{len(networks)} networks under {len(models.list())} names in {FILE}")
 

@@ -1,4 +1,4 @@
-"""Writing what `torch.load(weights_only=True)` reads: a zip archive with a small pickle, spelled out here by hand."""
+"""Write what `torch.load(weights_only=True)` reads: a zip archive with a small pickle, made opcode by opcode."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-import numpy as np
+import numpy.typing as npt
 
-from jaxkd.formats.files import little_endian, whole_file
+from jaxkd.formats.files import atomic_write, little_endian
 from jaxkd.formats.torch_storage import STORAGE_TYPES
 
 _ALIGNMENT = 64
 _TYPE_NAMES = {kind.dtype: name for name, kind in STORAGE_TYPES.items() if name != "UntypedStorage"}
 
 
-def write(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -> None:
-    """Writes an ordered state dict as `torch.save` would; the file appears complete or not at all.
+def write(path: str | os.PathLike[str], tensors: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write an ordered state dict as `torch.save` would; the file appears complete or not at all.
 
     The same tensors give the same bytes.
 
@@ -33,13 +33,14 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -> No
 
     Example:
       >>> import tempfile
+      >>> import numpy as np
       >>> with tempfile.TemporaryDirectory() as folder:
       ...     write(Path(folder) / "step.pth", {"step": np.array(7)})
       ...     zipfile.ZipFile(Path(folder) / "step.pth").namelist()
       ['step/data.pkl', 'step/byteorder', 'step/data/0', 'step/version']
     """
     stem, program = Path(path).stem, _pickle(tensors)
-    with whole_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+    with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         _add(file, archive, f"{stem}/data.pkl", program)
         _add(file, archive, f"{stem}/byteorder", b"little")
         for key, tensor in enumerate(tensors.values()):
@@ -48,7 +49,7 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -> No
 
 
 def _add(file: IO[bytes], archive: zipfile.ZipFile, name: str, data: bytes) -> None:
-    """Adds a record whose bytes start at a multiple of 64, so that they can be mapped into memory."""
+    """Add a record whose bytes start at a multiple of 64, so that they can be mapped into memory."""
     entry = zipfile.ZipInfo(name)  # dated 1980: the same weights give the same file
     start = file.tell() + 30 + len(name.encode()) + 4  # the record's header, its name, the padding's own header
     padding = -start % _ALIGNMENT
@@ -56,7 +57,7 @@ def _add(file: IO[bytes], archive: zipfile.ZipFile, name: str, data: bytes) -> N
     archive.writestr(entry, data)
 
 
-def _pickle(tensors: Mapping[str, np.ndarray]) -> bytes:
+def _pickle(tensors: Mapping[str, npt.NDArray[Any]]) -> bytes:
     empty_dict = _global("collections", "OrderedDict") + pickle.EMPTY_TUPLE + pickle.REDUCE
     items = b"".join(
         _text(name) + _tensor(str(key), tensor, empty_dict) for key, (name, tensor) in enumerate(tensors.items())
@@ -64,7 +65,7 @@ def _pickle(tensors: Mapping[str, np.ndarray]) -> bytes:
     return pickle.PROTO + b"\x02" + empty_dict + pickle.MARK + items + pickle.SETITEMS + pickle.STOP
 
 
-def _tensor(key: str, tensor: np.ndarray, hooks: bytes) -> bytes:
+def _tensor(key: str, tensor: npt.NDArray[Any], hooks: bytes) -> bytes:
     try:
         kind = _global("torch", _TYPE_NAMES[tensor.dtype])
     except KeyError:
