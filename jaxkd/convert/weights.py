@@ -1,12 +1,14 @@
-"""A model's variables under PyTorch's names, in PyTorch's order and layout, and back."""
+"""Map a model's variables to PyTorch's names, order and layout, and back."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from os import PathLike
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from flax import nnx
 
 from jaxkd.convert.architecture_index import keys
@@ -15,9 +17,11 @@ from jaxkd.convert.identify import closest
 from jaxkd.convert.state_dict import match_names
 from jaxkd.formats.errors import ConversionError, listed
 
+Array = npt.NDArray[Any]
+
 
 def entries(model: nnx.Module) -> list[Entry]:
-    """Every variable of a model, in the order of PyTorch's state dict: attributes as they were defined, depth first.
+    """Return every variable of a model, in the order of PyTorch's state dict: attributes as defined, depth first.
 
     A module that is not of the zoo keeps that order only until Flax has split and merged it.
 
@@ -32,7 +36,7 @@ def entries(model: nnx.Module) -> list[Entry]:
 
 
 def _defined(model: nnx.Module) -> Iterable[str]:
-    """Keys in the order of definition, for a network that `models.create` made."""
+    """Return the keys in the order of definition, for a network that `models.create` made."""
     name, options = getattr(model, "name", None), getattr(model, "options", ())
     try:
         return keys(name, dict(options)) if isinstance(name, str) else ()
@@ -40,8 +44,8 @@ def _defined(model: nnx.Module) -> Iterable[str]:
         return ()
 
 
-def to_state_dict(model: nnx.Module) -> dict[str, np.ndarray]:
-    """A model's weights as PyTorch's state dict: the same keys, order and layout, and BatchNorm's step counters (0).
+def to_state_dict(model: nnx.Module) -> dict[str, Array]:
+    """Return a model's weights as PyTorch's state dict: its keys, order and layout, and BatchNorm's step counters (0).
 
     Args:
       model: any module whose attributes carry the names of the PyTorch network's.
@@ -55,7 +59,7 @@ def to_state_dict(model: nnx.Module) -> dict[str, np.ndarray]:
       >>> weights["conv1.weight"].shape, weights["fc.weight"].shape
       ((16, 3, 3, 3), (10, 64))
     """
-    weights: dict[str, np.ndarray] = {}
+    weights: dict[str, Array] = {}
     for entry in entries(model):
         weights[entry.name] = entry.to_torch()
         if entry.name.endswith("running_var"):
@@ -63,13 +67,16 @@ def to_state_dict(model: nnx.Module) -> dict[str, np.ndarray]:
     return weights
 
 
-def load_state_dict(model: nnx.Module, weights: Mapping[str, np.ndarray], source: str | PathLike[str]) -> None:
-    """Fills a model with the weights of a state dict, all of them or none.
+def load_state_dict(model: nnx.Module, weights: Mapping[str, Array], source: str | PathLike[str]) -> dict[str, Array]:
+    """Fill a model with the weights of a state dict, all of them or none.
 
     Args:
       model: the module to fill; its variables may be abstract (`nnx.eval_shape`).
       weights: arrays in PyTorch's layout, as `state_dict.unwrap` returns them.
       source: where they come from, for the error.
+
+    Returns:
+      What was loaded: float32 by the model's own keys, in the order and layout of `to_state_dict`.
 
     Raises:
       ConversionError: with the keys that are missing, unexpected, misshapen or hold no sensible numbers, and the
@@ -104,7 +111,7 @@ def load_state_dict(model: nnx.Module, weights: Mapping[str, np.ndarray], source
             problems.append(closest({name: value.shape for name, value in weights.items()}))
         raise ConversionError(source, "; ".join(problems))
     with np.errstate(over="ignore"):  # of float64; what becomes infinite is refused below
-        values = {name: np.asarray(value, np.float32) for name, value in found.items()}
+        values = {name: np.asarray(found[name], np.float32) for name in by_name}
     damaged = {
         "not finite": [name for name, value in values.items() if not np.isfinite(value).all()],
         "negative": [name for name, value in values.items() if name.endswith("running_var") and (value < 0).any()],
@@ -112,6 +119,7 @@ def load_state_dict(model: nnx.Module, weights: Mapping[str, np.ndarray], source
     if any(damaged.values()):
         raise ConversionError(source, "; ".join(["holds damaged weights", *listed(damaged)]))
     fill(by_name.values(), values)
+    return values
 
 
 def _called(model: nnx.Module) -> str:
