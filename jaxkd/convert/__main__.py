@@ -66,22 +66,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m jaxkd.convert", description=__doc__, epilog=EXAMPLES,
+        prog="python -m jaxkd.convert",
+        description=__doc__,
+        epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "input", metavar="IN", type=Path,
+        "input",
+        metavar="IN",
+        type=Path,
         help=f"a file ({', '.join(SUFFIXES)}), a folder in which there are such files, a folder that this command "
         "wrote, or the directory of a run",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "name", metavar="NAME", nargs="?", help="the architecture, such as resnet56; default: found by the keys"
     )
     parser.add_argument(
-        "output", metavar="OUT", type=Path,
+        "output",
+        metavar="OUT",
+        type=Path,
         help=f"a file ({', '.join(FILE_SUFFIXES)}), or else a folder for a checkpoint with its manifest; each file "
         "in a folder IN becomes a folder in OUT",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--evaluate", metavar="DATA", help=f"also measure accuracy on the test images of: {', '.join(data.names())}"
     )
@@ -89,10 +95,13 @@ def _parser() -> argparse.ArgumentParser:
         "--data-dir", type=Path, metavar="DIR", help="where its files are; default: $JAXKD_DATA, else ~/data"
     )
     parser.add_argument(
-        "--mean", nargs="+", type=float, metavar="X",
+        "--mean",
+        nargs="+",
+        type=float,
+        metavar="X",
         help="per channel, of pixels from 0 to 1: what the network was trained with; default: what the file says, what "
         "is known of published files, else the data set's",
-    )  # fmt: skip
+    )
     parser.add_argument("--std", nargs="+", type=float, metavar="X", help="the deviation, likewise")
     return parser
 

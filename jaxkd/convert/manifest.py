@@ -10,12 +10,9 @@ from os import PathLike
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from jaxkd.formats.errors import ConversionError, brief
 from jaxkd.types import Normalization
-
-Array = npt.NDArray[Any]
 
 
 class Source(NamedTuple):
@@ -32,7 +29,7 @@ class Source(NamedTuple):
     weights_sha256: str
 
 
-def describe(model: Any, weights: Mapping[str, Array]) -> dict[str, Any]:
+def describe(model: Any, weights: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Return the manifest of a model, as JSON values.
 
     Args:
@@ -75,7 +72,7 @@ def is_of_the_zoo(model: Any) -> bool:
     return all(hasattr(model, attribute) for attribute in ("name", "num_classes", "options", "normalization"))
 
 
-def weights_sha256(weights: Mapping[str, Array]) -> str:
+def weights_sha256(weights: Mapping[str, np.ndarray]) -> str:
     """Return the SHA-256 of a state dict's floating-point numbers in float32, with keys and shapes, in hexadecimal.
 
     Example:

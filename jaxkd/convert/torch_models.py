@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
+from typing import cast
 
 from flax import nnx
 
@@ -70,7 +71,7 @@ def from_torch(
         normalization or manifest.normalization_in(contents.metadata, path) or (known.normalization if known else None)
     )
     model.source = manifest.Source(Path(path).name, contents.sha256, manifest.weights_sha256(loaded))
-    return model
+    return cast(nnx.Module, model)
 
 
 def to_torch(model: nnx.Module, path: str | PathLike[str]) -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from os import PathLike
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-import numpy.typing as npt
 from flax import nnx
 
 from jaxkd.convert.architecture_index import keys
@@ -16,8 +14,6 @@ from jaxkd.convert.entries import Entry, fill, walk
 from jaxkd.convert.identify import closest
 from jaxkd.convert.state_dict import match_names
 from jaxkd.formats.errors import ConversionError, listed
-
-Array = npt.NDArray[Any]
 
 
 def entries(model: nnx.Module) -> list[Entry]:
@@ -44,7 +40,7 @@ def _defined(model: nnx.Module) -> Iterable[str]:
         return ()
 
 
-def to_state_dict(model: nnx.Module) -> dict[str, Array]:
+def to_state_dict(model: nnx.Module) -> dict[str, np.ndarray]:
     """Return a model's weights as PyTorch's state dict: its keys, order and layout, and BatchNorm's step counters (0).
 
     Args:
@@ -59,7 +55,7 @@ def to_state_dict(model: nnx.Module) -> dict[str, Array]:
       >>> weights["conv1.weight"].shape, weights["fc.weight"].shape
       ((16, 3, 3, 3), (10, 64))
     """
-    weights: dict[str, Array] = {}
+    weights: dict[str, np.ndarray] = {}
     for entry in entries(model):
         weights[entry.name] = entry.to_torch()
         if entry.name.endswith("running_var"):
@@ -67,7 +63,9 @@ def to_state_dict(model: nnx.Module) -> dict[str, Array]:
     return weights
 
 
-def load_state_dict(model: nnx.Module, weights: Mapping[str, Array], source: str | PathLike[str]) -> dict[str, Array]:
+def load_state_dict(
+    model: nnx.Module, weights: Mapping[str, np.ndarray], source: str | PathLike[str]
+) -> dict[str, np.ndarray]:
     """Fill a model with the weights of a state dict, all of them or none.
 
     Args:

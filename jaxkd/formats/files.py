@@ -7,10 +7,9 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
-import numpy.typing as npt
 
 
 @contextlib.contextmanager
@@ -50,20 +49,20 @@ def sha256(path: str | os.PathLike[str]) -> str:
     """
     root = Path(path)
     if not root.is_dir():
-        return _hash(root).hexdigest()
+        return _sha256(root).hex()
     total = hashlib.sha256()
     for file in sorted(entry for entry in root.rglob("*") if entry.is_file()):
         total.update(str(file.relative_to(root)).encode())
-        total.update(_hash(file).digest())
+        total.update(_sha256(file))
     return total.hexdigest()
 
 
-def _hash(file: Path) -> Any:
+def _sha256(file: Path) -> bytes:
     with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256")
+        return hashlib.file_digest(opened, "sha256").digest()
 
 
-def little_endian(array: npt.NDArray[Any]) -> bytes:
+def little_endian(array: np.ndarray) -> bytes:
     """Return an array's numbers row by row, each from its lowest byte on, whatever machine this is.
 
     Example:

@@ -8,11 +8,8 @@ from collections.abc import Callable
 from typing import IO, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from jaxkd.formats.unpickler import SafeUnpickler, UnsafePickleError
-
-Array = npt.NDArray[Any]
 
 
 def load_arrays(file: IO[bytes], title: str) -> dict[str, Any]:
@@ -61,17 +58,17 @@ class PickledDType:
     """
 
     def __init__(self, code: Any, align: Any = False, copy: Any = False):
-        text = _text(code) if isinstance(code, str | bytes) else f"a {type(code).__name__}"
+        text = _text(code) if isinstance(code, str | bytes) else type(code).__name__
         if not re.fullmatch(r"b1|[iu][1248]|f[248]", text):
             raise ValueError(f"arrays of dtype {text[:40]!r} are not read: it is neither float, integer nor bool")
         self.numpy = np.dtype(f"<{text}")
 
     def set_pickle_state(self, state: Any) -> None:
         """Take the byte order, the one part of a dtype's state that matters for numbers."""
-        order = _text(state[1]) if isinstance(state, tuple) and len(state) > 1 else None
-        if order not in ("<", ">", "|", "="):
+        order = state[1] if isinstance(state, tuple) and len(state) > 1 else None
+        if order not in ("<", ">", "|", "=", b"<", b">", b"|", b"="):
             raise ValueError("a NumPy type without a byte order")
-        self.numpy = self.numpy.newbyteorder(">" if order == ">" else "<")
+        self.numpy = self.numpy.newbyteorder(">" if order in (">", b">") else "<")
 
     __setstate__ = set_pickle_state  # by which Python's own unpickler calls it
 
@@ -94,14 +91,14 @@ class _Array:
     """Stand in for `numpy.ndarray` in a pickle: what `numpy.core.multiarray._reconstruct` makes."""
 
     def __init__(self, subtype: None, shape: tuple[int, ...], code: bytes):
-        self.array: Array = np.empty(0, np.uint8)
+        self.array: np.ndarray = np.empty(0, np.uint8)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, dtype, fortran, raw = state
         self.array = _from_bytes(raw, dtype, shape, "F" if fortran else "C")
 
 
-def _from_bytes(raw: Any, dtype: Any, shape: tuple[int, ...], order: str) -> Array:
+def _from_bytes(raw: Any, dtype: Any, shape: tuple[int, ...], order: str) -> np.ndarray:
     if not isinstance(dtype, PickledDType) or not isinstance(raw, bytes | bytearray):
         raise ValueError("an array is not stored as plain bytes of a known type")
     if len(raw) != math.prod(shape) * dtype.numpy.itemsize:

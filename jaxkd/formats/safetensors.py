@@ -21,11 +21,8 @@ from typing import Any, NoReturn
 
 import ml_dtypes
 import numpy as np
-import numpy.typing as npt
 
 from jaxkd.formats.files import atomic_write, little_endian
-
-Array = npt.NDArray[Any]
 
 MAX_HEADER_BYTES = 2**20
 """Room for 7,500 tensors. A header is parsed before it can be checked, so that its size bounds the time."""
@@ -50,7 +47,7 @@ TYPES: dict[str, np.dtype[Any]] = {
 _TYPE_NAMES = {dtype: name for name, dtype in TYPES.items()}
 
 
-def read_safetensors(content: bytes) -> tuple[dict[str, Array], dict[str, str]]:
+def read_safetensors(content: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Return all tensors, as read-only views into a file's content in the header's order, and the metadata.
 
     Raises:
@@ -73,7 +70,7 @@ def read_safetensors(content: bytes) -> tuple[dict[str, Array], dict[str, str]]:
 
 
 def write(
-    path: str | os.PathLike[str], tensors: Mapping[str, Array], metadata: Mapping[str, str] | None = None
+    path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write a state dict as a safetensors file; the file appears complete or not at all.
 
@@ -173,12 +170,12 @@ def _check_tiling(places: Mapping[str, tuple[Any, Any, int, int]], buffer_bytes:
         raise ValueError(f"{buffer_bytes} bytes of numbers where the header describes {end}")
 
 
-def _tensor(numbers: Array, dtype: np.dtype[Any], shape: tuple[int, ...], start: int, stop: int) -> Array:
+def _tensor(numbers: np.ndarray, dtype: np.dtype[Any], shape: tuple[int, ...], start: int, stop: int) -> np.ndarray:
     raw = numbers[start:stop]
     if dtype == np.bool_:
         words = np.minimum(raw, 1)
     else:
         words = raw.view(np.dtype(f"<u{dtype.itemsize}")).astype(f"=u{dtype.itemsize}", copy=False)
-    tensor = words.view(dtype).reshape(shape)
+    tensor: np.ndarray = words.view(dtype).reshape(shape)
     tensor.flags.writeable = False
     return tensor

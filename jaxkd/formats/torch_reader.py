@@ -1,4 +1,4 @@
-"""Read files of weights, without torch, and without running anything the file asks for."""
+"""Read files of weights, both of `torch.save`'s formats and safetensors, without torch and without running what they ask."""
 
 from __future__ import annotations
 

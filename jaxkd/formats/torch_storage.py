@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import ml_dtypes
 import numpy as np
-import numpy.typing as npt
 
 from jaxkd.formats.numpy_pickle import PickledDType, encode, read_scalar
 from jaxkd.formats.unpickler import PlainDict
@@ -113,7 +112,7 @@ class Storage:
       [1, 2, 3]
     """
 
-    def __init__(self, type: StorageType, values: npt.NDArray[Any]):
+    def __init__(self, type: StorageType, values: np.ndarray):
         self.type = type
         self.values = values
 
@@ -137,7 +136,7 @@ class Storage:
             np.minimum(words, 1, out=words)
 
 
-def rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> npt.NDArray[Any]:
+def rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> np.ndarray:
     """Stand in for `torch._utils._rebuild_tensor` and `_rebuild_tensor_v2`: return a read-only view into a storage.
 
     Args:

@@ -8,9 +8,9 @@ import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-import numpy.typing as npt
+import numpy as np
 
 from jaxkd.formats.files import atomic_write, little_endian
 from jaxkd.formats.torch_storage import STORAGE_TYPES
@@ -19,7 +19,7 @@ _ALIGNMENT = 64
 _TYPE_NAMES = {kind.dtype: name for name, kind in STORAGE_TYPES.items() if name != "UntypedStorage"}
 
 
-def write(path: str | os.PathLike[str], tensors: Mapping[str, npt.NDArray[Any]]) -> None:
+def write(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -> None:
     """Write an ordered state dict as `torch.save` would; the file appears complete or not at all.
 
     The same tensors give the same bytes.
@@ -33,7 +33,6 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, npt.NDArray[Any]])
 
     Example:
       >>> import tempfile
-      >>> import numpy as np
       >>> with tempfile.TemporaryDirectory() as folder:
       ...     write(Path(folder) / "step.pth", {"step": np.array(7)})
       ...     zipfile.ZipFile(Path(folder) / "step.pth").namelist()
@@ -57,7 +56,7 @@ def _add(file: IO[bytes], archive: zipfile.ZipFile, name: str, data: bytes) -> N
     archive.writestr(entry, data)
 
 
-def _pickle(tensors: Mapping[str, npt.NDArray[Any]]) -> bytes:
+def _pickle(tensors: Mapping[str, np.ndarray]) -> bytes:
     empty_dict = _global("collections", "OrderedDict") + pickle.EMPTY_TUPLE + pickle.REDUCE
     items = b"".join(
         _text(name) + _tensor(str(key), tensor, empty_dict) for key, (name, tensor) in enumerate(tensors.items())
@@ -65,7 +64,7 @@ def _pickle(tensors: Mapping[str, npt.NDArray[Any]]) -> bytes:
     return pickle.PROTO + b"\x02" + empty_dict + pickle.MARK + items + pickle.SETITEMS + pickle.STOP
 
 
-def _tensor(key: str, tensor: npt.NDArray[Any], hooks: bytes) -> bytes:
+def _tensor(key: str, tensor: np.ndarray, hooks: bytes) -> bytes:
     try:
         kind = _global("torch", _TYPE_NAMES[tensor.dtype])
     except KeyError:
