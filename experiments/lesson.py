@@ -130,8 +130,10 @@ def load_teacher(options: argparse.Namespace, method: recipes.Method, recipe: re
     except FileNotFoundError as error:
         raise FileNotFoundError(f"--teacher {error}") from None
     except ValueError as error:
-        whose = "" if options.teacher_name or name is None else f", the teacher of --recipe {options.recipe}"
-        raise ValueError(f"--teacher {error}{whose}") from error
+        if name is None:
+            raise
+        whose = f"--teacher-name {name}" if options.teacher_name else f"--recipe {options.recipe} has a {name}"
+        raise ValueError(f"{whose}, but {error}") from error
 
 
 def teacher_cache(option: str | None) -> bool | str | jaxkd.TeacherCache:

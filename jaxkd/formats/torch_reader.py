@@ -1,4 +1,4 @@
-"""Read files of weights, both of `torch.save`'s formats and safetensors, without torch and without running what they ask."""
+"""Read files of weights: safetensors and both of `torch.save`'s formats, without torch and without running anything."""
 
 from __future__ import annotations
 
