@@ -1,4 +1,4 @@
-"""Published files we know by their hash: what they were normalised with is written nowhere inside them."""
+"""Know published files by their hash: what they were normalised with is written nowhere inside them."""
 
 from __future__ import annotations
 
