@@ -13,9 +13,11 @@ from values import both_precisions, precision, relative_error
 
 import jaxkd
 from jaxkd import Batch, Outputs, Progress, models, optimizers
+from jaxkd.data import RandAugment
 from jaxkd.losses.curriculum import CurriculumTemperature, InstanceTemperature
 from jaxkd.losses.kd import KD
 from jaxkd.losses.mlkd import MLKD, TwoViewCrossEntropy, batch_correlation_loss, class_correlation_loss, unsure_shares
+from jaxkd.training.program import strong_view_of
 
 FOLDER = GOLDENS / "losses"
 CASES = {case["name"]: case["params"] for case in json.loads((FOLDER / "index.json").read_text())}
@@ -151,3 +153,12 @@ def test_the_strong_view_is_the_one_given():
     one, other = (fitted(nnx.clone(student), teacher, MLKD(strong_view=view)) for view in (weak_again, black))
     assert one["mlkd_class_correlation"] == pytest.approx(other["mlkd_class_correlation"], rel=1e-5)  # weak alone
     assert one["mlkd_kd"] != pytest.approx(other["mlkd_kd"], rel=1e-2)
+
+
+def test_the_strong_view_by_name_is_rand_augment():
+    def strong_view(**arguments):
+        return strong_view_of(nnx.Dict({"ce": TwoViewCrossEntropy(), "mlkd": MLKD(**arguments)}))
+
+    assert strong_view() == strong_view(strong_view=RandAugment()) == RandAugment()
+    with pytest.raises(ValueError, match="no strong view is called 'blur'; there is rand_augment"):
+        strong_view(strong_view="blur")

@@ -225,8 +225,8 @@ class Classes(nnx.Module):
 
 
 _ROUNDS = 6
-"""Of the Feistel network. Four make a long order hard to tell from a random one (Luby & Rackoff 1988); with six, all
-pairs of entries are equally likely to a hundredth at size 100 already."""
+"""Rounds of the Feistel network. After four a long permutation is hard to tell from a random one (Luby & Rackoff 1988);
+after six all pairs of entries are equally likely to within a hundredth, even at size 100."""
 
 
 def permuted(key: jax.Array, positions: jax.Array, sizes: jax.Array, most: int) -> jax.Array:

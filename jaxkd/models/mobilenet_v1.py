@@ -69,6 +69,6 @@ class MobileNetV1(nnx.Module):
 
 
 @family(r"MobileNetV1", ("MobileNetV1",), size=224)
-def mobilenet_v1(*, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
+def mobilenet_v1(*, num_classes: int, channels: int = 3, rngs: nnx.Rngs) -> MobileNetV1:
     """Build the ImageNet student of ResNet-50, with the name and the layout of the distillation repositories."""
     return MobileNetV1(num_classes=num_classes, channels=channels, rngs=rngs)

@@ -62,7 +62,7 @@ class InvertedResidual(nnx.Module):
     The layers are in `conv`; the two forms give them different positions.
     """
 
-    def __init__(self, conv: nnx.Dict, activation: Activation):
+    def __init__(self, conv: nnx.Dict[Any], activation: Activation):
         self.conv = conv
         self.activation = activation
 
@@ -175,7 +175,7 @@ class SmallMobileNetV2(MobileNetV2):
         return tuple(self.conv1), blocks, tuple(self.conv2), self.classifier[0]
 
 
-def _flat(inputs: int, outputs: int, stride: int, expansion: int, rngs: nnx.Rngs) -> nnx.Dict:
+def _flat(inputs: int, outputs: int, stride: int, expansion: int, rngs: nnx.Rngs) -> nnx.Dict[Any]:
     """Create the three layers of a block in one list, in which ReLUs have a position too."""
     width = inputs * expansion
     layers = (
@@ -187,7 +187,7 @@ def _flat(inputs: int, outputs: int, stride: int, expansion: int, rngs: nnx.Rngs
 
 
 @family(r"MobileNetV2", ("MobileNetV2",))
-def mobilenet_v2(*, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
+def mobilenet_v2(*, num_classes: int, channels: int = 3, rngs: nnx.Rngs) -> MobileNetV2:
     """Build the CIFAR form, under the name of RepDistiller and ATS."""
     return SmallMobileNetV2(num_classes=num_classes, channels=channels, rngs=rngs)
 
@@ -221,7 +221,7 @@ class MobileNetV2ImageNet(MobileNetV2):
         return tuple(stem), blocks, tuple(last), self.classifier["1"]
 
 
-def _nested(inputs: int, outputs: int, stride: int, expansion: int, rngs: nnx.Rngs) -> nnx.Dict:
+def _nested(inputs: int, outputs: int, stride: int, expansion: int, rngs: nnx.Rngs) -> nnx.Dict[Any]:
     """Create the layers of a block, those with a ReLU each in its own list; without expansion the first is left out."""
     width = inputs * expansion
     rows = [new_layer(inputs, width, 1, rngs=rngs)] if expansion > 1 else []
@@ -231,6 +231,6 @@ def _nested(inputs: int, outputs: int, stride: int, expansion: int, rngs: nnx.Rn
 
 
 @family(r"MobileNetV2_Imagenet|mobilenet_v2", ("MobileNetV2_Imagenet", "mobilenet_v2"), size=224)
-def imagenet_mobilenet_v2(*, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
+def imagenet_mobilenet_v2(*, num_classes: int, channels: int = 3, rngs: nnx.Rngs) -> MobileNetV2:
     """Build the ImageNet form, under the names of CTKD and torchvision."""
     return MobileNetV2ImageNet(num_classes=num_classes, channels=channels, rngs=rngs)

@@ -6,24 +6,25 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from flax import nnx
 
-_Build = Callable[..., nnx.Module]
+_Builder = Callable[..., nnx.Module]
+Builder = TypeVar("Builder", bound=_Builder)
 
 
 class _Family(NamedTuple):
     pattern: re.Pattern[str]
     published: tuple[str, ...]
-    build: _Build
+    build: _Builder
     size: int
 
 
 _FAMILIES: list[_Family] = []
 
 
-def family(pattern: str, published: tuple[str, ...], size: int = 32) -> Callable[[_Build], _Build]:
+def family(pattern: str, published: tuple[str, ...], size: int = 32) -> Callable[[Builder], Builder]:
     """Register a builder: the pattern's named groups become its integer arguments.
 
     Args:
@@ -32,7 +33,7 @@ def family(pattern: str, published: tuple[str, ...], size: int = 32) -> Callable
       size: height and width of the images it was published for.
     """
 
-    def register(build: _Build) -> _Build:
+    def register(build: Builder) -> Builder:
         _FAMILIES.append(_Family(re.compile(pattern), published, build, size))
         return build
 
@@ -86,7 +87,7 @@ def create(name: str, num_classes: int = 100, seed: int = 0, **options: Any) -> 
     raise ValueError(f"unknown model {name!r}: {hint}jaxkd.models.list() gives all published names")
 
 
-def _check_options(name: str, build: _Build, options: dict[str, Any], sizes: dict[str, int]) -> None:
+def _check_options(name: str, build: _Builder, options: dict[str, Any], sizes: dict[str, int]) -> None:
     offered = set(inspect.signature(build).parameters) - {"num_classes", "rngs", *sizes}
     if unknown := set(options) - offered:
         raise ValueError(f"{name} has no option {', '.join(sorted(unknown))}; it has {', '.join(sorted(offered))}")

@@ -91,7 +91,7 @@ class ResNet(nnx.Module):
         return (self.bn1, *(last_block(stage).bn2 for stage in (self.layer1, self.layer2, self.layer3)))
 
 
-def _stage(inputs: int, outputs: int, blocks: int, stride: int, shortcut: Shortcut, rngs: nnx.Rngs) -> nnx.List:
+def _stage(inputs: int, outputs: int, blocks: int, stride: int, shortcut: Shortcut, rngs: nnx.Rngs) -> nnx.List[Any]:
     first = BasicBlock(inputs, outputs, stride, shortcut, rngs=rngs)
     return stack_blocks(first, [BasicBlock(outputs, outputs, 1, shortcut, rngs=rngs) for _ in range(blocks - 1)])
 
@@ -100,19 +100,23 @@ _DEPTHS = (8, 14, 20, 32, 44, 56, 110)
 
 
 @family(r"resnet(?P<depth>8|14|20|26|32|38|44|56|62|110)", tuple(f"resnet{depth}" for depth in _DEPTHS))
-def resnet(depth: int, *, num_classes: int, channels: int = 3, shortcut: Shortcut = "projection", rngs: nnx.Rngs):
+def resnet(
+    depth: int, *, num_classes: int, channels: int = 3, shortcut: Shortcut = "projection", rngs: nnx.Rngs
+) -> ResNet:
     """Build the plain CIFAR ResNet: 16, 32 and 64 channels."""
     return ResNet(depth, (16, 16, 32, 64), num_classes=num_classes, channels=channels, shortcut=shortcut, rngs=rngs)
 
 
 @family(r"ResNet(?P<depth>14|20|26|32|38|44|56|62|110)", ("ResNet14", "ResNet110"))
-def ats_resnet(depth: int, *, num_classes: int, channels: int = 3, shortcut: Shortcut = "projection", rngs: nnx.Rngs):
+def ats_resnet(
+    depth: int, *, num_classes: int, channels: int = 3, shortcut: Shortcut = "projection", rngs: nnx.Rngs
+) -> ResNet:
     """Build the plain CIFAR ResNet under its names in ATS."""
     return resnet(depth, num_classes=num_classes, channels=channels, shortcut=shortcut, rngs=rngs)
 
 
 @family(r"resnet(?P<depth>\d+)x(?P<width>4)", ("resnet8x4", "resnet32x4"))
-def wide_resnet(depth: int, width: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
+def wide_resnet(depth: int, width: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs) -> ResNet:
     """Build a CIFAR ResNet that is four times as wide, with a stem of 32 channels."""
     return ResNet(
         depth, (32, 16 * width, 32 * width, 64 * width), num_classes=num_classes, channels=channels, rngs=rngs
@@ -120,6 +124,6 @@ def wide_resnet(depth: int, width: int, *, num_classes: int, channels: int = 3, 
 
 
 @family(r"resnet(?P<depth>\d+)x4_double", ("resnet8x4_double",))
-def doubled_resnet(depth: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
+def doubled_resnet(depth: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs) -> ResNet:
     """Build a `resnet…x4` with twice the channels everywhere."""
     return ResNet(depth, (64, 128, 256, 512), num_classes=num_classes, channels=channels, rngs=rngs)

@@ -180,7 +180,7 @@ class StagedResNet(nnx.Module):
         # The ReLU follows. Maximum and ReLU commute, and in this order the preactivation is as large as the feature.
         return stem if self.small_images else Preactivation.of(max_pool(stem.value, 3, padding=1))
 
-    def _stages(self) -> list[nnx.List]:
+    def _stages(self) -> list[nnx.List[Any]]:
         return [getattr(self, f"layer{number}") for number in range(1, self.stages + 1)]
 
 
@@ -200,7 +200,7 @@ def bottlenecks(groups: int, base_width: int) -> Block:
 @family(r"ResNet(?P<depth>18)Double", ("ResNet18Double",), size=224)
 @family(r"resnet(?P<depth>34)x4", ("resnet34x4",), size=224)
 @family(r"resnet(?P<depth>18|34|50|101|152)", ("resnet18", "resnet34", "resnet50", "resnet101"), size=224)
-def imagenet_resnet(depth: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
+def imagenet_resnet(depth: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs) -> StagedResNet:
     """Build torchvision's `resnet18` and its like, also under their names in CTKD.
 
     Despite their names, CTKD's `ResNet18Double` is as wide as a ResNet-18 and its `resnet34x4` as a ResNet-34.
@@ -210,21 +210,27 @@ def imagenet_resnet(depth: int, *, num_classes: int, channels: int = 3, rngs: nn
 
 @family(r"wrn_(?P<depth>50)_(?P<width>2)", ("wrn_50_2",), size=224)
 @family(r"wide_resnet(?P<depth>50|101)_(?P<width>2)", ("wide_resnet50_2",), size=224)
-def imagenet_wide_resnet(depth: int, width: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
+def imagenet_wide_resnet(
+    depth: int, width: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs
+) -> StagedResNet:
     """Build torchvision's `wide_resnet50_2`, CTKD's `wrn_50_2`: bottlenecks that are twice as wide inside."""
     blocks = DEPTHS[depth][1]
     return StagedResNet(bottlenecks(1, 64 * width), blocks, num_classes=num_classes, channels=channels, rngs=rngs)
 
 
 @family(r"resnext(?P<depth>50|101)_(?P<groups>\d+)x(?P<width>\d+)d", ("resnext50_32x4d",), size=224)
-def imagenet_resnext(depth: int, groups: int, width: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
+def imagenet_resnext(
+    depth: int, groups: int, width: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs
+) -> StagedResNet:
     """Build torchvision's ResNeXts: `resnext50_32x4d` has 32 groups of 4 channels in its first stage."""
     blocks = DEPTHS[depth][1]
     return StagedResNet(bottlenecks(groups, width), blocks, num_classes=num_classes, channels=channels, rngs=rngs)
 
 
 @family(r"ResNeXt(?P<depth>\d+)-(?P<groups>\d+)-(?P<width>\d+)d", ("ResNeXt29-4-4d",))
-def cifar_resnext(depth: int, groups: int, width: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
+def cifar_resnext(
+    depth: int, groups: int, width: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs
+) -> StagedResNet:
     """Build the ResNeXts of ATS: `ResNeXt29-4-4d` has three stages with 4 groups of 4 channels in the first."""
     if depth % 9 != 2 or depth < 11:
         raise ValueError(f"depth {depth}: a ResNeXt of three stages has depth 9n + 2 (11, 20, 29, 38, …)")
@@ -240,7 +246,7 @@ def cifar_resnext(depth: int, groups: int, width: int, *, num_classes: int, chan
 
 @family(r"ResNet(?P<depth>50)", ("ResNet50",))
 @family(r"ResNet(?P<depth>18|34)_cifar", ("ResNet18_cifar", "ResNet34_cifar"))
-def cifar_stem_resnet(depth: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
+def cifar_stem_resnet(depth: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs) -> StagedResNet:
     """Build RepDistiller's `ResNet50` for CIFAR, and its ResNet-18 and 34 under names that ImageNet's do not have."""
     block, blocks = DEPTHS[depth]
     return StagedResNet(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -75,12 +77,12 @@ class ShuffleNetV1(nnx.Module):
         return (self.bn1, *(last_block(stage).bn3 for stage in (self.layer1, self.layer2, self.layer3)))
 
 
-def _stage(inputs: int, outputs: int, blocks: int, rngs: nnx.Rngs) -> nnx.List:
+def _stage(inputs: int, outputs: int, blocks: int, rngs: nnx.Rngs) -> nnx.List[Any]:
     first = ShuffleUnit(inputs, outputs - inputs, 2, rngs=rngs)
     return stack_blocks(first, [ShuffleUnit(outputs, outputs, 1, rngs=rngs) for _ in range(blocks - 1)])
 
 
 @family(r"Shuffle(Net)?V1", ("ShuffleV1", "ShuffleNetV1"))
-def shufflenet_v1(*, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
+def shufflenet_v1(*, num_classes: int, channels: int = 3, rngs: nnx.Rngs) -> ShuffleNetV1:
     """Build RepDistiller's `ShuffleV1`, `ShuffleNetV1` in ATS."""
     return ShuffleNetV1(num_classes=num_classes, channels=channels, rngs=rngs)

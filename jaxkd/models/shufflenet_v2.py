@@ -6,7 +6,7 @@ Both are the same network, `ShuffleNetV2`, and name its layers as their publishe
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -134,7 +134,7 @@ class ShuffleNetV2(nnx.Module):
             norms.append(norm)
         return tuple(norms)
 
-    def parts(self) -> tuple[Layer, list[nnx.List], Layer, Linear]:
+    def parts(self) -> tuple[Layer, list[nnx.List[Any]], Layer, Linear]:
         """Return stem, stages, the convolution before the pooling, and the classifier."""
         raise TypeError(f"{type(self).__name__} defines no parts()")
 
@@ -143,7 +143,7 @@ class ShuffleNetV2(nnx.Module):
         return stem
 
 
-def stages_of(unit: Callable[..., ShuffleUnit], widths: Widths, rngs: nnx.Rngs) -> list[nnx.List]:
+def stages_of(unit: Callable[..., ShuffleUnit], widths: Widths, rngs: nnx.Rngs) -> list[nnx.List[Any]]:
     """Create the three stages; the first unit of each halves height and width."""
     stages, inputs = [], STEM
     for outputs, blocks in zip(widths.stages, BLOCKS, strict=True):
@@ -189,7 +189,7 @@ class SmallShuffleNetV2(ShuffleNetV2):
 
 
 @family(r"ShuffleV2", ("ShuffleV2",))
-def shufflenet_v2(*, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
+def shufflenet_v2(*, num_classes: int, channels: int = 3, rngs: nnx.Rngs) -> ShuffleNetV2:
     """Build the CIFAR form, under RepDistiller's name."""
     return SmallShuffleNetV2(num_classes=num_classes, channels=channels, rngs=rngs)
 
@@ -207,14 +207,14 @@ class BranchedShuffleUnit(ShuffleUnit):
         return left, _layers(self.branch2, (0, 3, 5))
 
 
-def _positioned(layers: list[Layer], positions: tuple[int, ...]) -> nnx.Dict:
+def _positioned(layers: list[Layer], positions: tuple[int, ...]) -> nnx.Dict[Any]:
     named: dict[str, nnx.Module] = {}
     for position, (convolution, norm) in zip(positions, layers, strict=True):
         named[str(position)], named[str(position + 1)] = convolution, norm
     return nnx.Dict(named)
 
 
-def _layers(named: nnx.Dict, positions: tuple[int, ...]) -> list[Layer]:
+def _layers(named: nnx.Dict[Any], positions: tuple[int, ...]) -> list[Layer]:
     return [(named[str(position)], named[str(position + 1)]) for position in positions]
 
 
@@ -243,7 +243,7 @@ class ShuffleNetV2ImageNet(ShuffleNetV2):
 
 
 @family(r"ShuffleV2_Imagenet", ("ShuffleV2_Imagenet",), size=224)
-def imagenet_shufflenet_v2(*, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
+def imagenet_shufflenet_v2(*, num_classes: int, channels: int = 3, rngs: nnx.Rngs) -> ShuffleNetV2:
     """Build the ImageNet form ×1, under CTKD's name."""
     return ShuffleNetV2ImageNet(num_classes=num_classes, channels=channels, rngs=rngs)
 
@@ -254,6 +254,8 @@ def imagenet_shufflenet_v2(*, num_classes: int, channels: int = 3, rngs: nnx.Rng
     ("shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "shufflenet_v2_x1_5", "shufflenet_v2_x2_0"),
     size=224,
 )
-def imagenet_shufflenet_v2_of_width(tenths: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
+def imagenet_shufflenet_v2_of_width(
+    tenths: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs
+) -> ShuffleNetV2:
     """Build the ImageNet form of any width, under torchvision's names."""
     return ShuffleNetV2ImageNet(tenths, num_classes=num_classes, channels=channels, rngs=rngs)

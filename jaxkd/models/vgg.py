@@ -50,11 +50,11 @@ class VGG(nnx.Module):
         """Return the last BatchNorm of each block."""
         return tuple(block[str(len(block) // 2 * 3 - 2)] for block in self._blocks())
 
-    def _blocks(self) -> tuple[nnx.Dict, ...]:
+    def _blocks(self) -> tuple[nnx.Dict[Any], ...]:
         return (self.block0, self.block1, self.block2, self.block3, self.block4)
 
 
-def _block(inputs: int, outputs: int, convolutions: int, rngs: nnx.Rngs) -> nnx.Dict:
+def _block(inputs: int, outputs: int, convolutions: int, rngs: nnx.Rngs) -> nnx.Dict[Any]:
     """Create convolutions and BatchNorms at their positions in PyTorch, where a ReLU follows each pair."""
     layers: dict[str, nnx.Module] = {}
     for i in range(convolutions):
@@ -64,13 +64,13 @@ def _block(inputs: int, outputs: int, convolutions: int, rngs: nnx.Rngs) -> nnx.
 
 
 @family(r"vgg(?P<depth>8|11|13|16|19)", tuple(f"vgg{depth}" for depth in CONVOLUTIONS))
-def vgg(depth: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
+def vgg(depth: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs) -> VGG:
     """Build a VGG for small images in RepDistiller's spelling, `vgg13`."""
     return VGG(depth, num_classes=num_classes, channels=channels, rngs=rngs)
 
 
 @family(r"VGG(?P<depth>8|11|13|16|19)", ("VGG8",))
-def ats_vgg(depth: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
+def ats_vgg(depth: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs) -> VGG:
     """Build a VGG for small images in the spelling of ATS, `VGG8`."""
     return vgg(depth, num_classes=num_classes, channels=channels, rngs=rngs)
 
@@ -162,6 +162,6 @@ def _to_grid(maps: jax.Array) -> jax.Array:
 
 @family(r"vgg(?P<depth>11|13)_imagenet", ("vgg11_imagenet", "vgg13_imagenet"), size=224)
 @family(r"vgg(?P<depth>11|13)_bn", ("vgg11_bn", "vgg13_bn"), size=224)
-def imagenet_vgg(depth: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
+def imagenet_vgg(depth: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs) -> ImageNetVGG:
     """Build torchvision's `vgg11_bn`, CTKD's `vgg11_imagenet`."""
     return ImageNetVGG(depth, num_classes=num_classes, channels=channels, rngs=rngs)

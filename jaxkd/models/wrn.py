@@ -79,12 +79,12 @@ class WideResNet(nnx.Module):
 
 
 @family(r"wrn_(?P<depth>\d+)_(?P<width>\d+)", ("wrn_16_1", "wrn_16_2", "wrn_40_1", "wrn_40_2"))
-def wrn(depth: int, width: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
+def wrn(depth: int, width: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs) -> WideResNet:
     """Build a wide ResNet in RepDistiller's spelling, `wrn_40_2`."""
     return WideResNet(depth, width, num_classes=num_classes, channels=channels, rngs=rngs)
 
 
 @family(r"WRN(?P<depth>\d+)-(?P<width>\d+)", ("WRN28-1", "WRN28-8"))
-def ats_wrn(depth: int, width: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
+def ats_wrn(depth: int, width: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs) -> WideResNet:
     """Build a wide ResNet in the spelling of ATS, `WRN28-8`."""
     return wrn(depth, width, num_classes=num_classes, channels=channels, rngs=rngs)

@@ -72,7 +72,7 @@ class Stack(nnx.Module):
 
 
 @functools.lru_cache(maxsize=128)
-def _body(graph: nnx.GraphDef, train: bool, rectified: bool) -> Callable[[jax.Array, Any], tuple[jax.Array, Any]]:
+def _body(graph: nnx.GraphDef[Any], train: bool, rectified: bool) -> Callable[[jax.Array, Any], tuple[jax.Array, Any]]:
     """Return the loop's body, the same function for the same block, so that a call outside of jit compiles it once."""
 
     def body(images: jax.Array, weights: Any) -> tuple[jax.Array, Any]:
@@ -84,12 +84,12 @@ def _body(graph: nnx.GraphDef, train: bool, rectified: bool) -> Callable[[jax.Ar
     return jax.checkpoint(body, policy=policy, prevent_cse=False)  # a loop's body needs no guard against CSE
 
 
-def stack_blocks(first: nnx.Module, rest: Sequence[nnx.Module]) -> nnx.List:
+def stack_blocks(first: nnx.Module, rest: Sequence[nnx.Module]) -> nnx.List[Any]:
     """Return a stage: the first block, which changes the shape, and the equal ones after it, stacked if many."""
     return nnx.List([first, Stack(rest)] if len(rest) >= LOOP_FROM else [first, *rest])
 
 
-def last_block(stage: nnx.List) -> Any:
+def last_block(stage: nnx.List[Any]) -> Any:
     """Return the last block of a stage; of a stack, a copy."""
     block = stage[-1]
     return block[-1] if isinstance(block, Stack) else block
