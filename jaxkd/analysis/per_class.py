@@ -46,7 +46,7 @@ def class_gain(student: ArrayLike, alone: ArrayLike, labels: ArrayLike) -> np.nd
     return class_accuracy(student, labels) - class_accuracy(alone, labels)
 
 
-def class_correlation(logits: ArrayLike) -> np.ndarray:
+def logit_correlation(logits: ArrayLike) -> np.ndarray:
     """How the logits of two classes go together over the images: Pearson's correlation, `[N, K] -> [K, K]`.
 
     A shift or a scale of a class's logits changes nothing, so that networks trained with and without standardisation
@@ -56,7 +56,7 @@ def class_correlation(logits: ArrayLike) -> np.ndarray:
       ValueError: for what cannot be logits, and a class whose logit is the same for all images.
 
     Example:
-      >>> class_correlation([[0.0, 0.0, 2.0], [1.0, 2.0, 1.0], [2.0, 4.0, 0.0]]).round(4).tolist()
+      >>> logit_correlation([[0.0, 0.0, 2.0], [1.0, 2.0, 1.0], [2.0, 4.0, 0.0]]).round(4).tolist()
       [[1.0, 1.0, -1.0], [1.0, 1.0, -1.0], [-1.0, -1.0, 1.0]]
     """
     values = checked_logits(logits)

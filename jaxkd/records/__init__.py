@@ -16,11 +16,12 @@ Example:
   ('kd', 3, 0.75, False)
 """
 
+from jaxkd.history import Curve
 from jaxkd.records.authors import AuthorsLog, find_logs, read_log
 from jaxkd.records.directory import RunDirectory, summary
 from jaxkd.records.environment import environment
 from jaxkd.records.files import fingerprint, flat, read_json, write_json
-from jaxkd.records.groups import Curve, Group, Spread, differences, groups
+from jaxkd.records.groups import Group, Spread, differences, groups
 from jaxkd.records.reading import find, find_sweeps, read
 from jaxkd.records.record import PublishedNumber, Record
 from jaxkd.records.sweeps import Grid, SweepRecord, read_sweep

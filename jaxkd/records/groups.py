@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from jaxkd import recipes
+from jaxkd.history import Curve, mean_curve
 from jaxkd.records.files import flat
 from jaxkd.records.record import PublishedNumber, Record
 
@@ -40,25 +41,6 @@ class Spread(NamedTuple):
     def deviation(self) -> float | None:
         """Their sample deviation; None for a single one."""
         return float(np.std(self.values, ddof=1)) if len(self.values) > 1 else None
-
-
-class Curve(NamedTuple):
-    """A quantity over the epochs.
-
-    Attributes:
-      epochs: `[E]`, counted from 1: those at which all runs measured it.
-      mean: `[E]` over the runs.
-      deviation: `[E]`, the sample deviation; None for a single run.
-    """
-
-    epochs: np.ndarray
-    mean: np.ndarray
-    deviation: np.ndarray | None
-
-    def after(self, epoch: int) -> Curve:
-        """The part of it that comes after an epoch."""
-        late = self.epochs > epoch
-        return Curve(self.epochs[late], self.mean[late], None if self.deviation is None else self.deviation[late])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,13 +97,8 @@ class Group:
 
     def curve(self, quantity: str) -> Curve | None:
         """A quantity over the epochs, averaged over the runs; None where they have no epoch of it in common."""
-        tables = [_measured(run, quantity) for run in self.compared or self.runs]
-        tables = [table for table in tables if table]
-        epochs = sorted(set.intersection(*map(set, tables))) if tables else []
-        if not epochs:
-            return None
-        values = np.array([[table[epoch] for epoch in epochs] for table in tables])
-        return Curve(np.array(epochs), values.mean(0), values.std(0, ddof=1) if len(values) > 1 else None)
+        curve = mean_curve([run.history for run in self.compared or self.runs], quantity)
+        return curve if len(curve.epochs) else None
 
 
 def groups(runs: Iterable[Record]) -> list[Group]:
@@ -241,8 +218,3 @@ def _rank(name: str) -> tuple[int, str]:
         if name == prefix or name.startswith(f"{prefix}."):
             return rank, name
     return len(_TELLING), name
-
-
-def _measured(run: Record, quantity: str) -> dict[int, float]:
-    pairs = zip(run.history.epoch, run.history.history.get(quantity, ()), strict=False)
-    return {epoch + 1: value for epoch, value in pairs if value is not None}
