@@ -128,7 +128,7 @@ def test_names_are_text_whatever_they_hold(page):
     assert any(HOSTILE in cell["text"] for cell in page.all("td", "path"))
     assert HOSTILE in page.row(f"method.settings.{HOSTILE}")
     assert any(entry["text"].startswith(HOSTILE) for entry in page.all("li"))
-    assert any(picture.get("aria-label", "").startswith(HOSTILE) for picture in page.all("svg", "strip"))
+    assert any(picture.get("aria-label", "").startswith(HOSTILE) for picture in page.all("svg", "dots"))
 
 
 def test_everything_is_labelled(page):

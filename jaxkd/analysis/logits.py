@@ -116,6 +116,11 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
 
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Return the softmax over the last axis, without overflow."""
+    return np.exp(log_softmax(logits))
+
+
 def wrong_of(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """What belongs to the wrong classes, in their order, `[N, K], [N] -> [N, K − 1]`.
 
