@@ -118,6 +118,7 @@ def render(
                 for tile in _tiles(members, part.name)
             ],
             parts=parts,
+            note=tables.NOTE,
             last_epoch=max(run.history.epoch[-1] + 1 for run in single if run.history.epoch) if has_curves else None,
             maps=[charts.heat_map(sweep) for sweep in maps],
             comparison=comparison,

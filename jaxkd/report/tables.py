@@ -57,7 +57,7 @@ class Table:
     code: bool = False
 
 
-_NOTE = (
+NOTE = (
     "Test accuracy in percent; mean ± sample deviation over seeds where there are several. The last epoch is the "
     "result; the best one was chosen by looking at the test images, as some papers do. In bold: the one that the "
     "recipe's tables state."
@@ -97,13 +97,13 @@ def runs(members: Sequence[Placed]) -> Table:
 
 
 def notes(members: Sequence[Placed]) -> list[str]:
-    """Return what a reader has to know to trust the results."""
+    """Return what a reader has to know to trust the results, beside `NOTE`, which is true of all."""
     numbers = [group.published for _, group in members]
-    found = [_NOTE, *([_DIFFERENT] if any(number and not number.as_published for number in numbers) else [])]
+    found = [_DIFFERENT] if any(number and not number.as_published for number in numbers) else []
     for _, group in members:
         unfinished = len(group.runs) - len(group.finished)
         if unfinished:
-            state = "left out" if group.finished else "shown as far as it is"
+            state = "left out" if group.finished else f"shown as far as {'it is' if unfinished == 1 else 'they are'}"
             found.append(f"{group.label}: {counted(unfinished, 'run is', 'runs are')} not finished, and {state}.")
         if group.repeated:
             seeds = ", ".join(map(str, group.repeated))
