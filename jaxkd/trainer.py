@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import optax
 
-from jaxkd.callbacks import Callback, ProgressBar, StopOnNaN
+from jaxkd.callbacks import Callback, ProgressBar, TerminateOnNaN
 from jaxkd.data import Dataset
 from jaxkd.history import History
 from jaxkd.metrics import Metric
@@ -177,7 +177,7 @@ class Trainer(Run):
         evaluate = None if held_out is None else self.evaluation(held_out)
 
         shown = [ProgressBar()] if verbose else []
-        hooks = follow(self, [*shown, StopOnNaN(), *callbacks], last, batch_size, source.examples)
+        hooks = follow(self, [*shown, TerminateOnNaN(), *callbacks], last, batch_size, source.examples)
         Fitting(self, start_epoch, kept, hooks, evaluate, validation_freq).train(first, last)
         _ = self.model  # the caller's network gets the trained weights
         return self.history

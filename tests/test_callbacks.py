@@ -175,7 +175,7 @@ def test_every_hook_is_dispatched():
     assert calls == hooks
 
 
-@pytest.mark.parametrize("wrong", [callbacks.StopOnNaN, "CSVLogger", print])
+@pytest.mark.parametrize("wrong", [callbacks.TerminateOnNaN, "CSVLogger", print])
 def test_only_instances_of_callback_are_accepted(wrong):
     with pytest.raises(TypeError, match="instance of"):
         callbacks.CallbackList([wrong])
@@ -193,6 +193,24 @@ def test_importing_callbacks_is_light():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("callback", "shown"),
+    [
+        (callbacks.Checkpoint("runs/kd", every=2), "Checkpoint(directory='runs/kd', every=2)"),
+        (callbacks.CSVLogger("log.csv"), "CSVLogger(path='log.csv')"),
+        (callbacks.EarlyStopping("val_accuracy", patience=5), "EarlyStopping(monitor='val_accuracy', patience=5)"),
+        (callbacks.TerminateOnNaN(), "TerminateOnNaN()"),
+        (callbacks.ProgressBar(), "ProgressBar()"),
+        (callbacks.TensorBoard("runs"), "TensorBoard(directory='runs')"),
+        (callbacks.WandB("kd", config={"lr": 0.1}), "WandB(project='kd')"),
+        (callbacks.LambdaCallback(on_epoch_end=print), "LambdaCallback(on_epoch_end)"),
+        (callbacks.CallbackList([callbacks.TerminateOnNaN()]), "CallbackList([TerminateOnNaN()])"),
+    ],
+)
+def test_callbacks_are_shown_as_they_were_made(callback, shown):
+    assert repr(callback) == shown
 
 
 # ProgressBar
@@ -463,14 +481,18 @@ def test_early_stopping_refuses_negative_numbers():
         callbacks.EarlyStopping(min_delta=math.nan)
 
 
-# StopOnNaN
+# TerminateOnNaN
+
+
+def test_the_earlier_name_still_works():
+    assert callbacks.StopOnNaN is callbacks.TerminateOnNaN
 
 
 def nan_watch(**steps):
     trainer = Rehearsal([0.1])
     trainer.last_steps = {name: np.array(values, np.float32) for name, values in steps.items()}
     trainer.last_steps_start = 120
-    stop = callbacks.StopOnNaN()
+    stop = callbacks.TerminateOnNaN()
     stop.set_trainer(trainer)
     stop.on_epoch_begin(1)
     return stop

@@ -1,4 +1,4 @@
-"""What networks answer, and what a student took over from its teacher, as numbers.
+"""Statistics of networks' answers, and of what a student learned from its teacher.
 
 Functions of logits: NumPy arrays `[N, K]` of N images and K classes in, NumPy in float64 out. `jaxkd.plots` draws them,
 and `experiments/figures.py` makes the papers' figures from both.

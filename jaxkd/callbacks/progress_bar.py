@@ -42,9 +42,6 @@ class ProgressBar(Callback):
         self._clock = clock
         self._bar: Any = None
 
-    def __repr__(self) -> str:
-        return f"ProgressBar({self._given_stream or ''})"
-
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self._close()
         self._stream = self._given_stream or sys.stderr

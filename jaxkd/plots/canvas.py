@@ -130,7 +130,7 @@ def set_nice_ticks(axis: Axis, integer: bool = False) -> None:
 
     class NiceTicks(Locator):
         def tick_values(self, vmin: float, vmax: float) -> Sequence[float]:
-            return nice_ticks(*sorted((vmin, vmax)), integer=integer)
+            return nice_ticks(min(vmin, vmax), max(vmin, vmax), integer=integer)
 
         def __call__(self) -> Sequence[float]:
             return self.tick_values(*axis.get_view_interval())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -137,7 +138,7 @@ def scatter(
     axes, made = axes_of(target)
     for number, (name, (x, y)) in enumerate(checked(named).items()):
         colour, _, marker = look_of(number)
-        look = {"s": 9, "alpha": 0.45, "linewidths": 0, "color": colour, "marker": marker}
+        look: dict[str, Any] = {"s": 9, "alpha": 0.45, "linewidths": 0, "color": colour, "marker": marker}
         axes.scatter(np.asarray(x, float), np.asarray(y, float), label=name, **look)
     # Through a point that lies among the others, so that the line does not stretch the axes.
     centre = float(np.median(np.concatenate([np.asarray(x, float) for x, _ in named.values()])))

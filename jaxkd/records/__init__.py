@@ -1,8 +1,8 @@
-"""Records of runs: written while they train, read by everything that compares them.
+"""Records of runs, written during training and read by everything that compares runs.
 
-`RunDirectory` writes one, `read` gives it back as a `Record`; `find` gives all under some folders. Sweeps have records
-of their own: `read_sweep` and `find_sweeps`. `groups` puts runs together that differ in nothing but the seed.
-`read_log` and `find_logs` give back the logs that the authors of logit standardisation publish, to set beside them.
+`RunDirectory` writes one, `read` reads it as a `Record`, and `find` reads all under some folders; `read_sweep` and
+`find_sweeps` do so for sweeps. `groups` puts runs together that differ in nothing but the seed. `read_log` and
+`find_logs` read the logs that the authors of logit standardisation publish.
 
 Example:
   >>> import tempfile

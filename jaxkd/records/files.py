@@ -1,4 +1,4 @@
-"""The files that records are made of: JSON, tables of epochs, and fingerprints of what a run was given."""
+"""The files of records: JSON, tables of epochs, fingerprints."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Any
 
 from jaxkd.history import History
 
-Row = dict[str, str]
+TableRow = dict[str, str]
 
 
 def damaged(path: pathlib.Path, reason: object) -> ValueError:
-    """The error for a record that cannot be what was written."""
+    """Return the error for a record that cannot be what was written."""
     return ValueError(
         f"{path} is damaged ({reason}): copy it anew from where it was written, or remove the folder and run it again"
     )
 
 
 def read_json(path: pathlib.Path) -> Any:
-    """What a JSON file holds.
+    """Read a JSON file.
 
     Raises:
       FileNotFoundError: where there is none.
@@ -36,7 +36,7 @@ def read_json(path: pathlib.Path) -> Any:
 
 
 def read_mapping(path: pathlib.Path, *mappings: str) -> dict[str, Any]:
-    """A JSON object whose entries `mappings`, as far as there are any, are objects too.
+    """Read a JSON object whose entries `mappings`, as far as there are any, are objects too.
 
     Raises:
       FileNotFoundError, ValueError: as `read_json`, and for other JSON.
@@ -57,8 +57,8 @@ def write_json(path: pathlib.Path, content: Any, indent: int | None = 2) -> None
     unfinished.replace(path)
 
 
-def read_table(path: pathlib.Path) -> tuple[list[str], list[Row]]:
-    """Columns and rows of a CSV file with a column `epoch`.
+def read_table(path: pathlib.Path) -> tuple[list[str], list[TableRow]]:
+    """Read the columns and rows of a CSV file with a column `epoch`.
 
     Raises:
       FileNotFoundError: where there is none.
@@ -80,8 +80,8 @@ def read_table(path: pathlib.Path) -> tuple[list[str], list[Row]]:
     return columns, rows
 
 
-def history_of(path: pathlib.Path, rows: Iterable[Row], quantities: Sequence[str]) -> History:
-    """The epochs of one run; an empty field is a quantity that was not measured.
+def history_of(path: pathlib.Path, rows: Iterable[TableRow], quantities: Sequence[str]) -> History:
+    """Return the epochs of one run; an empty field is a quantity that was not measured.
 
     Raises:
       ValueError: for what is no number, and for epochs that do not follow each other.
@@ -101,7 +101,7 @@ def history_of(path: pathlib.Path, rows: Iterable[Row], quantities: Sequence[str
 
 
 def fingerprint(path: str | os.PathLike[str]) -> str:
-    """The SHA-256 of a file, or of all files of a folder with their names."""
+    """Return the SHA-256 of a file, or of all files of a folder with their names."""
     root = pathlib.Path(path)
     files = sorted(entry for entry in root.rglob("*") if entry.is_file()) if root.is_dir() else [root]
     total = hashlib.sha256()
@@ -114,7 +114,7 @@ def fingerprint(path: str | os.PathLike[str]) -> str:
 
 
 def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one, with dotted names.
+    """Return nested dictionaries as one, with dotted names.
 
     Example:
       >>> flat({"method": {"name": "kd", "weights": {"ce": 0.1}}})

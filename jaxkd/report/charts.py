@@ -139,7 +139,7 @@ def dot_plot(members: Sequence[Placed]) -> DotPlot | None:
     measured = [(place, group, spread) for place, group in members if (spread := group.spread("last"))]
     if not measured:
         return None
-    values = []
+    values: list[float | None] = []
     for _, group, spread in measured:
         reach = spread.deviation or 0.0
         values += [*spread.values, spread.mean - reach, spread.mean + reach]

@@ -37,7 +37,7 @@ class Part(NamedTuple):
       dots: the last epoch of every run; None where no test accuracy was measured.
       results: a row for each configuration.
       notes: on the results.
-      count: the runs, in words.
+      size: the number of runs, in words.
       runs: a row for each run.
       charts: the learning curves.
     """
@@ -46,7 +46,7 @@ class Part(NamedTuple):
     dots: charts.DotPlot | None
     results: tables.Table
     notes: list[str]
-    count: str
+    size: str
     runs: tables.Table
     charts: list[charts.Chart]
 
@@ -178,7 +178,7 @@ def _part(name: str, members: Sequence[Placed]) -> Part:
         dots=charts.dot_plot(members),
         results=tables.results(members),
         notes=tables.notes(members),
-        count=counted(sum(len(group.runs) for _, group in members), "run"),
+        size=counted(sum(len(group.runs) for _, group in members), "run"),
         runs=tables.runs(members),
         charts=charts.charts(members),
     )
@@ -209,7 +209,8 @@ def _tiles(members: Sequence[Placed], data: str) -> list[Tile]:
     for _, group in members:
         if group.runs[0].teacher:
             measured = teachers.setdefault(group.runs[0].teacher.get("name", ""), set())
-            measured |= {group.teacher_accuracy} - {None}
+            if group.teacher_accuracy is not None:
+                measured.add(group.teacher_accuracy)
 
     def tile(name: str, value: str, *what: str | None) -> Tile:
         return Tile(name, value, ", ".join(filter(None, what)))

@@ -76,10 +76,11 @@ def results(members: Sequence[Placed]) -> Table:
     columns = ["runs", "last epoch", "best epoch"]
     columns += ["over the student alone"] * any(gain is not None for gain in gains)
     columns += ["published", "difference"] * any(group.published for _, group in members)
-    rows = []
+    rows: list[Row] = []
     for (place, group), gain in zip(members, gains, strict=True):
-        cells = _results_of(group, gain)
-        rows.append(Row(Name(place, group.label), [cells[name] for name in columns]))
+        found = _results_of(group, gain)
+        cells: list[Cell | str] = [found[name] for name in columns]
+        rows.append(Row(Name(place, group.label), cells))
     return Table("Results", ["configuration", *columns], rows)
 
 
@@ -90,7 +91,7 @@ def runs(members: Sequence[Placed]) -> Table:
         for run in group.runs:
             seed = "–" if run.seed is None else str(run.seed)
             folder = Cell(str(run.path) if run.name == run.path.name else run.name, css="path")
-            cells = [seed, _ended(run, "last"), _ended(run, "best"), _state(run), folder]
+            cells: list[Cell | str] = [seed, _ended(run, "last"), _ended(run, "best"), _state(run), folder]
             rows.append(Row(Name(place, group.label), cells))
     columns = ["configuration", "seed", "last epoch", "best epoch", "state", "folder"]
     return Table("Every run", columns, rows, "numbers runs")

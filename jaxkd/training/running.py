@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxkd.callbacks.stop_on_nan import check_finite
+from jaxkd.callbacks.terminate_on_nan import check_finite
 from jaxkd.training.bounds import BoundWatch
 from jaxkd.training.epochs import Chunk, one_behind
 from jaxkd.training.meter import EpochMeter
