@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxkd.training.cached_teacher import KeptTeacher
+from jaxkd.training.cached_teacher import CacheRequest, KeptTeacher, keep_teacher
 from jaxkd.training.compiled_epoch import Augment, make_resident_loop, make_stream_loop
-from jaxkd.training.inputs import Resident, Stream, Streamed, TrainingPlan, one_step
-from jaxkd.training.loops import slow_in_a_loop
+from jaxkd.training.cpu_loops import slow_in_a_loop
+from jaxkd.training.gradient_accumulation import check_parts
+from jaxkd.training.inputs import Resident, Source, Stream, Streamed, TrainingPlan, one_step
+from jaxkd.training.program import Program
 from jaxkd.training.sharding import Placement
 from jaxkd.training.state import SHUFFLE, TrainState, copied, random_key
-from jaxkd.training.step import Logs, Step
-from jaxkd.types import Batch
+from jaxkd.training.step import Logs, Step, make_step
+from jaxkd.types import Batch, Normalization
 
 CPU_STEPS = 100
 """About how many steps the CPU takes before it reports, where a loop suits it; an epoch is minutes there."""
@@ -137,6 +139,80 @@ def streamed_epoch(
     return epoch
 
 
+@dataclass(frozen=True)
+class BoundProgram:
+    """A program with all else that a compiled epoch depends on; runs with equal ones can share it.
+
+    Attributes:
+      program: what the step closes over.
+      normalization: of the images of the network that is trained.
+      teacher_normalization: of the teacher's.
+      placement: where the arrays live.
+      steps_per_execution: how many steps one compiled call takes; None chooses.
+    """
+
+    program: Program
+    normalization: Normalization | None
+    teacher_normalization: Normalization | None
+    placement: Placement
+    steps_per_execution: int | None
+
+    def step(self) -> Step:
+        """Return the step of one run."""
+        return make_step(self.program, self.normalization, self.teacher_normalization)
+
+    def epochs(
+        self,
+        step: Step,
+        state: TrainState,
+        source: Source,
+        batch_size: int,
+        last: int,
+        cache: CacheRequest,
+        verbose: bool,
+        resident: Callable[..., Epoch] = resident_epoch,
+    ) -> tuple[Epoch, KeptTeacher | None]:
+        """Put the data in place.
+
+        Args:
+          step: of the run, or of several runs at once.
+          state: of one run; the teacher and the shapes of the losses' inputs are taken from it.
+          source: the data.
+          batch_size: over all devices.
+          last: the epoch before which training ends, counted from 0.
+          cache: what was asked for about keeping the teacher's outputs.
+          verbose: whether to say what the cache takes.
+          resident: how to go over data that stay on the device.
+
+        Returns:
+          What gives the chunks of each epoch, and the teacher whose outputs are kept, if they are.
+
+        Raises:
+          ValueError: for a batch that does not divide over the devices or into parts, or a teacher's outputs that
+            cannot be kept.
+        """
+        parts, apart = self.program.parts, self.program.apart
+        if not isinstance(source, Stream):  # which brings batches of its own
+            self.placement.check_batch_size(batch_size)
+            check_parts(batch_size, parts, 1 if apart is None else apart.size)
+        kept = keep_teacher(
+            cache,
+            verbose,
+            program=self.program,
+            state=state,
+            normalization=self.teacher_normalization,
+            source=source,
+            placement=self.placement,
+            batch_size=self.placement.padded(-(-batch_size // parts)),
+        )
+        strong_view = self.program.strong_view
+        if isinstance(source, Stream):
+            return stream_epoch(step, source, self.placement, strong_view), None
+        if isinstance(source, Streamed):
+            return streamed_epoch(step, source, self.placement, batch_size, last, strong_view), None
+        return resident(step, source, self.placement, batch_size, self.steps_per_execution, strong_view, kept), kept
+
+
 def seed_of(state: TrainState) -> int:
     """The run's key as a whole number, for what is drawn on the host."""
     return int.from_bytes(np.asarray(jax.random.key_data(state.key)).tobytes(), "little")
@@ -159,23 +235,6 @@ def on_resident(loop, images, labels, indices, kept, state: TrainState) -> tuple
 
 def _on_stream(loop, batches: Batch, state: TrainState) -> tuple[TrainState, Logs]:
     return loop(state, batches)
-
-
-def one_behind(
-    chunks: Iterator[Chunk], take: Callable[[Chunk], Logs], waiting: list[tuple[Logs, int]] | None = None
-) -> Iterator[tuple[dict[str, np.ndarray], int]]:
-    """Takes the chunks, and gives the logs and batch size of each when the next is under way.
-
-    So the device always has something to work on while the host reads. What was taken and not given yet is in
-    `waiting`.
-    """
-    waiting = [] if waiting is None else waiting
-    for chunk in itertools.chain(chunks, [None]):
-        if chunk is not None:
-            waiting.append((take(chunk), chunk.batch_size))
-        if len(waiting) > (chunk is not None):
-            logs, batch_size = waiting.pop(0)
-            yield {name: np.asarray(value) for name, value in logs.items()}, batch_size
 
 
 def cut(order: np.ndarray, batch_size: int, steps: int | None) -> Iterator[np.ndarray]:
@@ -232,3 +291,19 @@ def comfortable_chunk(steps: int, most: int) -> int:
     limit = min(steps, most)
     best = max((size for size in range(1, limit + 1) if steps % size == 0), default=1)
     return best if 4 * best >= limit else most
+
+
+def check_same_batches(resumed: Mapping[str, Any] | None, examples: int | None, batch_size: int) -> None:
+    """Refuse to resume within an epoch that was cut into other batches.
+
+    Raises:
+      ValueError: it says what the batches were.
+    """
+    if resumed is None or examples is None:
+        return
+    steps, images = (resumed["meter"][name] for name in ("steps", "images"))
+    if images != min(steps * batch_size, examples):
+        raise ValueError(
+            f"batch_size={batch_size} of {examples} examples, but the restored epoch was broken off after {images} in "
+            f"{steps} steps: resume with the same batch size and data"
+        )

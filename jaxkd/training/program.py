@@ -49,12 +49,15 @@ def named_losses(loss: Losses | None, has_teacher: bool) -> nnx.Dict:
         if has_teacher:
             raise ValueError('compile() needs a loss, for example {"ce": CrossEntropy(), "kd": KD(temperature=4.0)}')
         loss = CrossEntropy()
-    terms = dict(loss) if isinstance(loss, Mapping) else {_name(loss): loss}
+    terms = dict(loss) if isinstance(loss, Mapping) else {loss if isinstance(loss, str) else _name(loss): loss}
     if not terms:
         raise ValueError("compile() was given no losses: there is nothing to train on")
     for name, term in terms.items():
         if isinstance(term, type) or not callable(term):
-            raise TypeError(f"loss {name!r} is {term!r}: give an instance, called as loss(student, teacher, batch, …)")
+            raise TypeError(
+                f"loss {name!r} is {term!r}: give an instance, called as loss(student, teacher, batch, …), such as "
+                "losses.KD(temperature=4.0); recipes.get_method(name) makes those of a published method"
+            )
         if not name.isidentifier() or name == "loss":
             raise ValueError(f"{name!r} cannot name a loss: use an identifier other than 'loss', which is the total")
     return nnx.Dict(terms)
@@ -190,6 +193,7 @@ class Program:
 def assemble(
     model: nnx.Module,
     teacher: nnx.Module | None,
+    *,
     optimizer: optax.GradientTransformation,
     loss: Losses | None,
     loss_weights: Mapping[str, float | Weight] | None,
@@ -200,9 +204,12 @@ def assemble(
     parts: int,
     apart: Mesh | None,
 ) -> tuple[Program, nnx.Dict]:
-    """The program of a run and its loss terms, which are built for the networks; see `Trainer.compile`."""
+    """Return the program of a run and its loss terms, built for the networks; see `Trainer.compile`."""
     if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
-        raise TypeError(f"optimizer={optimizer!r}: give one from jaxkd.optimizers or optax, as in optimizers.sgd(0.05)")
+        raise TypeError(
+            f"optimizer={optimizer!r}: give one from jaxkd.optimizers or optax with its learning rate, as in "
+            "optimizers.sgd(0.05, momentum=0.9)"
+        )
     losses = named_losses(loss, has_teacher=teacher is not None)
     if teacher is not None:
         check_classes(model, teacher)

@@ -45,6 +45,10 @@ class TeacherCache:
         self._outputs = np.empty((0, 0), self.dtype)
         self._filled = np.empty(0, bool)
 
+    def __repr__(self) -> str:
+        place = "in memory" if self.directory is None else f"in {self.directory}"
+        return f"TeacherCache({place}, {self.dtype}): {self.filled:.1%} of at most {in_words(self.bytes)}"
+
     @property
     def bytes(self) -> int:
         """What the cache takes when every view of every image has been seen."""
