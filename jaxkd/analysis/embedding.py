@@ -34,7 +34,7 @@ def embed(embeddings: ArrayLike, seed: int = 0, perplexity: float = 30.0) -> np.
     manifold, threads = _part("manifold"), importlib.import_module("threadpoolctl")
     near = min(perplexity, max((len(values) - 1) / 3, 1.0))
     with threads.threadpool_limits(1):
-        return manifold.TSNE(2, perplexity=near, init="pca", random_state=seed).fit_transform(values)
+        return np.asarray(manifold.TSNE(2, perplexity=near, init="pca", random_state=seed).fit_transform(values))
 
 
 def separation(embeddings: ArrayLike, labels: ArrayLike) -> float:

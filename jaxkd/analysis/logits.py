@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 from flax import nnx
 from numpy.typing import ArrayLike
@@ -53,7 +54,7 @@ class _Embedding(nnx.Module):
         self.network = network
         self.normalization = getattr(network, "normalization", None)
 
-    def __call__(self, images, train: bool = False) -> Outputs:
+    def __call__(self, images: jax.Array, train: bool = False) -> Outputs:
         return Outputs(self.network(images, train=train).features[-1])
 
 
@@ -113,12 +114,12 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
       [[0.5, 0.5]]
     """
     shifted = logits - logits.max(-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(-1, keepdims=True)))
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Return the softmax over the last axis, without overflow."""
-    return np.exp(log_softmax(logits))
+    return np.asarray(np.exp(log_softmax(logits)))
 
 
 def wrong_of(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -129,7 +130,7 @@ def wrong_of(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
       [[1, 3], [5, 6]]
     """
     wrong = np.arange(values.shape[1])[None] != labels[:, None]
-    return values[wrong].reshape(len(values), -1)
+    return np.asarray(values[wrong].reshape(len(values), -1))
 
 
 def divergence(teacher: np.ndarray, student: np.ndarray) -> np.ndarray:
@@ -140,4 +141,4 @@ def divergence(teacher: np.ndarray, student: np.ndarray) -> np.ndarray:
       [0.1438]
     """
     target = log_softmax(teacher)
-    return np.sum(np.exp(target) * (target - log_softmax(student)), -1)
+    return np.asarray(np.sum(np.exp(target) * (target - log_softmax(student)), -1))

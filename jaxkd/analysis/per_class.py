@@ -43,7 +43,7 @@ def class_gain(student: ArrayLike, alone: ArrayLike, labels: ArrayLike) -> np.nd
       >>> class_gain([[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [1.0, 0.0]], [0, 1]).tolist()
       [0.0, 1.0]
     """
-    return class_accuracy(student, labels) - class_accuracy(alone, labels)
+    return np.asarray(class_accuracy(student, labels) - class_accuracy(alone, labels))
 
 
 def logit_correlation(logits: ArrayLike) -> np.ndarray:
@@ -66,7 +66,7 @@ def logit_correlation(logits: ArrayLike) -> np.ndarray:
             f"the logit of class {int(np.argmax(constant))} is the same for all {len(values)} images: it correlates "
             "with nothing"
         )
-    return np.corrcoef(values, rowvar=False)
+    return np.asarray(np.corrcoef(values, rowvar=False))
 
 
 def class_profiles(logits: ArrayLike, labels: ArrayLike) -> np.ndarray:

@@ -134,7 +134,7 @@ class Record:
     @property
     def rule(self) -> str:
         """The rule by which `last` and `best` were chosen, in words."""
-        return self._ends["rule"]
+        return str(self._ends["rule"])
 
     @property
     def reported(self) -> Literal["last", "best"]:
@@ -169,7 +169,7 @@ class Record:
         raise FileNotFoundError(f"{self.path} holds no network that can be loaded; {cure}")
 
     @functools.cached_property
-    def _ends(self) -> Mapping[str, Any]:
+    def _ends(self) -> Mapping[str, Mapping[str, Any]]:
         return self.result if self.result and "last" in self.result else summary(self.history, self.reported)
 
 
