@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+import numpy as np
 
 from jaxkd.plots.scale import nice_ticks
 
@@ -129,13 +131,18 @@ def set_nice_ticks(axis: Axis, integer: bool = False) -> None:
     from matplotlib.ticker import Locator
 
     class NiceTicks(Locator):
-        def tick_values(self, vmin: float, vmax: float) -> Sequence[float]:
-            return nice_ticks(min(vmin, vmax), max(vmin, vmax), integer=integer)
+        def set_params(self, integer: bool = integer) -> None:
+            self._integer = integer
 
-        def __call__(self) -> Sequence[float]:
+        def tick_values(self, vmin: float, vmax: float) -> Any:
+            return np.array(nice_ticks(min(vmin, vmax), max(vmin, vmax), integer=self._integer))
+
+        def __call__(self) -> Any:
             return self.tick_values(*axis.get_view_interval())
 
-    axis.set_major_locator(NiceTicks())
+    ticks = NiceTicks()
+    ticks.set_params(integer)
+    axis.set_major_locator(ticks)
 
 
 def checked(named: _Named) -> _Named:
