@@ -137,8 +137,8 @@ def one_core(dataset: Any, training: bool, rounds: int) -> dict[str, Any]:
 def jaxkd_reads(dataset: Any, training: bool) -> None:
     """What a decoding process does, in this one."""
     reader = dataset.reader(training)
-    for picks in plan(len(dataset), BATCH):
-        reader(picks)
+    for indices in plan(len(dataset), BATCH):
+        reader(indices)
 
 
 def pillow_reads(dataset: Any, stored: Sequence[Any], training: bool) -> None:
@@ -195,7 +195,7 @@ def plan(images: int, batch_size: int) -> list[Any]:
     from jaxkd import data
 
     cuts = np.split(np.arange(images), range(batch_size, images, batch_size))
-    return [data.Picks(part, part, 0, 0) for part in cuts]
+    return [data.BatchIndices(part, part, 0, 0) for part in cuts]
 
 
 def table(view: str, found: Mapping[str, Any]) -> str:

@@ -1,9 +1,9 @@
-"""Optimizers whose learning rate is a function of the epoch, and the rate schedules that go with them.
+"""Optimizers whose learning rate is a number or a function of the epoch, and the schedules for it.
 
 Optax's schedules, which count steps, are taken as such.
 
-An optimizer is an optax transformation that is told the epoch: `optimizer.update(grads, state, params, epoch=epoch)`.
-Two made with equal arguments are one object, so that runs which differ only in numbers share one compiled program.
+An optimizer is an optax transformation that takes the epoch: `optimizer.update(grads, state, params, epoch=epoch)`.
+Equal arguments return the same object, so that runs with equal optimizers share one compiled program.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxkd.checks import check_epoch_function, check_number
 from jaxkd.schedules import Schedule, cosine_decay, quadratic_decay, remembered, step_decay
-from jaxkd.types import check_epoch_function, check_number
 
 __all__ = ["adam", "adamw", "cosine_decay", "quadratic_decay", "scale_by_epoch_rate", "sgd", "step_decay"]
 
 
 class LearningRateState(NamedTuple):
-    """State of the learning-rate transformation.
+    """The state of `scale_by_learning_rate`.
 
     Attributes:
       learning_rate: float32 scalar, the rate of the last update; before the first one, the rate of epoch 1.
@@ -46,18 +46,18 @@ class StepRateState(NamedTuple):
 def sgd(
     learning_rate: float | Schedule, momentum: float = 0.9, weight_decay: float = 0.0, nesterov: bool = False
 ) -> optax.GradientTransformationExtraArgs:
-    """Descend the stochastic gradient as `torch.optim.SGD` does it, which every CIFAR recipe assumes.
+    """Return stochastic gradient descent as `torch.optim.SGD` computes it, which every CIFAR recipe assumes.
 
     The decay is added to the gradient of every parameter (normalisation and learned losses included), then the momentum
-    buffer is updated, `v ← momentum·v + g`, and only then the rate applied: a drop of the rate acts on the whole
-    buffer at once.
+    buffer is updated, `v ← momentum·v + g`, and then the rate is applied: a drop of the rate acts on the whole buffer
+    at once.
 
     Args:
       learning_rate: a number ≥ 0, a function of the epoch (counted from 1), or one of optax's schedules, which count
         steps.
       momentum: in [0, 1); 0 keeps no buffer.
       weight_decay: ≥ 0, the factor of the parameter in `g + weight_decay·parameter`.
-      nesterov: steps along `g + momentum·v` instead of `v`; needs a momentum.
+      nesterov: whether to step along `g + momentum·v` instead of `v`; needs a momentum.
 
     Raises:
       ValueError: for a number outside its range.
@@ -83,7 +83,7 @@ def sgd(
 def adam(
     learning_rate: float | Schedule, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
 ) -> optax.GradientTransformationExtraArgs:
-    """Adam (Kingma & Ba, ICLR 2015), as `torch.optim.Adam` computes it.
+    """Return Adam (Kingma & Ba, ICLR 2015), as `torch.optim.Adam` computes it.
 
     Args:
       learning_rate: a number ≥ 0, a function of the epoch (counted from 1), or one of optax's schedules, which count
@@ -112,7 +112,7 @@ def adamw(
     eps: float = 1e-8,
     weight_decay: float = 0.01,
 ) -> optax.GradientTransformationExtraArgs:
-    """Adam with decoupled weight decay (Loshchilov & Hutter, ICLR 2019), as `torch.optim.AdamW` computes it.
+    """Return Adam with decoupled weight decay (Loshchilov & Hutter, ICLR 2019), as `torch.optim.AdamW` computes it.
 
     Args:
       learning_rate: a number ≥ 0, a function of the epoch (counted from 1), or one of optax's schedules, which count
@@ -143,14 +143,14 @@ def adamw(
 def scale_by_epoch_rate(learning_rate: float | Schedule) -> optax.GradientTransformationExtraArgs:
     """Multiply updates by minus the rate of the epoch: the last link of an `optax.chain`.
 
-    The rate stays readable in the state: `optax.tree_utils.tree_get(state, "learning_rate")`.
+    The state holds the rate: `optax.tree_utils.tree_get(state, "learning_rate")`.
 
     Args:
       learning_rate: a number ≥ 0, a function of the epoch (counted from 1), or one of optax's schedules, which count
         steps.
 
     Raises:
-      ValueError: for a negative or non-finite number; from `update`, when a schedule is not told the epoch.
+      ValueError: for a negative or non-finite number; from `update`, where a schedule is not given the epoch.
       TypeError: for anything that is neither a number nor a function.
 
     Example:

@@ -15,19 +15,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxkd.callbacks import Callback, CallbackList, Checkpoint
+from jaxkd.checks import check_at_least
 from jaxkd.history import History
 from jaxkd.losses import cross_entropy
 from jaxkd.trainer import Data, Trainer
 from jaxkd.training.compiled_epoch import make_resident_loop
 from jaxkd.training.cpu_loops import slow_in_a_loop
 from jaxkd.training.epochs import BoundProgram, check_same_batches, resident_epoch, seed_of
-from jaxkd.training.evaluation import padded_batches
-from jaxkd.training.inputs import Resident, feed
+from jaxkd.training.inputs import InMemory, as_source, padded_batches
 from jaxkd.training.loop import Means, Runs, train
 from jaxkd.training.preemption import Termination
 from jaxkd.training.stacked_runs import make_evaluate_many, make_many_step, own_batches_epoch
 from jaxkd.training.state import TrainState
-from jaxkd.types import check_at_least
 
 EVALUATION_BATCH = 256
 
@@ -143,8 +142,10 @@ def sweep(
     trainers = [_new(make(**cell)) for cell in cells]
     own = [[] if callbacks is None else list(callbacks(**cell)) for cell in cells]
     _check_directories(own)
-    source, held_out = (None if given is None else feed(given, trainers[0].model) for given in (data, validation_data))
-    if not isinstance(source, Resident) or not isinstance(held_out, Resident | None):
+    source, held_out = (
+        None if given is None else as_source(given, trainers[0].model) for given in (data, validation_data)
+    )
+    if not isinstance(source, InMemory) or not isinstance(held_out, InMemory | None):
         raise ValueError("a sweep needs data that can be on the device: a data.Dataset, or arrays (images, labels)")
     members = []
     for trainer, each in zip(trainers, own, strict=True):
@@ -223,7 +224,7 @@ class _Group:
         starts = range(0, len(self.members), size)
         return [_Group(self.bound, self.members[start : start + size]) for start in starts]
 
-    def at_once(self, most: int, source: Resident, batch_size: int) -> int:
+    def at_once(self, most: int, source: InMemory, batch_size: int) -> int:
         """Return how many of the runs, at most, one program takes; the CPU goes over them in a loop."""
         bound = self.bound
         if bound.placement.devices[0].platform != "cpu" or min(most, len(self.members)) == 1:
@@ -234,8 +235,8 @@ class _Group:
 
     def train(
         self,
-        source: Resident,
-        held_out: Resident | None,
+        source: InMemory,
+        held_out: InMemory | None,
         epochs: int,
         batch_size: int,
         validation_freq: int,
@@ -256,18 +257,18 @@ class _Group:
                 make_many_step(bound.program, bound.normalization, bound.teacher_normalization, bound.placement),
                 resident_epoch,
             )
-        start_epoch, kept = bound.epochs(
+        start_epoch, cached_teacher = bound.epochs(
             step, first.state, source, batch_size, epochs, first.trainer._cache, verbose, in_memory
         )
         measure = None if held_out is None else self._measure(held_out)
         numbers = range(int(first.state.epoch), epochs)
-        logs = train(runs, numbers, start_epoch, bound.program, termination, kept, measure, validation_freq)
+        logs = train(runs, numbers, start_epoch, bound.program, termination, cached_teacher, measure, validation_freq)
         for member, own in zip(self.members, logs, strict=True):
             if not member.going(epochs):
                 member.hooks.on_train_end(own)
                 member.trainer._update_model()
 
-    def _measure(self, held_out: Resident) -> Callable[[TrainState], list[dict[str, float]]]:
+    def _measure(self, held_out: InMemory) -> Callable[[TrainState], list[dict[str, float]]]:
         """Return what evaluates every run on held-out examples, which are put in place now."""
         bound = self.bound
         metrics = (("loss", cross_entropy), *bound.program.metrics)
@@ -284,7 +285,7 @@ class _Group:
         return measure
 
 
-def _groups(members: Sequence[_Member], source: Resident) -> list[_Group]:
+def _groups(members: Sequence[_Member], source: InMemory) -> list[_Group]:
     """Group runs that can be trained as one program.
 
     Those of one seed share their batches. Those that are the only ones of their seed make a group in which each has
@@ -318,10 +319,10 @@ def _check_whole_runs(bound: BoundProgram) -> None:
             f"devices of {len(bound.placement.processes)} processes, but a sweep is one process's: compile with "
             "devices=jax.local_devices(), and give each process cells of its own"
         )
-    if bound.program.apart is not None:
+    if bound.program.bn_mesh is not None:
         raise ValueError(
-            f"batch_norm='per_device' on {bound.program.apart.size} devices, but a sweep gives each device whole runs, "
-            "and no parts of batches: compile with batch_norm='global' or devices=jax.devices()[:1]"
+            f"batch_norm='per_device' on {bound.program.bn_mesh.size} devices, but a sweep gives each device whole "
+            "runs, and no parts of batches: compile with batch_norm='global' or devices=jax.devices()[:1]"
         )
 
 

@@ -13,6 +13,7 @@ import optax
 from flax import nnx
 
 from jaxkd.callbacks import Callback, CallbackList, Checkpoint, ProgressBar, TerminateOnNaN
+from jaxkd.checks import check_at_least
 from jaxkd.data import Dataset
 from jaxkd.history import History
 from jaxkd.losses import cross_entropy
@@ -21,15 +22,15 @@ from jaxkd.training.cached_teacher import CacheRequest, requested
 from jaxkd.training.epochs import BoundProgram, check_same_batches
 from jaxkd.training.evaluation import Evaluation, predicted
 from jaxkd.training.forward import warn_of_slow_types
-from jaxkd.training.inputs import Data, Source, checked_images, feed
+from jaxkd.training.inputs import Data, Source, as_source, checked_images
 from jaxkd.training.loop import Run, Runs, train
 from jaxkd.training.preemption import Termination
 from jaxkd.training.program import Losses, Program, Weight, assemble, metrics_of
-from jaxkd.training.sharding import Placement, devices_apart
+from jaxkd.training.sharding import Placement, bn_mesh_of
 from jaxkd.training.state import TrainState, Tree, copied, create_state, split
 from jaxkd.training.step import Step, make_step
 from jaxkd.training.teacher_cache import TeacherCache
-from jaxkd.types import Normalization, check_at_least
+from jaxkd.types import Normalization
 
 
 class Trainer:
@@ -138,8 +139,8 @@ class Trainer:
             seed=seed,
             image_shape=image_shape,
             precision=precision,
-            parts=gradient_accumulation_steps,
-            apart=devices_apart(batch_norm, placement),
+            microbatches=gradient_accumulation_steps,
+            bn_mesh=bn_mesh_of(batch_norm, placement),
         )
         if placement.devices[0].platform == "cpu":
             warn_of_slow_types(precision)
@@ -199,11 +200,11 @@ class Trainer:
         check_at_least(0, epochs=epochs, initial_epoch=done)
         check_at_least(1, validation_freq=validation_freq, batch_size=batch_size)
         last = first + max(epochs - done, 0)
-        source = feed(data, self._model, passes=last - first)
-        held_out = None if validation_data is None else feed(validation_data, self._model, passes=last - first)
+        source = as_source(data, self._model, passes=last - first)
+        held_out = None if validation_data is None else as_source(validation_data, self._model, passes=last - first)
         check_same_batches(self._run.resumed, source.examples, batch_size)
         bound = self._bind(source)
-        start_epoch, kept = bound.epochs(
+        start_epoch, cached_teacher = bound.epochs(
             bound.step(), self._run.compiled_state(), source, batch_size, last, self._cache, bool(verbose)
         )
         measure = None if held_out is None else self._measure(held_out)
@@ -218,7 +219,7 @@ class Trainer:
                 start_epoch,
                 bound.program,
                 termination,
-                kept,
+                cached_teacher,
                 measure and (lambda state: [measure()]),
                 validation_freq,
             )
@@ -238,7 +239,7 @@ class Trainer:
           `loss`, the cross-entropy with the labels (distillation terms are about training examples), and each metric:
           those of `compile`, or accuracy and top-5.
         """
-        return self._measure(feed(_with_labels(x, y), self._model), batch_size)()
+        return self._measure(as_source(_with_labels(x, y), self._model), batch_size)()
 
     def predict(self, x: np.ndarray | Dataset, batch_size: int = 256) -> np.ndarray:
         """Return logits `[N, K]` of images `[N, H, W, C]`: uint8 pixels, or float32 already normalised."""

@@ -67,9 +67,10 @@ def small(source, **options) -> data.StreamedDataset:
     return data.from_source(source, **options)
 
 
-def plan(index, batch_size: int = 4, seed: int = 5, epoch: int = 2) -> list[data.Picks]:
-    """Picks of the given examples, in this order."""
+def plan(index, batch_size: int = 4, seed: int = 5, epoch: int = 2) -> list[data.BatchIndices]:
+    """Batches of the given examples, in this order."""
     index = np.asarray(index)
     cuts = range(batch_size, len(index), batch_size)
     positions = np.split(np.arange(len(index)), cuts)
-    return [data.Picks(part, place, seed, epoch) for part, place in zip(np.split(index, cuts), positions, strict=True)]
+    parts = zip(np.split(index, cuts), positions, strict=True)
+    return [data.BatchIndices(part, place, seed, epoch) for part, place in parts]

@@ -6,7 +6,7 @@ from tiny import TinyNet, digits
 
 import jaxkd
 from jaxkd import Batch, optimizers
-from jaxkd.training.inputs import Resident, Stream, checked_images, feed
+from jaxkd.training.inputs import InMemory, Stream, as_source, checked_images
 
 SGD = optimizers.sgd(0.1)
 
@@ -23,15 +23,15 @@ def compiled(**options):
 
 def test_a_dataset_brings_its_statistics_and_its_augmentation():
     train, _ = digits()
-    source = feed(train)
-    assert isinstance(source, Resident)
+    source = as_source(train)
+    assert isinstance(source, InMemory)
     assert source.images is train.images
     assert (source.normalization, source.augmentation) == (train.normalization, train.augmentation)
     assert source.num_classes == 10
 
 
 def test_uint8_arrays_are_normalised_with_their_own_statistics():
-    source = feed((pixels(), np.array([0, 1, 2, 0, 1, 2])))
+    source = as_source((pixels(), np.array([0, 1, 2, 0, 1, 2])))
     assert source.num_classes == 3
     normal = source.normalization(source.images)
     assert abs(float(normal.mean())) < 1e-2
@@ -40,7 +40,7 @@ def test_uint8_arrays_are_normalised_with_their_own_statistics():
 
 def test_float_arrays_are_taken_as_they_are():
     images = np.linspace(-3, 3, 2 * 4 * 4 * 1).reshape(2, 4, 4, 1)
-    source = feed((images, np.array([0, 4])))
+    source = as_source((images, np.array([0, 4])))
     assert source.normalization is None
     assert source.num_classes == 5
     assert source.images.dtype == np.float32
@@ -50,15 +50,15 @@ def test_float_arrays_are_taken_as_they_are():
 def test_a_stream_counts_its_examples_unless_it_is_told_their_numbers():
     images, labels = pixels(), np.arange(6) % 3
     halves = [(images[:4], labels[:4]), (images[4:], labels[4:])]
-    source = feed(halves)
+    source = as_source(halves)
     assert isinstance(source, Stream)
     for _ in range(2):
         batches = list(source)
         assert [batch.index.tolist() for batch in batches] == [[0, 1, 2, 3], [4, 5]]
         assert batches[1].labels.tolist() == [1, 2]
         assert {array.dtype for batch in batches for array in (batch.labels, batch.index)} == {np.dtype(np.int32)}
-    [told] = feed([(images[:2], labels[:2], np.array([7, 5]))])
-    [whole] = feed([Batch(images[:2], labels[:2], np.array([7, 5]))])
+    [told] = as_source([(images[:2], labels[:2], np.array([7, 5]))])
+    [whole] = as_source([Batch(images[:2], labels[:2], np.array([7, 5]))])
     assert told.index.tolist() == whole.index.tolist() == [7, 5]
 
 
@@ -80,7 +80,7 @@ def test_images_that_cannot_be_network_inputs_are_refused(images, message):
 @pytest.mark.parametrize("data", [None, 3, "cifar100", b"cifar100", {"images": pixels()}, pixels()])
 def test_what_is_no_data_is_refused(data):
     with pytest.raises(TypeError, match=r"data\.Dataset"):
-        feed(data)
+        as_source(data)
 
 
 def test_labels_beyond_the_networks_classes_are_refused():
@@ -98,14 +98,14 @@ def test_labels_beyond_the_networks_classes_are_refused():
 
 def test_labels_that_are_no_integers_are_refused():
     with pytest.raises(TypeError, match="integers"):
-        feed((np.zeros((2, 4, 4, 1), np.float32), np.array([0.0, 1.5])))
+        as_source((np.zeros((2, 4, 4, 1), np.float32), np.array([0.0, 1.5])))
     with pytest.raises(TypeError, match="integers"):
-        list(feed([(pixels(2), np.array([0.0, 1.5]))]))
+        list(as_source([(pixels(2), np.array([0.0, 1.5]))]))
 
 
 def test_a_batch_without_a_label_for_each_image_is_refused():
     with pytest.raises(ValueError, match=r"4 images.*3 labels"):
-        list(feed([(pixels(4), np.zeros(3, np.int32))]))
+        list(as_source([(pixels(4), np.zeros(3, np.int32))]))
 
 
 def test_pixels_that_cannot_be_normalised_are_refused():

@@ -11,7 +11,7 @@ from jaxkd.metrics import accuracy
 from jaxkd.training import stacked_runs
 from jaxkd.training.compiled_epoch import make_resident_loop
 from jaxkd.training.evaluation import make_evaluate
-from jaxkd.training.inputs import feed
+from jaxkd.training.inputs import as_source
 from jaxkd.training.step import make_step
 
 METHODS = ("kd", "ats", "ctkd-instance", "dkd+std", "mlkd", "ctkd+crd", "kd+srrl", "vid", "ofd", "reviewkd", "dist")
@@ -55,7 +55,7 @@ def resident(source, *shape):
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_can_be_lowered(method, train, teacher):
     distiller = compiled(method, train, teacher)
-    source = feed(train, distiller.student)
+    source = as_source(train, distiller.student)
     setup = distiller._bind(source)
     step = make_step(setup.program, setup.normalization, setup.teacher_normalization)
     loop = make_resident_loop(step, data.Augmentation(), setup.program.strong_view)
@@ -69,7 +69,7 @@ def test_a_method_can_be_lowered(method, train, teacher):
 def test_convolutions_are_left_to_the_compiler_there(precision, train, teacher):
     """On the CPU the gradient of a kernel is a product of matrices."""
     distiller = compiled("kd", train, teacher, precision=precision)
-    source = feed(train, distiller.student)
+    source = as_source(train, distiller.student)
     setup = distiller._bind(source)
     loop = make_resident_loop(make_step(setup.program, setup.normalization, setup.normalization), None)
     counted = {
@@ -83,7 +83,7 @@ def test_convolutions_are_left_to_the_compiler_there(precision, train, teacher):
 def test_several_runs_are_batched_there(seeds, train, teacher, monkeypatch):
     """On the CPU they follow one another, in a loop that is not there when they are batched."""
     runs = [compiled("ctkd", train, teacher, seed) for seed in seeds]
-    source = feed(train, runs[0].student)
+    source = as_source(train, runs[0].student)
     setup = runs[0]._bind(source)
     state = stacked_runs.stack([run.state for run in runs])
 
@@ -109,7 +109,7 @@ def test_several_runs_are_batched_there(seeds, train, teacher, monkeypatch):
 def test_evaluation_can_be_lowered(train, teacher):
     trainer = jaxkd.Trainer(teacher)
     trainer.compile(optimizers.sgd(0.1))
-    setup = trainer._bind(feed(train, teacher))
+    setup = trainer._bind(as_source(train, teacher))
     evaluate = make_evaluate(setup.program.model, setup.normalization, "float32", (("accuracy", accuracy),))
     indices = jnp.asarray(np.arange(2 * BATCH).reshape(2, BATCH))
     weights = trainer.state.params["model"], trainer.state.variables["model"]

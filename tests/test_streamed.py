@@ -20,7 +20,8 @@ ORDER = np.random.default_rng(0).permutation(20)
 
 
 def delivered(dataset, picks, train, start=0):
-    return [tuple(array.copy() for array in loaded) for loaded in dataset.batches(picks, train, start)]
+    batches = dataset.batches(picks, train, start)
+    return [(batch.images.copy(), batch.labels.copy(), batch.index.copy()) for batch in batches]
 
 
 def assert_same(ours, theirs):

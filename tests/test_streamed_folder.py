@@ -12,7 +12,7 @@ from PIL import Image
 
 from jaxkd import data
 from jaxkd.data.readers.image_folder import FolderImages, class_folders
-from jaxkd.data.readers.imagenet import PreparedImages
+from jaxkd.data.readers.tfds import PreparedImages
 from jaxkd.data.transforms.resized_crop import RandomResizedCrop, ResizedCentreCrop
 
 
@@ -162,7 +162,7 @@ def test_prepared_imagenet_is_read_still_encoded_and_without_tensorflow(prepared
     for source in (train.source, pickle.loads(pickle.dumps(train.source))):
         found = sorted((label, image) for image, label in (source[i] for i in range(len(source))))
         assert found == [(label, encoded(label)) for label in range(0, 900, 100)]
-    plan = [data.Picks(np.array([0, 1]), np.array([0, 1]), 0, 0)]
+    plan = [data.BatchIndices(np.array([0, 1]), np.array([0, 1]), 0, 0)]
     (loaded,) = val.batches(plan, train=False)
     for pixels, label in zip(loaded.images, loaded.labels, strict=True):
         np.testing.assert_array_equal(pixels, ResizedCentreCrop(37, 32)(Image.open(io.BytesIO(encoded(label)))))

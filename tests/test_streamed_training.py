@@ -11,7 +11,7 @@ from jaxkd import callbacks, data, losses, optimizers, recipes
 from jaxkd.data.transforms.resized_crop import RandomResizedCrop, ResizedCentreCrop
 from jaxkd.training import checkpoint
 from jaxkd.training.epochs import seed_of
-from jaxkd.training.inputs import EvaluationPlan, Share, TrainingPlan
+from jaxkd.training.inputs import Share, TrainingPlan, evaluation_plan
 
 EPOCHS, BATCH_SIZE = 3, 16
 WHOLE = ResizedCentreCrop(8, 8)
@@ -74,7 +74,7 @@ def test_the_shares_of_processes_are_the_batch(examples):
 
 
 def test_evaluation_reads_each_example_once_and_fills_up_with_nothing():
-    plan = EvaluationPlan(10, 4, Share(2, 2, 1))
+    plan = evaluation_plan(10, 4, Share(2, 2, 1))
     assert [picks.index.tolist() for picks in plan] == [[2, 3], [6, 7], [-1, -1]]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxkd.callbacks.base import Callback, Logs
-from jaxkd.types import check_at_least
+from jaxkd.checks import check_at_least
 
 
 class Checkpoint(Callback):

@@ -1,4 +1,4 @@
-"""Images with labels: where they come from, what they must look like, how they are augmented.
+"""Load images with labels, check them, and augment them.
 
 Example:
   >>> from jaxkd import data
@@ -9,7 +9,7 @@ Example:
 
 from jaxkd.data.dataset import Dataset, from_arrays
 from jaxkd.data.load import load, names
-from jaxkd.data.pipeline.batch_reader import Loaded, Picks, UnreadableImages
+from jaxkd.data.pipeline.batch_reader import BatchIndices, UnreadableImages
 from jaxkd.data.streamed import StreamedDataset, from_source
 from jaxkd.data.transforms.pad_crop_flip import Augmentation
 from jaxkd.data.transforms.rand_augment import RandAugment
@@ -17,9 +17,8 @@ from jaxkd.data.transforms.resized_crop import RandomResizedCrop, ResizedCentreC
 
 __all__ = [
     "Augmentation",
+    "BatchIndices",
     "Dataset",
-    "Loaded",
-    "Picks",
     "RandAugment",
     "RandomResizedCrop",
     "ResizedCentreCrop",

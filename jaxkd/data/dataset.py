@@ -1,4 +1,4 @@
-"""The one form in which jaxkd holds images and labels, and the checks that keep silent mistakes out of it."""
+"""Images and labels in memory, and the checks that keep silent mistakes out of them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import dataclasses
 import operator
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from jaxkd.data.transforms.pad_crop_flip import Augmentation
 from jaxkd.types import Normalization
@@ -17,45 +17,20 @@ from jaxkd.types import Normalization
 _CHANNELS = (1, 3, 4)
 
 
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Dataset:
-    """N labelled images, as they are on disk: pixels are normalised and augmented later, on the device.
+class LabelledImages:
+    """What data sets share, whether they are in memory or are read from files; each is a frozen dataclass.
 
     Attributes:
-      images: `[N, H, W, C]` uint8 pixels.
-      labels: `[N]` int32 class indices from 0 to K-1; other integer types are converted.
       class_names: K names.
-      normalization: mean and standard deviation per channel, or one for all, where pixels run from 0 to 1.
-      augmentation: what training applies to the images; evaluation never does.
-      name: where the images come from, for logs.
-
-    Raises:
-      TypeError: pixels that are not uint8, or labels that are not integers.
-      ValueError: any other defect: an empty set, channels first, labels out of range, lengths that differ, …
-
-    Example:
-      >>> import numpy as np
-      >>> Dataset(np.zeros((4, 8, 8, 1), np.uint8), [0, 1, 1, 0], ("cat", "dog"), Normalization((0.5,), (0.25,)))
-      <Dataset: 4 images of 8×8×1, 2 classes>
+      normalization: mean and standard deviation per channel, where pixels run from 0 to 1.
+      name: what the images are called in logs and errors.
+      image_shape: height, width and channels of an image.
     """
 
-    images: np.ndarray
-    labels: np.ndarray
     class_names: tuple[str, ...]
     normalization: Normalization
-    augmentation: Augmentation | None = None
-    name: str = ""
-
-    def __post_init__(self) -> None:
-        images = _checked_images(np.asarray(self.images))
-        names = tuple(str(name) for name in self.class_names)
-        labels = checked_labels(np.asarray(self.labels), len(images), len(names))
-        if self.augmentation is not None and not isinstance(self.augmentation, Augmentation):
-            raise TypeError(f"augmentation is a jaxkd.data.Augmentation or None; got {self.augmentation!r}")
-        object.__setattr__(self, "images", images)
-        object.__setattr__(self, "labels", labels)
-        object.__setattr__(self, "class_names", names)
-        object.__setattr__(self, "normalization", checked_normalization(self.normalization, images.shape[-1]))
+    name: str
+    image_shape: tuple[int, int, int]
 
     @property
     def num_classes(self) -> int:
@@ -63,9 +38,9 @@ class Dataset:
         return len(self.class_names)
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of an image."""
-        return self.images.shape[1:]
+    def examples(self) -> int:
+        """N, the number of images."""
+        return len(self)
 
     @property
     def mean(self) -> tuple[float, ...]:
@@ -78,30 +53,82 @@ class Dataset:
         return self.normalization.std
 
     def __len__(self) -> int:
-        return len(self.images)
+        raise NotImplementedError
 
     def __repr__(self) -> str:
-        height, width, channels = self.images.shape[1:]
-        title = f"Dataset {self.name!r}" if self.name else "Dataset"
-        return f"<{title}: {len(self)} images of {height}×{width}×{channels}, {self.num_classes} classes>"
+        size = "×".join(map(str, self.image_shape))
+        title = f"{type(self).__name__} {self.name!r}" if self.name else type(self).__name__
+        return f"<{title}: {len(self)} images of {size}, {self.num_classes} classes>"
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with some attributes changed, checked anew; arrays are shared."""
+        return dataclasses.replace(self, **changes)  # type: ignore[type-var]  # subclasses are dataclasses
+
+    def _checked_count(self, count: int) -> int:
+        """Return the number of examples that `subset` was asked for."""
+        count = operator.index(count)
+        if not 1 <= count <= len(self):
+            raise ValueError(f"subset({count}) of {len(self)} images: ask for 1 to {len(self)}")
+        return count
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Dataset(LabelledImages):
+    """N labelled images, as they are on disk: pixels are normalised and augmented later, on the device.
+
+    Attributes:
+      images: `[N, H, W, C]` uint8 pixels.
+      labels: `[N]` int32 class indices from 0 to K-1; other integer types are converted.
+      class_names: K names.
+      normalization: mean and standard deviation per channel, or one for all, where pixels run from 0 to 1.
+      augmentation: what training applies to the images; evaluation never does.
+      name: where the images come from, for logs.
+      image_shape: height, width and channels of an image.
+
+    Raises:
+      TypeError: pixels that are not uint8, or labels that are not integers.
+      ValueError: any other defect: an empty set, channels first, labels out of range, lengths that differ, …
+
+    Example:
+      >>> import numpy as np
+      >>> Dataset(np.zeros((4, 8, 8, 1), np.uint8), [0, 1, 1, 0], ("cat", "dog"), Normalization((0.5,), (0.25,)))
+      <Dataset: 4 images of 8×8×1, 2 classes>
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int32]
+    class_names: tuple[str, ...]
+    normalization: Normalization
+    augmentation: Augmentation | None = None
+    name: str = ""
+    image_shape: tuple[int, int, int] = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        images = _checked_images(np.asarray(self.images))
+        names = tuple(str(name) for name in self.class_names)
+        labels = checked_labels(np.asarray(self.labels), len(images), len(names))
+        if self.augmentation is not None and not isinstance(self.augmentation, Augmentation):
+            raise TypeError(f"augmentation is a jaxkd.data.Augmentation or None; got {self.augmentation!r}")
+        object.__setattr__(self, "images", images)
+        object.__setattr__(self, "image_shape", images.shape[1:])
+        object.__setattr__(self, "labels", labels)
+        object.__setattr__(self, "class_names", names)
+        object.__setattr__(self, "normalization", checked_normalization(self.normalization, images.shape[-1]))
+
+    def __len__(self) -> int:
+        return len(self.images)
 
     def take(self, indices: ArrayLike) -> Dataset:
-        """The examples at `indices` (integers or a boolean mask `[N]`), in that order."""
+        """Return the examples at `indices` (integers or a boolean mask `[N]`), in that order."""
         chosen = np.asarray(indices)
         if chosen.size == 0:
             raise ValueError("take was given no indices, and a Dataset holds at least one image")
         return self.replace(images=self.images[chosen], labels=self.labels[chosen])
 
     def subset(self, count: int) -> Dataset:
-        """The first `count` examples, without copying them."""
-        count = operator.index(count)
-        if not 1 <= count <= len(self):
-            raise ValueError(f"subset({count}) of {len(self)} images: ask for 1 to {len(self)}")
+        """Return the first `count` examples, without copying them."""
+        count = self._checked_count(count)
         return self.replace(images=self.images[:count], labels=self.labels[:count])
-
-    def replace(self, **changes: Any) -> Dataset:
-        """A copy with some attributes changed, checked anew; the arrays themselves are shared."""
-        return dataclasses.replace(self, **changes)
 
 
 def from_arrays(
@@ -113,7 +140,7 @@ def from_arrays(
     num_classes: int | None = None,
     augmentation: Augmentation | None = None,
 ) -> Dataset:
-    """A Dataset from plain arrays.
+    """Build a Dataset from plain arrays.
 
     Args:
       images: `[N, H, W, C]` uint8.
@@ -164,7 +191,7 @@ def from_arrays(
     return Dataset(pixels, classes, names, Normalization(mean, std), augmentation)  # type: ignore[arg-type]
 
 
-def _checked_images(images: np.ndarray) -> np.ndarray:
+def _checked_images(images: NDArray[Any]) -> NDArray[np.uint8]:
     if images.dtype != np.uint8:
         raise TypeError(
             f"Dataset takes uint8 pixels 0…255 and normalises them itself; these are {images.dtype}: "
@@ -186,7 +213,7 @@ def _checked_images(images: np.ndarray) -> np.ndarray:
     return images
 
 
-def _pixel_cure(images: np.ndarray) -> str:
+def _pixel_cure(images: NDArray[Any]) -> str:
     if images.dtype.kind not in "biuf" or images.size == 0:
         return "pass an array of pixels"
     low, high = images.min(), images.max()
@@ -199,8 +226,8 @@ def _pixel_cure(images: np.ndarray) -> str:
     return "pass np.rint(images).astype(np.uint8)" if images.dtype.kind == "f" else "pass images.astype(np.uint8)"
 
 
-def checked_labels(labels: np.ndarray, images: int, classes: int) -> np.ndarray:
-    """`[N]` labels as int32, if they are indices of `classes` classes, one per image; raises what `Dataset` raises."""
+def checked_labels(labels: NDArray[Any], images: int, classes: int) -> NDArray[np.int32]:
+    """Return `[N]` labels as int32, one class index per image, or raise what `Dataset` raises."""
     if classes < 1:
         raise ValueError(f"there are {classes} classes; give at least one name")
     if labels.ndim != 1:
@@ -225,7 +252,7 @@ def checked_labels(labels: np.ndarray, images: int, classes: int) -> np.ndarray:
 
 
 def checked_normalization(normalization: Normalization, channels: int) -> Normalization:
-    """The statistics as plain numbers, if they suit images of so many channels; raises what `Dataset` raises."""
+    """Return the statistics as plain numbers, or raise what `Dataset` raises for images of so many channels."""
     mean, std = (tuple(float(value) for value in np.atleast_1d(values)) for values in normalization)
     for title, values in (("mean", mean), ("std", std)):
         if len(values) not in (1, channels):
@@ -244,7 +271,7 @@ def checked_normalization(normalization: Normalization, channels: int) -> Normal
     return Normalization(mean, std)
 
 
-def _pixel_statistics(images: np.ndarray) -> Normalization:
+def _pixel_statistics(images: NDArray[np.uint8]) -> Normalization:
     # Whole-number histograms: exact, and no floating-point copy of the images.
     grey = np.arange(256) / 255.0
     means, stds = [], []

@@ -1,4 +1,4 @@
-"""Data sets by name."""
+"""Load data sets by name: which readers know one, and which of them is chosen."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from jaxkd.data.streamed import StreamedDataset, views
 from jaxkd.types import Normalization
 
 
-class Source(Protocol):
-    """One way a data set may be stored; each is a module of its own."""
+class Reader(Protocol):
+    """Reads one way a data set may be stored; each is a module of `jaxkd.data.readers`."""
 
     def places(self, name: str, data_dir: Path) -> list[str]:
-        """Where it looks, in words for an error."""
+        """List where it looks, in words for an error."""
 
     def read(
         self, name: str, data_dir: Path, splits: Sequence[str]
     ) -> Mapping[str, Dataset] | Mapping[str, StreamedDataset] | None:
-        """The wanted splits, or None where nothing is there."""
+        """Read the wanted splits; None where nothing is there."""
 
 
 @dataclass(frozen=True)
 class _Known:
-    """A data set.
+    """A data set that has a name.
 
     Attributes:
-      sources: the ways it may be stored, in the order in which they are tried.
+      readers: in the order in which they are tried.
       advice: where to get it.
     """
 
-    sources: tuple[Source, ...]
+    readers: tuple[Reader, ...]
     advice: str = ""
 
 
@@ -56,7 +56,7 @@ _KNOWN = {
 
 
 def names() -> tuple[str, ...]:
-    """The names that `load` knows.
+    """List the names that `load` knows.
 
     Example:
       >>> names()
@@ -123,7 +123,7 @@ def load(
     image_size: int | None = None,
     workers: int | None = None,
 ) -> Dataset | StreamedDataset | tuple[Dataset, Dataset] | tuple[StreamedDataset, StreamedDataset]:
-    """Loads a data set from files that are already there; nothing is ever downloaded.
+    """Load a data set from files that are already there; nothing is ever downloaded.
 
     "digits" comes with the package. "cifar10" and "cifar100" are read from the official Python files, unpacked or in
     their tar.gz; from the `cifar100-*.pkl` files of ATS; or from tensorflow-datasets where it has prepared them.
@@ -200,12 +200,13 @@ def _changed(
 
 
 def _read(name: str, root: Path, splits: Sequence[str]) -> Mapping[str, Dataset] | Mapping[str, StreamedDataset]:
+    """Read a data set with the first of its readers that finds it."""
     known = _KNOWN[name]
-    for source in known.sources:
-        datasets = source.read(name, root, splits)
+    for reader in known.readers:
+        datasets = reader.read(name, root, splits)
         if datasets is not None:
             return datasets
-    looked = "\n".join(f"  {place}" for source in known.sources for place in source.places(name, root))
+    looked = "\n".join(f"  {place}" for reader in known.readers for place in reader.places(name, root))
     raise FileNotFoundError(
         f"{name} was not found. Looked at:\n{looked}\n{known.advice}, and pass its folder as data_dir, "
         "--data-dir on a command line (or set JAXKD_DATA; the default is ~/data)"

@@ -9,20 +9,18 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from jaxkd.data.dataset import checked_labels, checked_normalization
-from jaxkd.data.pipeline.batch_reader import Loaded, Plan, RandomAccess, Reader, Register, Unreadable, too_many
-from jaxkd.data.pipeline.batch_reader import Picks as Picks
+from jaxkd.checks import check_at_least
+from jaxkd.data.dataset import LabelledImages, checked_labels, checked_normalization
+from jaxkd.data.pipeline.batch_reader import BatchReader, Plan, RandomAccess, Register, Unreadable, too_many
 from jaxkd.data.pipeline.workers import check_installed, processes, read_ahead
 from jaxkd.data.transforms.resized_crop import RandomResizedCrop, ResizedCentreCrop
-from jaxkd.types import Normalization, check_at_least
-
-IMAGENET = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""ImageNet's statistics, as torchvision's networks were trained with."""
+from jaxkd.types import IMAGENET_NORMALIZATION, Batch, Normalization
 
 
 def views(image_size: int) -> tuple[RandomResizedCrop, ResizedCentreCrop]:
-    """ImageNet's usual views for training and evaluation, at another size: 224 of 256 in proportion.
+    """Return ImageNet's usual views for training and evaluation, at another size: 224 of 256 in proportion.
 
     Example:
       >>> views(160)[1]
@@ -35,7 +33,7 @@ TRAINING_VIEW, EVALUATION_VIEW = views(224)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class StreamedDataset:
+class StreamedDataset(LabelledImages):
     """N labelled images that are read when they are needed: the counterpart of `Dataset` for ImageNet and its like.
 
     Attributes:
@@ -54,6 +52,8 @@ class StreamedDataset:
       max_unreadable: how many different images may turn out unreadable. Each is named in a warning. Training takes the
         next readable one of the source in its place, evaluation leaves it out.
 
+      image_shape: height, width and channels of the views.
+
     The first readable image is read when a data set is made, to find mistakes while they are cheap.
 
     Raises:
@@ -70,9 +70,9 @@ class StreamedDataset:
 
     source: RandomAccess
     class_names: tuple[str, ...]
-    normalization: Normalization = IMAGENET
-    augmentation: Callable[..., np.ndarray] | None = TRAINING_VIEW
-    view: Callable[..., np.ndarray] = EVALUATION_VIEW
+    normalization: Normalization = IMAGENET_NORMALIZATION
+    augmentation: Callable[..., NDArray[np.uint8]] | None = TRAINING_VIEW
+    view: Callable[..., NDArray[np.uint8]] = EVALUATION_VIEW
     name: str = ""
     workers: int | None = None
     max_unreadable: int = 100
@@ -91,14 +91,9 @@ class StreamedDataset:
         object.__setattr__(self, "normalization", checked_normalization(self.normalization, shape[-1]))
         self._view_of_first(self.reader(train=True))
 
-    @property
-    def num_classes(self) -> int:
-        """K, the number of classes."""
-        return len(self.class_names)
-
     @functools.cached_property
-    def labels(self) -> np.ndarray:
-        """`[N]` int32, for losses that remember every example.
+    def labels(self) -> NDArray[np.int32]:
+        """Labels of all examples, `[N]` int32, for losses that remember every example.
 
         The first time, each item of the source is asked for, though nothing is decoded: seconds for a million files in
         folders, minutes for a million encoded records.
@@ -107,30 +102,18 @@ class StreamedDataset:
         return checked_labels(found, len(self), self.num_classes)
 
     @property
-    def mean(self) -> tuple[float, ...]:
-        """Mean per channel, where pixels run from 0 to 1."""
-        return self.normalization.mean
-
-    @property
-    def std(self) -> tuple[float, ...]:
-        """Standard deviation per channel, where pixels run from 0 to 1."""
-        return self.normalization.std
-
-    @property
     def unreadable(self) -> tuple[Unreadable, ...]:
-        """The images that could not be read so far, in the order in which they were met."""
+        """The images that could not be read so far, in the order in which they were met; none in a changed copy."""
         return tuple(self._register.found.values())
 
     def __len__(self) -> int:
         return len(self.source)
 
-    def __repr__(self) -> str:
-        height, width, channels = self.image_shape
-        title = f"StreamedDataset {self.name!r}" if self.name else "StreamedDataset"
-        return f"<{title}: {len(self)} images of {height}×{width}×{channels}, {self.num_classes} classes>"
+    def batches(self, plan: Plan, train: bool, start: int = 0) -> Iterator[Batch]:
+        """Read batches of NumPy arrays, ahead of what is asked for, in the order of the plan.
 
-    def batches(self, plan: Plan, train: bool, start: int = 0) -> Iterator[Loaded]:
-        """Reads batches, ahead of what is asked for, in the order of the plan.
+        Images are uint8 `[b, H, W, C]`, labels and index int32 `[b]`. The index has the numbers of the examples that
+        were read; where it is -1 there is none, and pixels and label are 0.
 
         What is delivered depends on the plan alone, not on `start` or the number of processes. Close the iterator (or
         let it go out of scope) to end early; no process is left behind.
@@ -146,49 +129,43 @@ class StreamedDataset:
 
         Example:
           >>> dataset = from_source([(np.zeros((40, 60), np.uint8), 0)], ["cat"], workers=0)
-          >>> plan = [Picks(np.array([0, -1]), np.array([0, 1]), seed=0, epoch=1)]
-          >>> [loaded.index.tolist() for loaded in dataset.batches(plan, train=False)]
+          >>> from jaxkd.data import BatchIndices
+          >>> plan = [BatchIndices(np.array([0, -1]), np.array([0, 1]), seed=0, epoch=1)]
+          >>> [batch.index.tolist() for batch in dataset.batches(plan, train=False)]
           [[0, -1]]
         """
         check_at_least(0, start=start)
         return self._batches(plan, train, start, processes(self.workers))
 
-    def _batches(self, plan: Plan, train: bool, start: int, workers: int) -> Iterator[Loaded]:
-        for read in read_ahead(self.reader(train), plan, start, workers):
-            self._register.add(read.unreadable)
-            yield read.loaded
+    def _batches(self, plan: Plan, train: bool, start: int, workers: int) -> Iterator[Batch]:
+        for batch, unreadable in read_ahead(self.reader(train), plan, start, workers):
+            self._register.add(unreadable)
+            yield batch
 
-    def reader(self, train: bool) -> Reader:
-        """What the decoding processes run: a function of the picks of one batch."""
+    def reader(self, train: bool) -> BatchReader:
+        """Return what the decoding processes run: a function of the indices of one batch."""
         augmentation = self.augmentation if train else None
-        return Reader(
+        return BatchReader(
             source=self.source,
             view=augmentation or self.view,
             random=augmentation is not None,
             substitute=train,
             classes=self.num_classes,
-            patience=self.max_unreadable,
+            max_consecutive_errors=self.max_unreadable,
             title=self._title,
             shape=getattr(self, "image_shape", None),
         )
 
     def subset(self, count: int) -> StreamedDataset:
-        """The first `count` examples."""
-        count = operator.index(count)
-        if not 1 <= count <= len(self):
-            raise ValueError(f"subset({count}) of {len(self)} images: ask for 1 to {len(self)}")
-        return self.replace(source=_First(self.source, count))
-
-    def replace(self, **changes: Any) -> StreamedDataset:
-        """A copy with some attributes changed, checked anew; it has met no unreadable image yet."""
-        return dataclasses.replace(self, **changes)
+        """Return the first `count` examples."""
+        return self.replace(source=_First(self.source, self._checked_count(count)))
 
     @property
     def _title(self) -> str:
         return repr(self.name) if self.name else "the data set"
 
-    def _view_of_first(self, reader: Reader) -> np.ndarray:
-        """The view of the first image that can be read."""
+    def _view_of_first(self, reader: BatchReader) -> NDArray[np.uint8]:
+        """Return the view of the first image that can be read."""
         failed = []
         for number in range(len(self.source)):
             found = reader.read(number, np.random.default_rng(0))
@@ -204,12 +181,12 @@ def from_source(
     source: RandomAccess,
     class_names: Sequence[str],
     image_size: int = 224,
-    mean: Sequence[float] = IMAGENET.mean,
-    std: Sequence[float] = IMAGENET.std,
+    mean: Sequence[float] = IMAGENET_NORMALIZATION.mean,
+    std: Sequence[float] = IMAGENET_NORMALIZATION.std,
     workers: int | None = None,
     name: str = "",
 ) -> StreamedDataset:
-    """A StreamedDataset from anything with `len(source)` and `source[i]`, with ImageNet's usual views.
+    """Build a StreamedDataset from anything with `len(source)` and `source[i]`, with ImageNet's usual views.
 
     Training sees random parts of an image, resized to `image_size` and mirrored half of the time; evaluation sees the
     middle `image_size` of an image whose shorter side was resized to 8/7 of that (224 of 256).

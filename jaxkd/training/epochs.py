@@ -1,4 +1,4 @@
-"""How the host cuts an epoch into compiled calls."""
+"""Cut an epoch into compiled calls, on the host."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxkd.training.cached_teacher import CacheRequest, KeptTeacher, keep_teacher
+from jaxkd.data import StreamedDataset
+from jaxkd.training.cached_teacher import CachedTeacher, CacheRequest, open_cached_teacher
 from jaxkd.training.compiled_epoch import Augment, make_resident_loop, make_stream_loop
 from jaxkd.training.cpu_loops import slow_in_a_loop
-from jaxkd.training.gradient_accumulation import check_parts
-from jaxkd.training.inputs import Resident, Source, Stream, Streamed, TrainingPlan, one_step
+from jaxkd.training.gradient_accumulation import check_microbatches
+from jaxkd.training.inputs import InMemory, Source, Stream, TrainingPlan, one_step
 from jaxkd.training.program import Program
 from jaxkd.training.sharding import Placement
 from jaxkd.training.state import SHUFFLE, TrainState, copied, random_key
@@ -30,12 +31,18 @@ class Chunk(NamedTuple):
     """Some steps of an epoch, ready to run.
 
     Attributes:
-      run: takes the state and returns the next one with the logs of each step, `[S]`.
+      loop: the compiled loop, called as `loop(state, *inputs)`.
+      inputs: what it takes its steps on.
       batch_size: examples per step.
     """
 
-    run: Callable[[TrainState], tuple[TrainState, Logs]]
+    loop: Callable[..., tuple[TrainState, Logs]]
+    inputs: tuple[Any, ...]
     batch_size: int
+
+    def run(self, state: TrainState) -> tuple[TrainState, Logs]:
+        """Take the steps; return the next state and the logs of each step, `[S]`."""
+        return self.loop(state, *self.inputs)
 
 
 Epoch = Callable[[TrainState, int], Iterator[Chunk]]
@@ -44,16 +51,16 @@ Epoch = Callable[[TrainState, int], Iterator[Chunk]]
 
 def resident_epoch(
     step: Step,
-    source: Resident,
+    source: InMemory,
     placement: Placement,
     batch_size: int,
     steps: int | None,
     strong_view: Augment | None = None,
-    teacher: KeptTeacher | None = None,
+    cached_teacher: CachedTeacher | None = None,
 ) -> Epoch:
-    """Epochs over arrays that are put on the device once: every example once, in an order drawn from the state.
+    """Make epochs over arrays that are put on the device once: every example once, in an order drawn from the state.
 
-    With a `teacher` whose outputs are kept, those for a chunk are looked up while the chunk before is computed.
+    With a `cached_teacher`, its outputs for a chunk are looked up while the chunk before is computed.
     """
     loop = make_resident_loop(step, source.augmentation, strong_view)
     images, labels = placement.everywhere((source.images, source.labels))
@@ -64,23 +71,23 @@ def resident_epoch(
             return most
         # What is traced here is compiled next, unless it must not be a loop.
         indices = placement.split(np.zeros((most, batch_size), np.int32))
-        kept = teacher and teacher.nothing(indices.shape)
-        return 1 if slow_in_a_loop(loop.trace(state, images, labels, indices, kept).jaxpr.jaxpr) else most
+        cached = cached_teacher and cached_teacher.zeros(indices.shape)
+        return 1 if slow_in_a_loop(loop.trace(state, images, labels, indices, cached).jaxpr.jaxpr) else most
 
     def epoch(state: TrainState, done: int = 0) -> Iterator[Chunk]:
         taken, key = int(state.step), copied(state.key)  # the state's own buffers go to the first chunk
         order = order_of(key, state.epoch, len(labels))
         for indices in skip(cut(order, batch_size, longest(state)), done):
-            kept = teacher.recall(key, images, taken, indices) if teacher else None
+            cached = cached_teacher.lookup(key, images, taken, indices) if cached_teacher else None
             taken += len(indices)
             on_device = placement.split(indices)
-            yield Chunk(partial(on_resident, loop, images, labels, on_device, kept), indices.shape[1])
+            yield Chunk(loop, (images, labels, on_device, cached), indices.shape[1])
 
     return epoch
 
 
 def stream_epoch(step: Step, source: Stream, placement: Placement, strong_view: Augment | None = None) -> Epoch:
-    """Epochs over somebody's batches from the host, one step each."""
+    """Make epochs over the user's own batches from the host, one step each."""
     loop = make_stream_loop(step, strong_view)
 
     def epoch(state: TrainState, done: int = 0) -> Iterator[Chunk]:
@@ -88,8 +95,7 @@ def stream_epoch(step: Step, source: Stream, placement: Placement, strong_view: 
         for number, batch in enumerate(source):
             empty = False
             if number >= done:
-                stacked = placement.split(one_step(batch))
-                yield Chunk(partial(_on_stream, loop, stacked), len(batch.labels))
+                yield Chunk(loop, (placement.split(one_step(batch)),), len(batch.labels))
         if empty:
             raise ValueError(
                 "the iterable of batches gave none: it must be iterable again every epoch, which a generator is not; "
@@ -101,13 +107,13 @@ def stream_epoch(step: Step, source: Stream, placement: Placement, strong_view: 
 
 def streamed_epoch(
     step: Step,
-    source: Streamed,
+    source: StreamedDataset,
     placement: Placement,
     batch_size: int,
     last: int,
     strong_view: Augment | None = None,
 ) -> Epoch:
-    """Epochs over images that are read while the device computes, one step each.
+    """Make epochs over images that are read while the device computes, one step each.
 
     Reading runs on into the following epochs: nothing waits where one ends. Each process reads its own share.
 
@@ -126,15 +132,14 @@ def streamed_epoch(
     def epoch(state: TrainState, done: int = 0) -> Iterator[Chunk]:
         nonlocal reader, due
         number = int(state.epoch)
-        plan = TrainingPlan(source.examples, batch_size, seed_of(state), number, last - number, placement.share)
+        plan = TrainingPlan(len(source), batch_size, seed_of(state), number, last - number, placement.share)
         if due != (number, done):
             reader = source.batches(plan, train=True, start=done)
         for position in range(done, plan.steps):
             due = None  # whatever goes wrong, this reader is not asked again
             batch, size = next(reader), plan.size(position)
             due = (number, position + 1) if position + 1 < plan.steps else (number + 1, 0)
-            stacked = placement.assemble(one_step(batch), size)
-            yield Chunk(partial(_on_stream, loop, stacked), size)
+            yield Chunk(loop, (placement.assemble(one_step(batch), size),), size)
 
     return epoch
 
@@ -170,8 +175,8 @@ class BoundProgram:
         last: int,
         cache: CacheRequest,
         verbose: bool,
-        resident: Callable[..., Epoch] = resident_epoch,
-    ) -> tuple[Epoch, KeptTeacher | None]:
+        in_memory: Callable[..., Epoch] = resident_epoch,
+    ) -> tuple[Epoch, CachedTeacher | None]:
         """Put the data in place.
 
         Args:
@@ -180,22 +185,22 @@ class BoundProgram:
           source: the data.
           batch_size: over all devices.
           last: the epoch before which training ends, counted from 0.
-          cache: what was asked for about keeping the teacher's outputs.
+          cache: whether and where the teacher's outputs are cached.
           verbose: whether to say what the cache takes.
-          resident: how to go over data that stay on the device.
+          in_memory: how to go over data that stay on the device.
 
         Returns:
-          What gives the chunks of each epoch, and the teacher whose outputs are kept, if they are.
+          What gives the chunks of each epoch, and the teacher whose outputs are cached, if they are.
 
         Raises:
-          ValueError: for a batch that does not divide over the devices or into parts, or a teacher's outputs that
-            cannot be kept.
+          ValueError: for a batch that does not divide over the devices or into microbatches, or a teacher's outputs
+            that cannot be cached.
         """
-        parts, apart = self.program.parts, self.program.apart
+        microbatches, bn_mesh = self.program.microbatches, self.program.bn_mesh
         if not isinstance(source, Stream):  # which brings batches of its own
             self.placement.check_batch_size(batch_size)
-            check_parts(batch_size, parts, 1 if apart is None else apart.size)
-        kept = keep_teacher(
+            check_microbatches(batch_size, microbatches, 1 if bn_mesh is None else bn_mesh.size)
+        cached_teacher = open_cached_teacher(
             cache,
             verbose,
             program=self.program,
@@ -203,23 +208,25 @@ class BoundProgram:
             normalization=self.teacher_normalization,
             source=source,
             placement=self.placement,
-            batch_size=self.placement.padded(-(-batch_size // parts)),
+            batch_size=self.placement.padded(-(-batch_size // microbatches)),
         )
         strong_view = self.program.strong_view
         if isinstance(source, Stream):
             return stream_epoch(step, source, self.placement, strong_view), None
-        if isinstance(source, Streamed):
+        if isinstance(source, StreamedDataset):
             return streamed_epoch(step, source, self.placement, batch_size, last, strong_view), None
-        return resident(step, source, self.placement, batch_size, self.steps_per_execution, strong_view, kept), kept
+        return in_memory(
+            step, source, self.placement, batch_size, self.steps_per_execution, strong_view, cached_teacher
+        ), cached_teacher
 
 
 def seed_of(state: TrainState) -> int:
-    """The run's key as a whole number, for what is drawn on the host."""
+    """Return the run's key as a whole number, for what is drawn on the host."""
     return int.from_bytes(np.asarray(jax.random.key_data(state.key)).tobytes(), "little")
 
 
 def order_of(key: jax.Array, epoch: jax.Array, examples: int) -> np.ndarray:
-    """The order in which a run sees the examples in an epoch, `[N]`, from its key."""
+    """Return the order in which a run sees the examples in an epoch, `[N]`, from its key."""
     return np.asarray(_drawn_order(key, epoch, examples))
 
 
@@ -228,17 +235,8 @@ def _drawn_order(key: jax.Array, epoch: jax.Array, examples: int) -> jax.Array:
     return jax.random.permutation(random_key(key, SHUFFLE, epoch), jnp.arange(examples))
 
 
-def on_resident(loop, images, labels, indices, kept, state: TrainState) -> tuple[TrainState, Logs]:
-    """The steps of a chunk whose data live on the device, with the state as the last argument."""
-    return loop(state, images, labels, indices, kept)
-
-
-def _on_stream(loop, batches: Batch, state: TrainState) -> tuple[TrainState, Logs]:
-    return loop(state, batches)
-
-
 def cut(order: np.ndarray, batch_size: int, steps: int | None) -> Iterator[np.ndarray]:
-    """Cuts an epoch into `[S, B]` index arrays of at most `steps` steps, the last smaller batch by itself.
+    """Cut an epoch into `[S, B]` index arrays of at most `steps` steps, the last smaller batch by itself.
 
     Example:
       >>> [indices.shape for indices in cut(np.arange(23), batch_size=5, steps=None)]
@@ -253,7 +251,7 @@ def cut(order: np.ndarray, batch_size: int, steps: int | None) -> Iterator[np.nd
 
 
 def skip(chunks: Iterator[np.ndarray], steps: int) -> Iterator[np.ndarray]:
-    """What is left of an epoch's `[S, B]` arrays after some steps.
+    """Yield what is left of an epoch's `[S, B]` arrays after some steps.
 
     Example:
       >>> [indices.shape for indices in skip(cut(np.arange(23), batch_size=5, steps=2), steps=3)]
@@ -265,8 +263,8 @@ def skip(chunks: Iterator[np.ndarray], steps: int) -> Iterator[np.ndarray]:
         steps = max(steps - len(indices), 0)
 
 
-def chunk_steps(source: Resident, placement: Placement, batch_size: int, steps: int | None) -> int | None:
-    """How many steps a compiled call takes at most; None where that is the whole epoch.
+def chunk_steps(source: InMemory, placement: Placement, batch_size: int, steps: int | None) -> int | None:
+    """Return how many steps a compiled call takes at most; None where that is the whole epoch.
 
     Args:
       source: the data.
@@ -280,7 +278,7 @@ def chunk_steps(source: Resident, placement: Placement, batch_size: int, steps: 
 
 
 def comfortable_chunk(steps: int, most: int) -> int:
-    """The largest number of steps up to `most` that divides an epoch of `steps` steps, so that one program serves.
+    """Return the largest number of steps up to `most` that divides an epoch of `steps` steps: one program serves.
 
     Falls back to `most`, at the price of one more compilation for the remainder, where only small divisors exist.
 

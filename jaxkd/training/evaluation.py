@@ -1,27 +1,122 @@
-"""Evaluation and prediction as compiled programs, with the network in evaluation mode."""
+"""Evaluate and predict with compiled programs, the network in evaluation mode."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.stages import Wrapped
+from numpy.typing import NDArray
 
+from jaxkd.checks import check_at_least
+from jaxkd.data import StreamedDataset
 from jaxkd.metrics import Metric
 from jaxkd.training.forward import forward, network_input
-from jaxkd.training.inputs import EvaluationPlan, Resident, Source, Stream, Streamed, one_step
+from jaxkd.training.inputs import InMemory, Source, Stream, evaluation_plan, one_step, padded_batches
 from jaxkd.training.sharding import Placement
 from jaxkd.training.state import Tree
 from jaxkd.training.step import Logs
-from jaxkd.types import Batch, Normalization, check_at_least
+from jaxkd.types import Batch, Normalization
+
+Metrics = tuple[tuple[str, Metric], ...]
+"""Names and functions of what is measured."""
+
+
+class Evaluation:
+    """Held-out data in place, to be measured on as often as asked.
+
+    Args:
+      source: the data.
+      placement: where the network lives.
+      batch_size: over all devices.
+
+    Raises:
+      ValueError: for a batch size below 1.
+    """
+
+    def __init__(self, source: Source, placement: Placement, batch_size: int):
+        check_at_least(1, batch_size=batch_size)
+        self._source, self._placement, self._batch_size = source, placement, placement.padded(batch_size)
+        if isinstance(source, InMemory):
+            indices = padded_batches(source.examples, min(self._batch_size, placement.padded(source.examples)))
+            self._on_device = (*placement.everywhere((source.images, source.labels)), placement.split(indices))
+
+    def measure(
+        self,
+        model: nnx.GraphDef[Any],
+        weights: tuple[Tree, Tree],
+        normalization: Normalization | None,
+        precision: str,
+        metrics: Metrics,
+    ) -> dict[str, float]:
+        """Return the mean of every metric over all examples.
+
+        Raises:
+          ValueError: there are none.
+        """
+        of = (model, normalization, precision, metrics)
+        if isinstance(self._source, InMemory):
+            found = make_evaluate(*of)(*weights, *self._on_device)
+            return {name: float(total) / self._source.examples for name, total in found.items()}
+        measure = make_evaluate_batch(*of)
+        # Each batch adds to the sums of the one before: computations of several processes wait for each other, and have
+        # to be taken in the same order by all of them.
+        sums = self._placement.everywhere({name: np.float32(0.0) for name in ("examples", *dict(metrics))})
+        for batch in self._batches(self._source):
+            before, sums = sums, measure(*weights, batch, sums)
+            jax.block_until_ready(before)  # one batch computes while the next is read, and no more are held
+        examples = float(sums.pop("examples"))
+        if not examples:
+            raise ValueError("nothing to evaluate: the iterable of batches gave none")
+        return {name: float(total) / examples for name, total in sums.items()}
+
+    def _batches(self, source: Stream | StreamedDataset) -> Iterator[Batch]:
+        """Yield batches on the devices, filled up with what has the index −1."""
+        placement = self._placement
+        if isinstance(source, StreamedDataset):
+            plan = evaluation_plan(len(source), self._batch_size, placement.share)
+            for batch in source.batches(plan, train=False):
+                yield _unstacked(placement.assemble(one_step(batch), self._batch_size))
+            return
+        for batch in source:
+            examples = len(batch.labels)
+            filled = np.pad(np.arange(examples), (0, placement.padded(examples) - examples))
+            index = np.where(np.arange(len(filled)) < examples, filled, -1)
+            whole = Batch(batch.images[filled], batch.labels[filled], index)  # type: ignore[arg-type]  # on the host
+            yield _unstacked(placement.split(one_step(whole)))
+
+
+def predicted(
+    model: nnx.GraphDef[Any],
+    weights: tuple[Tree, Tree],
+    normalization: Normalization | None,
+    precision: str,
+    images: NDArray[Any],
+    placement: Placement,
+    batch_size: int,
+) -> NDArray[np.float32]:
+    """Return logits `[N, K]` of images, from batches over all devices."""
+    predict = make_predict(model, normalization, precision)
+    parts = []
+    for index in padded_batches(len(images), min(placement.padded(batch_size), placement.padded(len(images)))):
+        logits = predict(*weights, placement.split(images[index][None])[0])
+        parts.append(placement.gathered(logits))
+    return np.concatenate(parts)[: len(images)]
+
+
+def _unstacked(batch: Batch) -> Batch:
+    first: Batch = jax.tree.map(lambda array: array[0], batch)
+    return first
 
 
 @functools.lru_cache(maxsize=32)
-def make_predict(model: nnx.GraphDef, normalization: Normalization | None, precision: str):
-    """Builds `predict(params, variables, images [B, H, W, C]) -> logits [B, K]`."""
+def make_predict(model: nnx.GraphDef[Any], normalization: Normalization | None, precision: str) -> Wrapped:
+    """Build `predict(params, variables, images [B, H, W, C]) -> logits [B, K]`."""
 
     @jax.jit
     def predict(params: Tree, variables: Tree, images: jax.Array) -> jax.Array:
@@ -34,9 +129,9 @@ def make_predict(model: nnx.GraphDef, normalization: Normalization | None, preci
 
 @functools.lru_cache(maxsize=32)
 def make_evaluate(
-    model: nnx.GraphDef, normalization: Normalization | None, precision: str, metrics: tuple[tuple[str, Metric], ...]
-):
-    """Builds `evaluate(params, variables, images, labels, indices) -> sums` over data that live on the device.
+    model: nnx.GraphDef[Any], normalization: Normalization | None, precision: str, metrics: Metrics
+) -> Wrapped:
+    """Build `evaluate(params, variables, images, labels, indices) -> sums` over data that live on the device.
 
     `indices` is `[S, B]`, padded with −1; the sums count each real example once.
     """
@@ -54,9 +149,9 @@ def make_evaluate(
 
 @functools.lru_cache(maxsize=32)
 def make_evaluate_batch(
-    model: nnx.GraphDef, normalization: Normalization | None, precision: str, metrics: tuple[tuple[str, Metric], ...]
-):
-    """Builds `evaluate(params, variables, batch, sums) -> sums`: a batch's examples added, but for those of index −1.
+    model: nnx.GraphDef[Any], normalization: Normalization | None, precision: str, metrics: Metrics
+) -> Wrapped:
+    """Build `evaluate(params, variables, batch, sums) -> sums`: a batch's examples added, but for those of index −1.
 
     Where the sums have an entry `examples`, these are counted there.
     """
@@ -70,102 +165,3 @@ def make_evaluate_batch(
         return {name: total + found[name] for name, total in sums.items()}
 
     return evaluate
-
-
-def padded_batches(examples: int, batch_size: int) -> np.ndarray:
-    """Indices of all examples in order, `[S, B]`, the last row filled up with −1.
-
-    Example:
-      >>> padded_batches(5, 3).tolist()
-      [[0, 1, 2], [3, 4, -1]]
-    """
-    steps = -(-examples // batch_size)
-    return np.pad(np.arange(examples, dtype=np.int32), (0, steps * batch_size - examples), constant_values=-1).reshape(
-        steps, batch_size
-    )
-
-
-class Evaluation:
-    """Held-out data in place, to be gone through as often as asked.
-
-    Args:
-      source: the data.
-      placement: where the network lives.
-      batch_size: over all devices.
-
-    Raises:
-      ValueError: for a batch size below 1.
-    """
-
-    def __init__(self, source: Source, placement: Placement, batch_size: int):
-        check_at_least(1, batch_size=batch_size)
-        self._source, self._placement, self._batch_size = source, placement, placement.padded(batch_size)
-        if isinstance(source, Resident):
-            indices = padded_batches(source.examples, min(self._batch_size, placement.padded(source.examples)))
-            self._resident = (*placement.everywhere((source.images, source.labels)), placement.split(indices))
-
-    def measure(
-        self,
-        model: nnx.GraphDef,
-        weights: tuple[Tree, Tree],
-        normalization: Normalization | None,
-        precision: str,
-        metrics: tuple[tuple[str, Metric], ...],
-    ) -> dict[str, float]:
-        """The mean of every metric over all examples.
-
-        Raises:
-          ValueError: there are none.
-        """
-        of = (model, normalization, precision, metrics)
-        if isinstance(self._source, Resident):
-            found = make_evaluate(*of)(*weights, *self._resident)
-            return {name: float(total) / self._source.examples for name, total in found.items()}
-        measure = make_evaluate_batch(*of)
-        # Each batch adds to the sums of the one before: computations of several processes wait for each other, and have
-        # to be taken in the same order by all of them.
-        sums = self._placement.everywhere({name: np.float32(0.0) for name in ("examples", *dict(metrics))})
-        for batch in self._batches(self._source):
-            before, sums = sums, measure(*weights, batch, sums)
-            jax.block_until_ready(before)  # one batch computes while the next is read, and no more are held
-        examples = float(sums.pop("examples"))
-        if not examples:
-            raise ValueError("nothing to evaluate: the iterable of batches gave none")
-        return {name: float(total) / examples for name, total in sums.items()}
-
-    def _batches(self, source: Stream | Streamed) -> Iterator[Batch]:
-        """Batches on the devices, filled up with what has the index −1."""
-        placement = self._placement
-        if isinstance(source, Streamed):
-            plan = EvaluationPlan(source.examples, self._batch_size, placement.share)
-            for batch in source.batches(plan, train=False):
-                yield _unstacked(placement.assemble(one_step(batch), self._batch_size))
-            return
-        for batch in source:
-            examples = len(batch.labels)
-            filled = np.pad(np.arange(examples), (0, placement.padded(examples) - examples))
-            index = np.where(np.arange(len(filled)) < examples, filled, -1)
-            whole = Batch(batch.images[filled], batch.labels[filled], index)  # type: ignore[arg-type]  # on the host
-            yield _unstacked(placement.split(one_step(whole)))
-
-
-def _unstacked(batch: Batch) -> Batch:
-    return jax.tree.map(lambda array: array[0], batch)
-
-
-def predicted(
-    model: nnx.GraphDef,
-    weights: tuple[Tree, Tree],
-    normalization: Normalization | None,
-    precision: str,
-    images: np.ndarray,
-    placement: Placement,
-    batch_size: int,
-) -> np.ndarray:
-    """Logits `[N, K]` of images, from batches over all devices."""
-    predict = make_predict(model, normalization, precision)
-    parts = []
-    for index in padded_batches(len(images), min(placement.padded(batch_size), placement.padded(len(images)))):
-        logits = predict(*weights, placement.split(images[index][None])[0])
-        parts.append(placement.gathered(logits))
-    return np.concatenate(parts)[: len(images)]

@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxkd.checks import check_finite
 from jaxkd.history import History
-from jaxkd.training.cached_teacher import KeptTeacher
+from jaxkd.training.cached_teacher import CachedTeacher
 from jaxkd.training.compiled_epoch import end_epoch
 from jaxkd.training.epochs import Chunk, Epoch
 from jaxkd.training.preemption import Termination
@@ -169,7 +169,7 @@ def train(
     start_epoch: Epoch,
     program: Program,
     termination: Termination,
-    kept: KeptTeacher | None = None,
+    cached_teacher: CachedTeacher | None = None,
     measure: Callable[[TrainState], list[Means]] | None = None,
     validation_freq: int = 1,
 ) -> list[Means]:
@@ -181,7 +181,7 @@ def train(
       start_epoch: gives the chunks of each.
       program: of the runs.
       termination: notices SIGTERM and Ctrl-C; where one arrives, callbacks save before the exception it stands for.
-      kept: the teacher whose outputs are cached, if they are.
+      cached_teacher: the teacher whose outputs are cached, if they are.
       measure: evaluates the runs on held-out data; None without them.
       validation_freq: after how many epochs that is done; it is always done after the last.
 
@@ -216,7 +216,7 @@ def train(
         for run, _ in runs.members:
             run.progress = run.resumed = None
         runs.state = end_epoch(runs.state)
-        cached = {} if kept is None else {"teacher_cache_hits": kept.hit_rate()}
+        cached = {} if cached_teacher is None else {"teacher_cache_hits": cached_teacher.hit_rate()}
         logs = [own.logs() | cached for own in progress]
         if measure and ((epoch + 1) % validation_freq == 0 or epoch + 1 == epochs.stop):
             runs.call("on_test_begin")

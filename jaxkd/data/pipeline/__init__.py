@@ -1,1 +1,1 @@
-"""From files to batches: decoding, in worker processes, in an order that a seed fixes."""
+"""Read and decode batches of images in worker processes, in an order that a seed fixes."""

@@ -1,4 +1,4 @@
-"""Turns what a batch consists of into pixels: the work of the decoding processes."""
+"""Read batches from a source of images, the work of the decoding processes, and keep count of unreadable images."""
 
 from __future__ import annotations
 
@@ -7,13 +7,51 @@ import os
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from jaxkd.data.pipeline.decode import BrokenImageError, StoredImage, decode
+from jaxkd.types import Batch
 
 _NAMED = 5
+
+
+class RandomAccess(Protocol):
+    """N labelled images: `source[i]` is `(image, label)`, for i from 0 to N-1.
+
+    An image is the bytes of a file, a path, or uint8 pixels `[H, W]` or `[H, W, C]`; a label is an integer. An
+    `OSError` counts as an unreadable image. Sources travel to the processes that decode, so they must be picklable.
+    """
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int, /) -> tuple[StoredImage, int]: ...
+
+
+class BatchIndices(NamedTuple):
+    """The examples of one batch, and what seeds their augmentation.
+
+    Attributes:
+      index: `[b]` example numbers; -1 for nothing, to fill a batch up.
+      position: `[b]` places in the epoch. With `seed` and `epoch` they decide what augmentation does to an example.
+      seed: of the run, at least 0.
+      epoch: at least 0.
+    """
+
+    index: npt.NDArray[np.integer]  # type: ignore[assignment]  # hides tuple.index, which nothing needs here
+    position: npt.NDArray[np.integer]
+    seed: int
+    epoch: int
+
+
+class Plan(Protocol):
+    """The batches of some epochs, one after the other; it is sent to the processes that decode."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int, /) -> BatchIndices: ...
 
 
 class Unreadable(NamedTuple):
@@ -33,110 +71,12 @@ class Unreadable(NamedTuple):
         return f"{self.what} ({self.reason})"
 
 
-class UnreadableImages(OSError):  # noqa: N818 -- it names what was found, like FileNotFound
-    """More images of a data set than tolerated cannot be read."""
-
-
-def too_many(found: Iterable[Unreadable], limit: int, title: str) -> UnreadableImages:
-    """The error for more than `limit` of them, or for all that there are."""
-    found = list(found)
-    tolerated = f"; max_unreadable={limit}" if len(found) > limit else " and no other is left"
-    named = "\n".join(f"  {one}" for one in found[:_NAMED])
-    more = f"\n  and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-    return UnreadableImages(
-        f"{len(found)} images of {title} cannot be read{tolerated}:\n{named}{more}\n"
-        "Restore them or take them away; dataset.replace(max_unreadable=…) tolerates more"
-    )
-
-
-class Register:
-    """The unreadable images that were met so far, each counted once however often it is drawn."""
-
-    def __init__(self, limit: int, title: str) -> None:
-        self.found: dict[int, Unreadable] = {}
-        self._limit, self._title = limit, title
-
-    def add(self, found: Iterable[Unreadable]) -> None:
-        """Warns of each that is new.
-
-        Raises:
-          UnreadableImages: there are more than the limit now.
-        """
-        for one in found:
-            if one.number in self.found:
-                continue
-            self.found[one.number] = one
-            if len(self.found) > self._limit:
-                raise too_many(self.found.values(), self._limit, self._title)
-            warnings.warn(
-                f"{one} cannot be read: {len(self.found)} of at most {self._limit} in {self._title}",
-                stacklevel=3,
-            )
-
-
-class RandomAccess(Protocol):
-    """N labelled images: `source[i]` is `(image, label)`, for i from 0 to N-1.
-
-    An image is the bytes of a file, a path, or uint8 pixels `[H, W]` or `[H, W, C]`; a label is an integer. An
-    `OSError` counts as an unreadable image. Sources travel to the processes that decode, so they must be picklable.
-    """
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, number: int, /) -> tuple[StoredImage, int]: ...
-
-
-class Picks(NamedTuple):
-    """What one batch consists of.
-
-    Attributes:
-      index: `[b]` int64 example numbers; -1 for nothing, to fill a batch up.
-      position: `[b]` places in the epoch. With `seed` and `epoch` they decide what augmentation does to an example.
-      seed: of the run, at least 0.
-      epoch: at least 0.
-    """
-
-    index: np.ndarray  # type: ignore[assignment]  # hides tuple.index, which no picks need
-    position: np.ndarray
-    seed: int
-    epoch: int
-
-
-class Plan(Protocol):
-    """What the batches of some epochs consist of, one after the other; it is sent to the processes that decode."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, number: int, /) -> Picks: ...
-
-
-class Loaded(NamedTuple):
-    """One batch on the host.
-
-    Attributes:
-      images: `[b, H, W, C]` uint8 pixels, 0 where there is no example.
-      labels: `[b]` int32, 0 where there is no example.
-      index: `[b]` int32 numbers of the examples that were delivered; -1 where there is none.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    index: np.ndarray  # type: ignore[assignment]
-
-
-class Read(NamedTuple):
-    """A batch, with the images that could not be read for it."""
-
-    loaded: Loaded
-    unreadable: tuple[Unreadable, ...]
-
-
 @dataclass(frozen=True)
-class Reader:
+class BatchReader:
     """Reads batches from a source; picklable if the source and the view are.
 
-    What it reads depends on the picks alone. An image that cannot be read is replaced by the next one of the source
-    that can, or its place stays empty.
+    What it reads depends on the batch's indices alone. An image that cannot be read is replaced by the next one of the
+    source that can, or its place stays empty.
 
     Attributes:
       source: where the images are.
@@ -144,64 +84,48 @@ class Reader:
       random: whether the view is random.
       substitute: whether unreadable images are replaced.
       classes: labels are below this.
-      patience: how many images in a row may be unreadable.
+      max_consecutive_errors: how many images in a row may be unreadable.
       title: what the data set is called in errors.
       shape: `(H, W, C)` of all views; None accepts any, for `read` alone.
     """
 
     source: RandomAccess
-    view: Callable[..., np.ndarray]
+    view: Callable[..., npt.NDArray[np.uint8]]
     random: bool
     substitute: bool
     classes: int
-    patience: int
+    max_consecutive_errors: int
     title: str
     shape: tuple[int, ...] | None = None
 
-    def __call__(self, picks: Picks) -> Read:
-        """Reads one batch.
+    def __call__(self, indices: BatchIndices) -> tuple[Batch, tuple[Unreadable, ...]]:
+        """Read one batch.
+
+        Returns:
+          The batch as NumPy arrays: uint8 pixels, labels, and the numbers of the examples that were read, all 0, 0 and
+          -1 where there is none; and the images that could not be read for it.
 
         Raises:
           TypeError, ValueError, RuntimeError: as `read`.
           IndexError: a number that the source does not have.
-          UnreadableImages: more in a row than `patience`, or all of them.
+          UnreadableImages: more than `max_consecutive_errors` in a row, or all of them.
         """
         assert self.shape is not None
-        count = len(picks.index)
+        count = len(indices.index)
         images = np.zeros((count, *self.shape), np.uint8)
         labels, index = np.zeros(count, np.int32), np.full(count, -1, np.int32)
         unreadable: list[Unreadable] = []
-        for place, (number, position) in enumerate(zip(picks.index, picks.position, strict=True)):
+        for place, (number, position) in enumerate(zip(indices.index, indices.position, strict=True)):
             if number >= 0:
-                seed = (picks.seed, picks.epoch, int(position))
+                seed = (indices.seed, indices.epoch, int(position))
                 found, failed = self._first_readable(int(number), seed)
                 unreadable += failed
                 if found is not None:
                     images[place], labels[place], index[place] = found
-        return Read(Loaded(images, labels, index), tuple(unreadable))
+        return Batch(images, labels, index), tuple(unreadable)  # type: ignore[arg-type]  # still on the host
 
-    def _first_readable(
-        self, number: int, seed: tuple[int, int, int]
-    ) -> tuple[tuple[np.ndarray, int, int] | None, list[Unreadable]]:
-        """Pixels, label and number of the example, or of its substitute; and what was unreadable before it."""
-        failed: list[Unreadable] = []
-        count = len(self.source)
-        if number >= count:
-            raise IndexError(f"example {number} was picked, and {self.title} has {count}, numbered from 0")
-        for further in range(count if self.substitute else 1):
-            candidate = (number + further) % count
-            found = self.read(candidate, np.random.default_rng(seed))
-            if not isinstance(found, Unreadable):
-                return (*found, candidate), failed
-            failed.append(found)
-            if len(failed) > self.patience:
-                break
-        if self.substitute:
-            raise too_many(failed, self.patience, self.title)
-        return None, failed
-
-    def read(self, number: int, rng: np.random.Generator) -> tuple[np.ndarray, int] | Unreadable:
-        """Pixels and label of one example, or why there are none.
+    def read(self, number: int, rng: np.random.Generator) -> tuple[npt.NDArray[np.uint8], int] | Unreadable:
+        """Return pixels and label of one example, or why there are none.
 
         Raises:
           TypeError, ValueError: the item, its label or its view is not what it must be; the error names the example.
@@ -232,6 +156,26 @@ class Reader:
         self._check_pixels(what, pixels)
         return pixels, label
 
+    def _first_readable(
+        self, number: int, seed: tuple[int, int, int]
+    ) -> tuple[tuple[npt.NDArray[np.uint8], int, int] | None, list[Unreadable]]:
+        """Return pixels, label and number of the example or its substitute; and what was unreadable before it."""
+        failed: list[Unreadable] = []
+        count = len(self.source)
+        if number >= count:
+            raise IndexError(f"example {number} was picked, and {self.title} has {count}, numbered from 0")
+        for further in range(count if self.substitute else 1):
+            candidate = (number + further) % count
+            found = self.read(candidate, np.random.default_rng(seed))
+            if not isinstance(found, Unreadable):
+                return (*found, candidate), failed
+            failed.append(found)
+            if len(failed) > self.max_consecutive_errors:
+                break
+        if self.substitute:
+            raise too_many(failed, self.max_consecutive_errors, self.title)
+        return None, failed
+
     def _checked_label(self, what: str, label: int) -> int:
         try:
             label = operator.index(label)
@@ -243,7 +187,7 @@ class Reader:
             )
         return label
 
-    def _check_pixels(self, what: str, pixels: np.ndarray) -> None:
+    def _check_pixels(self, what: str, pixels: npt.NDArray[Any]) -> None:
         if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 3:
             raise TypeError(f"{what}: {self.view} must give uint8 pixels [H, W, C]; it gave {_brief(pixels)}")
         if self.shape is not None and pixels.shape != self.shape:
@@ -258,3 +202,44 @@ def _brief(value: object) -> str:
         return f"an array {value.dtype} {list(value.shape)}"
     text = repr(value)
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '…'}"
+
+
+class Register:
+    """The unreadable images met so far, each counted once however often it is drawn."""
+
+    def __init__(self, limit: int, title: str) -> None:
+        self.found: dict[int, Unreadable] = {}
+        self._limit, self._title = limit, title
+
+    def add(self, found: Iterable[Unreadable]) -> None:
+        """Warn of each that is new.
+
+        Raises:
+          UnreadableImages: there are more than the limit now.
+        """
+        for one in found:
+            if one.number in self.found:
+                continue
+            self.found[one.number] = one
+            if len(self.found) > self._limit:
+                raise too_many(self.found.values(), self._limit, self._title)
+            warnings.warn(
+                f"{one} cannot be read: {len(self.found)} of at most {self._limit} in {self._title}",
+                stacklevel=3,
+            )
+
+
+class UnreadableImages(OSError):  # noqa: N818 -- it names what was found, like FileNotFound
+    """More images of a data set than tolerated cannot be read."""
+
+
+def too_many(found: Iterable[Unreadable], limit: int, title: str) -> UnreadableImages:
+    """Return the error for more than `limit` unreadable images, or for all that there are."""
+    found = list(found)
+    tolerated = f"; max_unreadable={limit}" if len(found) > limit else " and no other is left"
+    named = "\n".join(f"  {one}" for one in found[:_NAMED])
+    more = f"\n  and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    return UnreadableImages(
+        f"{len(found)} images of {title} cannot be read{tolerated}:\n{named}{more}\n"
+        "Restore them or take them away; dataset.replace(max_unreadable=…) tolerates more"
+    )

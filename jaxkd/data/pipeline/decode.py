@@ -1,4 +1,4 @@
-"""One image, however it is stored, as RGB pixels.
+"""Decode one image, however it is stored, into RGB pixels.
 
 Pixels are taken as the file has them: an orientation in the EXIF data is not applied, and transparency is dropped. So
 does torchvision's `ImageFolder`, and published networks were trained on that. A JPEG is decoded in full, too: that
@@ -11,26 +11,27 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from PIL import Image
 
-StoredImage = bytes | str | os.PathLike | np.ndarray
+StoredImage = bytes | str | os.PathLike[str] | NDArray[np.uint8]
 """An encoded file, the path of one, or uint8 pixels `[H, W]` or `[H, W, C]`."""
 
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "WEBP", "TIFF", "GIF")
-"""What is decoded, whatever the file is called; rarer formats are refused, since some of them start other programs."""
+"""The formats decoded, whatever the file is called; rarer ones are refused, since some of them start other programs."""
 
 
 class BrokenImageError(Exception):
-    """A stored image that no picture can be made of; the message is the reason."""
+    """A stored image that cannot be decoded; the message is the reason."""
 
 
 def decode(image: StoredImage) -> Image.Image:
-    """Pixels of a stored image, as a Pillow image in mode RGB.
+    """Return a stored image as a Pillow image in mode RGB.
 
     Grey, palette, CMYK and transparent images are converted; those of 16 bits keep their upper eight.
 
@@ -95,7 +96,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _from_pixels(pixels: np.ndarray) -> Image.Image:
+def _from_pixels(pixels: NDArray[Any]) -> Image.Image:
     from PIL import Image
 
     if pixels.dtype != np.uint8:

@@ -1,4 +1,4 @@
-"""Runs a reader over a plan in other processes or threads, by Grain, in order and ahead of what is asked for."""
+"""Run a reader over a plan in other processes or threads, with Grain: in order, and ahead of what is asked for."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
 
-from jaxkd.data.pipeline.batch_reader import Loaded, Picks, Plan, Read, Reader
+from jaxkd.data.pipeline.batch_reader import BatchIndices, BatchReader, Plan, Unreadable
+from jaxkd.types import Batch
 
 _SMALL = 2**16
 """Arrays of fewer bytes are not worth a segment of shared memory."""
@@ -37,7 +40,7 @@ _GRACE = 15
 
 
 def check_installed() -> None:
-    """Raises an ImportError that names the extra if Grain or Pillow is missing."""
+    """Raise an ImportError that names the extra if Grain or Pillow is missing."""
     missing = [name for module, name in (("grain", "grain"), ("PIL", "pillow")) if not importlib.util.find_spec(module)]
     if missing:
         raise ImportError(
@@ -46,7 +49,7 @@ def check_installed() -> None:
 
 
 def processes(wanted: int | None) -> int:
-    """How many decoding processes to start; 0 stands for threads.
+    """Return how many decoding processes to start; 0 stands for threads.
 
     Raises:
       ValueError: processes are wanted, and a script without a guard would run anew in each of them.
@@ -65,8 +68,10 @@ def _sensible(cores: int) -> int:
     return min(cores, _MOST) if cores >= _FEW else 0
 
 
-def read_ahead(reader: Reader, plan: Plan, start: int, workers: int) -> Iterator[Read]:
-    """What `reader` gives for `plan[start]`, `plan[start + 1]`, …, in this order.
+def read_ahead(
+    reader: BatchReader, plan: Plan, start: int, workers: int
+) -> Iterator[tuple[Batch, tuple[Unreadable, ...]]]:
+    """Yield what `reader` gives for `plan[start]`, `plan[start + 1]`, …, in this order.
 
     However the iteration ends, no process is left behind.
 
@@ -106,7 +111,8 @@ def read_ahead(reader: Reader, plan: Plan, start: int, workers: int) -> Iterator
     try:
         with suppress(StopIteration):
             while opened:
-                yield _kept(next(opened[0]))
+                batch, unreadable = next(opened[0])
+                yield _out_of_shared_memory(batch), unreadable
     except RuntimeError as error:
         _explain(error)
         raise
@@ -116,7 +122,7 @@ def read_ahead(reader: Reader, plan: Plan, start: int, workers: int) -> Iterator
 
 
 class _OneAtATime:
-    """A plan that several threads read: it may keep something from one batch to the next."""
+    """A plan for several threads to read, which may remember something from one batch to the next."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan, self._lock = plan, threading.Lock()
@@ -124,12 +130,12 @@ class _OneAtATime:
     def __len__(self) -> int:
         return len(self._plan)
 
-    def __getitem__(self, number: int) -> Picks:
+    def __getitem__(self, number: int) -> BatchIndices:
         with self._lock:
             return self._plan[number]
 
 
-def _check_sendable(reader: Reader) -> None:
+def _check_sendable(reader: BatchReader) -> None:
     import cloudpickle  # Grain's way to send it
 
     try:
@@ -141,7 +147,7 @@ def _check_sendable(reader: Reader) -> None:
         ) from error
 
 
-def _in_processes(batches, workers: int, batch_bytes: int):
+def _in_processes(batches: Any, workers: int, batch_bytes: int) -> Any:
     import grain
     from absl import flags
 
@@ -156,17 +162,14 @@ def _in_processes(batches, workers: int, batch_bytes: int):
     return stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers), worker_init_fn=_begin)
 
 
-def _kept(read: Read) -> Read:
-    """The same without shared memory, which is returned at once, whatever becomes of the batch."""
-    if all(type(array) is np.ndarray for array in read.loaded):
-        return read
-    return read._replace(loaded=Loaded(*(np.array(array, subok=False) for array in read.loaded)))
+def _out_of_shared_memory(batch: Batch) -> Batch:
+    """Copy what lies in shared memory, which is returned at once, whatever becomes of the batch."""
+    copied: Batch = jax.tree.map(lambda array: array if type(array) is np.ndarray else np.array(array), batch)
+    return copied
 
 
 def _begin(worker: int, workers: int) -> None:
-    """What every decoding process does first."""
-    import jax
-
+    """Prepare a decoding process for being interrupted, and for the end of its parent."""
     jax.config.update("jax_platforms", "cpu")  # Grain imports JAX; should a source use it, then not on the accelerator
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the parent ends this one
     if hasattr(signal, "alarm"):
@@ -182,7 +185,7 @@ def _end_with_parent() -> None:
 
 
 def _explain(error: RuntimeError) -> None:
-    """Raises an error with a cure in place of Grain's for a process that died."""
+    """Raise an error with a cure in place of Grain's for a process that died."""
     if "Worker process was terminated unexpectedly" not in str(error):
         return
     code = str(error).partition("exit code ")[2].split(".")[0]
@@ -194,7 +197,7 @@ def _explain(error: RuntimeError) -> None:
 
 
 def _main_can_be_imported() -> bool:
-    """Whether the script that Python was started with may be imported by other processes."""
+    """Tell whether other processes may import the script that Python was started with."""
     script = getattr(sys.modules["__main__"], "__file__", None)
     if script is None:
         return True
@@ -210,12 +213,12 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _batch_bytes(reader: Reader, picks: Picks) -> int:
-    return len(picks.index) * math.prod(reader.shape or ())
+def _batch_bytes(reader: BatchReader, indices: BatchIndices) -> int:
+    return len(indices.index) * math.prod(reader.shape or ())
 
 
 def _shared_memory() -> float:
-    """Free bytes; unlimited where the system does not say."""
+    """Return the free bytes of shared memory; unlimited where the system does not say."""
     try:
         found = os.statvfs("/dev/shm")
     except (AttributeError, OSError):

@@ -1,4 +1,4 @@
-"""CIFAR-100 from the files that the repository of asymmetric temperature scaling (ATS, NeurIPS 2022) reads.
+"""Read CIFAR-100 from the files that the repository of asymmetric temperature scaling (ATS, NeurIPS 2022) reads.
 
 X.-C. Li et al., "Asymmetric Temperature Scaling Makes Larger Networks Teach Well Again". Each file is a pickled
 dictionary: "images" `[N, 3, 32, 32]` uint8 and "labels" `[N]`. The repository normalises with ImageNet's mean and
@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from jaxkd.data.dataset import Dataset
 from jaxkd.data.readers.cifar import CIFAR100
@@ -23,12 +25,12 @@ _FILES = {
 
 
 def places(name: str, data_dir: Path) -> list[str]:
-    """Where the files are looked for."""
+    """List where the files are looked for."""
     return [f"{data_dir} ({', '.join(file for files in _FILES.values() for file in files)}, the files of ATS)"]
 
 
 def read(name: str, data_dir: Path, splits: Sequence[str]) -> dict[str, Dataset] | None:
-    """The wanted splits, or None where none of their files is there.
+    """Read the wanted splits; None where none of their files is there.
 
     Raises:
       FileNotFoundError: some of the files are there and others are not.
@@ -53,7 +55,7 @@ def _split(data_dir: Path, split: str) -> Dataset:
     return CIFAR100.dataset(images, labels, split, f"{data_dir}, {' and '.join(_FILES[split])}")
 
 
-def _read_part(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _read_part(path: Path) -> tuple[NDArray[np.uint8], NDArray[Any]]:
     with path.open("rb") as file:
         content = load_arrays(file, str(path))
     for key in ("images", "labels"):

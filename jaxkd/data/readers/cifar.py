@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 from the official Python files, unpacked or inside their archive.
+"""Read CIFAR-10 and CIFAR-100 from the official Python files, unpacked or inside their archive.
 
 A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009,
 https://www.cs.toronto.edu/~kriz/cifar.html.
@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from jaxkd.data.dataset import Dataset
 from jaxkd.data.transforms.pad_crop_flip import Augmentation
@@ -25,24 +25,40 @@ from jaxkd.types import Normalization
 
 @dataclasses.dataclass(frozen=True)
 class CifarSpec:
-    """One of the two data sets.
+    """One of the two data sets: its classes and statistics, and how the official files hold it.
 
     Attributes:
       name: the name it is loaded by.
       class_names: K names in the order of the labels.
       normalization: mean and standard deviation per channel that the distillation literature uses.
-      coarse_classes: how many superclasses there are, or 0.
+      folder: of the unpacked files.
+      archive: with that folder.
+      files: of each split.
+      meta: the file with the names of the classes.
+      labels_key: of the labels in each file.
+      names_key: of the names in the meta file.
+      coarse_classes: the number of superclasses, or 0.
     """
 
     name: str
     class_names: tuple[str, ...]
     normalization: Normalization
+    folder: str
+    archive: str
+    files: Mapping[str, tuple[str, ...]]
+    meta: str
+    labels_key: str
+    names_key: str
     coarse_classes: int = 0
 
+    def required(self, splits: Sequence[str]) -> list[str]:
+        """List the files of some splits."""
+        return [file for split in splits for file in self.files[split]]
+
     def dataset(
-        self, images: np.ndarray, labels: ArrayLike, split: str, title: str, class_names: tuple[str, ...] = ()
+        self, images: NDArray[np.uint8], labels: ArrayLike, split: str, title: str, class_names: tuple[str, ...] = ()
     ) -> Dataset:
-        """Builds a split from what a file gave.
+        """Build a split from what a file gave, of whatever format.
 
         Args:
           images: `[N, 32, 32, 3]` uint8.
@@ -90,97 +106,71 @@ CIFAR10 = CifarSpec(
     name="cifar10",
     class_names=tuple(_CIFAR10_NAMES.split()),
     normalization=Normalization((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    folder="cifar-10-batches-py",
+    archive="cifar-10-python.tar.gz",
+    files={"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "test": ("test_batch",)},
+    meta="batches.meta",
+    labels_key="labels",
+    names_key="label_names",
 )
 
 CIFAR100 = CifarSpec(
     name="cifar100",
     class_names=tuple(_CIFAR100_NAMES.split()),
     normalization=Normalization((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+    folder="cifar-100-python",
+    archive="cifar-100-python.tar.gz",
+    files={"train": ("train",), "test": ("test",)},
+    meta="meta",
+    labels_key="fine_labels",
+    names_key="fine_label_names",
     coarse_classes=20,
 )
 
 SPECS = {spec.name: spec for spec in (CIFAR10, CIFAR100)}
 
 
-_Contents = dict[str, dict[str, Any]]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Layout:
-    """How one of the two data sets is spread over files."""
-
-    folder: str
-    archive: str
-    files: Mapping[str, tuple[str, ...]]
-    meta: str
-    labels_key: str
-    names_key: str
-
-    def required(self, splits: Sequence[str]) -> list[str]:
-        return [file for split in splits for file in self.files[split]]
-
-
-_LAYOUTS = {
-    "cifar10": _Layout(
-        folder="cifar-10-batches-py",
-        archive="cifar-10-python.tar.gz",
-        files={"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "test": ("test_batch",)},
-        meta="batches.meta",
-        labels_key="labels",
-        names_key="label_names",
-    ),
-    "cifar100": _Layout(
-        folder="cifar-100-python",
-        archive="cifar-100-python.tar.gz",
-        files={"train": ("train",), "test": ("test",)},
-        meta="meta",
-        labels_key="fine_labels",
-        names_key="fine_label_names",
-    ),
-}
-
-
 def places(name: str, data_dir: Path) -> list[str]:
-    """Where the official files are looked for, in this order."""
-    layout = _LAYOUTS[name]
-    files = ", ".join(layout.required(("train", "test")))
+    """List where the official files are looked for, in this order."""
+    spec = SPECS[name]
+    files = ", ".join(spec.required(("train", "test")))
     return [
-        f"{data_dir / layout.folder} (the official folder: {files}, {layout.meta})",
-        f"{data_dir / layout.archive} (the official archive, read as it is)",
+        f"{data_dir / spec.folder} (the official folder: {files}, {spec.meta})",
+        f"{data_dir / spec.archive} (the official archive, read as it is)",
         f"{data_dir} itself (the same files)",
     ]
 
 
 def read(name: str, data_dir: Path, splits: Sequence[str]) -> dict[str, Dataset] | None:
-    """The wanted splits, from the first place that has all their files; None where no place has any.
+    """Read the wanted splits from the first place that has all their files; None where no place has any.
 
     Raises:
       FileNotFoundError: some of the files are there and others are not.
       ValueError: a file is truncated, corrupt, lacks a key, or its labels are the coarse ones.
       UnsafePickleError: a file asks for code to be run.
     """
-    layout = _LAYOUTS[name]
-    required = layout.required(splits)
+    spec = SPECS[name]
+    required = spec.required(splits)
     incomplete = ""
-    for place in (data_dir / layout.folder, data_dir / layout.archive, data_dir):
-        contents = _read_place(place, layout, {*required, layout.meta})
+    for place in (data_dir / spec.folder, data_dir / spec.archive, data_dir):
+        contents = _read_place(place, spec, {*required, spec.meta})
         missing = [file for file in required if file not in contents]
         if not missing:
-            return {split: _split(name, place, contents, split) for split in splits}
+            return {split: _split(spec, place, contents, split) for split in splits}
         present = [file for file in required if file in contents]
         if present and not incomplete:
             incomplete = f"{place} holds {', '.join(present)} but not {', '.join(missing)}"
     if incomplete:
         raise FileNotFoundError(
-            f"{incomplete}: complete it from https://www.cs.toronto.edu/~kriz/{layout.archive}, "
+            f"{incomplete}: complete it from https://www.cs.toronto.edu/~kriz/{spec.archive}, "
             f"or read one split alone, data.load({name!r}, split='test')"
         )
     return None
 
 
-def _read_place(place: Path, layout: _Layout, wanted: set[str]) -> _Contents:
-    if place.name == layout.archive:
-        return _read_archive(place, layout.folder, wanted) if place.is_file() else {}
+def _read_place(place: Path, spec: CifarSpec, wanted: set[str]) -> dict[str, Any]:
+    if place.name == spec.archive:
+        return _read_archive(place, spec.folder, wanted) if place.is_file() else {}
     contents = {}
     for path in (place / file for file in sorted(wanted)):
         if path.is_file():
@@ -189,7 +179,7 @@ def _read_place(place: Path, layout: _Layout, wanted: set[str]) -> _Contents:
     return contents
 
 
-def _read_archive(archive: Path, folder: str, wanted: set[str]) -> _Contents:
+def _read_archive(archive: Path, folder: str, wanted: set[str]) -> dict[str, Any]:
     # One pass, in the order of the archive: going back in a compressed stream means decompressing it again.
     contents = {}
     try:
@@ -204,26 +194,25 @@ def _read_archive(archive: Path, folder: str, wanted: set[str]) -> _Contents:
     return contents
 
 
-def _split(name: str, place: Path, contents: _Contents, split: str) -> Dataset:
-    layout = _LAYOUTS[name]
-    batches = [(f"{place}, {file}", contents[file]) for file in layout.files[split]]
+def _split(spec: CifarSpec, place: Path, contents: Mapping[str, Any], split: str) -> Dataset:
+    batches = [(f"{place}, {file}", contents[file]) for file in spec.files[split]]
     images = np.concatenate([_images(title, batch) for title, batch in batches])
-    labels = np.concatenate([_labels(title, batch, layout.labels_key) for title, batch in batches])
+    labels = np.concatenate([_labels(title, batch, spec.labels_key) for title, batch in batches])
     names = tuple(
         label.decode("latin1") if isinstance(label, bytes) else str(label)
-        for label in contents.get(layout.meta, {}).get(layout.names_key, ())
+        for label in contents.get(spec.meta, {}).get(spec.names_key, ())
     )
-    return SPECS[name].dataset(images, labels, split, str(place), names)
+    return spec.dataset(images, labels, split, str(place), names)
 
 
-def _images(title: str, batch: Mapping[str, Any]) -> np.ndarray:
+def _images(title: str, batch: Mapping[str, Any]) -> NDArray[np.uint8]:
     rows = np.asarray(_entry(title, batch, "data"))
     if rows.dtype != np.uint8 or rows.ndim != 2 or rows.shape[1] != 3072:
         raise ValueError(f"{title}: data must be [N, 3072] uint8; it is {rows.shape} {rows.dtype}")
     return np.ascontiguousarray(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
 
 
-def _labels(title: str, batch: Mapping[str, Any], key: str) -> np.ndarray:
+def _labels(title: str, batch: Mapping[str, Any], key: str) -> NDArray[Any]:
     if key == "fine_labels" and key not in batch and ("coarse_labels" in batch or "labels" in batch):
         raise ValueError(
             f"{title} has no fine_labels, only {', '.join(sorted(batch))}: the 20 coarse labels do not stand in "

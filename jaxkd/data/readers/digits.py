@@ -1,4 +1,4 @@
-"""Handwritten digits, embedded: real images without a download.
+"""Read the embedded handwritten digits: real images without a download.
 
 1797 images of 8×8 in 16 grey levels: the test half of E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten
 Digits", UCI Machine Learning Repository, 1998, https://doi.org/10.24432/C50P49, CC BY 4.0, which scikit-learn hands out
@@ -19,12 +19,12 @@ from jaxkd.data.transforms.pad_crop_flip import Augmentation
 
 
 def places(name: str, data_dir: Path) -> list[str]:
-    """Nowhere to look: the images come with the package."""
+    """List nothing: the images come with the package."""
     return []
 
 
 def read(name: str, data_dir: Path, splits: Sequence[str]) -> dict[str, Dataset]:
-    """The wanted splits: 1437 training or 360 test images `[8, 8, 3]`, black to white, the same in all three channels.
+    """Read the wanted splits: 1437 training or 360 test images `[8, 8, 3]`, black to white, all channels the same.
 
     Both are normalised with the training pixels' mean and standard deviation. Training shifts images by up to one pixel
     and never mirrors them.
@@ -34,10 +34,9 @@ def read(name: str, data_dir: Path, splits: Sequence[str]) -> dict[str, Dataset]
     pixels = np.rint(grey / 16.0 * 255.0).astype(np.uint8)[..., None].repeat(3, axis=-1)
     normalization = from_arrays(pixels[~test], labels[~test]).normalization
     names = tuple("0123456789")
-    make = {
-        "train": lambda: Dataset(
-            pixels[~test], labels[~test], names, normalization, Augmentation(pad=1, flip=False), name
-        ),
-        "test": lambda: Dataset(pixels[test], labels[test], names, normalization, None, name),
+    parts = {"train": (~test, Augmentation(pad=1, flip=False)), "test": (test, None)}
+    return {
+        split: Dataset(pixels[part], labels[part], names, normalization, augmentation, name)
+        for split, (part, augmentation) in parts.items()
+        if split in splits
     }
-    return {split: make[split]() for split in splits}

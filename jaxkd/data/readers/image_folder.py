@@ -1,4 +1,4 @@
-"""Images in folders, one for each class: `train/CLASS/*.JPEG` and `val/CLASS/*.JPEG`."""
+"""Read images in folders, one for each class: `train/CLASS/*.JPEG` and `val/CLASS/*.JPEG`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from jaxkd.data.streamed import StreamedDataset
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""Of the files that are taken for images, in small letters or capitals."""
+"""Endings of the files that are taken for images, in small letters or capitals."""
 
 _FOLDERS = {"train": ("train",), "test": ("val", "validation", "test")}
 _NAMED = 5
@@ -60,12 +60,12 @@ class FolderImages:
 
 
 def places(name: str, data_dir: Path) -> list[str]:
-    """Where the folders are looked for."""
+    """List where the folders are looked for."""
     return [f"{data_dir} (train/CLASS/*.JPEG and val/CLASS/*.JPEG, or another image format)"]
 
 
 def read(name: str, data_dir: Path, splits: Sequence[str]) -> dict[str, StreamedDataset] | None:
-    """The wanted splits; None where there is no folder of any.
+    """Read the wanted splits; None where there is no folder of any.
 
     Raises:
       FileNotFoundError: one of the wanted splits has no folder.
@@ -81,16 +81,17 @@ def read(name: str, data_dir: Path, splits: Sequence[str]) -> dict[str, Streamed
         raise FileNotFoundError(
             f"there is no folder {wanted}: add it, or read the other split alone, data.load({name!r}, split={there!r})"
         )
-    classes = {split: class_folders(root) for split, root in roots.items() if root is not None}
-    _check_equal(roots, classes)
+    found = {split: root for split, root in roots.items() if root is not None}
+    classes = {split: class_folders(root) for split, root in found.items()}
+    _check_equal(found, classes)
     return {
-        split: StreamedDataset(FolderImages(roots[split], classes[split]), tuple(classes[split]), name=name)  # type: ignore[arg-type]
+        split: StreamedDataset(FolderImages(found[split], classes[split]), tuple(classes[split]), name=name)
         for split in splits
     }
 
 
 def class_folders(root: Path) -> list[str]:
-    """The names of the class folders, sorted; those that begin with a dot are none.
+    """List the names of the class folders, sorted; those that begin with a dot are none.
 
     Raises:
       ValueError: there are none.
@@ -109,7 +110,7 @@ def _root(data_dir: Path, split: str) -> Path | None:
     return next((data_dir / folder for folder in _FOLDERS[split] if (data_dir / folder).is_dir()), None)
 
 
-def _check_equal(roots: dict[str, Path | None], classes: dict[str, list[str]]) -> None:
+def _check_equal(roots: dict[str, Path], classes: dict[str, list[str]]) -> None:
     if len(classes) < 2 or classes["train"] == classes["test"]:
         return
     alone = {
@@ -121,7 +122,7 @@ def _check_equal(roots: dict[str, Path | None], classes: dict[str, list[str]]) -
 
 
 def _image_names(folder: str) -> list[bytes]:
-    """Paths of the images below a folder, relative to it."""
+    """List the paths of the images below a folder, relative to it."""
     names = []
     for path, _, files in sorted(os.walk(folder, followlinks=True)):
         inside = path[len(folder) :].lstrip(os.sep)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """Zero-pads each image, crops it back to its size at a random place, and mirrors half of them.
+    """Zero-pad each image, crop it back to its size at a random place, and mirror half of them.
 
     An image has only `views` = (2·pad + 1)² · (2 if flip else 1) different outcomes. They are numbered, so that what
     depends on an outcome alone (a teacher's logits, say) can be kept: `augmentation(key, images)` is
@@ -48,19 +48,19 @@ class Augmentation:
 
     @property
     def views(self) -> int:
-        """How many different views an image has."""
+        """The number of different views of an image."""
         return (2 * self.pad + 1) ** 2 * (1 + self.flip)
 
     def __call__(self, key: jax.Array, images: jax.Array) -> jax.Array:
-        """A random view of each image: `[B, H, W, C]` in, the same shape and dtype out. The key decides everything."""
+        """Return a random view of each image: `[B, H, W, C]` in, the same shape and dtype out. The key decides all."""
         return self.view(images, self.draw(key, images.shape[0]))
 
     def draw(self, key: jax.Array, count: int) -> jax.Array:
-        """`[count]` int32 view numbers, each of 0 … views-1 equally likely."""
+        """Return `[count]` int32 view numbers, each of 0 … views-1 equally likely."""
         return jax.random.randint(key, (count,), 0, self.views, jnp.int32)
 
     def view(self, images: jax.Array, number: jax.Array) -> jax.Array:
-        """The view with the given number of each image.
+        """Return the view with the given number of each image.
 
         Args:
           images: `[B, H, W, C]`, any dtype.

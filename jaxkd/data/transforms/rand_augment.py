@@ -28,7 +28,7 @@ STRONGEST = 30
 
 @dataclasses.dataclass(frozen=True)
 class RandAugment:
-    """Applies a few randomly drawn operations to each image, all at one magnitude, in either direction.
+    """Apply a few randomly drawn operations to each image, all at one magnitude, in either direction.
 
     An operation is drawn from `OPERATIONS`, with equal chances and independently for each image. At the largest
     magnitude, 30, images turn by 30°, lean by 0.3, move by 0.45 of their size, keep 4 bits, are solarised altogether,
@@ -59,7 +59,7 @@ class RandAugment:
             raise ValueError(f"magnitude={self.magnitude!r}: choose one from 0 to {STRONGEST}")
 
     def __call__(self, key: jax.Array, images: jax.Array) -> jax.Array:
-        """A strong view of each image: uint8 `[B, H, W, C]` in and out. The key decides everything."""
+        """Return a strong view of each image: uint8 `[B, H, W, C]` in and out. The key decides everything."""
 
         def one(images: jax.Array, step: jax.Array) -> tuple[jax.Array, None]:
             which, direction = jax.random.split(step)
@@ -69,7 +69,7 @@ class RandAugment:
         return jax.lax.scan(one, jnp.asarray(images), jax.random.split(key, self.operations))[0]
 
     def apply(self, images: jax.Array, number: jax.Array, backward: jax.Array) -> jax.Array:
-        """One operation on each image.
+        """Apply one operation to each image.
 
         Args:
           images: `[B, H, W, C]` uint8.
@@ -88,7 +88,7 @@ class RandAugment:
         return _blended(images, number, jnp.where(backward, jnp.float32(1 - change), jnp.float32(1 + change)))
 
     def _maps(self, height: int, width: int) -> jax.Array:
-        """`[2, operations, 6]` maps in 16-bit fixed point, forward and backward, the identity where none is meant."""
+        """Return `[2, operations, 6]` maps in 16-bit fixed point, forward and backward; others are the identity."""
         strength = self.magnitude / STRONGEST
         maps = np.zeros((2, len(OPERATIONS), 6), np.int32)
         for backward, sign in enumerate((1.0, -1.0)):
@@ -107,7 +107,7 @@ class RandAugment:
         return jnp.asarray(maps)
 
     def _tables(self, images: jax.Array, number: jax.Array) -> jax.Array:
-        """`[B, C, 256]` int32: what each value of a channel becomes."""
+        """Return `[B, C, 256]` int32: what each value of a channel becomes."""
         strength = self.magnitude / STRONGEST
         values = np.arange(256, dtype=np.int32)
         dropped = round(4 * strength)
@@ -127,12 +127,12 @@ def _about_centre(cosine: float, sine: float, height: int, width: int) -> tuple[
 
 
 def _fixed_point(a: float, b: float, c: float, d: float, e: float, f: float) -> list[int]:
-    """A map of coordinates as one of pixel numbers: pixel centres lie at one half, and 1 is 2¹⁶."""
+    """Turn a map of coordinates into one of pixel numbers: pixel centres lie at one half, and 1 is 2¹⁶."""
     return [math.floor(value * 65536 + 0.5) for value in (a, b, c + (a + b) / 2, d, e, f + (d + e) / 2)]
 
 
 def _moved(images: jax.Array, maps: jax.Array) -> jax.Array:
-    """Each pixel from where its image's map points to, the nearest one; 0 from outside."""
+    """Take each pixel from where its image's map points to, the nearest one; 0 from outside."""
     count, height, width, channels = images.shape
     y, x = jnp.meshgrid(jnp.arange(height, dtype=jnp.int32), jnp.arange(width, dtype=jnp.int32), indexing="ij")
     a, b, c, d, e, f = (maps[:, i, None, None] for i in range(6))
@@ -151,7 +151,7 @@ def _looked_up(images: jax.Array, tables: jax.Array) -> jax.Array:
 
 
 def _stretching(images: jax.Array) -> jax.Array:
-    """Tables that stretch each channel's values over the whole range."""
+    """Return tables that stretch each channel's values over the whole range."""
     low, high = (limit(images, (1, 2)).astype(jnp.int32)[..., None] for limit in (jnp.min, jnp.max))
     values = jnp.arange(256, dtype=jnp.int32)[None, None, :]
     stretched = jnp.clip((values - low) * 255 // jnp.maximum(high - low, 1), 0, 255)
@@ -159,7 +159,7 @@ def _stretching(images: jax.Array) -> jax.Array:
 
 
 def _equalizing(images: jax.Array) -> jax.Array:
-    """Tables that make all values of a channel about equally frequent."""
+    """Return tables that make all values of a channel about equally frequent."""
     count, height, width, channels = images.shape
     image, channel = jnp.arange(count)[:, None, None, None], jnp.arange(channels)[None, None, None, :]
     frequency = jnp.zeros((count, channels, 256), jnp.int32).at[image, channel, images.astype(jnp.int32)].add(1)
@@ -171,7 +171,7 @@ def _equalizing(images: jax.Array) -> jax.Array:
 
 
 def _blended(images: jax.Array, number: jax.Array, factor: jax.Array) -> jax.Array:
-    """The plainer version plus `factor` times what the image has beyond it; the image itself for other operations."""
+    """Return the plainer version plus `factor` times the difference; the image itself for other operations."""
     wide = images.astype(jnp.int32)
     grey = _grey(wide)
     mean = (2 * jnp.sum(grey, (1, 2, 3), keepdims=True) + grey[0].size) // (2 * grey[0].size)
@@ -185,7 +185,7 @@ def _blended(images: jax.Array, number: jax.Array, factor: jax.Array) -> jax.Arr
 
 
 def _grey(images: jax.Array) -> jax.Array:
-    """Luma (ITU-R 601-2) `[B, H, W, 1]`; images without three channels as they are."""
+    """Return luma (ITU-R 601-2) `[B, H, W, 1]`; images without three channels as they are."""
     if images.shape[-1] != 3:
         return images
     red, green, blue = (images[..., i : i + 1] for i in range(3))
@@ -193,7 +193,7 @@ def _grey(images: jax.Array) -> jax.Array:
 
 
 def _smooth(images: jax.Array) -> jax.Array:
-    """Each inner pixel averaged with its neighbours, itself counting five times; the border as it is."""
+    """Average each inner pixel with its neighbours, itself counting five times; leave the border as it is."""
     height, width = images.shape[1:3]
     if min(height, width) < 3:
         return images

@@ -24,7 +24,7 @@ _LARGEST = 2**26
 
 @dataclasses.dataclass(frozen=True)
 class RandomResizedCrop:
-    """A random part of the image, resized to a square, mirrored half of the time (Szegedy et al., CVPR 2015).
+    """Take a random part of the image, resize it to a square, and mirror half of them (Szegedy et al., CVPR 2015).
 
     Part and shape are drawn as torchvision's `RandomResizedCrop` draws them: a share of the area, evenly, and an aspect
     ratio, evenly on a logarithmic scale; ten such boxes are tried, and if none fits into the image, the middle of it is
@@ -61,12 +61,12 @@ class RandomResizedCrop:
             raise ValueError(f"scale={self.scale}: no part of an image is larger than 1, the whole of it")
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> np.ndarray:
-        """A random view: `[size, size, 3]` uint8."""
+        """Return a random view: `[size, size, 3]` uint8."""
         view = _resized(image.crop(self.box(image.width, image.height, rng)), self.size, self.size)
         return view[:, ::-1] if self.flip and rng.random() < 0.5 else view
 
     def box(self, width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
-        """The part of an image that is taken: left, top, right and bottom edge."""
+        """Draw the part of an image that is taken: left, top, right and bottom edge."""
         for _ in range(_ATTEMPTS):
             area = width * height * rng.uniform(*self.scale)
             aspect = math.exp(rng.uniform(math.log(self.ratio[0]), math.log(self.ratio[1])))
@@ -84,7 +84,7 @@ class RandomResizedCrop:
 
 @dataclasses.dataclass(frozen=True)
 class ResizedCentreCrop:
-    """The middle of the image, after its shorter side was resized: torchvision's `Resize` and `CenterCrop`.
+    """Resize the shorter side and take the middle of the image: torchvision's `Resize` and `CenterCrop`.
 
     Resizing is bilinear, with antialiasing; the longer side is rounded down.
 
@@ -111,7 +111,7 @@ class ResizedCentreCrop:
             raise ValueError(f"size={self.size} is more than resize={self.resize} leaves: choose a larger resize")
 
     def __call__(self, image: Image.Image) -> np.ndarray:
-        """The view: `[size, size, 3]` uint8."""
+        """Return the view: `[size, size, 3]` uint8."""
         shorter, longer = sorted(image.size)
         longer = self.resize * longer // shorter
         width, height = (self.resize, longer) if image.width <= image.height else (longer, self.resize)
