@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             if options.smoke:
                 others = [argument for argument in given[1:] if argument != "--smoke"]
-                options = parser.parse_args([figure.name, *figure.little(options.output / "little"), *others])
+                options = parser.parse_args([figure.name, *figure.smoke(options.output / "smoke"), *others])
             record = {"figure": figure.name, **figure.measure(options), **environment()}
         if record.get("figure") != figure.name:
             raise ValueError(f"{options.redraw} holds the data of {record.get('figure')!r}, not of {figure.name!r}")

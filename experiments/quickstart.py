@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from training_run import parameters
+from common.run import parameters
 
 import jaxkd
 from jaxkd import data, models, plots, recipes
@@ -152,13 +152,20 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=positive, default=3, metavar="N", help="runs per method; default: 3")
     parser.add_argument("--epochs", type=positive, metavar="N", help="of the students; default: 30")
     parser.add_argument(
-        "--methods", nargs="+", choices=recipes.methods(), default=METHODS, metavar="NAME",
+        "--methods",
+        nargs="+",
+        choices=recipes.methods(),
+        default=METHODS,
+        metavar="NAME",
         help=f"any of {', '.join(recipes.methods())}; default: {' '.join(METHODS)}",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--output", type=pathlib.Path, default=pathlib.Path("runs/quickstart"), metavar="DIR",
+        "--output",
+        type=pathlib.Path,
+        default=pathlib.Path("runs/quickstart"),
+        metavar="DIR",
         help="default: runs/quickstart",
-    )  # fmt: skip
+    )
     return parser
 
 

@@ -26,7 +26,7 @@ def scripts():
     """The scripts' own folder on the import path, as Python puts it there when one of them is started."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "experiments"))
-        yield {name: importlib.import_module(name) for name in ("figures", "figuring.little", "figuring.registry")}
+        yield {name: importlib.import_module(name) for name in ("figures", "figuring.smoke", "figuring.registry")}
 
 
 @pytest.fixture(scope="module")
@@ -341,12 +341,12 @@ def test_pictures_for_papers(scripts, runs, tmp_path, suffix, beginning):
 
 
 def test_small_networks_are_asked_for_once_in_words_that_the_scripts_take(scripts, tmp_path, monkeypatch, capsys):
-    little, asked = scripts["figuring.little"], []
+    smoke, asked = scripts["figuring.smoke"], []
 
     def instead_of(script):
         def main(arguments):
             options = script.command_line().parse_args(arguments)
-            assert (options.data, options.epochs, options.quiet) == ("digits", little.EPOCHS, True)
+            assert (options.data, options.epochs, options.quiet) == ("digits", smoke.EPOCHS, True)
             asked.append(options.output.name)
             options.output.mkdir(parents=True)
             (options.output / "result.json").write_text("{}")
@@ -354,11 +354,11 @@ def test_small_networks_are_asked_for_once_in_words_that_the_scripts_take(script
 
         return main
 
-    for script in (little.train_teacher, little.distill, little.ats_grid):
+    for script in (smoke.train_teacher, smoke.distill, smoke.ats_grid):
         monkeypatch.setattr(script, "main", instead_of(script))
     parser = scripts["figures"].command_line()
     for name, figure in scripts["figuring.registry"].FIGURES.items():
-        options = parser.parse_args([name, *figure.little(tmp_path)])
+        options = parser.parse_args([name, *figure.smoke(tmp_path)])
         paths = getattr(options, "networks", None) or getattr(options, "runs", None) or options.grids
         for path in paths:
             assert (pathlib.Path(str(path).split("=")[-1]) / "result.json").exists()

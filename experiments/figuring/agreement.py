@@ -52,6 +52,6 @@ def lines(record: Record) -> list[str]:
 
 
 FIGURE = Figure(
-    "agreement", f"agreement with the teacher\n{__doc__}", students.add_options, students.little_students,
+    "agreement", f"agreement with the teacher\n{__doc__}", students.add_options, students.smoke_students,
     measure, draw, lines,
 )  # fmt: skip

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from figuring import learned_temperature, little
+from figuring import learned_temperature, smoke
 from figuring.figure import Figure, Record, array, numbers
 from figuring.learned_temperature import pair
 from jaxkd import History, plots, recipes, records
@@ -51,9 +51,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def little_runs(folder: pathlib.Path) -> list[str]:
+def smoke_runs(folder: pathlib.Path) -> list[str]:
     """KD and CTKD, both standardised: digits have no log of theirs, so that the curves are of different tasks."""
-    return [*(little.student(folder, method) for method in ("kd+std", "ctkd+std")), "--pair", "resnet56-resnet20"]
+    return [*(smoke.student(folder, method) for method in ("kd+std", "ctkd+std")), "--pair", "resnet56-resnet20"]
 
 
 def measure(options: argparse.Namespace) -> Record:
@@ -318,6 +318,6 @@ def table(record: Record) -> str:
 
 
 FIGURE = Figure(
-    "authors", f"standardisation: runs over their authors' published logs\n{__doc__}", add_options, little_runs,
+    "authors", f"standardisation: runs over their authors' published logs\n{__doc__}", add_options, smoke_runs,
     measure, draw, lines, table,
 )  # fmt: skip

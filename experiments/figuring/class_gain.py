@@ -7,7 +7,7 @@ import pathlib
 
 import numpy as np
 
-from figuring import little, networks
+from figuring import networks, smoke
 from figuring.figure import Figure, Record, array, numbers
 from jaxkd import analysis, plots
 
@@ -22,10 +22,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     networks.add_images(parser)
 
 
-def little_students(folder: pathlib.Path) -> list[str]:
+def smoke_students(folder: pathlib.Path) -> list[str]:
     """A student alone, and two with a teacher."""
-    found = [little.student(folder, method) for method in ("kd", "kd+std")]
-    return [*found, "--alone", little.student(folder, "ce"), "--data", "digits"]
+    found = [smoke.student(folder, method) for method in ("kd", "kd+std")]
+    return [*found, "--alone", smoke.student(folder, "ce"), "--data", "digits"]
 
 
 def measure(options: argparse.Namespace) -> Record:
@@ -83,5 +83,5 @@ def lines(record: Record) -> list[str]:
 
 
 FIGURE = Figure(
-    "gain", f"gain of each class over the student alone\n{__doc__}", add_options, little_students, measure, draw, lines
+    "gain", f"gain of each class over the student alone\n{__doc__}", add_options, smoke_students, measure, draw, lines
 )

@@ -70,5 +70,5 @@ def lines(record: Record) -> list[str]:
 
 FIGURE = Figure(
     "correlation", f"standardisation: difference of class relations to the teacher's\n{__doc__}", add_options,
-    students.little_students, measure, draw, lines,
+    students.smoke_students, measure, draw, lines,
 )  # fmt: skip

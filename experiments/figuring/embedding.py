@@ -25,9 +25,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--perplexity", type=float, default=30.0, metavar="X", help="of t-SNE; default: 30")
 
 
-def little_networks(folder: pathlib.Path) -> list[str]:
+def smoke_networks(folder: pathlib.Path) -> list[str]:
     """A teacher, and students with and without standardisation."""
-    found = students.little_students(folder)
+    found = students.smoke_students(folder)
     teacher = found[found.index("--teacher") + 1]
     return [f"teacher={teacher}", *found[1 : found.index("--teacher")], "--data", "digits"]
 
@@ -82,5 +82,5 @@ def lines(record: Record) -> list[str]:
 
 
 FIGURE = Figure(
-    "tsne", f"standardisation: embeddings in the plane\n{__doc__}", add_options, little_networks, measure, draw, lines
+    "tsne", f"standardisation: embeddings in the plane\n{__doc__}", add_options, smoke_networks, measure, draw, lines
 )

@@ -22,7 +22,7 @@ class Figure:
       name: as on the command line, and of the files.
       about: what it shows, the first line in short.
       add_options: puts what it takes on a command line.
-      little: makes small networks or runs on digits in a folder, and returns the arguments that show them.
+      smoke: makes small networks or runs on digits in a folder, and returns the arguments that show them.
       measure: from the options to the record.
       draw: from the record to a picture file.
       lines: the record's numbers in words.
@@ -32,7 +32,7 @@ class Figure:
     name: str
     about: str
     add_options: Callable[[argparse.ArgumentParser], None]
-    little: Callable[[pathlib.Path], list[str]]
+    smoke: Callable[[pathlib.Path], list[str]]
     measure: Callable[[argparse.Namespace], Record]
     draw: Callable[[Record, pathlib.Path], None]
     lines: Callable[[Record], list[str]]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from figuring import little
+from figuring import smoke
 from figuring.figure import Figure, Record, array, numbers
 from jaxkd import plots, records
 
@@ -22,9 +22,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("grids", nargs="*", type=pathlib.Path, metavar="GRID", help="folders that ats_grid.py wrote")
 
 
-def little_grid(folder: pathlib.Path) -> list[str]:
+def smoke_grid(folder: pathlib.Path) -> list[str]:
     """A grid of six students."""
-    return [little.grid(folder)]
+    return [smoke.grid(folder)]
 
 
 def measure(options: argparse.Namespace) -> Record:
@@ -93,5 +93,5 @@ def _name(entry: Any) -> str:
 
 
 FIGURE = Figure(
-    "fig10", f"ATS: accuracy over both temperatures\n{__doc__}", add_options, little_grid, measure, draw, lines
+    "fig10", f"ATS: accuracy over both temperatures\n{__doc__}", add_options, smoke_grid, measure, draw, lines
 )

@@ -10,7 +10,7 @@ import argparse
 import pathlib
 from typing import Any
 
-from figuring import little
+from figuring import smoke
 from figuring.figure import Figure, Record, numbers
 from jaxkd import History, plots, records
 
@@ -20,9 +20,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="*", type=pathlib.Path, metavar="RUN", help="run directories, or folders of them")
 
 
-def little_runs(folder: pathlib.Path) -> list[str]:
+def smoke_runs(folder: pathlib.Path) -> list[str]:
     """CTKD, with and without standardisation."""
-    return [little.student(folder, method) for method in ("ctkd", "ctkd+std")]
+    return [smoke.student(folder, method) for method in ("ctkd", "ctkd+std")]
 
 
 def measure(options: argparse.Namespace) -> Record:
@@ -147,6 +147,6 @@ def _range(values: list[float]) -> str:
 
 
 FIGURE = Figure(
-    "temperature", f"CTKD: the learned temperature over the epochs\n{__doc__}", add_options, little_runs, measure, draw,
+    "temperature", f"CTKD: the learned temperature over the epochs\n{__doc__}", add_options, smoke_runs, measure, draw,
     lines,
 )  # fmt: skip

@@ -110,5 +110,5 @@ def _said(value: float | None) -> str:
 
 FIGURE = Figure(
     "logits", f"standardisation: mean and deviation of logits, student over teacher\n{__doc__}", add_options,
-    students.little_students, measure, draw, lines,
+    students.smoke_students, measure, draw, lines,
 )  # fmt: skip

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import training_run
+from common.run import parameters
 
 from jaxkd import analysis, convert, data, models, records
 
@@ -139,7 +139,7 @@ def facts(network: Network, accuracy: float) -> dict[str, Any]:
     return {
         "label": network.label,
         "network": network.model.name,
-        "parameters": training_run.parameters(network.model),
+        "parameters": parameters(network.model),
         "accuracy": round(accuracy, 6),
         "sha256": records.fingerprint(network.path),
     }

@@ -84,5 +84,5 @@ def lines(record: Record) -> list[str]:
 
 
 FIGURE = Figure(
-    "reliability", f"calibration of networks\n{__doc__}", add_options, embedding.little_networks, measure, draw, lines
+    "reliability", f"calibration of networks\n{__doc__}", add_options, embedding.smoke_networks, measure, draw, lines
 )

@@ -6,7 +6,7 @@ import argparse
 import pathlib
 from typing import NamedTuple
 
-from figuring import little, networks
+from figuring import networks, smoke
 from figuring.networks import Answers
 from jaxkd.data import Dataset
 
@@ -31,10 +31,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     networks.add_images(parser)
 
 
-def little_students(folder: pathlib.Path) -> list[str]:
+def smoke_students(folder: pathlib.Path) -> list[str]:
     """A teacher, a student alone, and students with and without standardisation."""
-    found = [little.student(folder, method) for method in ("ce", "kd", "kd+std")]
-    return [*found, "--teacher", little.network(folder), "--data", "digits"]
+    found = [smoke.student(folder, method) for method in ("ce", "kd", "kd+std")]
+    return [*found, "--teacher", smoke.network(folder), "--data", "digits"]
 
 
 def ask(options: argparse.Namespace) -> Asked:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from figuring import little, networks
+from figuring import networks, smoke
 from figuring.figure import Figure, Record, array, numbers
 from jaxkd import analysis, plots
 
@@ -40,9 +40,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     networks.add_images(parser)
 
 
-def little_teachers(names: tuple[str, str], folder: pathlib.Path) -> list[str]:
+def smoke_teachers(names: tuple[str, str], folder: pathlib.Path) -> list[str]:
     """Two small teachers."""
-    return [*(little.network(folder, name) for name in names), "--data", "digits"]
+    return [*(smoke.network(folder, name) for name in names), "--data", "digits"]
 
 
 def measure(options: argparse.Namespace) -> Record:
@@ -128,7 +128,7 @@ def _where(tau: np.ndarray, holds: np.ndarray) -> str:
 
 def _figure(name: str, family: str, names: tuple[str, str]) -> Figure:
     about = f"ATS: average and variance of wrong classes over temperatures, small and large {family}\n{__doc__}"
-    return Figure(name, about, add_options, functools.partial(little_teachers, names), measure, draw, lines)
+    return Figure(name, about, add_options, functools.partial(smoke_teachers, names), measure, draw, lines)
 
 
 FIGURES = (_figure("fig7", "ResNets", ("resnet8", "resnet20")), _figure("fig13", "WRNs", ("wrn_10_1", "wrn_10_2")))

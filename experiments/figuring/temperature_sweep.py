@@ -12,7 +12,7 @@ import pathlib
 
 import numpy as np
 
-from figuring import learned_temperature, little
+from figuring import learned_temperature, smoke
 from figuring.figure import Figure, Record, array, numbers
 from figuring.learned_temperature import pair, quantity
 from jaxkd import plots, recipes, records
@@ -26,10 +26,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def little_runs(folder: pathlib.Path) -> list[str]:
+def smoke_runs(folder: pathlib.Path) -> list[str]:
     """KD at four temperatures, and CTKD."""
-    fixed = [little.student(folder, "kd", "--temperature", temperature) for temperature in ("1", "2", "4", "8")]
-    return [*fixed, little.student(folder, "ctkd")]
+    fixed = [smoke.student(folder, "kd", "--temperature", temperature) for temperature in ("1", "2", "4", "8")]
+    return [*fixed, smoke.student(folder, "ctkd")]
 
 
 def measure(options: argparse.Namespace) -> Record:
@@ -131,6 +131,6 @@ def _short(label: str) -> str:
 
 
 FIGURE = Figure(
-    "sweep", f"CTKD: accuracy over fixed temperatures, beside the learned one\n{__doc__}", add_options, little_runs,
+    "sweep", f"CTKD: accuracy over fixed temperatures, beside the learned one\n{__doc__}", add_options, smoke_runs,
     measure, draw, lines,
 )  # fmt: skip

@@ -67,6 +67,6 @@ def lines(record: Record) -> list[str]:
 
 
 FIGURE = Figure(
-    "wrong", f"what was learned from wrong classes\n{__doc__}", students.add_options, students.little_students, measure,
+    "wrong", f"what was learned from wrong classes\n{__doc__}", students.add_options, students.smoke_students, measure,
     draw, lines,
 )  # fmt: skip

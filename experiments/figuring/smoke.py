@@ -19,16 +19,16 @@ TEACHER, STUDENT = "resnet14", "resnet8"
 
 
 def network(folder: pathlib.Path, name: str | None = None) -> str:
-    """The directory of a network that was trained on labels; by default the little teacher."""
+    """The directory of a network that was trained on labels; by default the small teacher."""
     name = name or TEACHER
     return _run(train_teacher.main, folder / name, ["--model", name])
 
 
 def student(folder: pathlib.Path, method: str, *settings: str) -> str:
-    """The directory of a student of the little teacher.
+    """The directory of a student of the small teacher.
 
     Args:
-      folder: for all little runs.
+      folder: for all such runs.
       method: as in distill.py; `ce` is a student alone.
       *settings: other arguments of distill.py.
     """
