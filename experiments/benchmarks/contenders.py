@@ -59,12 +59,12 @@ def build(key: str, work: Work, peers: Peers) -> Contender:
 
         return keras_side.contender(work)
     try:
-        from benchmarks import torch_side
+        from benchmarks import torch_tuned, torch_usual
     except ImportError as error:
         raise UnavailableError(f"torch is not installed ({error})") from error
     if key == "torch":
-        return torch_side.usual(work, peers.workers)
-    return torch_side.tuned(work, key == "torch-tuned-bf16", peers.compiles, peers.way)
+        return torch_usual.usual(work, peers.workers)
+    return torch_tuned.tuned(work, key == "torch-tuned-bf16", peers.compiles, peers.way)
 
 
 def device_peak(key: str) -> int | None:
