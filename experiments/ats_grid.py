@@ -19,7 +19,7 @@ from common import run
 from common.config import add_options, recipe_of, run_config, teacher_path
 
 import jaxkd
-from jaxkd import models, plots, recipes
+from jaxkd import distributed, models, plots, recipes
 from jaxkd.config import RunConfig, TeacherConfig
 from jaxkd.records import RunDirectory, environment, write_json
 
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.seeds < 1:
             raise ValueError(f"--seeds {options.seeds}: at least one is needed")
         if options.distributed:
-            jaxkd.distributed.initialize()  # before anything computes
+            distributed.initialize()  # before anything computes
         config = config_of(options)
         teacher = run.load_teacher(config)
         train, test = run.load_data(config)

@@ -13,7 +13,7 @@ from common import run
 from common.config import add_options, recipe_of, run_config, teacher_path
 
 import jaxkd
-from jaxkd import recipes
+from jaxkd import distributed, recipes
 from jaxkd.config import RunConfig, TeacherConfig
 
 EXAMPLES = """examples:
@@ -63,7 +63,7 @@ def distil(
     """Train a student for each seed, with the same teacher and images, and leave each in its folder."""
     try:
         if options.distributed:
-            jaxkd.distributed.initialize()  # before anything computes
+            distributed.initialize()  # before anything computes
         config = config_of(options)
         teacher = run.load_teacher(config)
         train, test = run.load_data(config)
@@ -97,12 +97,12 @@ def config_of(options: argparse.Namespace) -> RunConfig:
       ValueError: for what does not exist or does not go together.
     """
     recipe = recipe_of(options)
-    student = options.student or (recipe and recipe.student)
+    student = options.student or (recipe.student if recipe else None)
     if student is None:
         raise ValueError("name the network by --student, as in resnet20, or by --recipe, as in kd/resnet56-resnet20")
     teacher = TeacherConfig(
         path=options.teacher,
-        name=options.teacher_name or (recipe and recipe.teacher),
+        name=options.teacher_name or (recipe.teacher if recipe else None),
         evaluate=options.evaluate_teacher,
         cache=options.cache_teacher,
     )

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from common import run
 from common.config import add_options, recipe_of, run_config
 
-import jaxkd
-from jaxkd import recipes
+from jaxkd import distributed, recipes
 from jaxkd.config import RunConfig
 
 EXAMPLES = """examples:
@@ -30,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.distributed:
-            jaxkd.distributed.initialize()  # before anything computes
+            distributed.initialize()  # before anything computes
         config = config_of(options)
         train, test = run.load_data(config)
         config = run.resolve(config, train)
@@ -52,7 +51,7 @@ def config_of(options: argparse.Namespace) -> RunConfig:
     recipe = recipe_of(options)
     if recipe is not None and recipe.teacher is not None:
         raise ValueError(f"--recipe {recipe.name} learns from a {recipe.teacher}: that is what distill.py does")
-    name = options.model or (recipe and recipe.student)
+    name = options.model or (recipe.student if recipe else None)
     if name is None:
         raise ValueError("name the network by --model, as in resnet56, or by --recipe, as in ce/resnet56")
     return run_config(options, name, recipe)

@@ -298,7 +298,7 @@ def test_the_page_has_the_published_numbers(scripts):
     """Run experiments/recipe_table.py where this fails."""
     page = (ROOT / "experiments" / "README.md").read_text(encoding="utf-8")
     table = scripts["recipe_table"]
-    assert table.updated(page, table.reached(ROOT / "experiments" / "results")) == page
+    assert table.updated(page, table.our_accuracies(ROOT / "experiments" / "results")) == page
     cells = re.findall(r"\d\d\.\d\d(?: ± \d\.\d\d)?(?:, top-5 \d\d\.\d\d)? / (?:–|\d)", page)
     assert len(cells) == len(recipes.list())
 
@@ -311,7 +311,7 @@ def test_the_page_gets_our_numbers_from_the_runs_that_kept_to_a_recipe(scripts, 
         result = {"recipe": recipe, "best": {"val_accuracy": best}, "last": {"val_accuracy": 0.1}}
         (tmp_path / str(seed) / "result.json").write_text(json.dumps(result))
     (tmp_path / "result.json").write_text(json.dumps({"last": {"val_accuracy": 0.9}}))
-    ours = table.reached(tmp_path)
+    ours = table.our_accuracies(tmp_path)
     assert ours == {name: pytest.approx([71.0, 73.0])}
     page = table.updated(f"a{table.BEGIN}old{table.END}b", ours)
     assert page.startswith(f"a{table.BEGIN}")

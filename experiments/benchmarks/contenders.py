@@ -44,7 +44,7 @@ class Peers:
 
 
 def build(key: str, work: Work, peers: Peers) -> Contender:
-    """A contender, ready to run; its library is imported here and not before.
+    """Return a contender, ready to run; its library is imported here and not before.
 
     Raises:
       UnavailableError: it cannot take part here.
@@ -68,7 +68,7 @@ def build(key: str, work: Work, peers: Peers) -> Contender:
 
 
 def device_peak(key: str) -> int | None:
-    """The most bytes that a contender of this process had in use on the accelerator; None without one."""
+    """Return the most bytes that a contender of this process had in use on the accelerator; None without one."""
     if key.startswith("torch"):
         from benchmarks import torch_side
 
@@ -79,7 +79,7 @@ def device_peak(key: str) -> int | None:
 
 
 def taking_part(keys: Sequence[str], kind: Kind) -> list[str]:
-    """Those of the contenders that have something to say about this kind of work.
+    """Return those of the contenders that can do this kind of work.
 
     Example:
       >>> taking_part(list(TITLES), "evaluation")
@@ -95,7 +95,7 @@ def taking_part(keys: Sequence[str], kind: Kind) -> list[str]:
 
 
 def resolve(keys: Sequence[str]) -> list[str]:
-    """The keys, in the order of `TITLES`.
+    """Return the keys, in the order of `TITLES`.
 
     Raises:
       ValueError: for one that is unknown.

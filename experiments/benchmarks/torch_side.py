@@ -15,23 +15,23 @@ from benchmarks.work import RECIPE, SEEDS, Work
 
 
 def device() -> torch.device:
-    """The GPU if there is one."""
+    """Return the GPU if there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def wait() -> None:
-    """Returns when the device has done everything."""
+    """Wait until the device has done everything."""
     if device().type == "cuda":
         torch.cuda.synchronize()
 
 
 def device_peak() -> int | None:
-    """The most bytes that were in use on the GPU so far."""
+    """Return the most bytes that were in use on the GPU so far."""
     return torch.cuda.max_memory_allocated() if device().type == "cuda" else None
 
 
 def computer() -> dict[str, Any]:
-    """What computes: the device, the threads of a CPU, and the library of its convolutions."""
+    """Return what computes: the device, the threads of a CPU, and the library of its convolutions."""
     if device().type == "cuda":
         return {"device": torch.cuda.get_device_name(), "threads": None, "convolutions": "cuDNN"}
     found = re.search(r"MKL-DNN (v[\d.]+)", torch.__config__.show())
@@ -40,7 +40,7 @@ def computer() -> dict[str, Any]:
 
 
 def products(size: int) -> dict[str, Callable[[], object]]:
-    """Products of square matrices, for each precision; the yardstick of `network_cost`."""
+    """Return products of square matrices, for each precision; the yardstick of `network_cost`."""
     torch.set_float32_matmul_precision("high")
 
     def product(precision: str) -> Callable[[], object]:
@@ -56,7 +56,7 @@ def products(size: int) -> dict[str, Callable[[], object]]:
 
 
 def networks(work: Work) -> tuple[nn.Module, nn.Module]:
-    """The teacher and, except for evaluation, a student; otherwise the teacher again."""
+    """Return the teacher and, except for evaluation, a student; otherwise the teacher again."""
     torch.manual_seed(SEEDS.teacher)
     teacher = torch_networks.create(work.teacher, work.num_classes).to(device()).eval()
     if work.kind == "evaluation":
@@ -66,13 +66,18 @@ def networks(work: Work) -> tuple[nn.Module, nn.Module]:
 
 
 def sgd(student: nn.Module, **options: Any) -> torch.optim.SGD:
-    """The papers' optimizer."""
-    recipe = {"lr": RECIPE.learning_rate, "momentum": RECIPE.momentum, "weight_decay": RECIPE.weight_decay}
-    return torch.optim.SGD(student.parameters(), **recipe, **options)
+    """Return the papers' optimizer."""
+    return torch.optim.SGD(
+        student.parameters(),
+        lr=RECIPE.learning_rate,
+        momentum=RECIPE.momentum,
+        weight_decay=RECIPE.weight_decay,
+        **options,
+    )
 
 
 def kd_loss(logits: torch.Tensor, teacher_logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy with the labels and the tempered divergence from the teacher (Hinton et al. 2015), weighted."""
+    """Return weighted cross-entropy and tempered divergence from the teacher (Hinton et al. 2015)."""
     softened = functional.softmax(teacher_logits / RECIPE.temperature, dim=1)
     log_probabilities = functional.log_softmax(logits / RECIPE.temperature, dim=1)
     distance = RECIPE.temperature**2 * functional.kl_div(log_probabilities, softened, reduction="batchmean")
@@ -84,6 +89,9 @@ class AtsLoss(nn.Module):
 
     The temperatures are buffers, so that the loss of another pair of them is the same compiled program.
     """
+
+    correct: torch.Tensor
+    wrong: torch.Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -99,6 +107,9 @@ class AtsLoss(nn.Module):
 
 class Normalize(nn.Module):
     """uint8 `[N, H, W, 3]` to network inputs `[N, 3, H, W]`, channels last in memory."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
 
     def __init__(self) -> None:
         super().__init__()

@@ -41,7 +41,7 @@ class Way(NamedTuple):
 
 
 def way_of(text: str) -> Way:
-    """A way from its text.
+    """Return a way from its text.
 
     Example:
       >>> way_of("default, bfloat16")
@@ -84,7 +84,7 @@ class Evaluation(nn.Module):
 
 
 def tuned(work: Work, autocast: bool, compiles: bool, way: str | None = None) -> Contender:
-    """Training, a grid of students one after another, or evaluation.
+    """Return what trains, trains a grid of students one after another, or evaluates.
 
     Args:
       work: what to do.
@@ -123,7 +123,9 @@ class TunedLoop:
 
     def __init__(self, work: Work, way: Way):
         self.work, self.graphs = work, way.mode == "reduce-overhead"
-        teacher, self.student = (network.to(memory_format=torch.channels_last) for network in networks(work))
+        teacher, self.student = networks(work)
+        for network in (teacher, self.student):
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # which torch does not declare
         self.ats = AtsLoss()
         self.optimizer: torch.optim.SGD | None = None
         if work.kind == "evaluation":
@@ -132,7 +134,7 @@ class TunedLoop:
             loss = self.ats if work.kind == "grid" else kd_loss
             module = Distillation(teacher, self.student, loss, way.autocast)
             self.optimizer = sgd(self.student, fused=True)
-        self.step = module.to(device())
+        self.step: Callable[..., Any] = module.to(device())
         if way.mode != "eager":
             torch._dynamo.config.recompile_limit = 64  # the last smaller batch is another version of one function
             self.step = torch.compile(self.step, mode=way.mode, dynamic=False, fullgraph=True)
@@ -156,7 +158,7 @@ class TunedLoop:
         wait()
 
     def over_cells(self, pixels: torch.Tensor, labels: torch.Tensor) -> None:
-        """Trains a student from the start for each pair of temperatures; the compiled step serves all of them."""
+        """Train a student from the start for each pair of temperatures; the compiled step serves all of them."""
         untrained = torch_networks.create(self.work.student, self.work.num_classes).state_dict()
         for correct, wrong in CELLS[: self.work.students]:
             self.student.load_state_dict(untrained)
@@ -174,7 +176,7 @@ def fastest(
     autocast: bool,
     compiles: bool,
 ) -> tuple[Any, dict[str, Any]]:
-    """The faster of eager and compiled.
+    """Return the faster of eager and compiled.
 
     Args:
       make: gives the loop of a way.
@@ -210,13 +212,13 @@ def fastest(
 
 
 def trial_seconds(run: Callable[[], float], hopeless: float) -> float:
-    """Seconds of the fastest of three runs, or of the first if it is hopeless."""
+    """Return seconds of the fastest of three runs, or of the first if it is hopeless."""
     first = run()
     return first if first > hopeless else min(first, run(), run())
 
 
 def random_views(padded: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """All images in a new order, each cropped at random and half of them mirrored, in one gather on the device.
+    """Return all images in a new order, each cropped at random and half of them mirrored, in one gather on the device.
 
     Args:
       padded: `[N, H + 2·pad, W + 2·pad, 3]`.

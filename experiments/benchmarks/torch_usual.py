@@ -30,7 +30,7 @@ TRIAL_BATCHES = 4
 
 
 def usual(work: Work, workers: int) -> Contender:
-    """Training or evaluation as in the papers' code.
+    """Return training or evaluation as in the papers' code.
 
     Args:
       work: what to do.
@@ -51,7 +51,7 @@ def usual(work: Work, workers: int) -> Contender:
 
 
 def tried_workers(work: Work, workers: int) -> dict[int, float]:
-    """Seconds for some batches without and with workers, which on few cores are in the way of what they work for."""
+    """Return the seconds of some batches without and with workers, which on few cores can slow what they work for."""
     count = TRIAL_BATCHES * work.batch_size
     part = dataclasses.replace(work, images=work.images[:count], labels=work.labels[:count])
     tried = {}
@@ -63,7 +63,7 @@ def tried_workers(work: Work, workers: int) -> dict[int, float]:
 
 
 def usual_loop(work: Work, workers: int) -> Callable[[], None]:
-    """A function that trains on all images once, or counts the teacher's right answers."""
+    """Return a function that trains on all images once, or counts the teacher's right answers."""
     teacher, student = networks(work)
     trains = work.kind != "evaluation"
     optimizer = sgd(student) if trains else None
@@ -92,7 +92,7 @@ def usual_loop(work: Work, workers: int) -> Callable[[], None]:
 
 
 def on_device(work: Work) -> Iterable[list[torch.Tensor]]:
-    """Batches that are ready to use, `[N, 3, H, W]`."""
+    """Return batches that are ready to use, `[N, 3, H, W]`."""
     inputs = Normalize()(torch.from_numpy(work.images)).contiguous().to(device())
     labels = torch.from_numpy(work.labels).long().to(device())
     return [list(batch) for batch in zip(inputs.split(work.batch_size), labels.split(work.batch_size), strict=True)]
@@ -123,7 +123,7 @@ class PicturesOneByOne(Dataset):
 
 
 def random_view(picture: Any) -> Any:
-    """A crop of the picture with a border of black pixels, mirrored every second time."""
+    """Return a crop of the picture with a border of black pixels, mirrored every second time."""
     width, height = picture.size
     left, top = torch.randint(0, 2 * RECIPE.pad + 1, (2,)).tolist()
     crop = ImageOps.expand(picture, RECIPE.pad).crop((left, top, left + width, top + height))
@@ -131,7 +131,7 @@ def random_view(picture: Any) -> Any:
 
 
 def loader(work: Work, workers: int) -> DataLoader:
-    """Batches from the host's pixels, the last smaller one included.
+    """Return batches from the host's pixels, the last smaller one included.
 
     Workers stay from one epoch to the next, so that starting them is no part of what is measured.
 

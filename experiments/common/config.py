@@ -137,7 +137,7 @@ def run_config(
         ),
         method=method,
         teacher=teacher,
-        recipe=recipe and recipe.name,
+        recipe=recipe.name if recipe else None,
         seed=options.seed,
         precision=options.precision,
         batch_norm=options.batch_norm,

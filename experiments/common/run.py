@@ -22,7 +22,7 @@ from jaxkd.records import RunDirectory, fingerprint
 Images = data.Dataset | data.StreamedDataset
 
 
-def load_teacher(config: RunConfig) -> Any | None:
+def load_teacher(config: RunConfig) -> Any:
     """Return the teacher, from a torch file or a saved model; None where none is given and the method needs none.
 
     Raises:

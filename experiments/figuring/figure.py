@@ -40,7 +40,7 @@ class Figure:
 
 
 def numbers(values: Any, digits: int = 5) -> Any:
-    """Arrays as lists for JSON, rounded to some significant digits; null for NaN.
+    """Return arrays as lists for JSON, rounded to some significant digits; null for NaN.
 
     Example:
       >>> numbers(np.array([[1 / 3, np.nan]])), numbers(2 / 3, digits=2)
@@ -53,7 +53,7 @@ def numbers(values: Any, digits: int = 5) -> Any:
 
 
 def array(values: Any) -> np.ndarray:
-    """What `numbers` wrote, with NaN for null.
+    """Return the array that `numbers` wrote, with NaN for null.
 
     Example:
       >>> array([1.0, None]).tolist()

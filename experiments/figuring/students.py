@@ -25,20 +25,20 @@ class Asked(NamedTuple):
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """A teacher, students and images."""
+    """Add the options for a teacher, students and images."""
     networks.add_teacher(parser)
     networks.add_networks(parser, "STUDENT", "students of this teacher, and perhaps one that had none")
     networks.add_images(parser)
 
 
 def smoke_students(folder: pathlib.Path) -> list[str]:
-    """A teacher, a student alone, and students with and without standardisation."""
+    """Train a teacher, a student alone, and students with and without standardisation."""
     found = [smoke.student(folder, method) for method in ("ce", "kd", "kd+std")]
     return [*found, "--teacher", smoke.network(folder), "--data", "digits"]
 
 
 def ask(options: argparse.Namespace) -> Asked:
-    """Loads all networks that the options name, and shows them the images.
+    """Load all networks that the options name, and show them the images.
 
     Raises:
       FileNotFoundError, ValueError: for what is missing or does not fit.
