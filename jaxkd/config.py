@@ -28,6 +28,8 @@ from typing import Any, TypeVar
 from jaxkd import recipes
 from jaxkd.types import Normalization
 
+__all__ = ["DataConfig", "RunConfig", "TeacherConfig"]
+
 Built = TypeVar("Built")
 
 

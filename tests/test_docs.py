@@ -171,7 +171,7 @@ def test_commands_are_taken(scripts, page):
         takes(script.command_line().parse_args, page, own)
         if name == "distill":
             script.config_of(script.command_line().parse_args(own))
-    for name, arguments in filter(lambda command: command[1], commands(page, r"python -m jaxkd\.(\w+)")):
+    for name, arguments in filter(lambda command: command[1], commands(page, r"python -m jaxkd\.([\w.]+)")):
         takes(scripts(f"jaxkd.{name}.__main__")._parser().parse_intermixed_args, page, arguments)
 
 
