@@ -193,7 +193,7 @@ def command_line() -> argparse.ArgumentParser:
         metavar="NAME",
         help=f"default: the recipe's, else kd; ce is a student alone: {', '.join(recipes.methods())}",
     )
-    method.add_argument("--temperature", type=float, metavar="T", help="of kd, dkd, mlkd, dist and their kin")
+    method.add_argument("--temperature", type=float, metavar="T", help="of kd, dkd, mlkd, dist and their variants")
     method.add_argument("--correct", type=float, metavar="T", help="of ats: τ₁, for the true class")
     method.add_argument("--wrong", type=float, metavar="T", help="of ats: τ₂, for the other classes")
     method.add_argument("--ce-weight", type=float, metavar="W", help="of the cross-entropy with the labels")

@@ -15,7 +15,9 @@ import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import optax
 from common.run import parameters
+from flax import nnx
 
 import jaxkd
 from jaxkd import data, models, plots, recipes
@@ -69,7 +71,7 @@ def first_of_each(train: Dataset, count: int) -> Dataset:
     return train.take(np.sort(np.concatenate(places)))
 
 
-def train_teacher(train: Dataset):
+def train_teacher(train: Dataset) -> nnx.Module:
     """Train a network on the labels of all images."""
     training = recipes.get_training("digits").adapted(epochs=TEACHER_EPOCHS, batch_size=TEACHER_BATCH)
     trainer = jaxkd.Trainer(models.create(TEACHER, num_classes=train.num_classes, seed=0))
@@ -78,13 +80,19 @@ def train_teacher(train: Dataset):
     return trainer.model
 
 
-def new_student(seed: int):
+def new_student(seed: int) -> nnx.Module:
     """Return a student with the initial weights of a seed."""
     return models.create(STUDENT, num_classes=10, seed=100 + seed)
 
 
 def train_student(
-    method: recipes.Method, optimizer, teacher, few: Dataset, test: Dataset, training: recipes.Training, seed: int
+    method: recipes.Method,
+    optimizer: optax.GradientTransformationExtraArgs,
+    teacher: nnx.Module,
+    few: Dataset,
+    test: Dataset,
+    training: recipes.Training,
+    seed: int,
 ) -> jaxkd.History:
     """Train one student by a method."""
     distiller = jaxkd.Distiller(student=new_student(seed), teacher=teacher)

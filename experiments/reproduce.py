@@ -39,7 +39,7 @@ and table.png.
 """
 
 
-GOING_ON = ("--resume", "--quiet")
+RESUMED = ("--resume", "--quiet")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number, row in enumerate(rows, 1):
         print(f"{number} of {len(rows)}: {row.method} {row.pair}", flush=True)
         for folders in parts_to_do(output, row, options.seeds, at_once):
-            failed += attempt([*arguments_of(row, teachers, options), *passed_on, *GOING_ON], folders, at_once)
+            failed += attempt([*arguments_of(row, teachers, options), *passed_on, *RESUMED], folders, at_once)
             write_table(output, rows, options.seeds)
     print(f"\n{write_table(output, rows, options.seeds)}\neverything is in {output}")
     if failed:
@@ -96,7 +96,7 @@ def attempt(
     """Run some seeds of a row; print what they die of, and leave the other rows to be run.
 
     Returns:
-      The folders of those that died.
+      The folders of those that failed.
     """
     try:
         distill.several(arguments, folders, at_once)

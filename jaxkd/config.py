@@ -280,16 +280,14 @@ def _method(given: Any) -> recipes.Method:
     weights = _mapping("settings.method.weights", described.get("weights", {}))
     built = {term: _weight(term, weight, published.weights.get(term)) for term, weight in weights.items()}
     settings = _mapping("settings.method.settings", described.get("settings", {}))
-    for name, value in settings.items():
-        _check_number(f"settings.method.settings.{name}", value)
-    return published.adapted(built, **settings)
+    numbers = {name: _number(f"settings.method.settings.{name}", value) for name, value in settings.items()}
+    return published.adapted(built, **numbers)
 
 
 def _weight(term: str, given: Any, published: recipes.Weight | None) -> recipes.Weight:
     """Return a weight from its description; a function of the epoch must be of the published one's class."""
     if not isinstance(given, Mapping):
-        _check_number(f"settings.method.weights.{term}", given)
-        return given
+        return _number(f"settings.method.weights.{term}", given)
     values = dict(given)
     name = values.pop("function", None)
     if name != type(published).__name__ or not dataclasses.is_dataclass(published):
@@ -324,9 +322,10 @@ def _check_names(where: str, given: Mapping[str, Any], known: Iterable[str], ign
         raise ValueError(f"{', '.join(where + name for name in unknown)} is unknown; known are {', '.join(known)}")
 
 
-def _check_number(where: str, given: Any) -> None:
+def _number(where: str, given: Any) -> float:
     if isinstance(given, bool) or not isinstance(given, int | float):
         raise ValueError(f"{where} is {given!r}: give a number")
+    return given
 
 
 def _mapping(where: str, given: Any) -> Mapping[str, Any]:

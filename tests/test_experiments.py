@@ -57,8 +57,14 @@ def test_a_run_directory_holds_everything(distilled):
     path, _ = distilled
     names = {entry.name for entry in path.iterdir()}
     assert names == {
-        "config.json", "metrics.csv", "checkpoints", "result.json", "curves.png", "student.pth", "student",
-    }  # fmt: skip
+        "config.json",
+        "metrics.csv",
+        "checkpoints",
+        "result.json",
+        "curves.png",
+        "student.pth",
+        "student",
+    }
     assert [entry.name for entry in (path / "checkpoints").iterdir()] == ["2"]
 
 
@@ -240,9 +246,18 @@ def test_a_recipe_resolves_to_what_was_published(scripts):
 
 @pytest.mark.parametrize(
     "change",
-    ["--setting beta=8", "--weight dkd=1", "--ce-weight 0.5", "--epochs 24", "--student resnet32", "--data digits",
-     "--method kd", "--temperature 2", "--learning-rate 0.1"],
-)  # fmt: skip
+    [
+        "--setting beta=8",
+        "--weight dkd=1",
+        "--ce-weight 0.5",
+        "--epochs 24",
+        "--student resnet32",
+        "--data digits",
+        "--method kd",
+        "--temperature 2",
+        "--learning-rate 0.1",
+    ],
+)
 def test_any_override_makes_it_another_run(scripts, change):
     facts = resolved(scripts, "--recipe", "dkd/resnet56-resnet20", *change.split())[-1]
     assert facts["recipe"]["as_published"] is False

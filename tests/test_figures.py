@@ -143,8 +143,10 @@ def test_teachers_statistics_are_the_analysis_own_and_the_trend_is_said(scripts,
     record = run(scripts, "fig7", [*arguments, "--temperatures", "1", "4", "--asymmetry", "2", "1"], tmp_path)
     assert [facts["label"] for facts in record["networks"]] == ["small", "large"]  # whatever order they were named in
     assert [(curve["label"], curve["scaling"]) for curve in record["curves"]] == [
-        ("small", "plain"), ("large", "plain"), ("large", "asymmetric"),
-    ]  # fmt: skip
+        ("small", "plain"),
+        ("large", "plain"),
+        ("large", "asymmetric"),
+    ]
     shown = digits()[1].subset(IMAGES)
     own = analysis.predict(convert.load(larger), shown)
     expected = analysis.derived_statistics(own, shown.labels, 8.0, 4.0)

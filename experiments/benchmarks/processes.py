@@ -88,11 +88,13 @@ class Worker:
 
     def run(self) -> float:
         """Return the seconds of one round."""
-        return self.ask("run")
+        seconds: float = self.ask("run")
+        return seconds
 
     def tell(self) -> dict[str, Any]:
         """Return what the contender is, and its memory: see `fresh_process.Orders.tell`."""
-        return self.ask("tell")
+        told: dict[str, Any] = self.ask("tell")
+        return told
 
     def close(self) -> None:
         """End the process, which ends by itself when no more orders can come."""
@@ -108,7 +110,8 @@ class Worker:
 def device() -> dict[str, Any]:
     """Return what JAX computes on, asked in another process, since some devices serve one process at a time."""
     with Worker() as worker:
-        return worker.ask("device")
+        found: dict[str, Any] = worker.ask("device")
+    return found
 
 
 def ceilings(size: network_cost.Size) -> dict[str, Any]:

@@ -57,7 +57,8 @@ def load_data(config: RunConfig) -> tuple[Images, Images]:
     """
     mean, std = config.training.normalization or (None, None)
     read: dict[str, Any] = {"image_size": config.data.image_size, "workers": config.data.workers}
-    return data.load(config.data.name, config.data.data_dir, mean=mean, std=std, **read)
+    train, test = data.load(config.data.name, config.data.data_dir, mean=mean, std=std, **read)
+    return train, test
 
 
 def check_classes(teacher: Any, train: Images) -> None:

@@ -29,7 +29,7 @@ def measure(options: argparse.Namespace) -> Record:
     """Return the curves of all runs that learned one."""
     runs = [run for run in found(options.runs) if quantity(run) is not None]
     if not runs:
-        raise ValueError("none of these runs learned a temperature: name runs of --method ctkd or its kin")
+        raise ValueError("none of these runs learned a temperature: name runs of --method ctkd or its variants")
     return {**about(runs), "curves": learned(runs)}
 
 

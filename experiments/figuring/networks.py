@@ -75,7 +75,7 @@ def images(options: argparse.Namespace, found: Sequence[Network]) -> data.Datase
     Raises:
       FileNotFoundError, ValueError: as `data.load` and `Dataset.subset`; for another number of classes.
     """
-    shown = data.load(options.data, options.data_dir, split=options.split)
+    shown: data.Dataset = data.load(options.data, options.data_dir, split=options.split)
     for network in found:
         if network.model.num_classes != shown.num_classes:
             raise ValueError(

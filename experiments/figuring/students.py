@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from figuring import networks, smoke
 from figuring.networks import Answers
@@ -19,7 +19,7 @@ class Asked(NamedTuple):
     students: list[Answers]
 
     @property
-    def facts(self) -> list[dict]:
+    def facts(self) -> list[dict[str, Any]]:
         """Which networks they are, the teacher first."""
         return [answers.facts for answers in (self.teacher, *self.students)]
 

@@ -117,7 +117,7 @@ def lines(record: Record) -> list[str]:
 
 def _name(curve: dict[str, Any]) -> str:
     if curve["scaling"] == "plain":
-        return curve["label"]
+        return str(curve["label"])
     correct, wrong = curve["factors"]
     return f"{curve['label']}, τ₁ = {correct:g}τ, τ₂ = {wrong:g}τ"
 
