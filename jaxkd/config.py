@@ -154,13 +154,16 @@ class RunConfig:
     def arguments(self) -> dict[str, Any]:
         """Return where files are and how the run is carried out, as JSON values; it may be resumed with others."""
         teacher = self.teacher or TeacherConfig()
+        options = {
+            "teacher": _text(teacher.path),
+            "evaluate_teacher": teacher.evaluate,
+            "cache_teacher": teacher.cache,
+        }
         return {
             "recipe": self.recipe,
             "data_dir": _text(self.data.data_dir),
             "workers": self.data.workers,
-            "teacher": _text(teacher.path),
-            "evaluate_teacher": teacher.evaluate,
-            "cache_teacher": teacher.cache,
+            **(options if self.method is not None else {}),
             "distributed": self.distributed,
             "output": _text(self.output),
             "resume": self.resume,
