@@ -209,7 +209,7 @@ class RunConfig:
                 "method": _method(settings["method"]) if "method" in settings else None,
                 "teacher": _teacher(settings.get("teacher"), arguments),
                 "recipe": recipe if recipe in recipes.list() else None,  # of earlier versions: also a training's name
-                "output": _path(arguments.get("output")),
+                "output": _path("arguments.output", arguments.get("output")),
                 **{name: settings[name] for name in _RUN_SETTINGS if name in settings},
                 **{name: arguments[name] for name in _RUN_ARGUMENTS if name in arguments},
             },
@@ -252,7 +252,8 @@ def _data(settings: Mapping[str, Any], arguments: Mapping[str, Any]) -> DataConf
     statistics = given.get("normalization")
     if statistics is not None:
         given["normalization"] = _normalization("settings.data.normalization", statistics)
-    given["data_dir"], given["workers"] = _path(arguments.get("data_dir")), arguments.get("workers")
+    given["data_dir"] = _path("arguments.data_dir", arguments.get("data_dir"))
+    given["workers"] = arguments.get("workers")
     given.setdefault("image_size", arguments.get("image_size"))
     return _build(DataConfig, "settings.data.", given)
 
@@ -273,7 +274,11 @@ def _teacher(given: Any, arguments: Mapping[str, Any]) -> TeacherConfig | None:
         return None
     _check_names("settings.teacher.", _mapping("settings.teacher", given), ("name", "sha256"))
     options = {field: arguments[name] for name, field in _TEACHER.items() if name in arguments}
-    return _build(TeacherConfig, "settings.teacher.", {**given, **options, "path": _path(options.get("path"))})
+    return _build(
+        TeacherConfig,
+        "settings.teacher.",
+        {**given, **options, "path": _path("arguments.teacher", options.get("path"))},
+    )
 
 
 def _method(given: Any) -> recipes.Method:
@@ -359,7 +364,9 @@ def _list(value: Any) -> Any:
     return [_list(part) for part in value] if isinstance(value, tuple) else value
 
 
-def _path(text: str | None) -> pathlib.Path | None:
+def _path(where: str, text: Any) -> pathlib.Path | None:
+    if text is not None and not isinstance(text, str):
+        raise ValueError(f"{where} is {text!r}: give a path as text, or null")
     return None if text is None else pathlib.Path(text)
 
 

@@ -104,6 +104,7 @@ def test_the_directory_of_a_sweep_is_refused():
         (("settings", "training", "normalization"), [[0.5]], "give mean and std, a number for each channel"),
         (("settings", "data", "normalization"), {"mean": 0.5}, "settings.data.normalization.mean is 0.5: give a list"),
         (("settings", "teacher", "sha"), "0f", "settings.teacher.sha is unknown; known are name, sha256"),
+        (("arguments", "output"), 3, "arguments.output is 3: give a path as text, or null"),
         (("arguments", "resum"), True, "arguments.resum is unknown"),
         (("arguments", "checkpoint_minutes"), "5", "checkpoint_minutes is '5': give float or null"),
     ],
