@@ -7,19 +7,21 @@ paper's 6×5 grid and its recipe (Li et al., NeurIPS 2022, https://arxiv.org/abs
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import pathlib
 import sys
 import time
 from collections.abc import Sequence
 from typing import Any
 
-import lesson
 import numpy as np
-import training_options
+from common import run
+from common.config import add_options, recipe_of, run_config, teacher_path
 
 import jaxkd
-from jaxkd import models, plots, recipes
-from jaxkd.records import RunDirectory, environment, fingerprint, write_json
+from jaxkd import distributed, models, plots, recipes
+from jaxkd.config import RunConfig, TeacherConfig
+from jaxkd.records import RunDirectory, environment, write_json
 
 EXAMPLES = """examples:
   on digits, in a minute, after: train_teacher.py --data digits --model resnet14 --epochs 8 --output runs/digits-teacher
@@ -32,45 +34,35 @@ The folder gets config.json, grid.csv (every cell, seed and epoch), result.json 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; None takes the process's own command line."""
+    """Run the command; None takes the process's own command line."""
     parser = command_line()
     options = parser.parse_args(arguments)
     try:
         if options.seeds < 1:
             raise ValueError(f"--seeds {options.seeds}: at least one is needed")
-        training_options.begin(options)
-        method = recipes.get_method("ats")
-        training = training_options.training_of(options, options.student, None)
-        teacher = lesson.load_teacher(options, method, None)
-        train, test = training_options.load_data(options, training)
-        lesson.check_classes(teacher, train)
-        models.create(options.student, num_classes=train.num_classes)  # a wrong name is refused before any work
-        directory = RunDirectory(options.output or pathlib.Path("runs") / f"ats-grid-{options.data}-{options.student}")
+        if options.distributed:
+            distributed.initialize()  # before anything computes
+        config = config_of(options)
+        teacher = run.load_teacher(config)
+        train, test = run.load_data(config)
+        run.check_classes(teacher, train)
+        config = run.resolve(config, train, teacher)
+        models.create(config.network, num_classes=train.num_classes)  # a wrong name is refused before any work
+        name = f"ats-grid-{config.data.name}-{config.network}"
+        directory = RunDirectory(config.output or pathlib.Path("runs") / name)
         if directory.path.exists() and any(directory.path.iterdir()):
             raise ValueError(f"{directory.path} exists and is not empty: choose another --output")
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
         parser.error(str(error))
-    settings = training_options.settings_of(
-        options,
-        training,
-        train,
-        student=options.student,
-        teacher={"name": teacher.name, "sha256": fingerprint(options.teacher)},
-        correct=options.correct,
-        wrong=options.wrong,
-        seeds=options.seeds,
-    )
-    directory.start(settings, vars(options))
+    axes = {"correct": options.correct, "wrong": options.wrong, "seeds": options.seeds}
+    shared = {name: value for name, value in config.settings().items() if name != "method"}
+    directory.start(shared | axes, config.arguments() | axes | {"at_once": options.at_once})
 
-    def make(correct: float, wrong: float, seed: int) -> jaxkd.Distiller:
-        student: Any = models.create(options.student, num_classes=train.num_classes, seed=seed)
-        distiller = jaxkd.Distiller(student=student, teacher=teacher)
-        cell = method.adapted({}, correct=correct, wrong=wrong)
-        seeded = argparse.Namespace(**{**vars(options), "seed": seed})
-        training_options.compile_trainer(distiller, train, training, seeded, cell.losses(train), cell.weights)
-        return distiller
+    def make(correct: float, wrong: float, seed: int) -> jaxkd.Trainer:
+        method = recipes.get_method("ats", correct=correct, wrong=wrong)
+        return run.compiled(dataclasses.replace(config, method=method, seed=seed), train, teacher)
 
-    seeds = range(options.seed, options.seed + options.seeds)
+    seeds = range(config.seed, config.seed + options.seeds)
     cells = jaxkd.grid(seed=seeds, correct=options.correct, wrong=options.wrong)
     start = time.perf_counter()
     found = jaxkd.sweep(
@@ -78,18 +70,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cells,
         train,
         validation_data=test,
-        epochs=training.epochs,
-        batch_size=training.batch_size,
+        epochs=config.training.epochs,
+        batch_size=config.training.batch_size,
         at_once=options.at_once,
-        verbose=not options.quiet,
+        verbose=not config.quiet,
     )
     found.to_csv(directory.path / "grid.csv")
     accuracy = found.last("val_accuracy").reshape(options.seeds, len(options.correct), len(options.wrong))
-    facts = {"seconds": round(time.perf_counter() - start, 2), "runs": len(cells), "epochs": training.epochs}
+    facts = {"seconds": round(time.perf_counter() - start, 2), "runs": len(cells), "epochs": config.training.epochs}
     write_json(directory.path / "result.json", summary(options, accuracy) | facts | environment())
     print(table(options, accuracy))
     if plots.available():
-        title = f"{teacher.name} → {options.student}, {options.data}, {training.epochs} epochs, last epoch"
+        title = f"{teacher.name} → {config.network}, {config.data.name}, {config.training.epochs} epochs, last epoch"
         plots.heat_map(
             accuracy.mean(0),
             directory.path / "grid.png",
@@ -102,8 +94,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def config_of(options: argparse.Namespace) -> RunConfig:
+    """Return what all students of the grid share; no file is read yet.
+
+    Raises:
+      ValueError: for an unknown recipe, or numbers that are not positive.
+    """
+    recipe_of(options)  # a misspelt name gets the closest that exist
+    return run_config(
+        options,
+        options.student,
+        method=recipes.get_method("ats"),
+        teacher=TeacherConfig(options.teacher, options.teacher_name),
+    )
+
+
 def summary(options: argparse.Namespace, accuracy: np.ndarray) -> dict[str, Any]:
-    """The mean of every cell over seeds, and the best of them: chosen on the test images, as the paper's tables are.
+    """Return each cell's mean over seeds and the best one, chosen on the test images as in the paper's tables.
 
     Args:
       options: the command line.
@@ -125,7 +132,7 @@ def summary(options: argparse.Namespace, accuracy: np.ndarray) -> dict[str, Any]
 
 
 def table(options: argparse.Namespace, accuracy: np.ndarray) -> str:
-    """The grid as text, in percent."""
+    """Return the grid as text, in percent."""
     lines = ["τ₁ \\ τ₂ " + "".join(f"{value:8g}" for value in options.wrong)]
     for value, row in zip(options.correct, 100 * accuracy.mean(0), strict=True):
         lines.append(f"{value:7g} " + "".join(f"{cell:8.2f}" for cell in row))
@@ -133,14 +140,14 @@ def table(options: argparse.Namespace, accuracy: np.ndarray) -> str:
 
 
 def command_line() -> argparse.ArgumentParser:
-    """The options."""
+    """Return the parser of the options."""
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     networks = parser.add_argument_group("networks")
     networks.add_argument(
         "--teacher",
-        type=lesson.teacher_path,
+        type=teacher_path,
         required=True,
         metavar="FILE",
         help="a file of weights, a converted teacher or the directory of its run",
@@ -152,7 +159,7 @@ def command_line() -> argparse.ArgumentParser:
     cells.add_argument("--wrong", type=float, nargs="+", default=[1.0, 2.0, 3.0, 4.0, 5.0], metavar="T")
     cells.add_argument("--seeds", type=int, default=1, metavar="N", help="that many, from --seed on; default: 1")
     cells.add_argument("--at-once", type=int, metavar="N", help="at most so many students in one program")
-    training_options.add_options(parser, recipes.list())
+    add_options(parser, recipes.list())
     parser.set_defaults(recipe="ats")
     return parser
 

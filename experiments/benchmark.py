@@ -44,7 +44,7 @@ The folder gets benchmark.json, which is written anew after every row, and bench
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; None takes the process's own command line."""
+    """Run the command; None takes the process's own command line."""
     parser = command_line()
     options = parser.parse_args(arguments)
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # JAX would leave the peers a quarter of a GPU
@@ -61,15 +61,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def command_line() -> argparse.ArgumentParser:
-    """The options; what is None depends on the device and on --quick."""
+    """Return the parser; what is None depends on the device and on --quick."""
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rows", metavar="ROW,ROW", help="default: all of them; with --quick a, d and e")
     parser.add_argument(
-        "--contenders", nargs="+", metavar="NAME",
+        "--contenders",
+        nargs="+",
+        metavar="NAME",
         help=f"among {', '.join(contenders.TITLES)}; default: all that make sense on the device",
-    )  # fmt: skip
+    )
     parser.add_argument("--quick", action="store_true", help="small sizes, few contenders and rounds")
     parser.add_argument("--repeats", type=int, metavar="N", help="rounds that count; default: 7, quick 3")
     parser.add_argument("--starts", type=int, metavar="N", help="repeats of row e; default: 5, quick 1")
@@ -91,9 +93,12 @@ def command_line() -> argparse.ArgumentParser:
     files = parser.add_argument_group("files")
     files.add_argument("--data-dir", type=pathlib.Path, metavar="DIR", help="the folder of CIFAR-100")
     files.add_argument(
-        "--output", type=pathlib.Path, default=pathlib.Path("runs/benchmark"), metavar="DIR",
+        "--output",
+        type=pathlib.Path,
+        default=pathlib.Path("runs/benchmark"),
+        metavar="DIR",
         help="default: runs/benchmark",
-    )  # fmt: skip
+    )
     return parser
 
 

@@ -33,7 +33,7 @@ EXAMPLES = """examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; None takes the process's own command line."""
+    """Run the command; None takes the process's own command line."""
     parser = command_line()
     options = parser.parse_args(arguments)
     images = options.images or (96 if options.quick else 1024)
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def command_line() -> argparse.ArgumentParser:
-    """The options."""
+    """Return the parser of the options."""
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -84,14 +84,17 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, metavar="N", help="default: 5, quick 1")
     parser.add_argument("--quick", action="store_true", help="few images, one round")
     parser.add_argument(
-        "--output", type=pathlib.Path, default=pathlib.Path("runs/decoding.json"), metavar="FILE",
+        "--output",
+        type=pathlib.Path,
+        default=pathlib.Path("runs/decoding.json"),
+        metavar="FILE",
         help="default: %(default)s",
-    )  # fmt: skip
+    )
     return parser
 
 
 def generated(folder: pathlib.Path, images: int) -> pathlib.Path:
-    """JPEG files like photographs, at most 64 different ones in each split, which the system keeps in memory."""
+    """Write JPEG files like photographs, at most 64 different ones in each split, which the system keeps in memory."""
     sys.path.append(str(ROOT / "tests"))
     from image_tree import PHOTOGRAPHS, image_tree
 
@@ -108,13 +111,13 @@ def generated(folder: pathlib.Path, images: int) -> pathlib.Path:
 
 
 def mean_bytes(dataset: Any, images: int) -> int:
-    """Size of an encoded image, averaged over the first ones."""
+    """Return size of an encoded image, averaged over the first ones."""
     stored = [dataset.source[number][0] for number in range(min(images, len(dataset)))]
     return round(np.mean([len(image) if isinstance(image, bytes) else os.path.getsize(image) for image in stored]))
 
 
 def one_core(dataset: Any, training: bool, rounds: int) -> dict[str, Any]:
-    """Images per second of processor time, for each contender: the median of the rounds; one more does not count."""
+    """Return each contender's images per second of processor time: the median of the rounds but the first."""
     stored = [dataset.source[number][0] for number in range(len(dataset))]
     ready = {"jaxkd": lambda: jaxkd_reads(dataset, training), "pillow": lambda: pillow_reads(dataset, stored, training)}
     torchvision = torchvision_reads(dataset.view, training)
@@ -135,14 +138,14 @@ def one_core(dataset: Any, training: bool, rounds: int) -> dict[str, Any]:
 
 
 def jaxkd_reads(dataset: Any, training: bool) -> None:
-    """What a decoding process does, in this one."""
+    """Do in this process what a decoding process does."""
     reader = dataset.reader(training)
     for indices in plan(len(dataset), BATCH):
         reader(indices)
 
 
 def pillow_reads(dataset: Any, stored: Sequence[Any], training: bool) -> None:
-    """The shortest loop that gives the same pixels: nothing is checked, and nothing may be broken."""
+    """Prepare the same pixels in the shortest loop: nothing is checked, and nothing may be broken."""
     batch = np.zeros((BATCH, *dataset.image_shape), np.uint8)
     for number, file in enumerate(stored):
         rng = np.random.default_rng((0, 0, number))
@@ -151,7 +154,7 @@ def pillow_reads(dataset: Any, stored: Sequence[Any], training: bool) -> None:
 
 
 def torchvision_reads(view: Any, training: bool) -> Callable[[Sequence[Any]], None] | None:
-    """torchvision's transforms of the same files, into the same batch; None where it is not installed."""
+    """Return torchvision's transforms of the same files, into the same batch; None where it is not installed."""
     try:
         from torchvision import transforms
     except (ImportError, RuntimeError):  # the latter where it does not fit the PyTorch that is there
@@ -169,14 +172,14 @@ def torchvision_reads(view: Any, training: bool) -> Callable[[Sequence[Any]], No
 
 
 def opened(file: Any) -> Any:
-    """A picture in mode RGB, as torchvision opens it."""
+    """Return a picture in mode RGB, as torchvision opens it."""
     from PIL import Image
 
     return Image.open(io.BytesIO(file) if isinstance(file, bytes) else file).convert("RGB")
 
 
 def stream(dataset: Any, training: bool, workers: int, batch_size: int, rounds: int) -> dict[str, Any]:
-    """Images per second after the first batch, and seconds until that, in all."""
+    """Return images per second after the first batch, and seconds until that, in all."""
     rates, starts = [], []
     picks = plan(len(dataset), batch_size)
     for _ in range(rounds):
@@ -191,7 +194,7 @@ def stream(dataset: Any, training: bool, workers: int, batch_size: int, rounds: 
 
 
 def plan(images: int, batch_size: int) -> list[Any]:
-    """All images once, in order."""
+    """Return all images once, in order."""
     from jaxkd import data
 
     cuts = np.split(np.arange(images), range(batch_size, images, batch_size))
@@ -199,7 +202,7 @@ def plan(images: int, batch_size: int) -> list[Any]:
 
 
 def table(view: str, found: Mapping[str, Any]) -> str:
-    """A view's figures as text."""
+    """Return a view's figures as text."""
     lines = [f"{view}, {found['images']} images"]
     for name, entry in found["one_core"].items():
         lines.append(f"  {name:14s} {entry['images_per_second']:8.1f} images/s of one processor")

@@ -9,12 +9,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import training_options
-import training_run
-from lesson import prepare, teacher_path
+from common import run
+from common.config import add_options, recipe_of, run_config, teacher_path
 
 import jaxkd
-from jaxkd import recipes
+from jaxkd import distributed, recipes
+from jaxkd.config import RunConfig, TeacherConfig
 
 EXAMPLES = """examples:
   one number of a paper's table; --list-recipes prints them all:
@@ -36,14 +36,14 @@ checkpoints, result.json, curves.png and the student, for jaxkd (student/) and f
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; None takes the process's own command line."""
+    """Run the command; None takes the process's own command line."""
     parser = command_line()
     options = parser.parse_args(arguments)
     return distil(parser, options, {options.seed: options.output})
 
 
 def several(arguments: Sequence[str], folders: Mapping[int, pathlib.Path], at_once: int | None = 1) -> int:
-    """Runs the command for several seeds.
+    """Run the command for several seeds.
 
     Args:
       arguments: of the command, but for `--seed` and `--output`.
@@ -60,37 +60,77 @@ def distil(
     folders: Mapping[int, pathlib.Path | None],
     at_once: int | None = 1,
 ) -> int:
-    """Trains a student for each seed, with the same teacher and images, and leaves each in its folder."""
+    """Train a student for each seed, with the same teacher and images, and leave each in its folder."""
     try:
-        lesson = prepare(options)
-        runs = [lesson.run(seed, folder) for seed, folder in folders.items()]
-        for run in runs:
-            run.check()
+        if options.distributed:
+            distributed.initialize()  # before anything computes
+        config = config_of(options)
+        teacher = run.load_teacher(config)
+        train, test = run.load_data(config)
+        run.check_classes(teacher, train)
+        config = run.resolve(config, train, teacher)
+        configs = [dataclasses.replace(config, seed=seed, output=folder) for seed, folder in folders.items()]
+        students = [run.prepare(one, train, test, teacher) for one in configs]
+        for student in students:
+            student.check()
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         parser.error(str(error))
-    for run in runs:
-        run.start()
-    parameters = runs[0].facts["student"]["parameters"]
-    training_run.say(f"student {lesson.student}: {parameters:,} parameters; {lesson.title}")
-    if lesson.teacher is not None:
-        described = describe_teacher(lesson.teacher, lesson.test, options.evaluate_teacher)
-        runs = [dataclasses.replace(run, facts={**run.facts, "teacher": described}) for run in runs]
-    if len(runs) > 1 and at_once != 1 and all(run.mixes for run in runs):
-        training_run.run_together(runs, at_once)
+    for student in students:
+        student.start()
+    size = students[0].facts["student"]["parameters"]
+    run.say(f"student {config.network}: {size:,} parameters; {config.title}")
+    if config.teacher is not None:
+        described = describe_teacher(teacher, test, config.teacher.evaluate)
+        students = [dataclasses.replace(one, facts={**one.facts, "teacher": described}) for one in students]
+    if len(students) > 1 and at_once != 1 and all(student.can_share_a_program for student in students):
+        run.fit_together(students, at_once)
     else:
-        for run in runs:
-            training_run.run(run)
+        for student in students:
+            run.fit(student)
     return 0
 
 
-def describe_teacher(teacher: Any, test: training_options.Images, evaluate: bool) -> dict[str, Any]:
-    """Prints and returns what the teacher is and how good: a low accuracy means that something is wrong with it."""
-    size = training_run.parameters(teacher)
+def config_of(options: argparse.Namespace) -> RunConfig:
+    """Return the run that a command line describes; no file is read yet.
+
+    Raises:
+      ValueError: for what does not exist or does not go together.
+    """
+    recipe = recipe_of(options)
+    student = options.student or (recipe.student if recipe else None)
+    if student is None:
+        raise ValueError("name the network by --student, as in resnet20, or by --recipe, as in kd/resnet56-resnet20")
+    teacher = TeacherConfig(
+        path=options.teacher,
+        name=options.teacher_name or (recipe.teacher if recipe else None),
+        evaluate=options.evaluate_teacher,
+        cache=options.cache_teacher,
+    )
+    return run_config(options, student, recipe, method_of(options, recipe), teacher)
+
+
+def method_of(options: argparse.Namespace, recipe: recipes.Recipe | None) -> recipes.Method:
+    """Return the method, with the published numbers unless the command line has others.
+
+    Raises:
+      ValueError: for a setting or weight that the method does not have.
+    """
+    chosen = recipes.get_method(options.method or "kd") if recipe is None or options.method else recipe.method
+    names = ("temperature", "correct", "wrong")
+    settings = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    weights = {"ce": options.ce_weight, chosen.teaching_term or "kd": options.kd_weight}
+    weights = {name: weight for name, weight in weights.items() if weight is not None}
+    return chosen.adapted(weights | dict(options.weight), **(settings | dict(options.setting)))
+
+
+def describe_teacher(teacher: Any, test: run.Images, evaluate: bool) -> dict[str, Any]:
+    """Print and return what the teacher is and how good: a low accuracy means that something is wrong with it."""
+    size = run.parameters(teacher)
     described = {"name": teacher.name, "parameters": size, "normalization": teacher.normalization or test.normalization}
     if not evaluate:
         return described
     measured = jaxkd.Trainer(teacher).evaluate(test)
-    training_run.say(
+    run.say(
         f"teacher {teacher.name}: {size:,} parameters; top-1 {measured['accuracy']:.2%}, top-5 {measured['top5']:.2%} "
         f"of {len(test):,} test images"
     )
@@ -98,7 +138,7 @@ def describe_teacher(teacher: Any, test: training_options.Images, evaluate: bool
 
 
 def named_number(text: str) -> tuple[str, float]:
-    """`NAME=NUMBER` from the command line; whole numbers stay whole.
+    """Return `NAME=NUMBER` from the command line in two; whole numbers stay whole.
 
     Example:
       >>> named_number("pkt=3e4"), named_number("negatives=4096")
@@ -114,16 +154,18 @@ def named_number(text: str) -> tuple[str, float]:
 
 
 def command_line() -> argparse.ArgumentParser:
-    """The options."""
+    """Return the parser of the options."""
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     networks = parser.add_argument_group("networks")
     networks.add_argument(
-        "--teacher", type=teacher_path, metavar="FILE",
+        "--teacher",
+        type=teacher_path,
+        metavar="FILE",
         help="a file of weights (.pth, .pt, .th, .tar, .safetensors), or a folder that train_teacher.py, "
         "jaxkd.convert.save or python -m jaxkd.convert wrote, which also knows its normalisation, or that of a run",
-    )  # fmt: skip
+    )
     networks.add_argument(
         "--teacher-name",
         metavar="NAME",
@@ -131,34 +173,49 @@ def command_line() -> argparse.ArgumentParser:
     )
     networks.add_argument("--student", metavar="NAME", help="resnet20, wrn_16_2, vgg8, …; default: the recipe's")
     networks.add_argument(
-        "--evaluate-teacher", action=argparse.BooleanOptionalAction, default=True,
+        "--evaluate-teacher",
+        action=argparse.BooleanOptionalAction,
+        default=True,
         help="measure the teacher on the test images first, so that a wrong file or normalisation is noticed",
-    )  # fmt: skip
+    )
     networks.add_argument(
-        "--cache-teacher", nargs="?", const="auto", metavar="DIR",
+        "--cache-teacher",
+        nargs="?",
+        const="auto",
+        metavar="DIR",
         help="compute the teacher once for every view of an image: kept in memory where that is possible, or in a "
         "folder for other runs as well",
-    )  # fmt: skip
+    )
     method = parser.add_argument_group("method", "what is not given keeps its published value")
     method.add_argument(
-        "--method", choices=recipes.methods(), metavar="NAME",
+        "--method",
+        choices=recipes.methods(),
+        metavar="NAME",
         help=f"default: the recipe's, else kd; ce is a student alone: {', '.join(recipes.methods())}",
-    )  # fmt: skip
-    method.add_argument("--temperature", type=float, metavar="T", help="of kd, dkd, mlkd, dist and their kin")
+    )
+    method.add_argument("--temperature", type=float, metavar="T", help="of kd, dkd, mlkd, dist and their variants")
     method.add_argument("--correct", type=float, metavar="T", help="of ats: τ₁, for the true class")
     method.add_argument("--wrong", type=float, metavar="T", help="of ats: τ₂, for the other classes")
     method.add_argument("--ce-weight", type=float, metavar="W", help="of the cross-entropy with the labels")
     method.add_argument("--kd-weight", type=float, metavar="W", help="of the first term that compares with the teacher")
     method.add_argument(
-        "--weight", type=named_number, action="append", default=[], metavar="TERM=W",
+        "--weight",
+        type=named_number,
+        action="append",
+        default=[],
+        metavar="TERM=W",
         help="of any term, as in pkt=30000; repeatable. It holds from the first epoch, also where the published one "
         "warms up",
-    )  # fmt: skip
+    )
     method.add_argument(
-        "--setting", type=named_number, action="append", default=[], metavar="NAME=X",
+        "--setting",
+        type=named_number,
+        action="append",
+        default=[],
+        metavar="NAME=X",
         help="any other number of the method, as in beta=2 or t_end=10; repeatable",
-    )  # fmt: skip
-    training_options.add_options(parser, recipes.list())
+    )
+    add_options(parser, recipes.list())
     return parser
 
 

@@ -37,7 +37,7 @@ figures.py NAME --help says what a figure shows and what it takes.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; None takes the process's own command line."""
+    """Run the command; None takes the process's own command line."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = command_line()
     options = parser.parse_args(given)
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             if options.smoke:
                 others = [argument for argument in given[1:] if argument != "--smoke"]
-                options = parser.parse_args([figure.name, *figure.little(options.output / "little"), *others])
+                options = parser.parse_args([figure.name, *figure.smoke(options.output / "smoke"), *others])
             record = {"figure": figure.name, **figure.measure(options), **environment()}
         if record.get("figure") != figure.name:
             raise ValueError(f"{options.redraw} holds the data of {record.get('figure')!r}, not of {figure.name!r}")
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def command_line() -> argparse.ArgumentParser:
-    """The options, those of each figure in a part of their own."""
+    """Return the parser, with a part for each figure."""
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -76,16 +76,22 @@ def command_line() -> argparse.ArgumentParser:
     for figure in FIGURES.values():
         short, _, long = figure.about.partition("\n")
         part = parts.add_parser(
-            figure.name, help=short, description=long, allow_abbrev=False,
+            figure.name,
+            help=short,
+            description=long,
+            allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
-        )  # fmt: skip
+        )
         figure.add_options(part)
         files = part.add_argument_group("files")
         files.add_argument("--smoke", action="store_true", help="train small networks on digits first, and show those")
         files.add_argument(
-            "--output", type=pathlib.Path, default=pathlib.Path("runs/figures"), metavar="DIR",
+            "--output",
+            type=pathlib.Path,
+            default=pathlib.Path("runs/figures"),
+            metavar="DIR",
             help="default: runs/figures",
-        )  # fmt: skip
+        )
         files.add_argument(
             "--format", choices=("png", "pdf", "svg"), default="png", help="of the picture; default: png"
         )

@@ -15,7 +15,9 @@ import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from training_run import parameters
+import optax
+from common.run import parameters
+from flax import nnx
 
 import jaxkd
 from jaxkd import data, models, plots, recipes
@@ -29,7 +31,7 @@ IMAGES_PER_DIGIT = 20
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; None takes the process's own command line."""
+    """Run the command; None takes the process's own command line."""
     options = command_line().parse_args(arguments)
     start = time.perf_counter()
     training = recipes.get_training("digits").adapted(epochs=options.epochs)
@@ -64,13 +66,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def first_of_each(train: Dataset, count: int) -> Dataset:
-    """The first `count` images of every class."""
+    """Return the first `count` images of every class."""
     places = [np.flatnonzero(train.labels == label)[:count] for label in range(train.num_classes)]
     return train.take(np.sort(np.concatenate(places)))
 
 
-def train_teacher(train: Dataset):
-    """A network that learned from the labels of all images."""
+def train_teacher(train: Dataset) -> nnx.Module:
+    """Train a network on the labels of all images."""
     training = recipes.get_training("digits").adapted(epochs=TEACHER_EPOCHS, batch_size=TEACHER_BATCH)
     trainer = jaxkd.Trainer(models.create(TEACHER, num_classes=train.num_classes, seed=0))
     trainer.compile(training.optimizer())
@@ -78,15 +80,21 @@ def train_teacher(train: Dataset):
     return trainer.model
 
 
-def new_student(seed: int):
-    """A student with the initial weights of a seed."""
+def new_student(seed: int) -> nnx.Module:
+    """Return a student with the initial weights of a seed."""
     return models.create(STUDENT, num_classes=10, seed=100 + seed)
 
 
 def train_student(
-    method: recipes.Method, optimizer, teacher, few: Dataset, test: Dataset, training: recipes.Training, seed: int
+    method: recipes.Method,
+    optimizer: optax.GradientTransformationExtraArgs,
+    teacher: nnx.Module,
+    few: Dataset,
+    test: Dataset,
+    training: recipes.Training,
+    seed: int,
 ) -> jaxkd.History:
-    """One run of a method."""
+    """Train one student by a method."""
     distiller = jaxkd.Distiller(student=new_student(seed), teacher=teacher)
     distiller.compile(optimizer, loss=method.losses(few), loss_weights=method.weights, seed=seed)
     return distiller.fit(few, validation_data=test, epochs=training.epochs, batch_size=training.batch_size, verbose=0)
@@ -95,7 +103,7 @@ def train_student(
 def table(
     runs: Mapping[str, list[jaxkd.History]], teacher_accuracy: float, teacher_size: int, student_size: int
 ) -> str:
-    """Test accuracies as text: mean ± sample deviation over seeds, of the last and of the best epoch."""
+    """Return test accuracies as text: mean ± sample deviation over seeds, of the last and of the best epoch."""
     lines = [
         f"{'test accuracy, %':18s} {'parameters':>10s} {'last epoch':>13s} {'best epoch':>13s}",
         f"{'teacher':18s} {teacher_size:10,d} {100 * teacher_accuracy:8.1f}",
@@ -109,7 +117,7 @@ def table(
 
 
 def spread(accuracies: Sequence[float]) -> str:
-    """Mean and deviation in percent.
+    """Return mean and deviation in percent.
 
     Example:
       >>> spread([0.9, 0.92]), spread([0.9])
@@ -120,7 +128,7 @@ def spread(accuracies: Sequence[float]) -> str:
 
 
 def write_results(output: pathlib.Path, runs: Mapping[str, list[jaxkd.History]], teacher_accuracy: float) -> None:
-    """Every run's history, with the versions it came from."""
+    """Write every run's history, with the versions it came from."""
     record = {
         "teacher": {"name": TEACHER, "accuracy": teacher_accuracy},
         "student": STUDENT,
@@ -132,7 +140,7 @@ def write_results(output: pathlib.Path, runs: Mapping[str, list[jaxkd.History]],
 
 
 def draw(output: pathlib.Path, runs: Mapping[str, list[jaxkd.History]], teacher_accuracy: float) -> None:
-    """curves.png: test accuracy over the epochs and at their end; temperature.png: what CTKD learned."""
+    """Draw curves.png, test accuracy over the epochs and at their end, and temperature.png, what CTKD learned."""
     if not plots.available():
         print('No pictures without matplotlib: pip install "jaxkd[demo]"')
         return
@@ -147,23 +155,30 @@ def draw(output: pathlib.Path, runs: Mapping[str, list[jaxkd.History]], teacher_
 
 
 def command_line() -> argparse.ArgumentParser:
-    """The options."""
+    """Return the parser of the options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=positive, default=3, metavar="N", help="runs per method; default: 3")
     parser.add_argument("--epochs", type=positive, metavar="N", help="of the students; default: 30")
     parser.add_argument(
-        "--methods", nargs="+", choices=recipes.methods(), default=METHODS, metavar="NAME",
+        "--methods",
+        nargs="+",
+        choices=recipes.methods(),
+        default=METHODS,
+        metavar="NAME",
         help=f"any of {', '.join(recipes.methods())}; default: {' '.join(METHODS)}",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--output", type=pathlib.Path, default=pathlib.Path("runs/quickstart"), metavar="DIR",
+        "--output",
+        type=pathlib.Path,
+        default=pathlib.Path("runs/quickstart"),
+        metavar="DIR",
         help="default: runs/quickstart",
-    )  # fmt: skip
+    )
     return parser
 
 
 def positive(text: str) -> int:
-    """A whole number above 0 from the command line."""
+    """Return a whole number above 0 from the command line."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is not above 0")

@@ -20,14 +20,14 @@ BEGIN, END = "<!-- recipes: begin -->", "<!-- recipes: end -->"
 
 
 def main() -> None:
-    """Runs the command, which has no options."""
+    """Run the command, which has no options."""
     argparse.ArgumentParser(description=__doc__).parse_args()
     page = HERE / "README.md"
-    page.write_text(updated(page.read_text(encoding="utf-8"), reached(HERE / "results")), encoding="utf-8")
+    page.write_text(updated(page.read_text(encoding="utf-8"), our_accuracies(HERE / "results")), encoding="utf-8")
 
 
-def reached(folder: pathlib.Path) -> dict[str, list[float]]:
-    """The accuracies, in percent, of the runs under a folder that kept to a recipe, by its name."""
+def our_accuracies(folder: pathlib.Path) -> dict[str, list[float]]:
+    """Return the accuracies, in percent, of the runs under a folder that kept to a recipe, by its name."""
     found = defaultdict(list)
     for file in sorted(folder.rglob("result.json")):
         result = json.loads(file.read_text(encoding="utf-8"))
@@ -38,13 +38,13 @@ def reached(folder: pathlib.Path) -> dict[str, list[float]]:
 
 
 def updated(page: str, ours: Mapping[str, Sequence[float]]) -> str:
-    """The page with the tables between its two marks made anew."""
+    """Return the page with the tables between its two marks made anew."""
     before, after = page.split(BEGIN)[0], page.split(END)[1]
     return before + "\n\n".join([BEGIN, *(section(table, ours) for table in recipes.tables()), END]) + after
 
 
 def section(table: recipes.Table, ours: Mapping[str, Sequence[float]]) -> str:
-    """One table in Markdown: heading, command, a row for each method and a column for each pair."""
+    """Return one table in Markdown: heading, command, a row for each method and a column for each pair."""
     training = recipes.get_training(table.training)
     first = recipes.get(f"{next(iter(table.rows))}/{table.columns[0]}")
     command = (
@@ -61,14 +61,14 @@ def section(table: recipes.Table, ours: Mapping[str, Sequence[float]]) -> str:
         "|---" * (1 + len(table.columns)) + "|",
     ]
     for method, row in table.rows.items():
-        reached_here = (mean(ours.get(f"{method}/{column}")) for column in table.columns)
-        cells = [f"{number} / {own}" for number, own in zip(row, reached_here, strict=True)]
+        own = (mean(ours.get(f"{method}/{column}")) for column in table.columns)
+        cells = [f"{published} / {reached}" for published, reached in zip(row, own, strict=True)]
         lines.append(f"| `{method}` | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def mean(accuracies: Sequence[float] | None) -> str:
-    """Mean, deviation and number of runs; a dash for none.
+    """Return mean, deviation and number of runs; a dash for none.
 
     Example:
       >>> mean([70.0, 71.0, 72.0]), mean([70.5]), mean(None)

@@ -16,7 +16,7 @@ from collections.abc import Collection, Sequence
 import distill
 import jax
 import train_teacher
-from tables.result_table import Reached, comma_separated, draw, markdown
+from tables.result_table import PublishedVsOurs, comma_separated, draw, markdown
 from tables.rows import SMOKE_TEACHER, Row, on_digits, rows_of, teacher_file
 
 from jaxkd import plots, records
@@ -39,11 +39,11 @@ and table.png.
 """
 
 
-GOING_ON = ("--resume", "--quiet")
+RESUMED = ("--resume", "--quiet")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; None takes the process's own command line."""
+    """Run the command; None takes the process's own command line."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     own, passed_on = (given[: given.index("--")], given[given.index("--") + 1 :]) if "--" in given else (given, [])
     parser = command_line()
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number, row in enumerate(rows, 1):
         print(f"{number} of {len(rows)}: {row.method} {row.pair}", flush=True)
         for folders in parts_to_do(output, row, options.seeds, at_once):
-            failed += attempt([*arguments_of(row, teachers, options), *passed_on, *GOING_ON], folders, at_once)
+            failed += attempt([*arguments_of(row, teachers, options), *passed_on, *RESUMED], folders, at_once)
             write_table(output, rows, options.seeds)
     print(f"\n{write_table(output, rows, options.seeds)}\neverything is in {output}")
     if failed:
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parts_to_do(
     output: pathlib.Path, row: Row, seeds: Sequence[int], at_once: int | None
 ) -> list[dict[int, pathlib.Path]]:
-    """The folders of the seeds of a row that are not done: together, or each by itself where one is taken at once."""
+    """Return the folders of a row's seeds that are not done: together, or each by itself where one is taken at once."""
     folders = {seed: directory(output, row, seed) for seed in seeds}
     done = {seed for seed, folder in folders.items() if records.RunDirectory(folder).result_file.exists()}
     for seed, folder in folders.items():
@@ -93,10 +93,10 @@ def parts_to_do(
 def attempt(
     arguments: Sequence[str], folders: dict[int, pathlib.Path], at_once: int | None
 ) -> Collection[pathlib.Path]:
-    """Runs some seeds of a row; whatever they die of, the other rows are worth having.
+    """Run some seeds of a row; print what they die of, and leave the other rows to be run.
 
     Returns:
-      The folders of those that died.
+      The folders of those that failed.
     """
     try:
         distill.several(arguments, folders, at_once)
@@ -107,7 +107,7 @@ def attempt(
 
 
 def find_teachers(rows: Sequence[Row], options: argparse.Namespace) -> dict[str, pathlib.Path]:
-    """The file of every teacher, before anything is trained; a small one is trained where digits are."""
+    """Return the file of every teacher, before anything is trained; for digits a small one is trained."""
     names = sorted({row.teacher for row in rows if row.teacher})
     if not options.smoke:
         return {name: teacher_file(options.teachers, name) for name in names}
@@ -121,21 +121,21 @@ def find_teachers(rows: Sequence[Row], options: argparse.Namespace) -> dict[str,
 
 
 def arguments_of(row: Row, teachers: dict[str, pathlib.Path], options: argparse.Namespace) -> list[str]:
-    """What distill.py is told about a row."""
+    """Return the arguments of distill.py for a row."""
     data = [] if options.data_dir is None or options.smoke else ["--data-dir", str(options.data_dir)]
-    taught = [] if row.teacher is None else ["--teacher", str(teachers[row.teacher])]
-    return [*row.arguments, *taught, *data]
+    teacher_option = [] if row.teacher is None else ["--teacher", str(teachers[row.teacher])]
+    return [*row.arguments, *teacher_option, *data]
 
 
 def directory(output: pathlib.Path, row: Row, seed: int) -> pathlib.Path:
-    """Where a run goes."""
+    """Return where a run goes."""
     return output / row.method / row.pair / f"seed{seed}"
 
 
 def write_table(output: pathlib.Path, rows: Sequence[Row], seeds: Sequence[int]) -> str:
-    """Writes what is there so far, and returns it as a page has it."""
-    table = [Reached(row, runs_of(output, row, seeds)) for row in rows]
-    runs = [run for reached in table for run in reached.runs]
+    """Write the table of what is done so far, and return it in Markdown."""
+    table = [PublishedVsOurs(row, runs_of(output, row, seeds)) for row in rows]
+    runs = [run for entry in table for run in entry.runs]
     if not runs:
         return "nothing is done yet"
     lengths = sorted({len(run.history.epoch) for run in runs})
@@ -153,30 +153,34 @@ def write_table(output: pathlib.Path, rows: Sequence[Row], seeds: Sequence[int])
 
 
 def runs_of(output: pathlib.Path, row: Row, seeds: Sequence[int]) -> list[records.Record]:
-    """The finished runs of a row."""
+    """Return the finished runs of a row."""
     folders = [directory(output, row, seed) for seed in seeds]
     return [records.read(folder) for folder in folders if records.RunDirectory(folder).result_file.exists()]
 
 
 def command_line() -> argparse.ArgumentParser:
-    """The options."""
+    """Return the parser of the options."""
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "names", nargs="+", metavar="TABLE",
+        "names",
+        nargs="+",
+        metavar="TABLE",
         help="a pair (resnet56-resnet20), a method (ctkd), a recipe (kd/resnet56-resnet20) or a training "
         "(standardization); repeatable",
-    )  # fmt: skip
+    )
     parser.add_argument("--methods", nargs="+", metavar="NAME", help="only these of them")
     parser.add_argument(
         "--also", nargs="+", default=[], metavar="NAME", help="methods to run for the same pairs, such as ats"
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N", help="default: 0")
     parser.add_argument(
-        "--at-once", type=int, metavar="N",
+        "--at-once",
+        type=int,
+        metavar="N",
         help="at most so many seeds in one program; default: all that fit into memory, and on the CPU one",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--teachers", type=pathlib.Path, default=pathlib.Path("teachers"), metavar="DIR", help="default: teachers/"
     )

@@ -12,7 +12,7 @@ from benchmark_scripts import on_the_path, peer, script, settings_for, work  # n
 from jaxkd import Batch, Outputs, Progress, convert, data, losses, models
 
 
-@pytest.mark.parametrize("name", ["benchmarks.torch_networks", "benchmarks.torch_side"])
+@pytest.mark.parametrize("name", ["benchmarks.torch_networks", "benchmarks.torch_tuned"])
 def test_examples_of_the_peers_run(name):
     assert doctest.testmod(peer(name)).failed == 0
 
@@ -86,7 +86,7 @@ def views():
 
 
 def test_torch_makes_the_same_views_on_the_device(views):
-    tuned = peer("benchmarks.torch_side")
+    tuned = peer("benchmarks.torch_tuned")
     torch = sys.modules["torch"]
     possible, images = views
     padded = torch.from_numpy(np.pad(images, ((0, 0), (4, 4), (4, 4), (0, 0))))
@@ -103,7 +103,7 @@ def test_torch_makes_the_same_views_on_the_device(views):
 
 def test_pil_makes_the_same_views(views):
     pytest.importorskip("PIL")
-    loader = peer("benchmarks.torch_side")
+    loader = peer("benchmarks.torch_usual")
     possible, images = views
     seen = set()
     for _ in range(60):
@@ -116,7 +116,7 @@ def test_pil_makes_the_same_views(views):
 
 def test_torch_trains_and_evaluates_with_its_loader():
     pytest.importorskip("PIL")
-    users = peer("benchmarks.torch_side")
+    users = peer("benchmarks.torch_usual")
     for kind in ("epoch", "evaluation"):
         contender = users.usual(work(kind, count=12), workers=0)
         assert contender.run() > 0
@@ -124,7 +124,7 @@ def test_torch_trains_and_evaluates_with_its_loader():
 
 
 def test_workers_are_left_out_where_they_are_in_the_way(monkeypatch):
-    users = peer("benchmarks.torch_side")
+    users = peer("benchmarks.torch_usual")
     if users.device().type != "cpu":
         pytest.skip("a GPU does not share its cores with workers")
     seconds = iter([9.0, 1.0, 0.5, 2.0])  # a first pass and one that counts, without workers and with them
@@ -134,7 +134,7 @@ def test_workers_are_left_out_where_they_are_in_the_way(monkeypatch):
 
 
 def test_a_way_that_fails_is_noted_and_the_other_taken():
-    tuned = peer("benchmarks.torch_side")
+    tuned = peer("benchmarks.torch_tuned")
     torch = sys.modules["torch"]
     calls = []
 
@@ -156,13 +156,13 @@ def test_a_way_serves_other_batch_sizes(monkeypatch):
     rounds = script("benchmarks.measures").Rounds
     assert rounds.shape("torch-tuned", work("step", batch_size=4)) == rounds.shape("torch-tuned", work("epoch"))
     assert rounds.shape("torch-tuned", work("step")) != rounds.shape("torch-tuned-bf16", work("step"))
-    tuned = peer("benchmarks.torch_side")
+    tuned = peer("benchmarks.torch_tuned")
     monkeypatch.setattr(tuned, "fastest", None)
     assert tuned.tuned(work("step"), False, True, "eager, float32").facts["way"] == "eager, float32"
 
 
 def test_torch_trains_the_grid_one_student_after_another():
-    tuned = peer("benchmarks.torch_side")
+    tuned = peer("benchmarks.torch_tuned")
     made = dataclasses.replace(work("grid"), epochs=2, students=3)
     loop = tuned.TunedLoop(made, tuned.way_of("eager, float32"))
     before = {name: value.clone() for name, value in loop.student.state_dict().items()}
@@ -184,7 +184,7 @@ def test_keras_has_the_same_networks():
 
 
 def test_who_cannot_take_part_is_left_out_with_a_reason(monkeypatch):
-    for name in ("torch", "benchmarks.torch_side"):
+    for name in ("torch", "benchmarks.torch_tuned", "benchmarks.torch_usual"):
         monkeypatch.setitem(sys.modules, name, None)
         monkeypatch.delattr(script("benchmarks"), name.rpartition(".")[2], raising=False)
     monkeypatch.setattr(script("benchmarks.keras_side").importlib.util, "find_spec", lambda name: None)

@@ -170,9 +170,8 @@ def test_commands_are_taken(scripts, page):
         own = arguments[: arguments.index("--")] if name == "reproduce" and "--" in arguments else arguments
         takes(script.command_line().parse_args, page, own)
         if name == "distill":
-            options = script.command_line().parse_args(own)
-            scripts("lesson").method_of(options, scripts("training_options").recipe_of(options))
-    for name, arguments in filter(lambda command: command[1], commands(page, r"python -m jaxkd\.(\w+)")):
+            script.config_of(script.command_line().parse_args(own))
+    for name, arguments in filter(lambda command: command[1], commands(page, r"python -m jaxkd\.([\w.]+)")):
         takes(scripts(f"jaxkd.{name}.__main__")._parser().parse_intermixed_args, page, arguments)
 
 

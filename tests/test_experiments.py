@@ -17,7 +17,7 @@ from jaxkd.formats import torch_reader
 
 ROOT = pathlib.Path(__file__).parents[1]
 SCRIPTS = ("quickstart", "train_teacher", "distill", "ats_grid")
-PARTS = ("recipe_table", "training_options", "lesson")
+PARTS = ("recipe_table", "common.config", "common.run")
 SMALL = ["--data", "digits", "--batch-size", "479", "--quiet"]  # three equal steps an epoch
 
 
@@ -57,8 +57,14 @@ def test_a_run_directory_holds_everything(distilled):
     path, _ = distilled
     names = {entry.name for entry in path.iterdir()}
     assert names == {
-        "config.json", "metrics.csv", "checkpoints", "result.json", "curves.png", "student.pth", "student",
-    }  # fmt: skip
+        "config.json",
+        "metrics.csv",
+        "checkpoints",
+        "result.json",
+        "curves.png",
+        "student.pth",
+        "student",
+    }
     assert [entry.name for entry in (path / "checkpoints").iterdir()] == ["2"]
 
 
@@ -224,13 +230,9 @@ def test_a_published_recipe_runs_with_some_of_it_overridden(scripts, teacher, tm
 
 def resolved(scripts, *arguments):
     """What distill.py makes of a command line, without files: student, method, training, and the published facts."""
-    options = scripts["distill"].command_line().parse_args(arguments)
-    recipe = scripts["training_options"].begin(options)
-    student = options.student or recipe.student
-    method = scripts["lesson"].method_of(options, recipe)
-    training = scripts["training_options"].training_of(options, student, recipe)
-    facts = scripts["training_options"].published(recipe, method, "resnet56", student, training, options)
-    return student, method, training, facts
+    options = scripts["distill"].command_line().parse_args(["--teacher-name", "resnet56", *arguments])
+    run = scripts["distill"].config_of(options)
+    return run.network, run.method, run.training, scripts["common.config"].published(run)
 
 
 def test_a_recipe_resolves_to_what_was_published(scripts):
@@ -244,9 +246,18 @@ def test_a_recipe_resolves_to_what_was_published(scripts):
 
 @pytest.mark.parametrize(
     "change",
-    ["--setting beta=8", "--weight dkd=1", "--ce-weight 0.5", "--epochs 24", "--student resnet32", "--data digits",
-     "--method kd", "--temperature 2", "--learning-rate 0.1"],
-)  # fmt: skip
+    [
+        "--setting beta=8",
+        "--weight dkd=1",
+        "--ce-weight 0.5",
+        "--epochs 24",
+        "--student resnet32",
+        "--data digits",
+        "--method kd",
+        "--temperature 2",
+        "--learning-rate 0.1",
+    ],
+)
 def test_any_override_makes_it_another_run(scripts, change):
     facts = resolved(scripts, "--recipe", "dkd/resnet56-resnet20", *change.split())[-1]
     assert facts["recipe"]["as_published"] is False
@@ -302,7 +313,7 @@ def test_the_page_has_the_published_numbers(scripts):
     """Run experiments/recipe_table.py where this fails."""
     page = (ROOT / "experiments" / "README.md").read_text(encoding="utf-8")
     table = scripts["recipe_table"]
-    assert table.updated(page, table.reached(ROOT / "experiments" / "results")) == page
+    assert table.updated(page, table.our_accuracies(ROOT / "experiments" / "results")) == page
     cells = re.findall(r"\d\d\.\d\d(?: ± \d\.\d\d)?(?:, top-5 \d\d\.\d\d)? / (?:–|\d)", page)
     assert len(cells) == len(recipes.list())
 
@@ -315,7 +326,7 @@ def test_the_page_gets_our_numbers_from_the_runs_that_kept_to_a_recipe(scripts, 
         result = {"recipe": recipe, "best": {"val_accuracy": best}, "last": {"val_accuracy": 0.1}}
         (tmp_path / str(seed) / "result.json").write_text(json.dumps(result))
     (tmp_path / "result.json").write_text(json.dumps({"last": {"val_accuracy": 0.9}}))
-    ours = table.reached(tmp_path)
+    ours = table.our_accuracies(tmp_path)
     assert ours == {name: pytest.approx([71.0, 73.0])}
     page = table.updated(f"a{table.BEGIN}old{table.END}b", ours)
     assert page.startswith(f"a{table.BEGIN}")
@@ -366,7 +377,7 @@ def test_bad_options_fail_before_any_work(scripts, teacher, tmp_path, capsys, ar
 def test_a_torch_teacher_is_found_by_its_keys_and_needs_the_data_it_knows(scripts, teacher, tmp_path, capsys):
     common = ["--student", "resnet8", "--output", str(tmp_path / "run"), *SMALL]
     options = scripts["distill"].command_line().parse_args(["--teacher", str(teacher / "model.pth"), *common])
-    assert scripts["lesson"].load_teacher(options, recipes.get_method("kd"), None).name == "resnet8"
+    assert scripts["common.run"].load_teacher(scripts["distill"].config_of(options)).name == "resnet8"
     with pytest.raises(SystemExit, match="2"):
         scripts["distill"].main(["--teacher", str(teacher / "model.pth"), "--teacher-name", "resnet14", *common])
     assert "the file fits resnet8 (num_classes=10)" in " ".join(capsys.readouterr().err.split())
@@ -379,7 +390,7 @@ def test_the_classes_of_teacher_and_data_are_compared(scripts, teacher):
     from tiny import TinyNet, digits
 
     with pytest.raises(ValueError, match="tells 7 classes apart, and digits has 10"):
-        scripts["lesson"].check_classes(TinyNet(7), digits()[0])
+        scripts["common.run"].check_classes(TinyNet(7), digits()[0])
 
 
 def test_a_damaged_record_is_named(scripts, tmp_path):
@@ -482,10 +493,9 @@ def test_commands_on_the_pages_are_valid(scripts, page):
     for name, arguments in commands:
         options = scripts[name].command_line().parse_args(shlex.split(arguments, comments=True))
         if name == "distill":
-            recipe = scripts["training_options"].begin(options)
-            assert scripts["lesson"].method_of(options, recipe).name in recipes.methods()
+            assert scripts[name].config_of(options).method.name in recipes.methods()
         elif name == "train_teacher":
-            scripts[name].recipe_of(options)
+            scripts[name].config_of(options)
 
 
 def test_the_example_on_the_front_page_runs(teacher, tmp_path, monkeypatch):

@@ -26,7 +26,7 @@ def scripts():
     """The scripts' own folder on the import path, as Python puts it there when one of them is started."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "experiments"))
-        yield {name: importlib.import_module(name) for name in ("figures", "figuring.little", "figuring.registry")}
+        yield {name: importlib.import_module(name) for name in ("figures", "figuring.smoke", "figuring.registry")}
 
 
 @pytest.fixture(scope="module")
@@ -143,8 +143,10 @@ def test_teachers_statistics_are_the_analysis_own_and_the_trend_is_said(scripts,
     record = run(scripts, "fig7", [*arguments, "--temperatures", "1", "4", "--asymmetry", "2", "1"], tmp_path)
     assert [facts["label"] for facts in record["networks"]] == ["small", "large"]  # whatever order they were named in
     assert [(curve["label"], curve["scaling"]) for curve in record["curves"]] == [
-        ("small", "plain"), ("large", "plain"), ("large", "asymmetric"),
-    ]  # fmt: skip
+        ("small", "plain"),
+        ("large", "plain"),
+        ("large", "asymmetric"),
+    ]
     shown = digits()[1].subset(IMAGES)
     own = analysis.predict(convert.load(larger), shown)
     expected = analysis.derived_statistics(own, shown.labels, 8.0, 4.0)
@@ -341,12 +343,12 @@ def test_pictures_for_papers(scripts, runs, tmp_path, suffix, beginning):
 
 
 def test_small_networks_are_asked_for_once_in_words_that_the_scripts_take(scripts, tmp_path, monkeypatch, capsys):
-    little, asked = scripts["figuring.little"], []
+    smoke, asked = scripts["figuring.smoke"], []
 
     def instead_of(script):
         def main(arguments):
             options = script.command_line().parse_args(arguments)
-            assert (options.data, options.epochs, options.quiet) == ("digits", little.EPOCHS, True)
+            assert (options.data, options.epochs, options.quiet) == ("digits", smoke.EPOCHS, True)
             asked.append(options.output.name)
             options.output.mkdir(parents=True)
             (options.output / "result.json").write_text("{}")
@@ -354,11 +356,11 @@ def test_small_networks_are_asked_for_once_in_words_that_the_scripts_take(script
 
         return main
 
-    for script in (little.train_teacher, little.distill, little.ats_grid):
+    for script in (smoke.train_teacher, smoke.distill, smoke.ats_grid):
         monkeypatch.setattr(script, "main", instead_of(script))
     parser = scripts["figures"].command_line()
     for name, figure in scripts["figuring.registry"].FIGURES.items():
-        options = parser.parse_args([name, *figure.little(tmp_path)])
+        options = parser.parse_args([name, *figure.smoke(tmp_path)])
         paths = getattr(options, "networks", None) or getattr(options, "runs", None) or options.grids
         for path in paths:
             assert (pathlib.Path(str(path).split("=")[-1]) / "result.json").exists()

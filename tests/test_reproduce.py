@@ -109,7 +109,7 @@ def test_what_is_done_is_skipped_and_the_table_stands_beside_what_is_published(d
     assert "| KD | resnet56-resnet20 | 70.66 (last) | 71.00 ± 1.41 | 75.00 ± 0.00 | +0.34 | 2 | 2 |" in page
     told = capsys.readouterr().out
     assert page in told
-    alone = scripts["result_table"].Reached(scripts["rows"].Row("ats", "resnet56", "resnet20"), ())
+    alone = scripts["result_table"].PublishedVsOurs(scripts["rows"].Row("ats", "resnet56", "resnet20"), ())
     assert "published" not in scripts["result_table"].markdown([alone], "nothing yet")
     assert f"{done / 'kd/resnet56-resnet20/seed1'} is done" in told
     assert f"{done / 'ctkd/resnet56-resnet20/seed1'} …" in told

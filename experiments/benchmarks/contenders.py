@@ -44,7 +44,7 @@ class Peers:
 
 
 def build(key: str, work: Work, peers: Peers) -> Contender:
-    """A contender, ready to run; its library is imported here and not before.
+    """Return a contender, ready to run; its library is imported here and not before.
 
     Raises:
       UnavailableError: it cannot take part here.
@@ -59,16 +59,16 @@ def build(key: str, work: Work, peers: Peers) -> Contender:
 
         return keras_side.contender(work)
     try:
-        from benchmarks import torch_side
+        from benchmarks import torch_tuned, torch_usual
     except ImportError as error:
         raise UnavailableError(f"torch is not installed ({error})") from error
     if key == "torch":
-        return torch_side.usual(work, peers.workers)
-    return torch_side.tuned(work, key == "torch-tuned-bf16", peers.compiles, peers.way)
+        return torch_usual.usual(work, peers.workers)
+    return torch_tuned.tuned(work, key == "torch-tuned-bf16", peers.compiles, peers.way)
 
 
 def device_peak(key: str) -> int | None:
-    """The most bytes that a contender of this process had in use on the accelerator; None without one."""
+    """Return the most bytes that a contender of this process had in use on the accelerator; None without one."""
     if key.startswith("torch"):
         from benchmarks import torch_side
 
@@ -79,7 +79,7 @@ def device_peak(key: str) -> int | None:
 
 
 def taking_part(keys: Sequence[str], kind: Kind) -> list[str]:
-    """Those of the contenders that have something to say about this kind of work.
+    """Return those of the contenders that can do this kind of work.
 
     Example:
       >>> taking_part(list(TITLES), "evaluation")
@@ -95,7 +95,7 @@ def taking_part(keys: Sequence[str], kind: Kind) -> list[str]:
 
 
 def resolve(keys: Sequence[str]) -> list[str]:
-    """The keys, in the order of `TITLES`.
+    """Return the keys, in the order of `TITLES`.
 
     Raises:
       ValueError: for one that is unknown.

@@ -18,7 +18,7 @@ from benchmarks.work import Contender, UnavailableError, Work, cores
 
 
 class Orders:
-    """What a process can be told to do."""
+    """The orders that a process takes."""
 
     contender: Contender
 
@@ -27,16 +27,16 @@ class Orders:
         self.waited = {"seconds": 0.0, "cpu_seconds": 0.0}
 
     def build(self, key: str, work: str, peers: dict[str, Any]) -> None:
-        """Gets a contender ready for the work in a file."""
+        """Prepare a contender for the work in a file."""
         self.key = key
         self.contender = contenders.build(key, Work.load(work), contenders.Peers(**peers))
 
     def run(self) -> float:
-        """Does the work once, and returns its seconds."""
+        """Do the work once, and return its seconds."""
         return self.contender.run()
 
     def tell(self) -> dict[str, Any]:
-        """Describes the contender, and what it took so far."""
+        """Describe the contender, and its memory so far."""
         facts = dict(self.contender.facts)
         return {
             "precision": self.contender.precision,
@@ -49,20 +49,20 @@ class Orders:
         }
 
     def device(self) -> dict[str, Any]:
-        """Names what JAX computes on."""
+        """Return what JAX computes on."""
         from benchmarks import jaxkd_side
 
         return jaxkd_side.device()
 
     def ceiling(self, library: str, size: list[int]) -> dict[str, Any]:
-        """Measures how fast the device is, in that library's hands."""
+        """Measure how fast the device is, with that library."""
         from benchmarks import network_cost
 
         return network_cost.measured(library, network_cost.Size(*size))
 
 
 def main() -> None:
-    """Answers orders until their pipe is closed; what libraries print goes to the errors, and they read nothing."""
+    """Answer orders until their pipe is closed; what libraries print goes to stderr, and they read nothing."""
     orders, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def serve(orders: IO[str], answers: IO[str]) -> None:
-    """Answers each order with its result, or with why there is none."""
+    """Answer each order with its result, or with why there is none."""
     doing, rest = Orders(), (time.perf_counter(), time.process_time())
     for line in orders:
         now = time.perf_counter(), time.process_time()
@@ -87,7 +87,7 @@ def serve(orders: IO[str], answers: IO[str]) -> None:
 
 
 def host_peak() -> int:
-    """The most bytes of memory that this process held so far.
+    """Return the most bytes of memory that this process held so far.
 
     Linux counts from the start of the program in its status file; the usual call includes what the parent held.
     """

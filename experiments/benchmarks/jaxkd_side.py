@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -38,7 +39,7 @@ VARIANTS = {
 
 
 class EpochSeconds(callbacks.Callback):
-    """The seconds of an epoch, without what a run pays once: moving the data to the device, copying the result back.
+    """Collect the seconds of an epoch, without moving the data to the device or copying the result back.
 
     Attributes:
       seconds: of the last epoch.
@@ -49,15 +50,15 @@ class EpochSeconds(callbacks.Callback):
         self.seconds = 0.0
         self.logs: dict[str, Any] = {}
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         self._start = time.perf_counter()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         self.seconds, self.logs = time.perf_counter() - self._start, dict(logs or {})
 
 
 def contender(work: Work, variant: Variant) -> Contender:
-    """Training, a grid of students, or evaluation.
+    """Return what trains, trains a grid of students, or evaluates.
 
     Raises:
       UnavailableError: in bfloat16, on a CPU that has no instructions for it.
@@ -71,18 +72,18 @@ def contender(work: Work, variant: Variant) -> Contender:
 
 
 def networks(work: Work) -> tuple[Any, Any]:
-    """A new student and a teacher."""
+    """Return a new student and a teacher."""
     student = models.create(work.student, num_classes=work.num_classes, seed=SEEDS.student)
     return student, models.create(work.teacher, num_classes=work.num_classes, seed=SEEDS.teacher)
 
 
 def sgd() -> Any:
-    """The papers' optimizer."""
+    """Return the papers' optimizer."""
     return optimizers.sgd(RECIPE.learning_rate, momentum=RECIPE.momentum, weight_decay=RECIPE.weight_decay)
 
 
 def training(work: Work, variant: Variant) -> Contender:
-    """Some epochs of `fit`; the teacher's cache is warm from the second run on.
+    """Return some epochs of `fit`; the teacher's cache is warm from the second run on.
 
     Runs with a cache start from the same seed every time, so that they ask for the views which the first one has put
     there; the other runs go on training, as `fit` does.
@@ -119,7 +120,7 @@ def training(work: Work, variant: Variant) -> Contender:
 
 
 def grid(work: Work, variant: Variant) -> Contender:
-    """A student for each cell: all as one `sweep`, or each in a `fit` of its own; all that a user waits for counts."""
+    """Return what trains a student for each cell, as one `sweep` or each in a `fit`; all waiting counts."""
     _, teacher = networks(work)
     images, shared = dataset(work, None), variant.teacher == "shared"
     teacher.normalization = images.normalization
@@ -147,7 +148,7 @@ def grid(work: Work, variant: Variant) -> Contender:
 
 
 def evaluation(work: Work, variant: Variant) -> Contender:
-    """`evaluate`, which takes its images from the host."""
+    """Return an `evaluate` that takes its images from the host."""
     trainer = jaxkd.Trainer(models.create(work.teacher, num_classes=work.num_classes, seed=SEEDS.teacher))
     trainer.compile(optimizers.sgd(RECIPE.learning_rate), precision=variant.precision)
     images = dataset(work, None)
@@ -156,7 +157,7 @@ def evaluation(work: Work, variant: Variant) -> Contender:
 
 
 def dataset(work: Work, augmentation: data.Augmentation | None) -> data.Dataset:
-    """The work's images in jaxkd's form."""
+    """Return the work's images in jaxkd's form."""
     return data.from_arrays(
         work.images,
         work.labels,
@@ -168,12 +169,12 @@ def dataset(work: Work, augmentation: data.Augmentation | None) -> data.Dataset:
 
 
 def device() -> dict[str, Any]:
-    """What JAX computes on."""
+    """Return what JAX computes on."""
     devices = jax.devices()
     return {"platform": devices[0].platform, "kind": devices[0].device_kind, "count": len(devices)}
 
 
 def device_peak() -> int | None:
-    """The most bytes that were in use on the device so far, where it counts them."""
+    """Return the most bytes that were in use on the device so far, where it counts them."""
     statistics = jax.devices()[0].memory_stats()
     return statistics.get("peak_bytes_in_use") if statistics else None

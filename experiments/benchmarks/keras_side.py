@@ -14,7 +14,7 @@ from benchmarks.work import RECIPE, SEEDS, Contender, UnavailableError, Work, co
 
 
 def contender(work: Work) -> Contender:
-    """A pass of `fit` over normalised float32 images in their order.
+    """Return a pass of `fit` over normalised float32 images in their order.
 
     Raises:
       UnavailableError: Keras is not installed or too old, runs on another back end, or the networks are not ResNets.
@@ -35,7 +35,8 @@ def contender(work: Work) -> Contender:
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    images = (work.images.astype(np.float32) / 255 - np.float32(RECIPE.mean)) / np.float32(RECIPE.std)
+    mean, std = (np.asarray(values, np.float32) for values in (RECIPE.mean, RECIPE.std))
+    images = (work.images.astype(np.float32) / 255 - mean) / std
     run = timed(lambda: distiller.fit(images, work.labels, work.batch_size, epochs=1, shuffle=False, verbose=0))
     device = jax.devices()[0]
     threads = cores() if device.platform == "cpu" else None
@@ -44,7 +45,7 @@ def contender(work: Work) -> Contender:
 
 
 def installed() -> Any:
-    """Keras, on JAX.
+    """Return Keras, on JAX.
 
     Raises:
       UnavailableError: where it cannot be had.
@@ -62,7 +63,7 @@ def installed() -> Any:
 
 
 def create(keras: Any, name: str, num_classes: int = 100) -> Any:
-    """A CIFAR ResNet by name (He et al. 2016).
+    """Return a CIFAR ResNet by name (He et al. 2016).
 
     Raises:
       UnavailableError: for another network.
@@ -81,7 +82,7 @@ def create(keras: Any, name: str, num_classes: int = 100) -> Any:
 
 
 def block(layers: Any, inputs: Any, width: int, stride: int) -> Any:
-    """Two 3×3 convolutions and a shortcut."""
+    """Return two 3×3 convolutions and a shortcut."""
     out = layers.ReLU()(normalized(layers, convolution(layers, width, stride=stride)(inputs)))
     out = normalized(layers, convolution(layers, width)(out))
     if stride != 1 or inputs.shape[-1] != width:
@@ -90,7 +91,7 @@ def block(layers: Any, inputs: Any, width: int, stride: int) -> Any:
 
 
 def convolution(layers: Any, width: int, window: int = 3, stride: int = 1) -> Any:
-    """A convolution that keeps the size at stride 1."""
+    """Return a convolution that keeps the size at stride 1."""
     return layers.Conv2D(
         width,
         window,
@@ -103,5 +104,5 @@ def convolution(layers: Any, width: int, window: int = 3, stride: int = 1) -> An
 
 
 def normalized(layers: Any, images: Any) -> Any:
-    """BatchNorm as PyTorch has it."""
+    """Return BatchNorm as PyTorch has it."""
     return layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(images)

@@ -22,14 +22,14 @@ MEMORY_REPEATS = 1
 
 
 class Timed(Protocol):
-    """What takes turns."""
+    """A contender that takes turns with others."""
 
     def run(self) -> float:
-        """Does all of the work once, and returns the seconds it took."""
+        """Measure all rows."""
 
 
 def check(settings: Settings, images: Images) -> None:
-    """Finds out before any work whether the networks and images that the rows need are there.
+    """Refuse, before any work, networks and images that the rows need and that are not there.
 
     Raises:
       ValueError, OSError: they are not.
@@ -42,7 +42,7 @@ def check(settings: Settings, images: Images) -> None:
 def run(
     settings: Settings, images: Images, output: pathlib.Path, options: Mapping[str, Any], device: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """All rows.
+    """Measure all rows.
 
     Args:
       settings: what to measure.
@@ -78,7 +78,7 @@ def run(
 
 
 class Rounds:
-    """The measuring of rows, which remembers what serves later ones.
+    """Measure rows, and keep what serves later ones.
 
     Args:
       settings: what to measure.
@@ -92,7 +92,7 @@ class Rounds:
         self.steps: list[dict[str, Any]] = []
 
     def of(self, row: str) -> Iterator[dict[str, Any]]:
-        """The records of a row, one for each of its works."""
+        """Return the records of a row, one for each of its works."""
         if row == "e":
             yield processes.start_up(self.settings)
         if row == "f":
@@ -107,7 +107,7 @@ class Rounds:
             yield measure
 
     def measure(self, row: str, work: Work, repeats: int) -> dict[str, Any]:
-        """Some work: a process for each contender, which end with it."""
+        """Measure some work, with a process for each contender, which ends with it."""
         with contextlib.ExitStack() as open_ones:
             ready, skipped = self.prepared(work, open_ones)
             seconds = taking_turns(ready, repeats)
@@ -118,7 +118,7 @@ class Rounds:
         return record.speed(row, work, told, seconds, skipped, self.reached)
 
     def prepared(self, work: Work, open_ones: contextlib.ExitStack) -> tuple[dict[str, Worker], dict[str, str]]:
-        """The processes of those who can do the work, warmed up, and why others cannot."""
+        """Return the processes of those who can do the work, warmed up, and why others cannot."""
         ready, skipped = {}, {}
         path = pathlib.Path(open_ones.enter_context(tempfile.TemporaryDirectory())) / "work.npz"
         work.save(path)
@@ -141,12 +141,12 @@ class Rounds:
 
     @staticmethod
     def shape(key: str, work: Work) -> tuple[str, ...]:
-        """What work has in common that is best done in the same way, at whatever batch size."""
+        """Return what work has in common that is best done in the same way, at whatever batch size."""
         return key, work.teacher, work.student, "step" if work.kind == "epoch" else work.kind
 
 
 def taking_turns(ready: Mapping[str, Timed], repeats: int) -> dict[str, list[float]]:
-    """Seconds of every round; each round begins with another contender, and the others wait.
+    """Return the seconds of every round; each round begins with another contender, and the others wait.
 
     Example:
       >>> from benchmarks.work import Contender

@@ -20,7 +20,7 @@ PATIENCE = 5.0
 
 
 class Size(NamedTuple):
-    """What is measured of a device.
+    """The sizes with which a device is measured.
 
     Attributes:
       matrix: rows and columns of square matrices.
@@ -36,7 +36,7 @@ SMALL, LARGE = Size(1536, 1 << 28), Size(8192, 1 << 30)
 
 
 class Cost(NamedTuple):
-    """Of one image.
+    """What one image costs.
 
     Attributes:
       flops: two for each multiply-accumulate of the convolutions and linear layers.
@@ -54,7 +54,7 @@ def cost(
     num_classes: int = 100,
     image_shape: tuple[int, int, int] | None = None,
 ) -> Cost:
-    """Of an image in a batch that goes through some networks.
+    """Return what an image costs in a batch that goes through some networks.
 
     The backward pass costs two forward passes: one convolution for the gradient of its input, and one for that of its
     weights, each of the same size and over as many numbers.
@@ -78,7 +78,7 @@ def cost(
 
 
 def fractions(spent: Cost, precision: str, images_per_second: float, ceilings: Mapping[str, Any]) -> dict[str, float]:
-    """How much of the device's measured speed is used.
+    """Return how much of the device's measured speed is used.
 
     Args:
       spent: for an image.
@@ -101,7 +101,7 @@ def fractions(spent: Cost, precision: str, images_per_second: float, ceilings: M
 
 @functools.cache
 def _traffic(name: str, num_classes: int, image_shape: tuple[int, int, int] | None) -> tuple[int, int]:
-    """Numbers that all convolutions and linear layers read and write for one image, and those of their weights."""
+    """Return how many numbers all convolutions and linear layers read and write for one image, and those of weights."""
     model: Any = nnx.eval_shape(lambda: models.create(name, num_classes=num_classes))
     graph, state = nnx.split(model)
     images = jax.ShapeDtypeStruct((1, *(image_shape or model.image_shape)), jnp.float32)
@@ -112,7 +112,7 @@ def _traffic(name: str, num_classes: int, image_shape: tuple[int, int, int] | No
 
 
 def _products(program: Any) -> list[tuple[int, int, int]]:
-    """For each convolution and product: how often it runs, the numbers of its input and output, those of its weights.
+    """Yield of each convolution and product how often it runs, its inputs and outputs, and its weights, as counts.
 
     Of the ways to compute a convolution on different platforms, XLA's own counts, which comes last.
     """
@@ -129,7 +129,7 @@ def _products(program: Any) -> list[tuple[int, int, int]]:
 
 
 def _inside(parameters: Mapping[str, Any]) -> Iterator[Any]:
-    """The programs inside an operation: branches, a loop's body, a function with its own gradient rule."""
+    """Yield the programs inside an operation: branches, a loop's body, a function with its own gradient rule."""
     for value in parameters.values():
         for candidate in value if isinstance(value, tuple) else (value,):
             if hasattr(candidate, "eqns"):
@@ -137,7 +137,7 @@ def _inside(parameters: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def measured(library: str, size: Size, repeats: int = 5) -> dict[str, Any]:
-    """How fast the default device is in "jax" or "torch".
+    """Return how fast the default device is in "jax" or "torch".
 
     Returns:
       `matmul`: FLOP/s for each precision (at TensorFloat-32 for float32 where the device has it); and with JAX `copy`:
@@ -163,7 +163,7 @@ def measured(library: str, size: Size, repeats: int = 5) -> dict[str, Any]:
 
 
 def ceilings_of(libraries: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The ceilings of a device, from what each library measured.
+    """Return the ceilings of a device, from what each library measured.
 
     Returns:
       `matmul`: the faster library's FLOP/s for each precision; `matmul_by`: of each; `copy`: bytes per second.
@@ -182,7 +182,7 @@ def _rates(products: Mapping[str, Callable[[], object]], size: Size, repeats: in
 
 
 def _jax_products(size: int) -> dict[str, Callable[[], object]]:
-    """Products of square matrices, for each precision."""
+    """Return products of square matrices, for each precision."""
     multiply = jax.jit(jnp.matmul)
 
     def product(precision: str) -> Callable[[], object]:
@@ -193,7 +193,7 @@ def _jax_products(size: int) -> dict[str, Callable[[], object]]:
 
 
 def fastest(compute: Callable[[], object], repeats: int) -> float:
-    """Seconds of the fastest of some repeats, after two that do not count; of the first one if that takes long."""
+    """Return the fastest of some repeats in seconds, after two that do not count; the first one if that takes long."""
     seconds: list[float] = []
     while len(seconds) < repeats + 2:
         start = time.perf_counter()

@@ -24,7 +24,7 @@ SCRIPTS = pathlib.Path(__file__).parents[1]
 
 
 class ProcessError(Exception):
-    """A process of its own did not do what it was told; the message is the end of what it said."""
+    """A process did not do what it was told; the message is the end of what it printed."""
 
 
 class Worker:
@@ -55,7 +55,7 @@ class Worker:
         self.close()
 
     def ask(self, do: str, **arguments: Any) -> Any:
-        """Gives an order and waits for its result.
+        """Give an order and wait for its result.
 
         Args:
           do: the name of a method of `fresh_process.Orders`.
@@ -83,19 +83,21 @@ class Worker:
         return answer["result"]
 
     def build(self, key: str, work: pathlib.Path, peers: Peers) -> None:
-        """Has a contender made ready for the work in a file."""
+        """Prepare a contender for the work in a file."""
         self.ask("build", key=key, work=str(work), peers=vars(peers))
 
     def run(self) -> float:
-        """Seconds of one round."""
-        return self.ask("run")
+        """Return the seconds of one round."""
+        seconds: float = self.ask("run")
+        return seconds
 
     def tell(self) -> dict[str, Any]:
-        """What the contender is, and what it took: see `fresh_process.Orders.tell`."""
-        return self.ask("tell")
+        """Return what the contender is, and its memory: see `fresh_process.Orders.tell`."""
+        told: dict[str, Any] = self.ask("tell")
+        return told
 
     def close(self) -> None:
-        """Ends the process, which ends by itself when no more orders can come."""
+        """End the process, which ends by itself when no more orders can come."""
         if self._process.stdin and not self._process.stdin.closed:
             with contextlib.suppress(BrokenPipeError):  # it has ended
                 self._process.stdin.close()
@@ -106,13 +108,14 @@ class Worker:
 
 
 def device() -> dict[str, Any]:
-    """What JAX computes on, asked in another process, since some devices serve one process at a time."""
+    """Return what JAX computes on, asked in another process, since some devices serve one process at a time."""
     with Worker() as worker:
-        return worker.ask("device")
+        found: dict[str, Any] = worker.ask("device")
+    return found
 
 
 def ceilings(size: network_cost.Size) -> dict[str, Any]:
-    """The device's ceilings, each library's in a process of its own; PyTorch's only where it is installed."""
+    """Return the device's ceilings, each library's from a process of its own; PyTorch's only where it is installed."""
     found = {}
     for library in ("jax", "torch"):
         try:
@@ -125,7 +128,7 @@ def ceilings(size: network_cost.Size) -> dict[str, Any]:
 
 
 def start_up(settings: Settings) -> dict[str, Any]:
-    """Seconds from the start of a process: of importing, and to the end of the first step.
+    """Return the seconds from the start of a process: of importing, and to the end of the first step.
 
     A cold start finds no compiled program in the cache, a warm one those of the cold start before it. `first_run` is
     the part that compiles and takes the step.
@@ -149,9 +152,12 @@ def start_up(settings: Settings) -> dict[str, Any]:
     def step(key: str, student: str, cache: str | None = None) -> Callable[[], Mapping[str, float]]:
         return lambda: first_step(key, Work("step", pair.teacher, student, batch_size, images, labels), cache)
 
+    def importing(package: str) -> Callable[[], Mapping[str, float]]:
+        return lambda: {"seconds": import_seconds(package)}
+
     for _ in range(settings.starts):
         for package in ("jaxkd", "torch"):
-            note(f"import {package}", lambda package=package: {"seconds": import_seconds(package)})
+            note(f"import {package}", importing(package))
         runs = {TITLES["jaxkd"]: ("jaxkd", pair.student)}
         runs |= {f"jaxkd, {name} alone": ("jaxkd-alone", name) for name in alone}
         for title, (key, student) in runs.items():
@@ -172,7 +178,7 @@ def start_up(settings: Settings) -> dict[str, Any]:
 
 
 def start_ratios(found: Mapping[str, Mapping[str, Any]], alone: Sequence[str]) -> dict[str, float]:
-    """A warm start over a cold one, and what depth costs when everything has to be compiled."""
+    """Return a warm start over a cold one, and what depth costs when everything has to be compiled."""
 
     def over(left: str, right: str, what: str) -> dict[str, float]:
         if left not in found or right not in found:
@@ -188,7 +194,7 @@ def start_ratios(found: Mapping[str, Mapping[str, Any]], alone: Sequence[str]) -
 
 
 def first_step(key: str, work: Work, cache: str | None) -> dict[str, float]:
-    """Seconds until a new process has taken a step.
+    """Return seconds until a new process has taken a step.
 
     Args:
       key: of the contender.
@@ -211,7 +217,7 @@ def first_step(key: str, work: Work, cache: str | None) -> dict[str, float]:
 
 
 def import_seconds(package: str) -> float:
-    """Seconds of importing a package in a new process.
+    """Return seconds of importing a package in a new process.
 
     Raises:
       ProcessError: it is not installed.
@@ -221,7 +227,7 @@ def import_seconds(package: str) -> float:
 
 
 def said(command: Sequence[str]) -> str:
-    """The last line that a command prints.
+    """Return the last line that a command prints.
 
     Raises:
       ProcessError: it failed.

@@ -44,7 +44,7 @@ def speed(
     skipped: Mapping[str, str],
     ceilings: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The record of some work.
+    """Return the record of some work.
 
     Args:
       row: its key.
@@ -91,14 +91,14 @@ def speed(
 
 
 def peaks(step: Mapping[str, Any]) -> dict[str, Any]:
-    """The most bytes that training held, on the host and on the device, from the record of a training step."""
+    """Return the most bytes that training held, on the host and on the device, from the record of a training step."""
     found = {key: {"title": entry["title"], **entry["peak"]} for key, entry in step["contenders"].items()}
     title = f"peak memory: {step['teacher']} → {step['student']}, batch {step['batch_size']}"
     return {"row": "f", "title": title, "unit": "bytes", "peaks": found, "skipped": step["skipped"]}
 
 
 def ratio_to_tuned(key: str, precision: str, rates: Mapping[str, float]) -> float | None:
-    """How many times as fast as the tuned PyTorch of the same precision a contender is; None where that is missing.
+    """Return how many times as fast as the tuned PyTorch of its precision a contender is; None where that is missing.
 
     Example:
       >>> ratio_to_tuned("jaxkd-bf16", "bfloat16", {"jaxkd-bf16": 3.0, "torch-tuned": 3.0, "torch-tuned-bf16": 4.0})
@@ -109,7 +109,7 @@ def ratio_to_tuned(key: str, precision: str, rates: Mapping[str, float]) -> floa
 
 
 def ratios(rates: Mapping[str, float]) -> dict[str, dict[str, float]]:
-    """How many times as fast as each other contender each of ours is.
+    """Return how many times as fast as each other contender each of ours is.
 
     Example:
       >>> ratios({"jaxkd": 300.0, "jaxkd-cache": 450.0, "torch": 150.0})
@@ -123,7 +123,7 @@ def ratios(rates: Mapping[str, float]) -> dict[str, dict[str, float]]:
 
 
 def heading(row: str, work: Work) -> str:
-    """What was done, in words."""
+    """Return what was done, in words."""
     if work.kind == "evaluation":
         return f"evaluation of {work.teacher}, {len(work.images):,} images"
     if work.kind == "grid":
@@ -134,7 +134,7 @@ def heading(row: str, work: Work) -> str:
 
 
 def where(device: Mapping[str, Any]) -> dict[str, Any]:
-    """When and where a record was made: device, machine, versions and seeds.
+    """Return when and where a record was made: device, machine, versions and seeds.
 
     Args:
       device: what JAX computes on: `platform`, `kind` and `count`.
@@ -154,7 +154,7 @@ def where(device: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def version(package: str) -> str | None:
-    """Of an installed package."""
+    """Return the version of an installed package."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -162,7 +162,7 @@ def version(package: str) -> str | None:
 
 
 def ceilings_in_words(ceilings: Mapping[str, Any]) -> str:
-    """What the device can do at most.
+    """Return what the device can do at most.
 
     Example:
       >>> ceilings_in_words({"matmul": {"float32": 1.5e11}, "copy": 2e10})
@@ -173,7 +173,7 @@ def ceilings_in_words(ceilings: Mapping[str, Any]) -> str:
 
 
 def table(measure: Mapping[str, Any]) -> str:
-    """A record as text: a line for each contender."""
+    """Return a record as text: a line for each contender."""
     lines = [f"{measure['row']}  {measure['title']}"]
     if "starts" in measure:
         lines += [f"  {title:34s} {entry['median_seconds']:8.2f} s" for title, entry in measure["starts"].items()]
@@ -205,7 +205,7 @@ def _peak_line(entry: Mapping[str, Any]) -> str:
 
 
 def draw(measures: Sequence[Mapping[str, Any]], path: pathlib.Path, device: str) -> None:
-    """Images per second of every contender, one panel for each work, on scales of their own."""
+    """Draw the images per second of every contender, one panel for each work, on scales of their own."""
     speeds = [measure for measure in measures if measure.get("contenders")]
     if not speeds:
         return

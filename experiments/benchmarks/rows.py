@@ -98,7 +98,7 @@ class Settings:
     deepest: str | None
 
     def pair(self, row: str) -> Pair:
-        """The networks, batch sizes and images of a training row, by its first letter."""
+        """Return the networks, batch sizes and images of a training row, by its first letter."""
         own = PAIRS[row[0]]
         sizes = self.batch_sizes or (own.batch_sizes[:1] if self.smallest else own.batch_sizes)
         return own._replace(teacher=self.teacher or own.teacher, student=self.student or own.student, batch_sizes=sizes)
@@ -109,7 +109,7 @@ Images = Callable[[str, int], tuple[np.ndarray, np.ndarray]]
 
 
 def works(row: str, settings: Settings, images: Images) -> list[Work]:
-    """What there is to do for a row; nothing for those that do not compare speeds."""
+    """Return the works of a row; none for rows that do not compare speeds."""
     if row in ("e", "f"):
         return []
     pair = settings.pair("a" if row == "d" else row)
@@ -135,13 +135,13 @@ def works(row: str, settings: Settings, images: Images) -> list[Work]:
 
 
 def digits(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first training digits and their labels."""
+    """Return the first training digits and their labels."""
     train, _ = data.load("digits")
     return train.images[:count], train.labels[:count]
 
 
 def images_from(data_dir: pathlib.Path | None) -> Images:
-    """Random images, or CIFAR-100's.
+    """Return random images, or CIFAR-100's.
 
     Raises:
       ValueError: when more are asked for than there are.
@@ -160,7 +160,7 @@ def images_from(data_dir: pathlib.Path | None) -> Images:
 
 
 def check(options: argparse.Namespace) -> None:
-    """Refuses what cannot be right on any device.
+    """Refuse what cannot be right on any device.
 
     Raises:
       ValueError: for rows, contenders or numbers.
@@ -179,7 +179,7 @@ def check(options: argparse.Namespace) -> None:
 
 
 def settings(options: argparse.Namespace, accelerated: bool) -> Settings:
-    """The settings that a checked command line means on a device."""
+    """Return the settings that a checked command line means on a device."""
     quick = options.quick
     steps = dict.fromkeys(PAIRS, 1) | {"a": 2} if quick else dict.fromkeys(PAIRS, 100) if accelerated else CPU_STEPS
     standard = contenders.QUICK if quick else tuple(contenders.TITLES) if accelerated else contenders.ON_CPU
@@ -207,7 +207,7 @@ def settings(options: argparse.Namespace, accelerated: bool) -> Settings:
 
 
 def rows_of(names: str) -> tuple[str, ...]:
-    """Rows from a list with commas; "a" means both of its rows.
+    """Return rows from a list with commas; "a" means both of its rows.
 
     Raises:
       ValueError: for one that does not exist.

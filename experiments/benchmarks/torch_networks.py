@@ -36,7 +36,7 @@ IMAGENET_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 def convolution(
     inputs: int, outputs: int, window: int = 3, stride: int = 1, bias: bool = False, groups: int = 1
 ) -> nn.Conv2d:
-    """A square convolution that keeps the size at stride 1."""
+    """Return a square convolution that keeps the size at stride 1."""
     return nn.Conv2d(inputs, outputs, window, stride, window // 2, bias=bias, groups=groups)
 
 
@@ -60,7 +60,7 @@ class Block(nn.Module):
 
 
 def stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential:
-    """ResNet blocks of one width; the first changes the shape."""
+    """Return ResNet blocks of one width; the first changes the shape."""
     return nn.Sequential(Block(inputs, outputs, stride), *(Block(outputs, outputs, 1) for _ in range(blocks - 1)))
 
 
@@ -161,7 +161,7 @@ class VGG(nn.Module):
 
     @staticmethod
     def block(inputs: int, outputs: int, convolutions: int) -> nn.Sequential:
-        """Convolution, BatchNorm and ReLU, once or several times."""
+        """Return convolution, BatchNorm and ReLU, once or several times."""
         layers: list[nn.Module] = []
         for i in range(convolutions):
             layers += [convolution(outputs if i else inputs, outputs, bias=True), nn.BatchNorm2d(outputs)]
@@ -210,7 +210,7 @@ class MobileNetV2(nn.Module):
 
     @staticmethod
     def layer(inputs: int, outputs: int, window: int, stride: int) -> nn.Sequential:
-        """Convolution, BatchNorm and ReLU."""
+        """Return convolution, BatchNorm and ReLU."""
         norm = nn.BatchNorm2d(outputs)
         return nn.Sequential(convolution(inputs, outputs, window, stride), norm, nn.ReLU(inplace=True))
 
@@ -232,7 +232,7 @@ class ShuffleUnit(nn.Module):
             setattr(self, f"bn{number}", nn.BatchNorm2d(outs))
 
     def layer(self, number: int, images: torch.Tensor) -> torch.Tensor:
-        """One of the convolutions, with its BatchNorm."""
+        """Return one of the convolutions, with its BatchNorm."""
         return getattr(self, f"bn{number}")(getattr(self, f"conv{number}")(images))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -268,7 +268,7 @@ class ShuffleNetV2(nn.Module):
 
 
 def create(name: str, num_classes: int = 100) -> nn.Module:
-    """A network by the name that `jaxkd.models.create` knows it by.
+    """Return a network by the name that `jaxkd.models.create` knows it by.
 
     Raises:
       ValueError: for a network that is not here.

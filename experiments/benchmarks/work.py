@@ -84,12 +84,12 @@ class Work:
         return len(self.images) * self.epochs * self.students
 
     def save(self, path: pathlib.Path) -> None:
-        """Writes all of it to a file, for the processes of the contenders."""
+        """Write all of it to a file, for the processes of the contenders."""
         np.savez(path, **vars(self))
 
     @classmethod
     def load(cls, path: str) -> Work:
-        """What was written there."""
+        """Read what `save` wrote."""
         with np.load(path) as file:
             return cls(**{name: file[name] if file[name].ndim else file[name].item() for name in file})
 
@@ -112,7 +112,7 @@ class Contender:
 
 
 def timed(work: Callable[[], object]) -> Callable[[], float]:
-    """`work` as a function that returns its seconds."""
+    """Return `work` as a function that returns its seconds."""
 
     def run() -> float:
         start = time.perf_counter()
@@ -123,7 +123,7 @@ def timed(work: Callable[[], object]) -> Callable[[], float]:
 
 
 def passes_of(work: Work, teacher: float = 1.0) -> dict[str, float]:
-    """How often an image goes through each network.
+    """Return how often an image goes through each network.
 
     Args:
       work: what is done.
@@ -144,26 +144,26 @@ def passes_of(work: Work, teacher: float = 1.0) -> dict[str, float]:
 
 
 def synthetic(count: int, seed: int = 0, size: int = 32, num_classes: int = 100) -> tuple[np.ndarray, np.ndarray]:
-    """Random images and labels: `[N, size, size, 3]` uint8 and `[N]` int32; by default of CIFAR-100's shape."""
+    """Return random images `[N, size, size, 3]` uint8 and labels `[N]` int32, by default of CIFAR-100's shape."""
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
     return images, rng.integers(0, num_classes, count).astype(np.int32)
 
 
 def processor() -> str:
-    """The CPU's name, where the system tells it."""
+    """Return the CPU's name, where the system tells it."""
     return _about_the_processor("model name") or platform.processor()
 
 
 def features() -> dict[str, bool]:
-    """Which of the instructions that decide about speed the CPU has."""
+    """Return which of the instructions that decide about speed the CPU has."""
     flags = _about_the_processor("flags").split()
     found = {name: name in flags for name in ("avx512f", "avx512_bf16")}
     return {**found, "amx": "amx_bf16" in flags}
 
 
 def check_bfloat16() -> None:
-    """Refuses bfloat16 on a CPU that would only imitate it.
+    """Refuse bfloat16 on a CPU that would only imitate it.
 
     Raises:
       UnavailableError: it has no instructions for it.
@@ -173,7 +173,7 @@ def check_bfloat16() -> None:
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -19,7 +19,7 @@ PARTS = {
 
 
 def measure(options: argparse.Namespace) -> Record:
-    """The parts for every student."""
+    """Return the parts for every student."""
     asked = students.ask(options)
     found = []
     for one in asked.students:
@@ -34,7 +34,7 @@ def measure(options: argparse.Namespace) -> Record:
 
 
 def draw(record: Record, path: pathlib.Path) -> None:
-    """A bar for each student."""
+    """Draw a bar for each student."""
     figure, (axes,) = plots.canvas(width=7.2, height=2.2 + 0.45 * len(record["students"]))
     named = {one["label"]: {words: one[name] for name, words in PARTS.items()} for one in record["students"]}
     plots.stacked_bars(named, axes, "images")
@@ -43,7 +43,7 @@ def draw(record: Record, path: pathlib.Path) -> None:
 
 
 def lines(record: Record) -> list[str]:
-    """How often each student agrees."""
+    """Return lines that say how often each student agrees."""
     return [
         f"{one['label']}: the same answer as {record['teacher']} to {one['same_answer']:.2%} of the images, the same "
         f"mistake in {one['same_mistake']:.2%}; KL(teacher ‖ student) {one['divergence']:.3f}"
@@ -52,6 +52,11 @@ def lines(record: Record) -> list[str]:
 
 
 FIGURE = Figure(
-    "agreement", f"agreement with the teacher\n{__doc__}", students.add_options, students.little_students,
-    measure, draw, lines,
-)  # fmt: skip
+    "agreement",
+    f"agreement with the teacher\n{__doc__}",
+    students.add_options,
+    students.smoke_students,
+    measure,
+    draw,
+    lines,
+)

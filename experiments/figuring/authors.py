@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from figuring import learned_temperature, little
+from figuring import learned_temperature, smoke
 from figuring.figure import Figure, Record, array, numbers
 from figuring.learned_temperature import pair
 from jaxkd import History, plots, recipes, records
@@ -38,7 +38,7 @@ WINDOW = (21, 30)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The figure's part of the command line."""
+    """Add the figure's options to its parser."""
     parser.add_argument("runs", nargs="*", type=pathlib.Path, metavar="RUN", help="run directories, or folders of them")
     parser.add_argument(
         "--logs", type=pathlib.Path, default=LOGS, metavar="DIR", help="their logs; default: those in results/authors"
@@ -51,13 +51,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def little_runs(folder: pathlib.Path) -> list[str]:
-    """KD and CTKD, both standardised: digits have no log of theirs, so that the curves are of different tasks."""
-    return [*(little.student(folder, method) for method in ("kd+std", "ctkd+std")), "--pair", "resnet56-resnet20"]
+def smoke_runs(folder: pathlib.Path) -> list[str]:
+    """Train KD and CTKD, both standardised: digits have no log of theirs, so that the curves are of different tasks."""
+    return [*(smoke.student(folder, method) for method in ("kd+std", "ctkd+std")), "--pair", "resnet56-resnet20"]
 
 
 def measure(options: argparse.Namespace) -> Record:
-    """Ours, theirs and the band for every configuration that has a log of theirs."""
+    """Return ours, theirs and the band for every configuration that has a log of theirs."""
     if options.epochs is not None and options.epochs < 1:
         raise ValueError(f"--epochs {options.epochs}: at least one is needed")
     logs = records.find_logs(options.logs)
@@ -80,12 +80,12 @@ def measure(options: argparse.Namespace) -> Record:
 
 
 def _pair(run: records.Record) -> str:
-    """Teacher and student as recipes write them."""
+    """Return teacher and student as recipes write them."""
     return f"{(run.teacher or {}).get('name', 'teacher')}-{run.network or 'student'}"
 
 
 def _arrow(pair: str) -> str:
-    """The same for people.
+    """Return the networks of a run with an arrow between them.
 
     Example:
       >>> _arrow("wrn_40_2-wrn_16_2")
@@ -95,7 +95,7 @@ def _arrow(pair: str) -> str:
 
 
 def _unlike(run: records.Record, pair: str) -> list[str]:
-    """The weights and settings of a run's method that its recipe has otherwise, in words.
+    """Return the weights and settings of a run's method that its recipe has otherwise, in words.
 
     A run keeps what it was trained with, and a recipe may since have changed.
     """
@@ -109,7 +109,7 @@ def _unlike(run: records.Record, pair: str) -> list[str]:
 def _comparison(
     group: records.Group, theirs: records.AuthorsLog, others: Sequence[records.AuthorsLog], shown: int | None
 ) -> dict[str, Any]:
-    """A configuration of ours beside a log, as JSON values."""
+    """Return a configuration of ours beside a log, as JSON values."""
     run, ours = group.runs[0], [run.history for run in group.compared]
     reached = max(history.epoch[-1] + 1 for history in ours)
     until = shown or reached + max(1, reached // 4)
@@ -129,7 +129,7 @@ def _comparison(
 
 
 def _cut(history: History, until: int) -> dict[str, Any]:
-    """What is drawn of a run, as `History.from_dict` takes it."""
+    """Return what is drawn of a run, as `History.from_dict` takes it."""
     epochs = [epoch for epoch in history.epoch if epoch < until]
     values = {name: history.history[name][: len(epochs)] for name in QUANTITIES if name in history.history}
     return {
@@ -143,7 +143,7 @@ def _cut(history: History, until: int) -> dict[str, Any]:
 
 
 def _common(group: records.Group, theirs: records.AuthorsLog, quantity: str) -> dict[str, Any]:
-    """Our mean over the seeds and their value, at the epochs that all of them measured."""
+    """Return our mean over the seeds and their value, at the epochs that all of them measured."""
     curve, measured = group.curve(quantity), _values(theirs.history, quantity)
     places = [place for place, epoch in enumerate(curve.epochs) if epoch in measured] if curve else []
     if curve is None:
@@ -159,7 +159,7 @@ def _common(group: records.Group, theirs: records.AuthorsLog, quantity: str) -> 
 def _band(
     theirs: records.AuthorsLog, others: Sequence[records.AuthorsLog], quantity: str, until: int
 ) -> dict[str, Any] | None:
-    """The range of a quantity over their other pairs; a loss depends on temperature and weight, so these are alike."""
+    """Return the range over their other pairs; a loss depends on temperature and weight, so these are alike."""
     if quantity == "loss":
         others = [log for log in others if _settings(log) == _settings(theirs)]
     tables = [table for log in others if (table := _values(log.history, quantity))]
@@ -180,7 +180,7 @@ def _settings(log: records.AuthorsLog) -> tuple[float | None, ...]:
 
 
 def _window(group: records.Group, theirs: records.AuthorsLog) -> dict[str, Any]:
-    """Mean test accuracy over the window; null for those that have not all of its epochs."""
+    """Return mean test accuracy over the window; null for those that have not all of its epochs."""
     epochs = range(WINDOW[0], WINDOW[1] + 1)
     curve = group.curve("val_accuracy")
     ours = dict(zip(curve.epochs.tolist(), curve.mean.tolist(), strict=True)) if curve else {}
@@ -195,13 +195,13 @@ def _window(group: records.Group, theirs: records.AuthorsLog) -> dict[str, Any]:
 
 
 def _values(history: History, quantity: str) -> dict[int, float]:
-    """A quantity by the epoch, counted from 1."""
+    """Return a quantity by the epoch, counted from 1."""
     pairs = zip(history.epoch, history.history.get(quantity, ()), strict=False)
     return {epoch + 1: value for epoch, value in pairs if value is not None}
 
 
 def draw(record: Record, path: pathlib.Path) -> None:
-    """A row for each configuration, a column for each quantity that any of them has."""
+    """Draw a row for each configuration, a column for each quantity that any of them has."""
     rows = record["comparisons"]
     columns = [quantity for quantity in QUANTITIES if any(_has(row, quantity) for row in rows)]
     figure, axes = plots.canvas(columns=len(columns), width=4.2, height=3.3, rows=len(rows))
@@ -236,7 +236,7 @@ def _draw_panel(row: dict[str, Any], quantity: str, axes: Any) -> None:
 
 
 def _mark_few(axes: Any) -> None:
-    """Points where a curve is too short for a line to be seen."""
+    """Mark the points of a curve that is too short for a line to be seen."""
     for line in axes.get_lines():
         if len(line.get_xdata()) <= 2:
             line.set_marker("o")
@@ -250,7 +250,7 @@ def _title(row: dict[str, Any]) -> str:
 
 
 def lines(record: Record) -> list[str]:
-    """Each configuration's differences: the first epochs, every tenth and the last."""
+    """Return lines with each configuration's differences: the first epochs, every tenth and the last."""
     said = []
     for row in record["comparisons"]:
         said.append(f"{_title(row)}: ours less theirs of {row['theirs']['file']}, accuracies in points")
@@ -266,7 +266,7 @@ def lines(record: Record) -> list[str]:
 
 
 def _printed(row: dict[str, Any]) -> list[str]:
-    """The differences in columns, as text."""
+    """Return the differences in columns, as text."""
     table = _differences(row)
     last = max(table, default=0)
     heads = [name.replace(" (%)", "") for quantity, name in QUANTITIES.items() if quantity in row["common"]]
@@ -279,7 +279,7 @@ def _printed(row: dict[str, Any]) -> list[str]:
 
 
 def _differences(row: dict[str, Any]) -> dict[int, dict[str, tuple[float, float, float]]]:
-    """Ours, theirs and the difference of each quantity at each epoch; accuracies in percent."""
+    """Return ours, theirs and the difference of each quantity at each epoch; accuracies in percent."""
     found: dict[int, dict[str, tuple[float, float, float]]] = {}
     for quantity, values in row["common"].items():
         scale = 100.0 if quantity.endswith("accuracy") else 1.0
@@ -299,7 +299,7 @@ def _window_in_words(window: dict[str, Any]) -> str:
 
 
 def table(record: Record) -> str:
-    """Every epoch of every configuration; fields are empty where one of the two has nothing."""
+    """Return every epoch of every configuration; fields are empty where one of the two has nothing."""
     parts = ("ours", "theirs", "difference")
     columns = [f"{name} {part}" for name in QUANTITIES.values() for part in parts]
     text = io.StringIO()
@@ -318,6 +318,12 @@ def table(record: Record) -> str:
 
 
 FIGURE = Figure(
-    "authors", f"standardisation: runs over their authors' published logs\n{__doc__}", add_options, little_runs,
-    measure, draw, lines, table,
-)  # fmt: skip
+    "authors",
+    f"standardisation: runs over their authors' published logs\n{__doc__}",
+    add_options,
+    smoke_runs,
+    measure,
+    draw,
+    lines,
+    table,
+)

@@ -7,7 +7,7 @@ import pathlib
 
 import numpy as np
 
-from figuring import little, networks
+from figuring import networks, smoke
 from figuring.figure import Figure, Record, array, numbers
 from jaxkd import analysis, plots
 
@@ -16,20 +16,20 @@ NAMED = 20
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The figure's part of the command line."""
+    """Add the figure's options to its parser."""
     parser.add_argument("--alone", metavar="NETWORK", help=f"the student without a teacher: {networks.NETWORK}")
     networks.add_networks(parser, "STUDENT", "distilled students")
     networks.add_images(parser)
 
 
-def little_students(folder: pathlib.Path) -> list[str]:
-    """A student alone, and two with a teacher."""
-    found = [little.student(folder, method) for method in ("kd", "kd+std")]
-    return [*found, "--alone", little.student(folder, "ce"), "--data", "digits"]
+def smoke_students(folder: pathlib.Path) -> list[str]:
+    """Train a student alone, and two with a teacher."""
+    found = [smoke.student(folder, method) for method in ("kd", "kd+std")]
+    return [*found, "--alone", smoke.student(folder, "ce"), "--data", "digits"]
 
 
 def measure(options: argparse.Namespace) -> Record:
-    """The gain of every class for each student."""
+    """Return the gain of every class for each student."""
     given = [] if options.alone is None else [options.alone]
     (alone,) = networks.load(given, 1, "--alone")
     found = networks.load(options.networks, 1, "STUDENT")
@@ -48,7 +48,7 @@ def measure(options: argparse.Namespace) -> Record:
 
 
 def draw(record: Record, path: pathlib.Path) -> None:
-    """Classes from the largest gain of the first student to the smallest."""
+    """Draw classes from the largest gain of the first student to the smallest."""
     order = np.argsort(-np.nan_to_num(array(record["students"][0]["gain"])), kind="stable")
     places = np.arange(1, len(order) + 1)
     apart = 0.16 * (np.arange(len(record["students"])) - (len(record["students"]) - 1) / 2)  # equal gains side by side
@@ -67,7 +67,7 @@ def draw(record: Record, path: pathlib.Path) -> None:
 
 
 def lines(record: Record) -> list[str]:
-    """How many classes gain, and which the most."""
+    """Return lines that say how many classes gain, and which the most."""
     said, names = [], np.array(record["class_names"])
     for one in record["students"]:
         gain = 100 * array(one["gain"])
@@ -83,5 +83,5 @@ def lines(record: Record) -> list[str]:
 
 
 FIGURE = Figure(
-    "gain", f"gain of each class over the student alone\n{__doc__}", add_options, little_students, measure, draw, lines
+    "gain", f"gain of each class over the student alone\n{__doc__}", add_options, smoke_students, measure, draw, lines
 )

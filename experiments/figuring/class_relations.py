@@ -27,7 +27,7 @@ WORDS = {
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The figure's part of the command line."""
+    """Add the figure's options to its parser."""
     students.add_options(parser)
     parser.add_argument(
         "--matrix", choices=tuple(MATRICES), default="correlation", help="what is compared; default: correlation"
@@ -35,7 +35,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(options: argparse.Namespace) -> Record:
-    """The differences for every student."""
+    """Return the differences for every student."""
     asked = students.ask(options)
     matrix, labels = MATRICES[options.matrix], asked.images.labels
     theirs = matrix(asked.teacher.logits, labels)
@@ -53,7 +53,7 @@ def measure(options: argparse.Namespace) -> Record:
 
 
 def draw(record: Record, path: pathlib.Path) -> None:
-    """A heat map for each student, on one scale."""
+    """Draw a heat map for each student, on one scale."""
     named = {f"{one['label']}, mean {one['mean']:.3f}": array(one["difference"]) for one in record["students"]}
     plots.matrices(
         named, path, WORDS[record["matrix"]], f"difference to {record['teacher']}, {networks.in_words(record)}"
@@ -61,7 +61,7 @@ def draw(record: Record, path: pathlib.Path) -> None:
 
 
 def lines(record: Record) -> list[str]:
-    """The mean difference of every student."""
+    """Return lines with the mean difference of every student."""
     return [
         f"{one['label']}: mean {WORDS[record['matrix']][2]} to {record['teacher']} {one['mean']:.4f}"
         for one in record["students"]
@@ -69,6 +69,11 @@ def lines(record: Record) -> list[str]:
 
 
 FIGURE = Figure(
-    "correlation", f"standardisation: difference of class relations to the teacher's\n{__doc__}", add_options,
-    students.little_students, measure, draw, lines,
-)  # fmt: skip
+    "correlation",
+    f"standardisation: difference of class relations to the teacher's\n{__doc__}",
+    add_options,
+    students.smoke_students,
+    measure,
+    draw,
+    lines,
+)

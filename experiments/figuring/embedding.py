@@ -17,7 +17,7 @@ from jaxkd import analysis, plots
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The figure's part of the command line."""
+    """Add the figure's options to its parser."""
     networks.add_networks(parser, "NETWORK", "networks")
     networks.add_images(parser)
     parser.add_argument("--classes", type=int, default=10, metavar="N", help="the first N classes; default: 10")
@@ -25,15 +25,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--perplexity", type=float, default=30.0, metavar="X", help="of t-SNE; default: 30")
 
 
-def little_networks(folder: pathlib.Path) -> list[str]:
-    """A teacher, and students with and without standardisation."""
-    found = students.little_students(folder)
+def smoke_networks(folder: pathlib.Path) -> list[str]:
+    """Train a teacher, and students with and without standardisation."""
+    found = students.smoke_students(folder)
     teacher = found[found.index("--teacher") + 1]
     return [f"teacher={teacher}", *found[1 : found.index("--teacher")], "--data", "digits"]
 
 
 def measure(options: argparse.Namespace) -> Record:
-    """Where every image lies, for each network."""
+    """Return where every image lies, for each network."""
     analysis.check_scikit_learn()  # before a network is shown anything
     if options.classes < 2:
         raise ValueError(f"--classes {options.classes}: at least two are needed")
@@ -45,12 +45,14 @@ def measure(options: argparse.Namespace) -> Record:
         print(f"{network.label}: {len(shown):,} images", flush=True)
         embeddings = analysis.embeddings(network.model, shown)
         points = analysis.embed(embeddings, options.seed, options.perplexity)
-        placed.append({
-            "label": network.label,
-            "network": network.model.name,
-            "silhouette": numbers(analysis.separation(embeddings, shown.labels), 4),
-            "points": numbers(points, 4),
-        })  # fmt: skip
+        placed.append(
+            {
+                "label": network.label,
+                "network": network.model.name,
+                "silhouette": numbers(analysis.separation(embeddings, shown.labels), 4),
+                "points": numbers(points, 4),
+            }
+        )
     return {
         **networks.about(options, shown),
         "seed": options.seed,
@@ -62,19 +64,22 @@ def measure(options: argparse.Namespace) -> Record:
 
 
 def draw(record: Record, path: pathlib.Path) -> None:
-    """A plane for each network."""
+    """Draw a plane for each network."""
     figure, places = plots.canvas(columns=len(record["networks"]), width=4.4, height=4.4)
     for axes, one in zip(places, record["networks"], strict=True):
         plots.clusters(
-            np.array(one["points"]), np.array(record["labels"]), record["class_names"], axes,
+            np.array(one["points"]),
+            np.array(record["labels"]),
+            record["class_names"],
+            axes,
             title=f"{one['label']}, silhouette {one['silhouette']:.2f}",
-        )  # fmt: skip
+        )
     figure.suptitle(networks.in_words(record), fontsize="medium")
     plots.save(figure, path)
 
 
 def lines(record: Record) -> list[str]:
-    """The silhouette of every network."""
+    """Return lines with the silhouette of every network."""
     return [
         f"{one['label']}: mean silhouette of {len(record['class_names'])} classes {one['silhouette']:.3f}"
         for one in record["networks"]
@@ -82,5 +87,5 @@ def lines(record: Record) -> list[str]:
 
 
 FIGURE = Figure(
-    "tsne", f"standardisation: embeddings in the plane\n{__doc__}", add_options, little_networks, measure, draw, lines
+    "tsne", f"standardisation: embeddings in the plane\n{__doc__}", add_options, smoke_networks, measure, draw, lines
 )

@@ -22,7 +22,7 @@ class Figure:
       name: as on the command line, and of the files.
       about: what it shows, the first line in short.
       add_options: puts what it takes on a command line.
-      little: makes small networks or runs on digits in a folder, and returns the arguments that show them.
+      smoke: makes small networks or runs on digits in a folder, and returns the arguments that show them.
       measure: from the options to the record.
       draw: from the record to a picture file.
       lines: the record's numbers in words.
@@ -32,7 +32,7 @@ class Figure:
     name: str
     about: str
     add_options: Callable[[argparse.ArgumentParser], None]
-    little: Callable[[pathlib.Path], list[str]]
+    smoke: Callable[[pathlib.Path], list[str]]
     measure: Callable[[argparse.Namespace], Record]
     draw: Callable[[Record, pathlib.Path], None]
     lines: Callable[[Record], list[str]]
@@ -40,7 +40,7 @@ class Figure:
 
 
 def numbers(values: Any, digits: int = 5) -> Any:
-    """Arrays as lists for JSON, rounded to some significant digits; null for NaN.
+    """Return arrays as lists for JSON, rounded to some significant digits; null for NaN.
 
     Example:
       >>> numbers(np.array([[1 / 3, np.nan]])), numbers(2 / 3, digits=2)
@@ -53,7 +53,7 @@ def numbers(values: Any, digits: int = 5) -> Any:
 
 
 def array(values: Any) -> np.ndarray:
-    """What `numbers` wrote, with NaN for null.
+    """Return the array that `numbers` wrote, with NaN for null.
 
     Example:
       >>> array([1.0, None]).tolist()

@@ -12,43 +12,45 @@ from typing import Any
 
 import numpy as np
 
-from figuring import little
+from figuring import smoke
 from figuring.figure import Figure, Record, array, numbers
 from jaxkd import plots, records
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The figure's part of the command line."""
+    """Add the figure's options to its parser."""
     parser.add_argument("grids", nargs="*", type=pathlib.Path, metavar="GRID", help="folders that ats_grid.py wrote")
 
 
-def little_grid(folder: pathlib.Path) -> list[str]:
-    """A grid of six students."""
-    return [little.grid(folder)]
+def smoke_grid(folder: pathlib.Path) -> list[str]:
+    """Train a grid of six students."""
+    return [smoke.grid(folder)]
 
 
 def measure(options: argparse.Namespace) -> Record:
-    """The accuracies of every grid."""
+    """Return the accuracies of every grid."""
     if not options.grids:
         raise ValueError("no GRID: name a folder that ats_grid.py wrote, or look at a small one by --smoke")
     return {"grids": [_read(path) for path in options.grids]}
 
 
 def draw(record: Record, path: pathlib.Path) -> None:
-    """The heat maps side by side."""
+    """Draw the heat maps side by side."""
     figure, places = plots.canvas(columns=len(record["grids"]))
     for axes, grid in zip(places, record["grids"], strict=True):
         plots.heat_map(
-            array(grid["accuracy"]), axes,
-            rows=[f"{value:g}" for value in grid["correct"]], columns=[f"{value:g}" for value in grid["wrong"]],
+            array(grid["accuracy"]),
+            axes,
+            rows=[f"{value:g}" for value in grid["correct"]],
+            columns=[f"{value:g}" for value in grid["wrong"]],
             labels=("τ₂, wrong classes", "τ₁, correct class", "test accuracy (%)"),
             title=f"{grid['label']}{_seeds(grid['seeds'])}; framed: the best",
-        )  # fmt: skip
+        )
     plots.save(figure, path)
 
 
 def lines(record: Record) -> list[str]:
-    """The best pair, and the best with one temperature for all."""
+    """Return lines with the best pair, and the best with one temperature for all."""
     said = []
     for grid in record["grids"]:
         accuracy = array(grid["accuracy"])
@@ -84,7 +86,7 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _seeds(number: int) -> str:
-    """How many runs a cell is the mean of, where it is more than one."""
+    """Return how many runs a cell is the mean of, where it is more than one."""
     return f", mean of {number} seeds" if number > 1 else ""
 
 
@@ -93,5 +95,5 @@ def _name(entry: Any) -> str:
 
 
 FIGURE = Figure(
-    "fig10", f"ATS: accuracy over both temperatures\n{__doc__}", add_options, little_grid, measure, draw, lines
+    "fig10", f"ATS: accuracy over both temperatures\n{__doc__}", add_options, smoke_grid, measure, draw, lines
 )

@@ -10,31 +10,31 @@ import argparse
 import pathlib
 from typing import Any
 
-from figuring import little
+from figuring import smoke
 from figuring.figure import Figure, Record, numbers
 from jaxkd import History, plots, records
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The figure's part of the command line."""
+    """Add the figure's options to its parser."""
     parser.add_argument("runs", nargs="*", type=pathlib.Path, metavar="RUN", help="run directories, or folders of them")
 
 
-def little_runs(folder: pathlib.Path) -> list[str]:
-    """CTKD, with and without standardisation."""
-    return [little.student(folder, method) for method in ("ctkd", "ctkd+std")]
+def smoke_runs(folder: pathlib.Path) -> list[str]:
+    """Train CTKD, with and without standardisation."""
+    return [smoke.student(folder, method) for method in ("ctkd", "ctkd+std")]
 
 
 def measure(options: argparse.Namespace) -> Record:
-    """The curves of all runs that learned one."""
+    """Return the curves of all runs that learned one."""
     runs = [run for run in found(options.runs) if quantity(run) is not None]
     if not runs:
-        raise ValueError("none of these runs learned a temperature: name runs of --method ctkd or its kin")
+        raise ValueError("none of these runs learned a temperature: name runs of --method ctkd or its variants")
     return {**about(runs), "curves": learned(runs)}
 
 
 def found(paths: list[pathlib.Path]) -> list[records.Record]:
-    """The runs in some folders, single ones and those of sweeps.
+    """Return the runs in some folders, single ones and those of sweeps.
 
     Raises:
       ValueError: for none.
@@ -49,7 +49,7 @@ def found(paths: list[pathlib.Path]) -> list[records.Record]:
 
 
 def about(runs: list[records.Record]) -> Record:
-    """Which data some runs saw, and for how many epochs so far."""
+    """Return which data some runs saw, and for how many epochs so far."""
     return {
         "data": sorted({run.data for run in runs if run.data}),
         "epochs": sorted({int(run.last["epoch"]) for run in runs}),
@@ -57,7 +57,7 @@ def about(runs: list[records.Record]) -> Record:
 
 
 def in_words(record: Record) -> str:
-    """The same for a title.
+    """Return which data some runs saw, for a title.
 
     Example:
       >>> in_words({"data": ["digits"], "epochs": [5]}), in_words({"data": [], "epochs": [30, 240]})
@@ -68,26 +68,28 @@ def in_words(record: Record) -> str:
 
 
 def learned(runs: list[records.Record]) -> list[dict[str, Any]]:
-    """The temperature of every configuration that learned one: a curve per seed, and the accuracies at the end."""
+    """Return every configuration's learned temperature: a curve per seed, and the accuracies at the end."""
     curves = []
     for group in records.groups(run for run in runs if quantity(run) is not None):
         each = [_measured(run) for run in group.runs]
-        curves.append({
-            "label": f"{group.label}, {pair(group.runs[0])}",
-            "epochs": [epochs for epochs, _ in each],
-            "temperatures": [numbers(values) for _, values in each],
-            "accuracy": [numbers(run.last["val_accuracy"], 6) for run in group.runs],
-        })  # fmt: skip
+        curves.append(
+            {
+                "label": f"{group.label}, {pair(group.runs[0])}",
+                "epochs": [epochs for epochs, _ in each],
+                "temperatures": [numbers(values) for _, values in each],
+                "accuracy": [numbers(run.last["val_accuracy"], 6) for run in group.runs],
+            }
+        )
     return curves
 
 
 def quantity(run: records.Record) -> str | None:
-    """The name under which a run logged its learned temperature; None where it learned none."""
+    """Return the name under which a run logged its learned temperature; None where it learned none."""
     return next((name for name in run.history.history if name.endswith("_temperature")), None)
 
 
 def pair(run: records.Record) -> str:
-    """Teacher and student of a run.
+    """Return teacher and student of a run.
 
     Example:
       >>> pair(records.Record(pathlib.Path("a"), "a", {"student": "b", "teacher": {"name": "c"}}, History()))
@@ -97,13 +99,13 @@ def pair(run: records.Record) -> str:
 
 
 def draw_curves(curves: list[dict[str, Any]], axes: Any) -> None:
-    """The temperatures over the epochs."""
+    """Draw the temperatures over the epochs."""
     plots.temperatures({curve["label"]: _histories(curve) for curve in curves}, axes, "temperature")
     axes.set_ylim(0, 1.06 * axes.get_ylim()[1])
 
 
 def draw(record: Record, path: pathlib.Path) -> None:
-    """One picture of all curves."""
+    """Draw one picture of all curves."""
     figure, (axes,) = plots.canvas(width=6.6 if len(record["curves"]) <= 6 else 9.4)  # room for a long legend
     draw_curves(record["curves"], axes)
     axes.set_title(in_words(record), fontsize="medium")
@@ -111,7 +113,7 @@ def draw(record: Record, path: pathlib.Path) -> None:
 
 
 def lines(record: Record) -> list[str]:
-    """Where each curve begins and ends."""
+    """Return lines that say where each curve begins and ends."""
     said = []
     for curve in record["curves"]:
         firsts, lasts = ([values[place] for values in curve["temperatures"]] for place in (0, -1))
@@ -136,7 +138,7 @@ def _histories(curve: dict[str, Any]) -> list[History]:
 
 
 def _range(values: list[float]) -> str:
-    """One number, or from the least to the largest.
+    """Return one number, or from the least to the largest.
 
     Example:
       >>> _range([2.0]), _range([1.0, 2.0])
@@ -147,6 +149,11 @@ def _range(values: list[float]) -> str:
 
 
 FIGURE = Figure(
-    "temperature", f"CTKD: the learned temperature over the epochs\n{__doc__}", add_options, little_runs, measure, draw,
+    "temperature",
+    f"CTKD: the learned temperature over the epochs\n{__doc__}",
+    add_options,
+    smoke_runs,
+    measure,
+    draw,
     lines,
-)  # fmt: skip
+)

@@ -18,7 +18,7 @@ from jaxkd import analysis, plots
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The figure's part of the command line."""
+    """Add the figure's options to its parser."""
     students.add_options(parser)
     parser.add_argument(
         "--points", type=int, default=400, metavar="N", help="images that are drawn, evenly chosen; default: 400"
@@ -26,7 +26,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(options: argparse.Namespace) -> Record:
-    """The statistics of all images, and those of the images that are drawn."""
+    """Return the statistics of all images, and those of the images that are drawn."""
     if options.points < 1:
         raise ValueError(f"--points {options.points}: at least one is needed")
     asked = students.ask(options)
@@ -45,25 +45,28 @@ def measure(options: argparse.Namespace) -> Record:
     for student in asked.students:
         ours = analysis.logit_statistics(student.logits)
         together = {name: (getattr(theirs, name), values) for name, values in ours._asdict().items()}
-        record["students"].append({
-            "label": student.label,
-            "average": {name: numbers(values.mean()) for name, (_, values) in together.items()},
-            "apart": {name: numbers(np.abs(one - other).mean()) for name, (one, other) in together.items()},
-            "correlation": {name: numbers(_correlation(one, other)) for name, (one, other) in together.items()},
-            "drawn": {name: numbers(values[drawn], 4) for name, (_, values) in together.items()},
-        })  # fmt: skip
+        record["students"].append(
+            {
+                "label": student.label,
+                "average": {name: numbers(values.mean()) for name, (_, values) in together.items()},
+                "apart": {name: numbers(np.abs(one - other).mean()) for name, (one, other) in together.items()},
+                "correlation": {name: numbers(_correlation(one, other)) for name, (one, other) in together.items()},
+                "drawn": {name: numbers(values[drawn], 4) for name, (_, values) in together.items()},
+            }
+        )
     return record
 
 
 def draw(record: Record, path: pathlib.Path) -> None:
-    """Means left, deviations right."""
+    """Draw means left, deviations right."""
     figure, places = plots.canvas(columns=2, height=4.2)
     teacher = record["teacher"]
     for axes, name in zip(places, ("mean", "deviation"), strict=True):
         plots.scatter(
             {one["label"]: (array(teacher["drawn"][name]), array(one["drawn"][name])) for one in record["students"]},
-            axes, (f"logit {name}, teacher ({teacher['label']})", f"logit {name}, student"),
-        )  # fmt: skip
+            axes,
+            (f"logit {name}, teacher ({teacher['label']})", f"logit {name}, student"),
+        )
     reach = 0.05 * teacher["average"]["deviation"]
     _at_least(places[0], reach)
     if all(np.abs(array(one["drawn"]["mean"])).max() < 0.01 * reach for one in (teacher, *record["students"])):
@@ -75,7 +78,7 @@ def draw(record: Record, path: pathlib.Path) -> None:
 
 
 def lines(record: Record) -> list[str]:
-    """Averages, and how far student and teacher are apart."""
+    """Return lines with averages, and how far student and teacher are apart."""
     average = record["teacher"]["average"]
     said = [
         f"{record['teacher']['label']} (teacher): mean logit {average['mean']:.3f}, deviation "
@@ -92,13 +95,13 @@ def lines(record: Record) -> list[str]:
 
 
 def _at_least(axes: Any, reach: float) -> None:
-    """Axes that reach so far to both sides of 0: the logits of many networks add up to 0, but for rounding."""
+    """Widen axes to both sides of 0: the logits of many networks add up to 0, but for rounding."""
     for low, high, limit in ((*axes.get_xlim(), axes.set_xlim), (*axes.get_ylim(), axes.set_ylim)):
         limit(min(low, -reach), max(high, reach))
 
 
 def _correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """Pearson's, NaN where one of them is the same for all images."""
+    """Return Pearson's correlation, NaN where one of them is the same for all images."""
     if np.ptp(one) == 0 or np.ptp(other) == 0:
         return float("nan")
     return float(np.corrcoef(one, other)[0, 1])
@@ -109,6 +112,11 @@ def _said(value: float | None) -> str:
 
 
 FIGURE = Figure(
-    "logits", f"standardisation: mean and deviation of logits, student over teacher\n{__doc__}", add_options,
-    students.little_students, measure, draw, lines,
-)  # fmt: skip
+    "logits",
+    f"standardisation: mean and deviation of logits, student over teacher\n{__doc__}",
+    add_options,
+    students.smoke_students,
+    measure,
+    draw,
+    lines,
+)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import training_run
+from common.run import parameters
 
 from jaxkd import analysis, convert, data, models, records
 
@@ -47,17 +47,17 @@ class Answers(NamedTuple):
 
 
 def add_networks(parser: argparse.ArgumentParser, name: str, what: str) -> None:
-    """Any number of networks, in `options.networks`."""
+    """Add the option for any number of networks, in `options.networks`."""
     parser.add_argument("networks", nargs="*", metavar=name, help=f"{what}: each {NETWORK}")
 
 
 def add_teacher(parser: argparse.ArgumentParser) -> None:
-    """The network that all others are compared with."""
+    """Add the option for the network that all others are compared with."""
     parser.add_argument("--teacher", metavar="NETWORK", help=f"{NETWORK}")
 
 
 def add_images(parser: argparse.ArgumentParser) -> None:
-    """Which images they are shown."""
+    """Add the options for the images that networks are shown."""
     group = parser.add_argument_group("images")
     group.add_argument(
         "--data", choices=data.names(), default="cifar100", help="default: cifar100; digits needs no file"
@@ -70,12 +70,12 @@ def add_images(parser: argparse.ArgumentParser) -> None:
 
 
 def images(options: argparse.Namespace, found: Sequence[Network]) -> data.Dataset:
-    """The images that the options name, for networks that know their classes.
+    """Return the images that the options name, for networks that know their classes.
 
     Raises:
       FileNotFoundError, ValueError: as `data.load` and `Dataset.subset`; for another number of classes.
     """
-    shown = data.load(options.data, options.data_dir, split=options.split)
+    shown: data.Dataset = data.load(options.data, options.data_dir, split=options.split)
     for network in found:
         if network.model.num_classes != shown.num_classes:
             raise ValueError(
@@ -86,12 +86,12 @@ def images(options: argparse.Namespace, found: Sequence[Network]) -> data.Datase
 
 
 def about(options: argparse.Namespace, shown: data.Dataset) -> dict[str, Any]:
-    """Which images were shown, for the record."""
+    """Return which images were shown, for the record."""
     return {"data": options.data, "split": options.split, "images": len(shown)}
 
 
 def in_words(record: dict[str, Any]) -> str:
-    """Which images were shown, for a title.
+    """Return which images were shown, for a title.
 
     Example:
       >>> in_words({"data": "digits", "split": "test", "images": 360})
@@ -102,7 +102,7 @@ def in_words(record: dict[str, Any]) -> str:
 
 
 def load(texts: Sequence[str], at_least: int, option: str) -> list[Network]:
-    """The networks that a command line names, all of them before any is shown an image.
+    """Load the networks that a command line names, all of them before any is shown an image.
 
     Args:
       texts: as typed.
@@ -128,25 +128,25 @@ def load(texts: Sequence[str], at_least: int, option: str) -> list[Network]:
 
 
 def ask(network: Network, shown: data.Dataset) -> Answers:
-    """What a network says to the images, and how good it is."""
+    """Show a network the images, and return its answers and how good they are."""
     print(f"{network.label}: {len(shown):,} images", flush=True)
     logits = analysis.predict(network.model, shown)
     return Answers(network.label, logits, facts(network, float((logits.argmax(1) == shown.labels).mean())))
 
 
 def facts(network: Network, accuracy: float) -> dict[str, Any]:
-    """Which network it is and how good, as JSON values."""
+    """Return which network it is and how good, as JSON values."""
     return {
         "label": network.label,
         "network": network.model.name,
-        "parameters": training_run.parameters(network.model),
+        "parameters": parameters(network.model),
         "accuracy": round(accuracy, 6),
-        "sha256": records.fingerprint(network.path),
+        "sha256": convert.Pretrained(network.model, network.path).sha256,
     }
 
 
 def _placed(text: str) -> tuple[str, pathlib.Path]:
-    """Label, if one is given, and path of what a user typed."""
+    """Return label, if one is given, and path of what a user typed."""
     label, equals, rest = text.partition("=")
     path = pathlib.Path(rest if equals else text).expanduser()
     if not path.exists():
@@ -155,7 +155,7 @@ def _placed(text: str) -> tuple[str, pathlib.Path]:
 
 
 def _labels(runs: Iterable[records.Record]) -> dict[pathlib.Path, str | None]:
-    """What to call runs: the network where there is no method, else the method and what tells it from the others."""
+    """Return names of runs: the network where there is no method, else the method and what tells it from the others."""
     groups = records.groups(runs)
     return {run.path: run.network if run.method is None else group.label for group in groups for run in group.runs}
 
@@ -164,8 +164,6 @@ def _load(path: pathlib.Path, label: str, run: records.Record | None) -> Network
     if run is not None:
         model: Any = run.student()
         path = next(path / name for name in ("student", "model") if (path / name).is_dir())
-    elif path.is_dir():
-        model = convert.load(path)
     else:
-        model = convert.from_torch(path, label if label in models.list() else None)
+        model, path = convert.load_pretrained(path, label if label in models.list() else None)
     return Network(label or model.name, model, path)

@@ -17,14 +17,14 @@ from jaxkd import analysis, plots
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The figure's part of the command line."""
+    """Add the figure's options to its parser."""
     networks.add_networks(parser, "NETWORK", "networks")
     networks.add_images(parser)
     parser.add_argument("--bins", type=int, default=15, metavar="N", help="of equal width; default: 15")
 
 
 def measure(options: argparse.Namespace) -> Record:
-    """The diagram of every network."""
+    """Return the diagram of every network."""
     if options.bins < 1:
         raise ValueError(f"--bins {options.bins}: at least one is needed")
     chosen = networks.load(options.networks, 1, "NETWORK")
@@ -33,14 +33,16 @@ def measure(options: argparse.Namespace) -> Record:
     found = []
     for one in answers:
         diagram = analysis.reliability(one.logits, shown.labels, options.bins)
-        found.append({
-            "label": one.label,
-            "ece": numbers(diagram.ece),
-            "over_confidence": numbers(diagram.over_confidence),
-            "images": diagram.images.tolist(),
-            "confidence": numbers(diagram.confidence),
-            "accuracy": numbers(diagram.accuracy),
-        })  # fmt: skip
+        found.append(
+            {
+                "label": one.label,
+                "ece": numbers(diagram.ece),
+                "over_confidence": numbers(diagram.over_confidence),
+                "images": diagram.images.tolist(),
+                "confidence": numbers(diagram.confidence),
+                "accuracy": numbers(diagram.accuracy),
+            }
+        )
     return {
         **networks.about(options, shown),
         "networks": [one.facts for one in answers],
@@ -50,7 +52,7 @@ def measure(options: argparse.Namespace) -> Record:
 
 
 def draw(record: Record, path: pathlib.Path) -> None:
-    """Accuracy over confidence, and how many answers have it."""
+    """Draw accuracy over confidence, and how many answers have it."""
     figure, (left, right) = plots.canvas(columns=2)
     accuracy = {
         f"{one['label']}, ECE {100 * one['ece']:.1f} %": (100 * array(one["confidence"]), 100 * array(one["accuracy"]))
@@ -72,7 +74,7 @@ def draw(record: Record, path: pathlib.Path) -> None:
 
 
 def lines(record: Record) -> list[str]:
-    """The calibration error of every network."""
+    """Return lines with the calibration error of every network."""
     said = []
     for facts, one in zip(record["networks"], record["diagrams"], strict=True):
         over = one["over_confidence"]
@@ -84,5 +86,5 @@ def lines(record: Record) -> list[str]:
 
 
 FIGURE = Figure(
-    "reliability", f"calibration of networks\n{__doc__}", add_options, embedding.little_networks, measure, draw, lines
+    "reliability", f"calibration of networks\n{__doc__}", add_options, embedding.smoke_networks, measure, draw, lines
 )

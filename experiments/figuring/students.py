@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from figuring import little, networks
+from figuring import networks, smoke
 from figuring.networks import Answers
 from jaxkd.data import Dataset
 
@@ -19,26 +19,26 @@ class Asked(NamedTuple):
     students: list[Answers]
 
     @property
-    def facts(self) -> list[dict]:
+    def facts(self) -> list[dict[str, Any]]:
         """Which networks they are, the teacher first."""
         return [answers.facts for answers in (self.teacher, *self.students)]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """A teacher, students and images."""
+    """Add the options for a teacher, students and images."""
     networks.add_teacher(parser)
     networks.add_networks(parser, "STUDENT", "students of this teacher, and perhaps one that had none")
     networks.add_images(parser)
 
 
-def little_students(folder: pathlib.Path) -> list[str]:
-    """A teacher, a student alone, and students with and without standardisation."""
-    found = [little.student(folder, method) for method in ("ce", "kd", "kd+std")]
-    return [*found, "--teacher", little.network(folder), "--data", "digits"]
+def smoke_students(folder: pathlib.Path) -> list[str]:
+    """Train a teacher, a student alone, and students with and without standardisation."""
+    found = [smoke.student(folder, method) for method in ("ce", "kd", "kd+std")]
+    return [*found, "--teacher", smoke.network(folder), "--data", "digits"]
 
 
 def ask(options: argparse.Namespace) -> Asked:
-    """Loads all networks that the options name, and shows them the images.
+    """Load all networks that the options name, and show them the images.
 
     Raises:
       FileNotFoundError, ValueError: for what is missing or does not fit.

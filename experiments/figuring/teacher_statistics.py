@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from figuring import little, networks
+from figuring import networks, smoke
 from figuring.figure import Figure, Record, array, numbers
 from jaxkd import analysis, plots
 
@@ -27,26 +27,34 @@ SHOWN = (
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The figure's part of the command line."""
+    """Add the figure's options to its parser."""
     networks.add_networks(parser, "TEACHER", "two teachers or more, of one kind and different sizes")
     parser.add_argument(
-        "--temperatures", type=float, nargs="+", default=list(TEMPERATURES), metavar="T",
+        "--temperatures",
+        type=float,
+        nargs="+",
+        default=list(TEMPERATURES),
+        metavar="T",
         help="default: the paper's 24 from 0.05 to 10",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--asymmetry", type=float, nargs=2, default=[1.25, 0.75], metavar=("A", "B"),
+        "--asymmetry",
+        type=float,
+        nargs=2,
+        default=[1.25, 0.75],
+        metavar=("A", "B"),
         help="τ₁ = A·τ for the true class, τ₂ = B·τ for the others; default: the paper's 1.25 0.75",
-    )  # fmt: skip
+    )
     networks.add_images(parser)
 
 
-def little_teachers(names: tuple[str, str], folder: pathlib.Path) -> list[str]:
-    """Two small teachers."""
-    return [*(little.network(folder, name) for name in names), "--data", "digits"]
+def smoke_teachers(names: tuple[str, str], folder: pathlib.Path) -> list[str]:
+    """Train two small teachers."""
+    return [*(smoke.network(folder, name) for name in names), "--data", "digits"]
 
 
 def measure(options: argparse.Namespace) -> Record:
-    """The statistics of every teacher, from the smallest to the largest."""
+    """Return the statistics of every teacher, from the smallest to the largest."""
     found = networks.load(options.networks, 2, "TEACHER")
     for factor in (*options.asymmetry, *options.temperatures):
         if factor <= 0:
@@ -58,9 +66,10 @@ def measure(options: argparse.Namespace) -> Record:
     curves = []
     for answer, scaling, factors in scalings:
         statistics = analysis.over_temperatures(answer.logits, shown.labels, options.temperatures, *factors)
-        curves.append({"label": answer.label, "scaling": scaling, "factors": list(factors)} | {
-            name: numbers(values) for name, values in statistics._asdict().items()
-        })  # fmt: skip
+        curves.append(
+            {"label": answer.label, "scaling": scaling, "factors": list(factors)}
+            | {name: numbers(values) for name, values in statistics._asdict().items()}
+        )
     return {
         **networks.about(options, shown),
         "networks": [answer.facts for answer in answers],
@@ -70,7 +79,7 @@ def measure(options: argparse.Namespace) -> Record:
 
 
 def draw(record: Record, path: pathlib.Path) -> None:
-    """e(q) and σ(q) side by side."""
+    """Draw e(q) and σ(q) side by side."""
     figure, places = plots.canvas(columns=2)
     for axes, (quantity, title, label) in zip(places, SHOWN, strict=True):
         named = {_name(curve): (record["temperatures"], curve[quantity]) for curve in record["curves"]}
@@ -82,7 +91,7 @@ def draw(record: Record, path: pathlib.Path) -> None:
 
 
 def lines(record: Record) -> list[str]:
-    """The paper's claim, as found."""
+    """Return lines with the paper's claim, as found."""
     plain = [curve for curve in record["curves"] if curve["scaling"] == "plain"]
     small, large, asymmetric = plain[0], plain[-1], record["curves"][-1]
     tau = np.array(record["temperatures"])
@@ -108,13 +117,13 @@ def lines(record: Record) -> list[str]:
 
 def _name(curve: dict[str, Any]) -> str:
     if curve["scaling"] == "plain":
-        return curve["label"]
+        return str(curve["label"])
     correct, wrong = curve["factors"]
     return f"{curve['label']}, τ₁ = {correct:g}τ, τ₂ = {wrong:g}τ"
 
 
 def _where(tau: np.ndarray, holds: np.ndarray) -> str:
-    """From where to where, if something holds without a gap.
+    """Return from where to where, if something holds without a gap.
 
     Example:
       >>> _where(np.array([1.0, 2.0, 4.0]), np.array([True, True, False]))
@@ -128,7 +137,7 @@ def _where(tau: np.ndarray, holds: np.ndarray) -> str:
 
 def _figure(name: str, family: str, names: tuple[str, str]) -> Figure:
     about = f"ATS: average and variance of wrong classes over temperatures, small and large {family}\n{__doc__}"
-    return Figure(name, about, add_options, functools.partial(little_teachers, names), measure, draw, lines)
+    return Figure(name, about, add_options, functools.partial(smoke_teachers, names), measure, draw, lines)
 
 
 FIGURES = (_figure("fig7", "ResNets", ("resnet8", "resnet20")), _figure("fig13", "WRNs", ("wrn_10_1", "wrn_10_2")))

@@ -12,28 +12,31 @@ import pathlib
 
 import numpy as np
 
-from figuring import learned_temperature, little
+from figuring import learned_temperature, smoke
 from figuring.figure import Figure, Record, array, numbers
 from figuring.learned_temperature import pair, quantity
 from jaxkd import plots, recipes, records
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The figure's part of the command line."""
+    """Add the figure's options to its parser."""
     parser.add_argument(
-        "runs", nargs="*", type=pathlib.Path, metavar="RUN",
+        "runs",
+        nargs="*",
+        type=pathlib.Path,
+        metavar="RUN",
         help="run directories or folders of them, of kd with several --temperature and of ctkd; tables of sweeps",
-    )  # fmt: skip
+    )
 
 
-def little_runs(folder: pathlib.Path) -> list[str]:
-    """KD at four temperatures, and CTKD."""
-    fixed = [little.student(folder, "kd", "--temperature", temperature) for temperature in ("1", "2", "4", "8")]
-    return [*fixed, little.student(folder, "ctkd")]
+def smoke_runs(folder: pathlib.Path) -> list[str]:
+    """Train KD at four temperatures, and CTKD."""
+    fixed = [smoke.student(folder, "kd", "--temperature", temperature) for temperature in ("1", "2", "4", "8")]
+    return [*fixed, smoke.student(folder, "ctkd")]
 
 
 def measure(options: argparse.Namespace) -> Record:
-    """The accuracies at the last epoch, for each temperature and seed."""
+    """Return the accuracies at the last epoch, for each temperature and seed."""
     runs = [run for run in learned_temperature.found(options.runs) if quantity(run) or _fixed(run) is not None]
     _check_alike(runs)
     fixed: dict[str, dict[float, list[float]]] = {}
@@ -60,7 +63,7 @@ def measure(options: argparse.Namespace) -> Record:
 
 
 def draw(record: Record, path: pathlib.Path) -> None:
-    """Left what was learned, right what fixed temperatures reach."""
+    """Draw left what was learned, right what fixed temperatures reach."""
     many = len(record["learned"]) + len(record["fixed"]) > 6  # names stand beside the curves
     figure, places = plots.canvas(columns=2 if record["learned"] else 1, width=8.6 if many else 5.6)
     if record["learned"]:
@@ -81,7 +84,7 @@ def draw(record: Record, path: pathlib.Path) -> None:
 
 
 def lines(record: Record) -> list[str]:
-    """The accuracy at every temperature."""
+    """Return lines with the accuracy at every temperature."""
     said = []
     for one in record["fixed"]:
         each = zip(one["temperatures"], _means(one["accuracy"]), one["accuracy"], strict=True)
@@ -91,7 +94,7 @@ def lines(record: Record) -> list[str]:
 
 
 def _check_alike(runs: list[records.Record]) -> None:
-    """Refuses runs whose accuracies do not belong in one picture: they would be taken for other seeds."""
+    """Refuse runs whose accuracies do not belong in one picture: they would be taken for other seeds."""
     kinds = {
         "pairs": [pair(run) for run in runs],
         "data sets": [run.data for run in runs if run.data],
@@ -103,7 +106,7 @@ def _check_alike(runs: list[records.Record]) -> None:
 
 
 def _fixed(run: records.Record) -> float | None:
-    """The temperature a run was given: in its method's settings, or as the cell of a sweep."""
+    """Return the temperature a run was given: in its method's settings, or as the cell of a sweep."""
     if quantity(run) is not None:
         return None
     method = run.settings.get("method")
@@ -113,7 +116,7 @@ def _fixed(run: records.Record) -> float | None:
 
 
 def _method(run: records.Record) -> str:
-    """The title of a run's method."""
+    """Return the title of a run's method."""
     return recipes.get_method(run.method).title if run.method in recipes.methods() else run.method or "sweep"
 
 
@@ -126,11 +129,16 @@ def _deviations(accuracies: list[list[float]]) -> np.ndarray:
 
 
 def _short(label: str) -> str:
-    """The method's part of a label."""
+    """Return the method's part of a label."""
     return label.split(",")[0]
 
 
 FIGURE = Figure(
-    "sweep", f"CTKD: accuracy over fixed temperatures, beside the learned one\n{__doc__}", add_options, little_runs,
-    measure, draw, lines,
-)  # fmt: skip
+    "sweep",
+    f"CTKD: accuracy over fixed temperatures, beside the learned one\n{__doc__}",
+    add_options,
+    smoke_runs,
+    measure,
+    draw,
+    lines,
+)

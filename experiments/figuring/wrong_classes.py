@@ -20,17 +20,19 @@ SHARES = np.linspace(0.0, 1.0, 101)
 
 
 def measure(options: argparse.Namespace) -> Record:
-    """The comparison for every student."""
+    """Return the comparison for every student."""
     asked = students.ask(options)
     found = []
     for one in asked.students:
         compared = analysis.wrong_classes(asked.teacher.logits, one.logits, asked.images.labels)
-        found.append({
-            "label": one.label,
-            "overlap": numbers(compared.overlap),
-            "rank_correlation": numbers(np.quantile(compared.rank_correlation, SHARES), 4),
-            "divergence": numbers(compared.divergence.mean()),
-        })  # fmt: skip
+        found.append(
+            {
+                "label": one.label,
+                "overlap": numbers(compared.overlap),
+                "rank_correlation": numbers(np.quantile(compared.rank_correlation, SHARES), 4),
+                "divergence": numbers(compared.divergence.mean()),
+            }
+        )
     return {
         **networks.about(options, asked.images),
         "networks": asked.facts,
@@ -40,7 +42,7 @@ def measure(options: argparse.Namespace) -> Record:
 
 
 def draw(record: Record, path: pathlib.Path) -> None:
-    """Overlap left, correlation of the rankings right."""
+    """Draw overlap left, correlation of the rankings right."""
     figure, (left, right) = plots.canvas(columns=2)
     each = record["students"]
     overlap = {one["label"]: (np.arange(1, len(one["overlap"]) + 1), 100 * array(one["overlap"])) for one in each}
@@ -57,7 +59,7 @@ def draw(record: Record, path: pathlib.Path) -> None:
 
 
 def lines(record: Record) -> list[str]:
-    """The likeliest wrong class, the rankings and the divergence."""
+    """Return lines with the likeliest wrong class, the rankings and the divergence."""
     return [
         f"{one['label']}: the likeliest wrong class of {record['teacher']} found in {one['overlap'][0]:.2%} of the "
         f"images; median rank correlation {one['rank_correlation'][50]:.3f}; KL over wrong classes alone "
@@ -67,6 +69,11 @@ def lines(record: Record) -> list[str]:
 
 
 FIGURE = Figure(
-    "wrong", f"what was learned from wrong classes\n{__doc__}", students.add_options, students.little_students, measure,
-    draw, lines,
-)  # fmt: skip
+    "wrong",
+    f"what was learned from wrong classes\n{__doc__}",
+    students.add_options,
+    students.smoke_students,
+    measure,
+    draw,
+    lines,
+)

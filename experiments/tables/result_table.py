@@ -24,7 +24,7 @@ SHOWN, NONE = ("published", "last", "best"), "–"
 
 
 @dataclass(frozen=True)
-class Reached:
+class PublishedVsOurs:
     """A row with its runs.
 
     Attributes:
@@ -36,7 +36,7 @@ class Reached:
     runs: Sequence[Record]
 
     def accuracies(self, which: str) -> np.ndarray:
-        """Test accuracy in percent, of the last or the best epoch of each run."""
+        """Return test accuracy in percent, of the last or the best epoch of each run."""
         return np.array([100 * getattr(run, which)["val_accuracy"] for run in self.runs])
 
     @property
@@ -50,7 +50,7 @@ class Reached:
         return bool(self.runs) and all(run.published is not None and run.published.as_published for run in self.runs)
 
     def values(self) -> dict[str, Any]:
-        """The row's values by the names of the columns; None where there is nothing."""
+        """Return the row's values by the names of the columns; None where there is nothing."""
         published = self.row.recipe.published if self.row.recipe else None
         found: dict[str, Any] = dict.fromkeys(COLUMNS)
         found |= {"method": self.row.method, "pair": self.row.pair, "seeds": len(self.runs)}
@@ -70,17 +70,17 @@ class Reached:
         return found | {"epochs": "/".join(map(str, lengths)), "as published": "yes" if self.as_published else "no"}
 
 
-def markdown(table: Sequence[Reached], caption: str) -> str:
-    """The table for a page; columns in which no row has anything are left out."""
+def markdown(table: Sequence[PublishedVsOurs], caption: str) -> str:
+    """Return the table for a page; columns in which no row has anything are left out."""
     rows = []
-    for reached in table:
-        values = reached.values()
+    for entry in table:
+        values = entry.values()
         published, last, best = (_mean(values[name], values.get(f"{name} deviation")) for name in SHOWN)
         rows.append(
             {
                 "method": recipes.get_method(values["method"]).title,
                 "pair": values["pair"],
-                "published": published if values["published"] is None else f"{published} ({reached.reported})",
+                "published": published if values["published"] is None else f"{published} ({entry.reported})",
                 "last epoch": last,
                 "best epoch": best,
                 "difference": NONE if values["difference"] is None else f"{values['difference']:+.2f}",
@@ -93,39 +93,39 @@ def markdown(table: Sequence[Reached], caption: str) -> str:
     return "\n".join([caption, "", *(f"| {' | '.join(cells)} |" for cells in lines)]) + "\n"
 
 
-def comma_separated(table: Sequence[Reached]) -> str:
-    """The table as data; fields are empty where there is nothing."""
+def comma_separated(table: Sequence[PublishedVsOurs]) -> str:
+    """Return the table as data; fields are empty where there is nothing."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(reached.values() for reached in table)
+    writer.writerows(entry.values() for entry in table)
     return text.getvalue()
 
 
-def draw(table: Sequence[Reached], path: pathlib.Path, caption: str) -> None:
-    """Every row's runs as dots beside the published number, a part of the picture for each pair of networks."""
-    by_pair: dict[str, list[Reached]] = {}
-    for reached in table:
-        by_pair.setdefault(reached.row.pair if reached.row.teacher else "", []).append(reached)
+def draw(table: Sequence[PublishedVsOurs], path: pathlib.Path, caption: str) -> None:
+    """Draw every row's runs as dots beside the published number, a panel for each pair of networks."""
+    by_pair: dict[str, list[PublishedVsOurs]] = {}
+    for entry in table:
+        by_pair.setdefault(entry.row.pair if entry.row.teacher else "", []).append(entry)
     alone = by_pair.pop("", [])
     parts = by_pair or {"students alone": alone}
     height = 1.2 + 0.34 * max(len(part) + len(alone) * bool(by_pair) for part in parts.values())
     figure, axes = plots.canvas(columns=len(parts), width=5.2, height=height)
     for place, (pair, part) in zip(axes, parts.items(), strict=True):
-        own = [reached for reached in alone if by_pair and pair.endswith(f"-{reached.row.student}")]
+        own = [entry for entry in alone if by_pair and pair.endswith(f"-{entry.row.student}")]
         plots.published_vs_ours(_named([*own, *part]), place, title=pair)
     figure.suptitle(caption, fontsize="small")
     plots.save(figure, path)
 
 
-def _named(table: Sequence[Reached]) -> Mapping[str, tuple[float | None, np.ndarray]]:
-    """Published number and own accuracies by the title of the method."""
+def _named(table: Sequence[PublishedVsOurs]) -> Mapping[str, tuple[float | None, list[float]]]:
+    """Return published number and own accuracies by the title of the method."""
     return {
-        recipes.get_method(reached.row.method).title: (
-            reached.row.recipe.published.accuracy if reached.row.recipe else None,
-            reached.accuracies(reached.reported),
+        recipes.get_method(entry.row.method).title: (
+            entry.row.recipe.published.accuracy if entry.row.recipe else None,
+            entry.accuracies(entry.reported).tolist(),
         )
-        for reached in table
+        for entry in table
     }
 
 

@@ -31,19 +31,19 @@ class Row:
 
     @property
     def pair(self) -> str:
-        """As columns of tables are called."""
+        """The name of the pair, as columns of tables have it."""
         return f"{self.teacher}-{self.student}" if self.teacher else self.student
 
     @property
     def arguments(self) -> list[str]:
-        """What distill.py is told to run it."""
+        """The arguments of distill.py for it."""
         if self.recipe is not None:
             return ["--recipe", self.recipe.name]
         return ["--method", self.method, "--student", self.student]
 
 
 def rows_of(names: Sequence[str], methods: Sequence[str] | None, also: Sequence[str]) -> list[Row]:
-    """All rows that go by some names, each once.
+    """Return all rows that go by some names, each once.
 
     Args:
       names: recipes (`kd/resnet56-resnet20`), methods (`ctkd`: every pair it is published for), pairs
@@ -68,14 +68,14 @@ def rows_of(names: Sequence[str], methods: Sequence[str] | None, also: Sequence[
 
 
 def on_digits(rows: Iterable[Row]) -> list[Row]:
-    """The same methods for two small networks that digits train in seconds, each once.
+    """Return the same methods for two small networks that digits train in seconds, each once.
 
     Example:
       >>> [row.pair for row in on_digits(rows_of(["ctkd"], None, []))]
       ['resnet14-resnet8']
     """
     methods = dict.fromkeys((row.method, row.teacher is not None) for row in rows)
-    return [Row(method, SMOKE_TEACHER if taught else None, SMOKE_STUDENT) for method, taught in methods]
+    return [Row(method, SMOKE_TEACHER if needs_teacher else None, SMOKE_STUDENT) for method, needs_teacher in methods]
 
 
 def _recipes_of(wanted: str) -> list[str]:
@@ -103,7 +103,7 @@ _WAYS = ("{name}/model", "{name}", "{name}.pth", "cifar100_{name}.pth", "{name}.
 
 
 def teacher_file(folder: pathlib.Path, name: str) -> pathlib.Path:
-    """Where the weights of a teacher are: a folder that jaxkd wrote, or a file, called after the network.
+    """Return where the weights of a teacher are: a folder that jaxkd wrote, or a file, called after the network.
 
     Args:
       folder: to look in.

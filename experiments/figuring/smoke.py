@@ -19,16 +19,16 @@ TEACHER, STUDENT = "resnet14", "resnet8"
 
 
 def network(folder: pathlib.Path, name: str | None = None) -> str:
-    """The directory of a network that was trained on labels; by default the little teacher."""
+    """Return the directory of a network, by default the small teacher; train it where it is missing."""
     name = name or TEACHER
     return _run(train_teacher.main, folder / name, ["--model", name])
 
 
 def student(folder: pathlib.Path, method: str, *settings: str) -> str:
-    """The directory of a student of the little teacher.
+    """Return the directory of a student of the small teacher.
 
     Args:
-      folder: for all little runs.
+      folder: for all such runs.
       method: as in distill.py; `ce` is a student alone.
       *settings: other arguments of distill.py.
     """
@@ -39,7 +39,7 @@ def student(folder: pathlib.Path, method: str, *settings: str) -> str:
 
 
 def grid(folder: pathlib.Path) -> str:
-    """The directory of a small grid of ATS."""
+    """Return the directory of a small grid of ATS."""
     if (folder / "grid" / "result.json").exists():
         return str(folder / "grid")
     teacher = ["--teacher", f"{network(folder)}/model", "--student", STUDENT]
@@ -47,7 +47,7 @@ def grid(folder: pathlib.Path) -> str:
 
 
 def _run(script: Callable[[Sequence[str]], int], path: pathlib.Path, arguments: list[str]) -> str:
-    """A run of a script that is there already, or goes on, or begins."""
+    """Run or resume a script where its result is missing, and return the run directory."""
     if (path / "result.json").exists():
         return str(path)
     return _quietly(script, path, [*arguments, "--resume"])

@@ -1,0 +1,195 @@
+"""From the command line to a `RunConfig`: the options that the scripts share, and what they decide."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from jaxkd import data, recipes
+from jaxkd.config import DataConfig, RunConfig, TeacherConfig
+from jaxkd.convert.checkpoint import network_in
+
+
+def add_options(parser: argparse.ArgumentParser, rows: Sequence[str]) -> None:
+    """Add the options that all scripts share to a command line.
+
+    Args:
+      parser: gets them.
+      rows: the names of the published recipes that the command can run, for `--list-recipes`.
+    """
+    images = parser.add_argument_group("data")
+    images.add_argument(
+        "--data", choices=data.names(), help="default: the recipe's, else cifar100; digits needs no file"
+    )
+    images.add_argument(
+        "--data-dir", type=pathlib.Path, metavar="DIR", help="where its files are; default: $JAXKD_DATA, else ~/data"
+    )
+    images.add_argument(
+        "--image-size", type=int, metavar="N", help="of imagenet2012 and folder: pixels a side; default: 224"
+    )
+    images.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="of imagenet2012 and folder: how many processes decode; default: one a core",
+    )
+    training = parser.add_argument_group("training", "what is not given comes from the recipe")
+    training.add_argument(
+        "--recipe",
+        metavar="NAME",
+        help=f"one number of a paper's table with all that leads to it, as in {rows[0]}; or only how a paper trains: "
+        f"{', '.join(recipes.trainings())}; default: repdistiller, and digits for digits",
+    )
+    training.add_argument(
+        "--list-recipes", action=ListRecipes, nargs=0, const=rows, help="print the published recipes with their numbers"
+    )
+    training.add_argument(
+        "--epochs", type=int, metavar="N", help="another length; the drops of the learning rate move in proportion"
+    )
+    training.add_argument("--batch-size", type=int, metavar="N", help="examples per step, over all devices")
+    training.add_argument("--learning-rate", type=float, metavar="X", help="the first one, before it drops")
+    training.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of initial weights, order and augmentation; default: 0"
+    )
+    training.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="what the networks compute in, for GPUs and TPUs; default: float32",
+    )
+    devices = parser.add_argument_group("devices", "all that there are share each batch")
+    devices.add_argument(
+        "--batch-norm",
+        choices=("global", "per_device"),
+        default="global",
+        help="which images BatchNorm sees: the whole batch, or each device its own, as with DistributedDataParallel",
+    )
+    devices.add_argument(
+        "--gradient-accumulation-steps",
+        type=int,
+        default=1,
+        metavar="N",
+        help="compute each batch in so many parts, where it does not fit into memory",
+    )
+    devices.add_argument(
+        "--distributed",
+        action="store_true",
+        help="one of several processes: of SLURM, Open MPI, torchrun or a TPU pod, or told by JAX_COORDINATOR_ADDRESS, "
+        "JAX_NUM_PROCESSES and JAX_PROCESS_ID",
+    )
+    run = parser.add_argument_group("run directory")
+    run.add_argument("--output", type=pathlib.Path, metavar="DIR", help="default: a telling name under runs/")
+    run.add_argument("--resume", action="store_true", help="go on with the run in this directory, if one has begun")
+    run.add_argument(
+        "--checkpoint-minutes", type=float, metavar="N", help="save within epochs too; SIGTERM saves in any case"
+    )
+    run.add_argument("--quiet", action="store_true", help="no progress while it trains")
+
+
+class ListRecipes(argparse.Action):
+    """Print the recipes named in `const`, table by table, and end the program, as `--help` does."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: object, values: object, option_string: str | None = None
+    ) -> None:
+        lines: list[str] = []
+        for heading, group in itertools.groupby(map(recipes.get, self.const), key=table_of):
+            lines += ["", *heading, *(f"  {recipe.name:40s} {recipe.published}" for recipe in group)]
+        print("\n".join(lines))
+        parser.exit()
+
+
+def table_of(recipe: recipes.Recipe) -> tuple[str, str]:
+    """Return where a number is published: the paper, and the table with the epoch it states."""
+    return recipe.paper, f"{recipe.table}, {recipe.reported} epoch"
+
+
+def run_config(
+    options: argparse.Namespace,
+    network: str,
+    recipe: recipes.Recipe | None = None,
+    method: recipes.Method | None = None,
+    teacher: TeacherConfig | None = None,
+) -> RunConfig:
+    """Return the run that the shared options describe; a recipe decides what the command line leaves open.
+
+    Args:
+      options: the parsed command line.
+      network: to train.
+      recipe: the published number that `--recipe` names, see `recipe_of`.
+      method: None for a network trained on labels alone.
+      teacher: None without one.
+
+    Raises:
+      ValueError: for numbers that are not positive, or an unknown training.
+    """
+    dataset = options.data or (recipe.data if recipe else "cifar100")
+    default = "digits" if dataset == "digits" else "repdistiller"
+    training = recipes.get_training(recipe.training.name if recipe else options.recipe or default)
+    return RunConfig(
+        network=network,
+        data=DataConfig(dataset, options.data_dir, options.image_size, options.workers),
+        training=training.adapted(
+            epochs=options.epochs, batch_size=options.batch_size, learning_rate=options.learning_rate, network=network
+        ),
+        method=method,
+        teacher=teacher,
+        recipe=recipe.name if recipe else None,
+        seed=options.seed,
+        precision=options.precision,
+        batch_norm=options.batch_norm,
+        gradient_accumulation_steps=options.gradient_accumulation_steps,
+        distributed=options.distributed,
+        output=options.output,
+        resume=options.resume,
+        checkpoint_minutes=options.checkpoint_minutes,
+        quiet=options.quiet,
+    )
+
+
+def recipe_of(options: argparse.Namespace) -> recipes.Recipe | None:
+    """Return the published recipe that `--recipe` names; None where it names a training, or nothing.
+
+    Raises:
+      ValueError: for a name that is neither, with the closest that exist.
+    """
+    if options.recipe is None or options.recipe in recipes.trainings():
+        return None
+    try:
+        return recipes.get(options.recipe)
+    except ValueError as error:
+        raise ValueError(f"--recipe: {error}; names of trainings are {', '.join(recipes.trainings())}") from None
+
+
+def teacher_path(text: str) -> pathlib.Path:
+    """Return where a teacher's weights are: the file or folder itself, or the network in the directory of a run."""
+    path = pathlib.Path(text)
+    return network_in(path) or path
+
+
+def published(config: RunConfig) -> dict[str, Any]:
+    """Return what a paper states for a run, as JSON values for its result; nothing where the run follows no recipe.
+
+    Accuracies are fractions of 1, as the run's own. `as_published` says whether the run keeps to the recipe, so that
+    the two numbers mean the same.
+    """
+    if config.recipe is None:
+        return {}
+    recipe = recipes.get(config.recipe)
+    method, teacher = config.method or recipes.get_method("ce"), config.teacher and config.teacher.name
+    ours = (method, teacher, config.network, config.training, config.data.name)
+    theirs = (recipe.method, recipe.teacher, recipe.student, recipe.training, recipe.data)
+    percent = recipe.published._asdict()
+    return {
+        "recipe": {
+            "name": recipe.name,
+            **{name: None if value is None else round(value / 100, 6) for name, value in percent.items()},
+            "reported": recipe.reported,
+            "paper": recipe.paper,
+            "table": recipe.table,
+            "as_published": ours == theirs,
+        }
+    }

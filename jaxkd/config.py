@@ -1,0 +1,374 @@
+"""`RunConfig`: what a run is, typed, resolved once, and written to the `config.json` of its directory.
+
+Example:
+  >>> from jaxkd import recipes
+  >>> config = RunConfig(
+  ...     network="resnet20",
+  ...     data=DataConfig("cifar100"),
+  ...     training=recipes.get_training("repdistiller"),
+  ...     method=recipes.get_method("kd"),
+  ...     teacher=TeacherConfig(pathlib.Path("resnet56.pth"), "resnet56"),
+  ... )
+  >>> other = dataclasses.replace(config, seed=1)
+  >>> other.folder.name, RunConfig.from_dict(other.to_dict()) == other
+  ('cifar100-resnet56-resnet20-kd-seed1', True)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from jaxkd import recipes
+from jaxkd.types import Normalization
+
+__all__ = ["DataConfig", "RunConfig", "TeacherConfig"]
+
+Built = TypeVar("Built")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """The images of a run.
+
+    Attributes:
+      name: one of `data.names()`.
+      data_dir: where the files are; None takes `$JAXKD_DATA`, else `~/data`.
+      image_size: pixels a side, of data sets that are streamed; None takes 224.
+      workers: processes that decode, of data sets that are streamed; None takes one a core.
+      images: number of training images; None until they are read.
+      normalization: what the images are normalised with; None until they are read.
+    """
+
+    name: str
+    data_dir: pathlib.Path | None = None
+    image_size: int | None = None
+    workers: int | None = None
+    images: int | None = None
+    normalization: Normalization | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class TeacherConfig:
+    """The teacher of a run.
+
+    Attributes:
+      path: a file of weights or the folder of a saved model; None where none is given.
+      name: the network; None finds it by the keys of the file.
+      sha256: of the file or folder; None until it is read.
+      evaluate: measure it on the test images first.
+      cache: "auto" caches its outputs in memory, any other text is a folder for them; None computes them anew.
+    """
+
+    path: pathlib.Path | None = None
+    name: str | None = None
+    sha256: str | None = None
+    evaluate: bool = True
+    cache: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """All that a run is made from; change one value with `dataclasses.replace(config, seed=1)`.
+
+    Attributes:
+      network: the name of the network to train, as `models.create` takes it.
+      data: its images.
+      training: the resolved schedule.
+      method: what a student minimises; None trains on labels alone, as teachers are.
+      teacher: None for a run without one.
+      recipe: the name of the published number to compare with; None for none.
+      seed: of initial weights, order of examples and augmentation.
+      precision: what the networks compute in, "float32" or "bfloat16".
+      batch_norm: "global" normalises over the whole batch, "per_device" over each device's part.
+      gradient_accumulation_steps: microbatches per batch.
+      distributed: join the other processes of the run first.
+      output: the run directory; None names it after the run, see `folder`.
+      resume: continue the run in that directory.
+      checkpoint_minutes: how often to save within an epoch; None saves after each epoch only.
+      quiet: print no progress.
+    """
+
+    network: str
+    data: DataConfig
+    training: recipes.Training
+    method: recipes.Method | None = None
+    teacher: TeacherConfig | None = None
+    recipe: str | None = None
+    seed: int = 0
+    precision: str = "float32"
+    batch_norm: str = "global"
+    gradient_accumulation_steps: int = 1
+    distributed: bool = False
+    output: pathlib.Path | None = None
+    resume: bool = False
+    checkpoint_minutes: float | None = None
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        if self.method is None and self.teacher is not None:
+            raise ValueError(f"{self.network} has a teacher and no method: give the method by which it learns from it")
+
+    @property
+    def title(self) -> str:
+        """Method and schedule, in words."""
+        return f"{self.method.title if self.method else 'labels alone'}, recipe {self.training.name}"
+
+    @property
+    def role(self) -> str:
+        """What the trained network is called in the run directory: "student", or "model" without a method."""
+        return "model" if self.method is None else "student"
+
+    @property
+    def folder(self) -> pathlib.Path:
+        """The run directory: `output`, by default `runs/DATA-NETWORKS-METHOD-seedN`."""
+        networks = [self.teacher.name] if self.teacher and self.teacher.name else []
+        parts = [self.data.name, *networks, self.network, *([self.method.name] if self.method else [])]
+        return self.output or pathlib.Path("runs") / f"{'-'.join(parts)}-seed{self.seed}"
+
+    def settings(self) -> dict[str, Any]:
+        """Return all that decides the outcome, as JSON values; a run is resumed only with the same settings."""
+        normalization = self.data.normalization and _lists(self.data.normalization._asdict())
+        data: dict[str, Any] = {"name": self.data.name, "images": self.data.images, "normalization": normalization}
+        if self.data.image_size is not None:
+            data["image_size"] = self.data.image_size
+        decided = {
+            "data": data,
+            "seed": self.seed,
+            "precision": self.precision,
+            "training": _lists(dataclasses.asdict(self.training)),
+            "batch_norm": self.batch_norm,
+            "gradient_accumulation_steps": self.gradient_accumulation_steps,
+        }
+        if self.method is None:
+            return decided | {"model": self.network}
+        teacher = self.teacher and {"name": self.teacher.name, "sha256": self.teacher.sha256}
+        return decided | {"method": self.method.describe(), "student": self.network, "teacher": teacher}
+
+    def arguments(self) -> dict[str, Any]:
+        """Return where files are and how the run is carried out, as JSON values; it may be resumed with others."""
+        teacher = self.teacher or TeacherConfig()
+        options = {
+            "teacher": _text(teacher.path),
+            "evaluate_teacher": teacher.evaluate,
+            "cache_teacher": teacher.cache,
+        }
+        return {
+            "recipe": self.recipe,
+            "data_dir": _text(self.data.data_dir),
+            "workers": self.data.workers,
+            **(options if self.method is not None else {}),
+            "distributed": self.distributed,
+            "output": _text(self.output),
+            "resume": self.resume,
+            "checkpoint_minutes": self.checkpoint_minutes,
+            "quiet": self.quiet,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the configuration as JSON values: `settings` and `arguments`, the first entries of `config.json`."""
+        return {"settings": self.settings(), "arguments": self.arguments()}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> RunConfig:
+        """Return the configuration that `to_dict` wrote.
+
+        Args:
+          content: `settings` and perhaps `arguments`; also all of a run's `config.json`, of earlier versions too.
+
+        Raises:
+          ValueError: for a name that is unknown or missing, with those that are known; for a value of another type;
+            for a method, or a weight of it, that cannot be built.
+
+        Example:
+          >>> RunConfig.from_dict({"settings": {"model": "resnet20", "data": {"nmae": "digits"}}})
+          Traceback (most recent call last):
+          ValueError: settings.data.nmae is unknown; known are name, images, normalization, image_size
+        """
+        _check_names("", content, ("settings", "arguments"), ignored=_ENVIRONMENT)
+        settings, arguments = (_mapping(name, content.get(name, {})) for name in ("settings", "arguments"))
+        _check_names("settings.", settings, _SETTINGS)
+        _check_names("arguments.", arguments, _ARGUMENTS, ignored=_RESOLVED)
+        network = settings.get("student", settings.get("model"))
+        if network is None:
+            raise ValueError('settings names no network: give "student" with a method, or "model" for labels alone')
+        recipe = arguments.get("recipe")
+        return _build(
+            cls,
+            "settings.",
+            {
+                "network": network,
+                "data": _data(settings, arguments),
+                "training": _training(settings),
+                "method": _method(settings["method"]) if "method" in settings else None,
+                "teacher": _teacher(settings.get("teacher"), arguments),
+                "recipe": recipe if recipe in recipes.list() else None,  # of earlier versions: also a training's name
+                "output": _path("arguments.output", arguments.get("output")),
+                **{name: settings[name] for name in _RUN_SETTINGS if name in settings},
+                **{name: arguments[name] for name in _RUN_ARGUMENTS if name in arguments},
+            },
+        )
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> RunConfig:
+        """Return the configuration in a JSON file, or in the `config.json` of a run directory.
+
+        Raises:
+          FileNotFoundError: where there is none.
+          ValueError: as `from_dict`, with the name of the file; for a file that is no JSON.
+        """
+        file = pathlib.Path(path).expanduser()
+        file = file / "config.json" if file.is_dir() else file
+        try:
+            return cls.from_dict(_mapping("the file", json.loads(file.read_text(encoding="utf-8"))))
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from error
+
+
+_RUN_SETTINGS = ("seed", "precision", "batch_norm", "gradient_accumulation_steps")
+_RUN_ARGUMENTS = ("distributed", "resume", "checkpoint_minutes", "quiet")
+_SETTINGS = ("data", "training", "method", "student", "model", "teacher", *_RUN_SETTINGS)
+_TEACHER = {"teacher": "path", "evaluate_teacher": "evaluate", "cache_teacher": "cache"}
+_ARGUMENTS = ("recipe", "data_dir", "workers", "output", *_TEACHER, *_RUN_ARGUMENTS)
+# Earlier versions also wrote the options that are resolved in the settings.
+_RESOLVED = (
+    *("data", "image_size", "model", "student", "teacher_name", "seed", "precision", "batch_norm", "list_recipes"),
+    *("method", "temperature", "correct", "wrong", "ce_weight", "kd_weight", "weight", "setting"),
+    *("epochs", "batch_size", "learning_rate", "gradient_accumulation_steps"),
+)
+# What else is in the config.json of a run directory: where and with what it ran.
+_ENVIRONMENT = ("started", "written", "command", "versions", "device", "convolutions", "machine", "git")
+
+
+def _data(settings: Mapping[str, Any], arguments: Mapping[str, Any]) -> DataConfig:
+    given = dict(_mapping("settings.data", settings.get("data", {})))
+    _check_names("settings.data.", given, ("name", "images", "normalization", "image_size"))
+    statistics = given.get("normalization")
+    if statistics is not None:
+        given["normalization"] = _normalization("settings.data.normalization", statistics)
+    given["data_dir"] = _path("arguments.data_dir", arguments.get("data_dir"))
+    given["workers"] = arguments.get("workers")
+    given.setdefault("image_size", arguments.get("image_size"))
+    return _build(DataConfig, "settings.data.", given)
+
+
+def _training(settings: Mapping[str, Any]) -> recipes.Training:
+    given = dict(_mapping("settings.training", settings.get("training", {})))
+    if "drops" in given:
+        given["drops"] = _tuple("settings.training.drops", given["drops"])
+    if given.get("normalization") is not None:
+        where = "settings.training.normalization"
+        statistics = zip(Normalization._fields, _tuple(where, given["normalization"]), strict=False)
+        given["normalization"] = _normalization(where, dict(statistics))
+    return _build(recipes.Training, "settings.training.", given)
+
+
+def _teacher(given: Any, arguments: Mapping[str, Any]) -> TeacherConfig | None:
+    if given is None:
+        return None
+    _check_names("settings.teacher.", _mapping("settings.teacher", given), ("name", "sha256"))
+    options = {field: arguments[name] for name, field in _TEACHER.items() if name in arguments}
+    return _build(
+        TeacherConfig,
+        "settings.teacher.",
+        {**given, **options, "path": _path("arguments.teacher", options.get("path"))},
+    )
+
+
+def _method(given: Any) -> recipes.Method:
+    described = _mapping("settings.method", given)
+    _check_names("settings.method.", described, ("name", "weights", "settings"))
+    published = recipes.get_method(str(described.get("name")))
+    weights = _mapping("settings.method.weights", described.get("weights", {}))
+    built = {term: _weight(term, weight, published.weights.get(term)) for term, weight in weights.items()}
+    settings = _mapping("settings.method.settings", described.get("settings", {}))
+    numbers = {name: _number(f"settings.method.settings.{name}", value) for name, value in settings.items()}
+    return published.adapted(built, **numbers)
+
+
+def _weight(term: str, given: Any, published: recipes.Weight | None) -> recipes.Weight:
+    """Return a weight from its description; a function of the epoch must be of the published one's class."""
+    if not isinstance(given, Mapping):
+        return _number(f"settings.method.weights.{term}", given)
+    values = dict(given)
+    name = values.pop("function", None)
+    if name != type(published).__name__ or not dataclasses.is_dataclass(published):
+        raise ValueError(f"settings.method.weights.{term} is a {name}, which is not published for it: give a number")
+    return _build(type(published), f"settings.method.weights.{term}.", values)
+
+
+def _build(kind: Callable[..., Built], where: str, given: Mapping[str, Any]) -> Built:
+    """Return a dataclass from its fields' values, whose names and types are checked."""
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    _check_names(where, given, fields)
+    missing = [
+        name
+        for name, field in fields.items()
+        if name not in given and field.default is field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise ValueError(f"{where}{missing[0]} is missing: give all of {', '.join(fields)}")
+    for name, hint in typing.get_type_hints(kind).items():
+        plain = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        if name in given and all(type(part) is type for part in plain):
+            value, allowed = given[name], (*plain, *((int,) if float in plain else ()))
+            if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in plain):
+                wanted = " or ".join("null" if part is types.NoneType else part.__name__ for part in plain)
+                raise ValueError(f"{where}{name} is {value!r}: give {wanted}")
+    return kind(**given)
+
+
+def _check_names(where: str, given: Mapping[str, Any], known: Iterable[str], ignored: Iterable[str] = ()) -> None:
+    unknown = sorted(given.keys() - set(known) - set(ignored))
+    if unknown:
+        raise ValueError(f"{', '.join(where + name for name in unknown)} is unknown; known are {', '.join(known)}")
+
+
+def _number(where: str, given: Any) -> float:
+    if isinstance(given, bool) or not isinstance(given, int | float):
+        raise ValueError(f"{where} is {given!r}: give a number")
+    return given
+
+
+def _mapping(where: str, given: Any) -> Mapping[str, Any]:
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{where} is {given!r}: give an object with names")
+    return given
+
+
+def _normalization(where: str, given: Any) -> Normalization:
+    values = {name: _tuple(f"{where}.{name}", value) for name, value in _mapping(where, given).items()}
+    if values.keys() != set(Normalization._fields):
+        raise ValueError(f"{where} is {given!r}: give mean and std, a number for each channel")
+    return Normalization(**values)
+
+
+def _tuple(where: str, given: Any) -> tuple[Any, ...]:
+    if not isinstance(given, list | tuple):
+        raise ValueError(f"{where} is {given!r}: give a list")
+    return tuple(given)
+
+
+def _lists(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values with tuples as lists, as JSON has them."""
+    return {name: _list(value) for name, value in values.items()}
+
+
+def _list(value: Any) -> Any:
+    return [_list(part) for part in value] if isinstance(value, tuple) else value
+
+
+def _path(where: str, text: Any) -> pathlib.Path | None:
+    if text is not None and not isinstance(text, str):
+        raise ValueError(f"{where} is {text!r}: give a path as text, or null")
+    return None if text is None else pathlib.Path(text)
+
+
+def _text(path: pathlib.Path | None) -> str | None:
+    return None if path is None else str(path)
