@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import pathlib
-import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -165,4 +164,4 @@ def command_line() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run.end(main)

@@ -6,8 +6,10 @@ import json
 import pathlib
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -535,3 +537,22 @@ def test_links_on_the_pages_lead_somewhere():
         links = re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))
         assert links
         assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_ctrl_c_saves_and_says_how_to_resume(tmp_path):
+    command = [
+        sys.executable, "experiments/train_teacher.py", "--data", "digits", "--model", "resnet8", "--epochs", "200",
+        "--output", str(tmp_path / "run"),
+    ]  # fmt: skip
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    while not (tmp_path / "run" / "metrics.csv").exists():
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in error
+    saved, resume = error.strip().splitlines()[-2:]
+    assert saved.startswith("Ctrl-C: saved in ")
+    assert resume == f"interrupted; to resume: python {shlex.join(command[1:])} --resume"
+    assert not (tmp_path / "run" / "result.json").exists()

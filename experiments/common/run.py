@@ -7,8 +7,10 @@ In the order in which a script calls them: `load_teacher`, `load_data`, `resolve
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
 
 import jax
 from flax import nnx
@@ -20,6 +22,9 @@ from jaxkd.config import RunConfig
 from jaxkd.records import RunDirectory
 
 Images = data.Dataset | data.StreamedDataset
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as shells have it."""
 
 
 def load_teacher(config: RunConfig) -> Any:
@@ -77,9 +82,8 @@ def resolve(config: RunConfig, train: Images, teacher: Any = None) -> RunConfig:
     images = dataclasses.replace(config.data, images=len(train), normalization=train.normalization)
     if teacher is None or config.teacher is None or config.teacher.path is None:
         return dataclasses.replace(config, data=images, teacher=None)
-    found = dataclasses.replace(
-        config.teacher, name=teacher.name, sha256=convert.Pretrained(teacher, config.teacher.path).sha256
-    )
+    digest = convert.Pretrained(teacher, config.teacher.path).sha256
+    found = dataclasses.replace(config.teacher, name=teacher.name, sha256=digest)
     return dataclasses.replace(config, data=images, teacher=found)
 
 
@@ -136,7 +140,7 @@ class Experiment:
     @property
     def can_share_a_program(self) -> bool:
         """Whether it can be one of several runs of `jaxkd.sweep`."""
-        alone = self.config.batch_norm == "per_device" or self.config.checkpoint_minutes is not None
+        alone = self.config.batch_norm == "per_device"
         return isinstance(self.train, data.Dataset) and jax.process_count() == 1 and not alone
 
     def check(self) -> None:
@@ -203,12 +207,23 @@ def fit_together(runs: Sequence[Experiment], at_once: int | None) -> None:
         epochs=config.training.epochs,
         batch_size=config.training.batch_size,
         at_once=at_once,
-        callbacks=lambda number: runs[number].directory.callbacks(),
+        callbacks=lambda number: runs[number].directory.callbacks(every_minutes=config.checkpoint_minutes),
         resume="auto" if config.resume else None,
         verbose=not config.quiet,
     )
     for run in runs:
         run.finish(trained_with=len(runs) - 1)
+
+
+def end(main: Callable[[], int]) -> NoReturn:
+    """Run a script and end the process with its code; after Ctrl-C, say in one line how to resume."""
+    try:
+        code = main()
+    except KeyboardInterrupt:
+        command = sys.argv if "--resume" in sys.argv else [*sys.argv, "--resume"]
+        print(f"interrupted; to resume: python {shlex.join(command)}", file=sys.stderr, flush=True)
+        code = INTERRUPTED
+    sys.exit(code)
 
 
 def say(text: str) -> None:
