@@ -12,7 +12,7 @@ import training_run
 
 import jaxkd
 from jaxkd import convert, models, recipes
-from jaxkd.convert.checkpoint import network_in
+from jaxkd.convert.checkpoint import locate
 from jaxkd.records import RunDirectory, fingerprint
 
 
@@ -110,8 +110,7 @@ def method_of(options: argparse.Namespace, recipe: recipes.Recipe | None) -> rec
 
 def teacher_path(text: str) -> pathlib.Path:
     """Where a teacher's weights are, if the command line has the directory of a run."""
-    path = pathlib.Path(text)
-    return network_in(path) or path
+    return locate(text)
 
 
 def load_teacher(options: argparse.Namespace, method: recipes.Method, recipe: recipes.Recipe | None) -> Any:
@@ -126,15 +125,15 @@ def load_teacher(options: argparse.Namespace, method: recipes.Method, recipe: re
             which = f", a {name}" if name else ""
             raise ValueError(f"--method {method.name} needs a --teacher{which}")
         return None
-    if not path.exists():
-        raise FileNotFoundError(f"--teacher {path}: there is no such file or folder")
-    if path.is_dir():
-        teacher: Any = convert.load(path)
-        if name not in (None, teacher.name):
-            whose = f"--teacher-name {name}" if options.teacher_name else f"--recipe {options.recipe} has a {name}"
-            raise ValueError(f"{whose}, but {path} holds a {teacher.name}")
-        return teacher
-    return convert.from_torch(path, name)
+    try:
+        return convert.load_pretrained(path, name).model
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"--teacher {error}") from None
+    except ValueError as error:
+        if name is None:
+            raise
+        whose = f"--teacher-name {name}" if options.teacher_name else f"--recipe {options.recipe} has a {name}"
+        raise ValueError(f"{whose}, but {error}") from error
 
 
 def teacher_cache(option: str | None) -> bool | str | jaxkd.TeacherCache:

@@ -1,4 +1,4 @@
-"""Distiller: a Trainer whose student also sees what a teacher says of every batch."""
+"""Distiller: a Trainer whose student learns from a teacher's outputs as well."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from jaxkd.trainer import Trainer
 
 
 class Distiller(Trainer):
-    """Trains a student with a frozen teacher, which runs in evaluation mode inside the same compiled step.
+    """Train a student with a frozen teacher, which runs in evaluation mode inside the same compiled step.
 
     Args:
       student: an `nnx.Module` called as `model(images, train=…) -> Outputs`. Training changes its weights in place.

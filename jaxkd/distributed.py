@@ -16,7 +16,7 @@ _TORCHRUN = ("MASTER_ADDR", "WORLD_SIZE", "RANK")
 
 
 def initialize() -> None:
-    """Joins the processes of a run; to be called in each of them, before anything else of JAX.
+    """Join the processes of a run; call it in each of them, before anything else of JAX.
 
     Who belongs to it is found out: from `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`; from what
     `torchrun` sets; or by JAX itself on Cloud TPUs, under SLURM, Open MPI and Kubernetes. Every process then runs the
@@ -39,7 +39,7 @@ def initialize() -> None:
 
 
 def _from_variables(environment: Mapping[str, str]) -> dict[str, Any]:
-    """What `jax.distributed.initialize` is told; nothing where JAX finds it out itself.
+    """Return the arguments of `jax.distributed.initialize`; none where JAX finds it out itself.
 
     Example:
       >>> _from_variables({"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"})

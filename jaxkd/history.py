@@ -35,7 +35,7 @@ class History:
         self.history: dict[str, list[float | None]] = {}
 
     def append(self, epoch: int, logs: Mapping[str, Any]) -> None:
-        """Records the logs of an epoch, counted from 0.
+        """Record the logs of an epoch, counted from 0.
 
         Records of this epoch and later ones are dropped first: training that went back to an earlier state and went on
         from there has each epoch once.
@@ -47,7 +47,7 @@ class History:
             self.history[name] = [*values, float(logs[name]) if name in logs else None]
 
     def last(self, name: str) -> float:
-        """The latest value measured, NaN included.
+        """Return the latest value measured, NaN included.
 
         Raises:
           KeyError: for a quantity that was never measured, with those that were.
@@ -55,7 +55,7 @@ class History:
         return self._measured(name)[-1][1]
 
     def best(self, name: str, mode: Mode = "auto") -> tuple[int, float]:
-        """The best value measured and its epoch, counted from 1; the earliest of equals, and never NaN.
+        """Return the best value measured and its epoch, counted from 1; the earliest of equals, and never NaN.
 
         Args:
           name: the quantity.
@@ -72,7 +72,7 @@ class History:
         return max(numbers, key=lambda pair: sign * pair[1])
 
     def to_dict(self) -> dict[str, Any]:
-        """A copy made of dicts, lists and numbers, for JSON."""
+        """Return a copy made of dicts, lists and numbers, for JSON."""
         return {
             "epoch": list(self.epoch),
             "history": {name: list(values) for name, values in self.history.items()},
@@ -109,7 +109,7 @@ class History:
 
 
 def direction(name: str, mode: Mode = "auto") -> Literal["max", "min"]:
-    """Whether high or low values of a quantity are good.
+    """Return whether high or low values of a quantity are good.
 
     Args:
       name: as in the logs, for example `"val_accuracy"`.

@@ -1,7 +1,7 @@
-"""Metrics: pure functions `(logits [B, K], labels [B]) -> [B]`, one float32 number per example.
+"""Metrics: pure functions `(logits [B, K], labels [B]) -> [B]`, which return one float32 number per example.
 
-The caller averages, so that padding can be masked and examples weighted. A compiled evaluation takes any such function;
-the ones below also have names.
+The caller averages, so that padding can be masked and examples weighted. An evaluation takes any such function, and
+those below also by name.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ Metric: TypeAlias = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def top_k(k: int) -> Metric:
-    """Whether the label is among the `k` highest logits: 1 or 0 for each example.
+    """Return the metric that is 1 where the label is among the `k` highest logits, else 0.
 
-    Among equal logits the lower class index comes first, as in `argmax`, so a network that answers the same for every
-    class gets what chance gives it, not 100 %. A row that contains a NaN is never correct; with no more than `k`
-    classes every other row is.
+    Among equal logits the lower class index comes first, as in `argmax`, so a network whose logits are all equal gets
+    the accuracy of chance, not 100 %. A row that contains a NaN is never correct; with no more than `k` classes every
+    other row is.
 
     Args:
-      k: how many classes may be named, at least 1.
+      k: the number of highest logits, at least 1.
 
     Returns:
       A metric called `top{k}`.
@@ -49,12 +49,12 @@ def top_k(k: int) -> Metric:
         return correct.astype(jnp.float32)
 
     metric.__name__ = metric.__qualname__ = f"top{k}"
-    metric.__doc__ = f"1 where the label is among the {k} highest logits, else 0."
+    metric.__doc__ = f"Return 1 where the label is among the {k} highest logits, else 0."
     return metric
 
 
 def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Whether the highest logit is the label's: `top_k(1)`.
+    """Return 1 where the highest logit is the label's, else 0: `top_k(1)`.
 
     Example:
       >>> accuracy(jnp.array([[3.0, 1.0], [0.0, jnp.nan]]), jnp.array([0, 1])).tolist()
@@ -64,13 +64,13 @@ def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def get(metric: str | Metric) -> tuple[str, Metric]:
-    """The name a metric has in the logs, and the metric.
+    """Return the name of a metric in the logs, and the metric.
 
     Args:
-      metric: one of `"accuracy"`, `"top1"`, `"top5"`, `"cross_entropy"`, or a function, which goes by its own name.
+      metric: one of `"accuracy"`, `"top1"`, `"top5"`, `"cross_entropy"`, or a function, named by its `__name__`.
 
     Raises:
-      ValueError: for an unknown name, with the known ones, and for a function without a name.
+      ValueError: for an unknown name (the error lists the known ones) or a function without a name.
       TypeError: for anything else.
 
     Example:

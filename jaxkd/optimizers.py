@@ -1,7 +1,9 @@
-"""Optimizers whose learning rate is a function of the epoch, and the rate schedules that go with them.
+"""Optimizers whose learning rate is a number or a function of the epoch, and the schedules for it.
 
-An optimizer is an optax transformation that is told the epoch: `optimizer.update(grads, state, params, epoch=epoch)`.
-Two made with equal arguments are one object, so that runs which differ only in numbers share one compiled program.
+Optax's schedules, which count steps, are taken as such.
+
+An optimizer is an optax transformation that takes the epoch: `optimizer.update(grads, state, params, epoch=epoch)`.
+Equal arguments return the same object, so that runs with equal optimizers share one compiled program.
 """
 
 from __future__ import annotations
@@ -12,14 +14,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxkd.checks import check_epoch_function, check_number
 from jaxkd.schedules import Schedule, cosine_decay, quadratic_decay, remembered, step_decay
-from jaxkd.types import check_epoch_function, check_number
 
-__all__ = ["adam", "adamw", "cosine_decay", "quadratic_decay", "scale_by_learning_rate", "sgd", "step_decay"]
+__all__ = ["adam", "adamw", "cosine_decay", "quadratic_decay", "scale_by_epoch_rate", "sgd", "step_decay"]
 
 
 class LearningRateState(NamedTuple):
-    """State of the learning-rate transformation.
+    """The state of `scale_by_learning_rate`.
 
     Attributes:
       learning_rate: float32 scalar, the rate of the last update; before the first one, the rate of epoch 1.
@@ -28,21 +30,34 @@ class LearningRateState(NamedTuple):
     learning_rate: jax.Array
 
 
+class StepRateState(NamedTuple):
+    """State of the learning-rate transformation, for a schedule that counts steps.
+
+    Attributes:
+      learning_rate: float32 scalar, the rate of the last update; before the first one, that of step 0.
+      steps: int32 scalar, the updates so far.
+    """
+
+    learning_rate: jax.Array
+    steps: jax.Array
+
+
 @remembered
 def sgd(
     learning_rate: float | Schedule, momentum: float = 0.9, weight_decay: float = 0.0, nesterov: bool = False
 ) -> optax.GradientTransformationExtraArgs:
-    """Stochastic gradient descent as `torch.optim.SGD` does it, which every CIFAR recipe assumes.
+    """Return stochastic gradient descent as `torch.optim.SGD` computes it, which every CIFAR recipe assumes.
 
     The decay is added to the gradient of every parameter (normalisation and learned losses included), then the momentum
-    buffer is updated, `v ← momentum·v + g`, and only then the rate applied: a drop of the rate acts on the whole
-    buffer at once.
+    buffer is updated, `v ← momentum·v + g`, and then the rate is applied: a drop of the rate acts on the whole buffer
+    at once.
 
     Args:
-      learning_rate: a number ≥ 0, or a function of the epoch.
+      learning_rate: a number ≥ 0, a function of the epoch (counted from 1), or one of optax's schedules, which count
+        steps.
       momentum: in [0, 1); 0 keeps no buffer.
       weight_decay: ≥ 0, the factor of the parameter in `g + weight_decay·parameter`.
-      nesterov: steps along `g + momentum·v` instead of `v`; needs a momentum.
+      nesterov: whether to step along `g + momentum·v` instead of `v`; needs a momentum.
 
     Raises:
       ValueError: for a number outside its range.
@@ -60,7 +75,7 @@ def sgd(
     return optax.chain(
         *_weight_decay(weight_decay),
         *([optax.trace(decay=momentum, nesterov=nesterov)] if momentum else []),
-        scale_by_learning_rate(learning_rate),
+        scale_by_epoch_rate(learning_rate),
     )
 
 
@@ -68,10 +83,11 @@ def sgd(
 def adam(
     learning_rate: float | Schedule, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
 ) -> optax.GradientTransformationExtraArgs:
-    """Adam (Kingma & Ba, ICLR 2015), as `torch.optim.Adam` computes it.
+    """Return Adam (Kingma & Ba, ICLR 2015), as `torch.optim.Adam` computes it.
 
     Args:
-      learning_rate: a number ≥ 0, or a function of the epoch.
+      learning_rate: a number ≥ 0, a function of the epoch (counted from 1), or one of optax's schedules, which count
+        steps.
       b1: decay of the mean of the gradients, in [0, 1).
       b2: decay of the mean of their squares, in [0, 1).
       eps: added to the root of the mean square.
@@ -96,10 +112,11 @@ def adamw(
     eps: float = 1e-8,
     weight_decay: float = 0.01,
 ) -> optax.GradientTransformationExtraArgs:
-    """Adam with decoupled weight decay (Loshchilov & Hutter, ICLR 2019), as `torch.optim.AdamW` computes it.
+    """Return Adam with decoupled weight decay (Loshchilov & Hutter, ICLR 2019), as `torch.optim.AdamW` computes it.
 
     Args:
-      learning_rate: a number ≥ 0, or a function of the epoch; it scales the decay as well.
+      learning_rate: a number ≥ 0, a function of the epoch (counted from 1), or one of optax's schedules, which count
+        steps; it scales the decay as well.
       b1: decay of the mean of the gradients, in [0, 1).
       b2: decay of the mean of their squares, in [0, 1).
       eps: added to the root of the mean square.
@@ -119,24 +136,25 @@ def adamw(
     return optax.chain(
         optax.scale_by_adam(b1=b1, b2=b2, eps=eps),
         *_weight_decay(weight_decay),
-        scale_by_learning_rate(learning_rate),
+        scale_by_epoch_rate(learning_rate),
     )
 
 
-def scale_by_learning_rate(learning_rate: float | Schedule) -> optax.GradientTransformationExtraArgs:
-    """Multiplies updates by minus the rate of the epoch: the last link of an `optax.chain`.
+def scale_by_epoch_rate(learning_rate: float | Schedule) -> optax.GradientTransformationExtraArgs:
+    """Multiply updates by minus the rate of the epoch: the last link of an `optax.chain`.
 
-    The rate stays readable in the state: `optax.tree_utils.tree_get(state, "learning_rate")`.
+    The state holds the rate: `optax.tree_utils.tree_get(state, "learning_rate")`.
 
     Args:
-      learning_rate: a number ≥ 0, or a function of the epoch.
+      learning_rate: a number ≥ 0, a function of the epoch (counted from 1), or one of optax's schedules, which count
+        steps.
 
     Raises:
-      ValueError: for a negative or non-finite number; from `update`, when a schedule is not told the epoch.
+      ValueError: for a negative or non-finite number; from `update`, where a schedule is not given the epoch.
       TypeError: for anything that is neither a number nor a function.
 
     Example:
-      >>> optimizer = optax.chain(optax.clip(1.0), scale_by_learning_rate(step_decay(0.1, drops=(2,))))
+      >>> optimizer = optax.chain(optax.clip(1.0), scale_by_epoch_rate(step_decay(0.1, drops=(2,))))
       >>> state = optimizer.init(jnp.zeros(()))
       >>> for epoch in (1, 2, 3):
       ...     update, state = optimizer.update(jnp.array(7.0), state, epoch=epoch)
@@ -145,6 +163,8 @@ def scale_by_learning_rate(learning_rate: float | Schedule) -> optax.GradientTra
       -0.10
       -0.01
     """
+    if counts_steps(learning_rate):
+        return _scale_by_step_rate(learning_rate)
     schedule = learning_rate if callable(learning_rate) else _constant(learning_rate)
     check_epoch_function("the learning rate", schedule)
 
@@ -171,6 +191,36 @@ def scale_by_learning_rate(learning_rate: float | Schedule) -> optax.GradientTra
             epoch = 1
         rate = rate_in(epoch)
         return jax.tree.map(lambda u: -rate.astype(u.dtype) * u, updates), LearningRateState(rate)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def counts_steps(schedule: Any) -> bool:
+    """Return whether a schedule is one of optax's, which are functions of the steps taken.
+
+    Example:
+      >>> counts_steps(optax.cosine_decay_schedule(0.1, 39_000)), counts_steps(cosine_decay(0.1, epochs=100))
+      (True, False)
+    """
+    return callable(schedule) and str(getattr(schedule, "__module__", "")).partition(".")[0] == "optax"
+
+
+def _scale_by_step_rate(schedule: optax.Schedule) -> optax.GradientTransformationExtraArgs:
+    """Multiply updates by minus the rate at the number of steps taken."""
+
+    def rate_at(count: jax.Array) -> jax.Array:
+        with jax.numpy_dtype_promotion("standard"):  # optax's schedules multiply counts by fractions
+            return jnp.asarray(schedule(count)).astype(jnp.float32)
+
+    def init(params: optax.Params) -> StepRateState:
+        return StepRateState(rate_at(jnp.int32(0)), jnp.int32(0))
+
+    def update(
+        updates: optax.Updates, state: StepRateState, params: optax.Params | None = None, **unused: Any
+    ) -> tuple[optax.Updates, StepRateState]:
+        rate = rate_at(state.steps)
+        after = StepRateState(rate, optax.safe_increment(state.steps))
+        return jax.tree.map(lambda u: -rate.astype(u.dtype) * u, updates), after
 
     return optax.GradientTransformationExtraArgs(init, update)
 

@@ -12,14 +12,14 @@ from typing import ParamSpec, TypeAlias, TypeVar
 import jax
 import jax.numpy as jnp
 
-from jaxkd.types import check_number
+from jaxkd.checks import check_number
 
 Given = ParamSpec("Given")
 Made = TypeVar("Made")
 
 
 def remembered(make: Callable[Given, Made]) -> Callable[Given, Made]:
-    """Makes a function return the same object whenever its arguments are equal, lists counting as tuples.
+    """Make a function return the same object whenever its arguments are equal, lists counting as tuples.
 
     What it returns is compared by identity (a closure, say), and so becomes comparable: a program that holds it equals
     another that holds one made alike, and need not be compiled again. Arguments without a hash are simply not
@@ -57,7 +57,7 @@ WARMUP_START = 1e-8  # the rate of the first warm-up epoch; the later ones rise 
 
 @remembered
 def step_decay(base: float, drops: Sequence[int] = (150, 180, 210), factor: float = 0.1, warmup: int = 0) -> Schedule:
-    """The rate falls by `factor` each time one of `drops` epochs has been completed.
+    """Return a rate that falls by `factor` each time one of `drops` epochs has been completed.
 
     The default is the 240-epoch CIFAR recipe: epochs 1–150 are trained at `base`, 151–180 at a tenth of it, and so on.
     `drops` count from the start of training, warm-up included.
@@ -96,7 +96,7 @@ def step_decay(base: float, drops: Sequence[int] = (150, 180, 210), factor: floa
 
 @remembered
 def cosine_decay(base: float, epochs: int, warmup: int = 0, final: float = 0.0) -> Schedule:
-    """The rate falls along half a cosine (Loshchilov & Hutter, ICLR 2017), once per epoch.
+    """Return a rate that falls along half a cosine (Loshchilov & Hutter, ICLR 2017), once per epoch.
 
     Epoch `e` is trained at `final + (base - final) · (1 + cos(π·t)) / 2`, `t = (e - 1 - warmup) / (epochs - warmup)`:
     `final` would be reached after the last epoch.
@@ -127,7 +127,7 @@ def cosine_decay(base: float, epochs: int, warmup: int = 0, final: float = 0.0) 
 
 @remembered
 def quadratic_decay(base: float, epochs: int, warmup: int = 0) -> Schedule:
-    """The rate falls as the square of the part of training that is left, once per epoch.
+    """Return a rate that falls as the square of the part of training that is left, once per epoch.
 
     Epoch `e` is trained at `base · (1 - t)²` with `t = (e - 1 - warmup) / (epochs - warmup)`.
 
@@ -149,7 +149,7 @@ def quadratic_decay(base: float, epochs: int, warmup: int = 0) -> Schedule:
 
 
 def _after_warmup(base: float, warmup: int, decay: Schedule) -> Schedule:
-    """A schedule of the epoch, made from the warm-up and a function of the number of epochs completed."""
+    """Return a schedule of the epoch, made from the warm-up and a function of the number of epochs completed."""
     check_number("base", base, positive=True)
     check_number("warmup", warmup)
 
@@ -164,7 +164,7 @@ def _after_warmup(base: float, warmup: int, decay: Schedule) -> Schedule:
 
 
 def _part_left(epochs: int, warmup: int) -> Schedule:
-    """What part of the epochs after the warm-up is still to come, 1 … 0, given the number completed."""
+    """Return the part of the epochs after the warm-up that is to come, 1 … 0, given the number completed."""
     if epochs <= warmup:
         raise ValueError(f"epochs={epochs} leaves nothing after warmup={warmup}: epochs counts the warm-up as well")
     return lambda elapsed: jnp.maximum(epochs - elapsed, 0).astype(jnp.float32) / (epochs - warmup)

@@ -8,25 +8,33 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jaxkd.callbacks import Callback, Checkpoint
+from jaxkd.callbacks import Callback, CallbackList, Checkpoint
+from jaxkd.checks import check_at_least
 from jaxkd.history import History
-from jaxkd.resuming import take_up
-from jaxkd.together import Member, together
+from jaxkd.losses import cross_entropy
 from jaxkd.trainer import Data, Trainer
-from jaxkd.training.inputs import InMemory, as_source
-from jaxkd.training.loop import follow
-from jaxkd.types import check_at_least
+from jaxkd.training.compiled_epoch import make_resident_loop
+from jaxkd.training.cpu_loops import slow_in_a_loop
+from jaxkd.training.epochs import BoundProgram, check_same_batches, resident_epoch, seed_of
+from jaxkd.training.inputs import InMemory, as_source, padded_batches
+from jaxkd.training.loop import Means, Runs, train
+from jaxkd.training.preemption import Termination
+from jaxkd.training.stacked_runs import make_evaluate_many, make_many_step, own_batches_epoch
+from jaxkd.training.state import TrainState
+
+EVALUATION_BATCH = 256
 
 Cell = Mapping[str, Any]
 
 
 def grid(**values: Iterable[Any]) -> list[dict[str, Any]]:
-    """All combinations of the values, the last name varying fastest.
+    """Return all combinations of the values, the last name varying fastest.
 
     Example:
       >>> grid(correct=(1.0, 2.0), seed=(0, 1))[:2]
@@ -37,7 +45,7 @@ def grid(**values: Iterable[Any]) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a sweep found.
+    """The runs of a sweep, trained.
 
     Attributes:
       cells: the settings of each run.
@@ -53,7 +61,7 @@ class Sweep:
         return tuple(run.history for run in self.runs)
 
     def rows(self) -> list[dict[str, Any]]:
-        """One dict for each run and epoch: its settings, the epoch counted from 1, and all that was measured."""
+        """Return one dict for each run and epoch: its settings, the epoch counted from 1, and all that was measured."""
         return [
             {**cell, "epoch": epoch + 1, **{name: values[i] for name, values in history.history.items()}}
             for cell, history in zip(self.cells, self.histories, strict=True)
@@ -61,11 +69,11 @@ class Sweep:
         ]
 
     def last(self, quantity: str) -> np.ndarray:
-        """The last value of a quantity in each run, `[cells]`."""
+        """Return the last value of a quantity in each run, `[cells]`."""
         return np.array([history.last(quantity) for history in self.histories])
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Writes `rows()` to a file."""
+        """Write `rows()` to a file."""
         rows = self.rows()
         with Path(path).open("w", newline="") as file:
             writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
@@ -86,7 +94,7 @@ def sweep(
     resume: str | None = None,
     verbose: int | bool = 1,
 ) -> Sweep:
-    """Trains one student for each cell; each ends as it would have in a `fit` of its own.
+    """Train one student for each cell; each ends as it would have in a `fit` of its own.
 
     Runs that differ in arrays only (seed, initial weights, temperatures and other hyper-parameters of losses) and share
     the teacher become one program. Runs of one seed see the same batches, each of which is cut, augmented and shown to
@@ -104,9 +112,8 @@ def sweep(
       batch_size: of each run.
       validation_freq: how often to validate.
       at_once: at most so many runs in one program; by default all that can be.
-      callbacks: called as `callbacks(**cell)`; returns those of a run, which hear of epochs, but not of batches.
-      resume: "auto" goes on with each run from the newest good checkpoint of the `Checkpoint` among its callbacks; one
-        that was broken off within an epoch goes on by itself.
+      callbacks: called as `callbacks(**cell)`; returns those of a run, which hear all that those of a `fit` do.
+      resume: "auto" resumes each run from the newest good checkpoint of the `Checkpoint` among its callbacks.
       verbose: 1 reports each epoch.
 
     Returns:
@@ -132,50 +139,209 @@ def sweep(
         raise ValueError("a sweep needs at least one cell, for example grid(temperature=(2.0, 4.0))")
     most = len(cells) if at_once is None else at_once
     check_at_least(1, epochs=epochs, batch_size=batch_size, validation_freq=validation_freq, at_once=most)
-    runs = [_new(make(**cell)) for cell in cells]
+    trainers = [_new(make(**cell)) for cell in cells]
     own = [[] if callbacks is None else list(callbacks(**cell)) for cell in cells]
     _check_directories(own)
-    source, held_out = (None if given is None else as_source(given, runs[0].model) for given in (data, validation_data))
+    source, held_out = (
+        None if given is None else as_source(given, trainers[0].model) for given in (data, validation_data)
+    )
     if not isinstance(source, InMemory) or not isinstance(held_out, InMemory | None):
         raise ValueError("a sweep needs data that can be on the device: a data.Dataset, or arrays (images, labels)")
     members = []
-    for run, hooks in zip(runs, own, strict=True):
-        take_up(run, resume, hooks, bool(verbose))
-        if run.resumed is not None:
-            run.fit(data, validation_data, epochs, batch_size, hooks, validation_freq, verbose=verbose)
-            continue
-        member = Member(run, follow(run, hooks, epochs, batch_size, source.examples))
-        member.hooks.on_train_begin()
-        if int(run.compiled_state().epoch) < epochs and not run.stop_training:
-            members.append(member)
+    for trainer, each in zip(trainers, own, strict=True):
+        trainer._resume(resume, each, bool(verbose))
+        check_same_batches(trainer._run.resumed, source.examples, batch_size)
+        members.append(_Member(trainer, trainer._follow(each, epochs, batch_size, source.examples)))
+    with Termination(any(member.hooks.listens_to("on_termination") for member in members)) as termination:
+        for member in members:
+            member.hooks.on_train_begin()
+        due = [member for member in members if member.going(epochs)]
+        for member in members:
+            if not member.going(epochs):
+                member.hooks.on_train_end()
+        waiting = [
+            part for group in _groups(due, source) for part in group.cut(group.at_once(most, source, batch_size))
+        ]
+        while waiting:
+            group = waiting.pop(0)
+            if verbose:
+                print(f"{len(group.members)} of {len(trainers)} runs in one program", flush=True)
+            try:
+                group.train(source, held_out, epochs, batch_size, validation_freq, bool(verbose), termination)
+            except jax.errors.JaxRuntimeError as error:
+                begun = any(member.within_epoch for member in group.members)
+                if "RESOURCE_EXHAUSTED" not in str(error) or len(group.members) == 1 or begun:
+                    raise
+                waiting[:0] = group.cut(-(-len(group.members) // 2))
+            else:
+                going = tuple(member for member in group.members if member.going(epochs))
+                waiting[:0] = [_Group(group.bound, going)] if going else []
+    return Sweep(tuple(cells), tuple(trainers))
+
+
+class _Member(NamedTuple):
+    """A compiled run, and its callbacks, which training has begun for."""
+
+    trainer: Trainer
+    hooks: CallbackList
+
+    @property
+    def state(self) -> TrainState:
+        return self.trainer._run.compiled_state()
+
+    def going(self, epochs: int) -> bool:
+        """Return whether it has epochs left."""
+        return int(self.state.epoch) < epochs and not self.trainer.stop_training
+
+    @property
+    def within_epoch(self) -> bool:
+        """Whether it was given a state from the middle of an epoch, which it cannot begin again from."""
+        progress = self.trainer._run.progress
+        return progress is not None and int(self.state.step) != progress.begun_at
+
+
+class _StackedRuns(Runs):
+    """Runs whose epochs are told as ranges over all of them."""
+
+    epochs: int | None = None
+    """How many in all; None tells nothing."""
+
+    def end_epoch(self, epoch: int, logs: Sequence[Means]) -> None:
+        super().end_epoch(epoch, logs)
+        if self.epochs is not None:
+            print(f"epoch {epoch + 1}/{self.epochs} · {_ranges(logs)}", flush=True)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Runs with the same program, teacher and step; each batch serves all of them if they have the same seed."""
+
+    bound: BoundProgram
+    members: tuple[_Member, ...]
+
+    def cut(self, size: int) -> list[_Group]:
+        """Return parts of at most `size` runs."""
+        starts = range(0, len(self.members), size)
+        return [_Group(self.bound, self.members[start : start + size]) for start in starts]
+
+    def at_once(self, most: int, source: InMemory, batch_size: int) -> int:
+        """Return how many of the runs, at most, one program takes; the CPU goes over them in a loop."""
+        bound = self.bound
+        if bound.placement.devices[0].platform != "cpu" or min(most, len(self.members)) == 1:
+            return most
+        loop = make_resident_loop(bound.step(), source.augmentation, bound.program.strong_view)
+        state, indices = self.members[0].state, np.zeros((1, batch_size), np.int32)
+        return 1 if slow_in_a_loop(loop.trace(state, source.images, source.labels, indices).jaxpr.jaxpr) else most
+
+    def train(
+        self,
+        source: InMemory,
+        held_out: InMemory | None,
+        epochs: int,
+        batch_size: int,
+        validation_freq: int,
+        verbose: bool,
+        termination: Termination,
+    ) -> None:
+        """Train all runs, each as its own `fit` would, until one of them is to stop.
+
+        Where memory runs out before a callback was given a state, the runs are as they were.
+        """
+        bound, first = self.bound, self.members[0]
+        runs = _StackedRuns([(trainer._run, hooks) for trainer, hooks in self.members], bound.placement)
+        runs.epochs = epochs if verbose else None
+        if runs.state.key.ndim:  # seeds of their own
+            step, in_memory = bound.step(), own_batches_epoch
         else:
-            member.hooks.on_train_end()
-    groups = together(members, source)
-    waiting = [part for group in groups for part in group.cut(group.at_once(most, source, batch_size))]
-    while waiting:
-        group = waiting.pop(0)
-        if verbose:
-            print(f"{len(group.members)} of {len(runs)} runs in one program", flush=True)
-        try:
-            going = group.train(source, held_out, epochs, batch_size, validation_freq, bool(verbose))
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error) or len(group.members) == 1:
-                raise
-            waiting[:0] = group.cut(-(-len(group.members) // 2))
-        else:
-            waiting[:0] = [] if going is None else [going]
-    return Sweep(tuple(cells), tuple(runs))
+            step, in_memory = (
+                make_many_step(bound.program, bound.normalization, bound.teacher_normalization, bound.placement),
+                resident_epoch,
+            )
+        start_epoch, cached_teacher = bound.epochs(
+            step, first.state, source, batch_size, epochs, first.trainer._cache, verbose, in_memory
+        )
+        measure = None if held_out is None else self._measure(held_out)
+        numbers = range(int(first.state.epoch), epochs)
+        logs = train(runs, numbers, start_epoch, bound.program, termination, cached_teacher, measure, validation_freq)
+        for member, own in zip(self.members, logs, strict=True):
+            if not member.going(epochs):
+                member.hooks.on_train_end(own)
+                member.trainer._update_model()
+
+    def _measure(self, held_out: InMemory) -> Callable[[TrainState], list[dict[str, float]]]:
+        """Return what evaluates every run on held-out examples, which are put in place now."""
+        bound = self.bound
+        metrics = (("loss", cross_entropy), *bound.program.metrics)
+        evaluate = make_evaluate_many(bound.program, bound.normalization, metrics, bound.placement)
+        examples = held_out.examples
+        indices = jnp.asarray(padded_batches(examples, min(EVALUATION_BATCH, examples)))
+        images, labels = jnp.asarray(held_out.images), jnp.asarray(held_out.labels)
+
+        def measure(state: TrainState) -> list[dict[str, float]]:
+            sums = evaluate(state.params["model"], state.variables["model"], images, labels, indices)
+            means = {name: np.asarray(total) / examples for name, total in sums.items()}
+            return [{name: float(values[i]) for name, values in means.items()} for i in range(len(self.members))]
+
+        return measure
+
+
+def _groups(members: Sequence[_Member], source: InMemory) -> list[_Group]:
+    """Group runs that can be trained as one program.
+
+    Those of one seed share their batches. Those that are the only ones of their seed make a group in which each has
+    its own.
+
+    Raises:
+      ValueError: a run cannot be on one device.
+    """
+    groups: dict[tuple[Any, ...], dict[int, list[_Member]]] = {}
+    for member in members:
+        bound, state = member.trainer._bind(source), member.state
+        _check_whole_runs(bound)
+        alike = (bound, int(state.epoch), int(state.step), id(member.trainer._teacher))
+        groups.setdefault(alike, {}).setdefault(seed_of(state), []).append(member)
+    found = []
+    for (bound, *_), by_seed in groups.items():
+        single = [member for same in by_seed.values() if len(same) == 1 for member in same]
+        found += [_Group(bound, tuple(same)) for same in by_seed.values() if len(same) > 1]
+        found += [_Group(bound, tuple(single))] if single else []
+    return found
+
+
+def _check_whole_runs(bound: BoundProgram) -> None:
+    """Refuse runs of which a device cannot take the whole, as it does in a sweep.
+
+    Raises:
+      ValueError: with the cure.
+    """
+    if len(bound.placement.processes) > 1:
+        raise ValueError(
+            f"devices of {len(bound.placement.processes)} processes, but a sweep is one process's: compile with "
+            "devices=jax.local_devices(), and give each process cells of its own"
+        )
+    if bound.program.bn_mesh is not None:
+        raise ValueError(
+            f"batch_norm='per_device' on {bound.program.bn_mesh.size} devices, but a sweep gives each device whole "
+            "runs, and no parts of batches: compile with batch_norm='global' or devices=jax.devices()[:1]"
+        )
+
+
+def _ranges(logs: Sequence[Mapping[str, float]]) -> str:
+    """Return the range of what was measured, over the runs."""
+    shown = [name for name in logs[0] if name in ("loss", "val_loss") or name.endswith("accuracy")]
+    spans = ((name, [own[name] for own in logs]) for name in shown)
+    return " · ".join(f"{name} {min(values):.4g} … {max(values):.4g}" for name, values in spans)
 
 
 def _new(run: Trainer) -> Trainer:
-    """The run, if it can begin."""
+    """Return a run that can begin."""
     if run.state is None or int(run.state.step):
         raise ValueError("a sweep begins with runs that were compiled and not trained: make() has to return such")
     return run
 
 
 def _check_directories(callbacks: Sequence[Sequence[Callback]]) -> None:
-    """Refuses runs that would take each other's checkpoints for their own."""
+    """Refuse runs that would take each other's checkpoints for their own."""
     places = [callback.directory for own in callbacks for callback in own if isinstance(callback, Checkpoint)]
     if twice := sorted({place for place in places if places.count(place) > 1}):
         raise ValueError(f"several runs have their checkpoints in {twice[0]}: name a directory for each cell")

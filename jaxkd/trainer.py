@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 import optax
+from flax import nnx
 
-from jaxkd.callbacks import Callback, ProgressBar, StopOnNaN
+from jaxkd.callbacks import Callback, CallbackList, Checkpoint, ProgressBar, StopOnNaN
+from jaxkd.checks import check_at_least
 from jaxkd.data import Dataset
 from jaxkd.history import History
+from jaxkd.losses import cross_entropy
 from jaxkd.metrics import Metric
-from jaxkd.resuming import check_same_batches, take_up
-from jaxkd.run import Run, normalization_of
-from jaxkd.training.cached_teacher import requested
-from jaxkd.training.evaluation import predicted
+from jaxkd.training.cached_teacher import CacheRequest, requested
+from jaxkd.training.epochs import BoundProgram, check_same_batches
+from jaxkd.training.evaluation import Evaluation, predicted
 from jaxkd.training.forward import warn_of_slow_types
-from jaxkd.training.inputs import Data, as_source, checked_images
-from jaxkd.training.loop import Fitting, follow
-from jaxkd.training.program import Losses, Weight, assemble
-from jaxkd.training.sharding import Placement, devices_apart
-from jaxkd.training.state import create_state
+from jaxkd.training.inputs import Data, Source, as_source, checked_images
+from jaxkd.training.loop import Run, Runs, train
+from jaxkd.training.preemption import Termination
+from jaxkd.training.program import Losses, Program, Weight, assemble, metrics_of
+from jaxkd.training.sharding import Placement, bn_mesh_of
+from jaxkd.training.state import TrainState, Tree, copied, create_state, split
 from jaxkd.training.step import Step, make_step
 from jaxkd.training.teacher_cache import TeacherCache
-from jaxkd.types import check_at_least
+from jaxkd.types import Normalization
 
 
-class Trainer(Run):
-    """Trains one network on labels: a teacher, or a student alone.
+class Trainer:
+    """Train one network on labels: a teacher, or a student alone.
 
     Args:
       model: an `nnx.Module` called as `model(images, train=…) -> Outputs`. Training changes its weights in place.
@@ -49,6 +55,26 @@ class Trainer(Run):
       ['accuracy', 'crossentropy', 'images_per_second', 'learning_rate', 'loss']
     """
 
+    def __init__(self, model: nnx.Module):
+        self._model = model
+        self._teacher: nnx.Module | None = None
+        self._program: Program | None = None
+        self._placement = Placement()
+        self._steps_per_execution: int | None = None
+        self._cache = CacheRequest(None, False)
+        self._run = Run()
+        self._restored_epochs = 0  # done when the run was restored, until `fit`
+
+    def __repr__(self) -> str:
+        network = _described(self._model)
+        if self._teacher is not None:
+            network = f"student={network}, teacher={_described(self._teacher)}"
+        if self._program is None or self._run.state is None:
+            return f"{type(self).__name__}({network}), not compiled"
+        terms = ", ".join(name for name, _ in self._program.weights)
+        state = self._run.state
+        return f"{type(self).__name__}({network})\n  losses {terms}; {int(state.epoch)} epochs, {int(state.step)} steps"
+
     def compile(
         self,
         optimizer: optax.GradientTransformation,
@@ -64,7 +90,7 @@ class Trainer(Run):
         gradient_accumulation_steps: int = 1,
         batch_norm: str = "global",
     ) -> None:
-        """Says how to train, and starts afresh from the network's present weights.
+        """Say how to train, and start afresh from the network's present weights.
 
         Args:
           optimizer: from `jaxkd.optimizers`, or any optax optimizer. It also trains what the losses learn.
@@ -81,7 +107,7 @@ class Trainer(Run):
           precision: "bfloat16" runs the networks in it, in training and in evaluation; parameters, statistics, logits
             and losses stay float32. On a CPU it gains only where the processor has bfloat16 units and the CPU kernels
             are there to use them (`python -m jaxkd.nn.cpu_kernels` says so); elsewhere it is slower, and you are told.
-          cache_teacher: True keeps the teacher's outputs for every view of every image, so that none is paid for twice;
+          cache_teacher: True keeps the teacher's outputs for every view of every image, so that each is computed once;
             "auto" does so where it can. A `jaxkd.TeacherCache` says where, and can be shared between runs. Training
             ends with the weights of asking the teacher every time, but for rounding.
           gradient_accumulation_steps: computes each batch in so many parts, one after the other, for batches that do
@@ -113,18 +139,21 @@ class Trainer(Run):
             seed=seed,
             image_shape=image_shape,
             precision=precision,
-            parts=gradient_accumulation_steps,
-            apart=devices_apart(batch_norm, placement),
+            microbatches=gradient_accumulation_steps,
+            bn_mesh=bn_mesh_of(batch_norm, placement),
         )
         if placement.devices[0].platform == "cpu":
             warn_of_slow_types(precision)
         cache = requested(cache_teacher, self._teacher is not None)
         state = create_state(self._model, losses, self._teacher, program.optimizer, seed)
-        self.begin_afresh(program, state, placement, steps_per_execution, cache)
+        self._program, self._placement, self._steps_per_execution = program, placement, steps_per_execution
+        self._cache, self._run, self._restored_epochs = cache, Run(placement.everywhere(state)), 0
 
     def fit(
         self,
-        data: Data,
+        x: Data,
+        y: Any = None,
+        *,
         validation_data: Data | None = None,
         epochs: int = 1,
         batch_size: int = 64,
@@ -134,22 +163,24 @@ class Trainer(Run):
         resume: str | None = None,
         verbose: int | bool = 1,
     ) -> History:
-        """Trains.
+        """Train.
 
         Every example is seen once an epoch, in an order drawn from the seed, the last smaller batch included.
 
         Args:
-          data: a `data.Dataset` or `data.StreamedDataset`, a tuple of arrays `(images, labels)`, or an iterable of such
-            batches. uint8 pixels are normalised on the device, with the network's own statistics or else the data
-            set's; float images are taken as normalised already. A data set brings its augmentation.
-          validation_data: likewise; evaluated after each epoch as `val_…`.
+          x: images `[N, H, W, C]` with labels `y`; or both in one: a `data.Dataset` or `data.StreamedDataset`, a tuple
+            of arrays `(images, labels)`, or an iterable of such batches. uint8 pixels are normalised on the device,
+            with the network's own statistics or else the data set's; float images are taken as normalised already. A
+            data set brings its augmentation.
+          y: labels `[N]`, where `x` is images alone; else the validation data, as in `fit(train, test)`.
+          validation_data: in one, as `x` can be; evaluated after each epoch as `val_…`.
           epochs: how many in all: it trains `epochs - initial_epoch`.
           batch_size: over all devices; iterables bring their own.
           callbacks: see `jaxkd.callbacks`.
           validation_freq: evaluate every so many epochs, and after the last.
           initial_epoch: how many of the epochs are done; by default those of the run just restored, otherwise 0.
-          resume: "auto" goes on from the newest good checkpoint of the `Checkpoint` among the callbacks, at its next
-            step, or begins where there is none. The same command then starts a run and continues one that died.
+          resume: "auto" resumes from the newest good checkpoint of the `Checkpoint` among the callbacks, at its next
+            step, or begins where there is none. The same command then starts a run and resumes it.
           verbose: 1 shows progress, 0 does not.
 
         Returns:
@@ -160,48 +191,264 @@ class Trainer(Run):
           ValueError, TypeError: for data that cannot be right.
           FloatingPointError: when a loss term is no longer finite; it names the step and the term.
         """
-        take_up(self, resume, callbacks, bool(verbose))
-        first = int(self.compiled_state().epoch)
-        done = self.restored_epochs if initial_epoch is None else initial_epoch
+        if y is not None and not hasattr(x, "shape") and validation_data is None:
+            y, validation_data = None, y
+        data = _with_labels(x, y)
+        self._resume(resume, callbacks, bool(verbose))
+        first = int(self._run.compiled_state().epoch)
+        done = self._restored_epochs if initial_epoch is None else initial_epoch
         check_at_least(0, epochs=epochs, initial_epoch=done)
         check_at_least(1, validation_freq=validation_freq, batch_size=batch_size)
         last = first + max(epochs - done, 0)
         source = as_source(data, self._model, passes=last - first)
         held_out = None if validation_data is None else as_source(validation_data, self._model, passes=last - first)
-        check_same_batches(self.resumed, source.examples, batch_size)
-        setup = self.setup(source)
-        step = make_step(setup.program, setup.normalization, setup.teacher_normalization)
-        start_epoch, kept = setup.begin(
-            step, self.compiled_state(), source, batch_size, last, self.cache, bool(verbose)
+        check_same_batches(self._run.resumed, source.examples, batch_size)
+        bound = self._bind(source)
+        start_epoch, cached_teacher = bound.epochs(
+            bound.step(), self._run.compiled_state(), source, batch_size, last, self._cache, bool(verbose)
         )
-        evaluate = None if held_out is None else self.evaluation(held_out)
+        measure = None if held_out is None else self._measure(held_out)
 
         shown = [ProgressBar()] if verbose else []
-        hooks = follow(self, [*shown, StopOnNaN(), *callbacks], last, batch_size, source.examples)
-        Fitting(self, start_epoch, kept, hooks, evaluate, validation_freq).train(first, last)
-        _ = self.model  # the caller's network gets the trained weights
+        hooks = self._follow([*shown, StopOnNaN(), *callbacks], last, batch_size, source.examples)
+        with Termination(wanted=hooks.listens_to("on_termination")) as termination:
+            hooks.on_train_begin()
+            logs = train(
+                Runs([(self._run, hooks)]),
+                range(first, last),
+                start_epoch,
+                bound.program,
+                termination,
+                cached_teacher,
+                measure and (lambda state: [measure()]),
+                validation_freq,
+            )
+            hooks.on_train_end(logs[0])
+        self._update_model()
         return self.history
 
-    def evaluate(self, data: Data, batch_size: int = 256) -> dict[str, float]:
-        """Means over all examples, with the network in evaluation mode; works before `compile` too.
+    def evaluate(self, x: Data, y: Any = None, *, batch_size: int = 256) -> dict[str, float]:
+        """Return means over all examples, with the network in evaluation mode; works before `compile` too.
+
+        Args:
+          x: images with labels `y`, or both in one, as `fit` takes them.
+          y: labels.
+          batch_size: over all devices.
 
         Returns:
           `loss`, the cross-entropy with the labels (distillation terms are about training examples), and each metric:
           those of `compile`, or accuracy and top-5.
         """
-        return self.evaluation(as_source(data, self._model), batch_size)()
+        return self._measure(as_source(_with_labels(x, y), self._model), batch_size)()
 
-    def predict(self, images: np.ndarray | Dataset, batch_size: int = 256) -> np.ndarray:
-        """Logits `[N, K]` of images `[N, H, W, C]`: uint8 pixels, or float32 already normalised."""
+    def predict(self, x: np.ndarray | Dataset, batch_size: int = 256) -> np.ndarray:
+        """Return logits `[N, K]` of images `[N, H, W, C]`: uint8 pixels, or float32 already normalised."""
         check_at_least(1, batch_size=batch_size)
-        given = images.normalization if isinstance(images, Dataset) else None
-        pixels = checked_images(images.images if isinstance(images, Dataset) else images)
-        graph, weights = self.network()
+        given = x.normalization if isinstance(x, Dataset) else None
+        pixels = checked_images(x.images if isinstance(x, Dataset) else x)
+        graph, weights = self._network()
         normalization = normalization_of(self._model, given)
-        return predicted(graph, weights, normalization, self.precision, pixels, self._placement, batch_size)
+        return predicted(graph, weights, normalization, self._precision, pixels, self._placement, batch_size)
+
+    def save(self, directory: str | os.PathLike[str], *, keep: int = 1) -> None:
+        """Write a checkpoint as `directory/<epochs completed>`, atomically, and keep the newest `keep` of them.
+
+        From a callback within an epoch it writes `directory/partial/<steps taken>` instead.
+
+        Raises:
+          RuntimeError: before `compile`.
+          FloatingPointError: for a state that is not worth keeping; what was saved before stays.
+          OSError: the directory cannot be written to, or is full.
+        """
+        from jaxkd.training import checkpoint  # orbax is slow to import, and many runs save nothing
+
+        own = getattr(self._model, "normalization", None)
+        progress = self._run.progress
+        record = {
+            "history": self.history.to_dict(),
+            "normalization": own and [list(values) for values in own],
+            "running": None if progress is None else progress.to_dict(),
+        }
+        checkpoint.save(directory, self._run.compiled_state(), record, keep)
+
+    def restore(self, directory: str | os.PathLike[str]) -> None:
+        """Read the newest checkpoint of a directory; `fit` then resumes at its next step, as if it had never stopped.
+
+        Warns:
+          UserWarning: of damaged checkpoints; the one before is taken.
+
+        Raises:
+          RuntimeError: before `compile`.
+          FileNotFoundError: where there is none.
+          OSError: where none is good.
+          ValueError: if it was compiled differently.
+        """
+        from jaxkd.training import checkpoint
+
+        state, record = checkpoint.restore(directory, self._run.compiled_state())
+        if record["normalization"]:
+            mean, std = record["normalization"]
+            self._model.normalization = Normalization(tuple(mean), tuple(std))  # type: ignore[attr-defined]
+        self._run = Run(state, History.from_dict(record["history"]), resumed=record["running"])
+        self._restored_epochs = int(state.epoch)
+        self._update_model()
+
+    @property
+    def model(self) -> nnx.Module:
+        """The network with the weights of `state`."""
+        self._update_model()
+        return self._model
+
+    @property
+    def state(self) -> TrainState | None:
+        """All that training changes; None before `compile`."""
+        return self._run.state
+
+    @state.setter
+    def state(self, state: TrainState) -> None:
+        self._run.state = state
+
+    @property
+    def history(self) -> History:
+        """What was measured so far."""
+        return self._run.history
+
+    @property
+    def stop_training(self) -> bool:
+        """Whether training ends after the running epoch; callbacks set it."""
+        return self._run.stop_training
+
+    @stop_training.setter
+    def stop_training(self, stop: bool) -> None:
+        self._run.stop_training = stop
+
+    @property
+    def last_steps(self) -> Mapping[str, np.ndarray]:
+        """The value of every loss at each step of the last compiled chunk."""
+        return self._run.last_steps
+
+    @property
+    def last_steps_start(self) -> int:
+        """The number of steps taken before that chunk."""
+        return self._run.last_steps_start
 
     @property
     def step(self) -> Step:
         """The pure `step(state, batch) -> (state, logs)` under `fit`, to be jitted in a loop of one's own."""
         teacher = None if self._teacher is None else normalization_of(self._teacher, None)
-        return make_step(self.compiled_program(), normalization_of(self._model, None), teacher)
+        return make_step(self._compiled_program(), normalization_of(self._model, None), teacher)
+
+    def _follow(self, callbacks: Sequence[Callback], last: int, batch_size: int, examples: int | None) -> CallbackList:
+        """Return the callbacks of training that is about to begin and ends before an epoch, told all they need."""
+        hooks = CallbackList(callbacks)
+        hooks.set_trainer(self)
+        steps = None if examples is None else math.ceil(examples / batch_size)
+        hooks.set_params({"epochs": last, "steps": steps, "batch_size": batch_size, "images": examples})
+        self._run.stop_training, self._restored_epochs = False, 0
+        return hooks
+
+    def _resume(self, resume: str | None, callbacks: Sequence[Callback], verbose: bool) -> None:
+        """Restore what the run's own checkpoints hold, if it is asked to and there are any.
+
+        Raises:
+          ValueError: for an unknown `resume`; where it is not clear which checkpoints are meant; where those in the
+            run's directory are from further on than the run, so that its own would be taken for older ones.
+        """
+        places = [callback.directory for callback in callbacks if isinstance(callback, Checkpoint)]
+        if resume not in (None, "auto"):
+            raise ValueError(f'resume={resume!r}: give "auto", or None to train from the present state')
+        if resume and len(places) != 1:
+            raise ValueError(f'resume="auto" reads the directory of a Checkpoint, and there are {len(places)} of them')
+        if not places:
+            return
+        from jaxkd.training import checkpoint
+
+        if resume and checkpoint.latest(places[0]) is not None:
+            self.restore(places[0])
+            if verbose and jax.process_index() == 0:
+                state = self._run.compiled_state()
+                print(
+                    f"resuming after epoch {int(state.epoch)} and step {int(state.step)}, from {places[0]}", flush=True
+                )
+        for place in places:
+            checkpoint.check_behind(place, self._run.compiled_state())
+
+    def _bind(self, source: Source) -> BoundProgram:
+        """Return the program with what it needs over some data.
+
+        A network without a normalisation takes that of the data.
+        """
+        given = source.normalization
+        if given is not None and getattr(self._model, "normalization", None) is None:
+            self._model.normalization = given  # type: ignore[attr-defined]
+        return BoundProgram(
+            self._compiled_program(),
+            normalization_of(self._model, given),
+            None if self._teacher is None else normalization_of(self._teacher, given),
+            self._placement,
+            self._steps_per_execution,
+        )
+
+    def _measure(self, source: Source, batch_size: int = 256) -> Callable[[], dict[str, float]]:
+        """Return what evaluates the present network on data, which are put in place now."""
+        evaluation = Evaluation(source, self._placement, batch_size)
+        normalization = normalization_of(self._model, source.normalization)
+        metrics = metrics_of(("accuracy", "top5")) if self._program is None else self._program.metrics
+        measured = (("loss", cross_entropy), *metrics)
+
+        def measure() -> dict[str, float]:
+            graph, weights = self._network()
+            return evaluation.measure(graph, weights, normalization, self._precision, measured)
+
+        return measure
+
+    def _network(self) -> tuple[nnx.GraphDef, tuple[Tree, Tree]]:
+        """Return structure, parameters and other variables of the network, on the devices."""
+        if self.state is None:
+            graph, *weights = split(self._model)
+            return graph, self._placement.everywhere(tuple(weights))
+        return self._compiled_program().model, (self.state.params["model"], self.state.variables["model"])
+
+    @property
+    def _precision(self) -> str:
+        return "float32" if self._program is None else self._program.precision
+
+    def _compiled_program(self) -> Program:
+        if self._program is None:
+            raise RuntimeError("call compile(optimizer=…, loss=…) first")
+        return self._program
+
+    def _update_model(self) -> None:
+        """Write the weights of the state into the caller's network."""
+        if self.state is not None:
+            own = (self.state.params["model"], self.state.variables["model"])
+            # Copies: the next compiled chunk takes the state's own buffers.
+            nnx.update(self._model, *(nnx.State(tree) for tree in copied(own)))
+
+
+def normalization_of(model: nnx.Module, given: Normalization | None) -> Normalization | None:
+    """Return what a network's inputs are normalised with: its own statistics if it carries any, else the data's."""
+    return getattr(model, "normalization", None) or given
+
+
+def _with_labels(x: Any, y: Any) -> Data:
+    """Return images and labels in one.
+
+    Raises:
+      TypeError: for labels beside data that bring their own, and for what is no array of labels.
+    """
+    if y is None:
+        return x
+    if not hasattr(x, "shape"):
+        raise TypeError(f"x={type(x).__name__} brings its labels: leave y out, or give y with an array of images")
+    if not isinstance(y, list) and not hasattr(y, "shape"):
+        raise TypeError(
+            f"y={type(y).__name__}: give the labels of the images, `[N]` integers; validation data are named, as in "
+            "fit(images, labels, validation_data=(images, labels))"
+        )
+    return (x, np.asarray(y))
+
+
+def _described(model: nnx.Module) -> str:
+    """Return a network's name, or that of its class."""
+    return getattr(model, "name", None) or type(model).__name__

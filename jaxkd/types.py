@@ -1,8 +1,7 @@
-"""The contracts every part of jaxkd shares: what a network returns, what a batch holds, how far training is."""
+"""The types that every part of jaxkd shares: `Outputs` of a network, `Batch`, `Progress` and `Normalization`."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 
 
 class Outputs(NamedTuple):
-    """What a network returns for a batch of B images.
+    """The outputs of a network for a batch of B images.
 
     Attributes:
       logits: `[B, K]` class scores before the softmax.
@@ -29,12 +28,12 @@ class Outputs(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What a training step sees.
+    """A batch of B examples, as a training step receives it.
 
     Attributes:
       images: `[B, H, W, C]`; uint8 pixels, or float32 values that are already normalised.
       labels: `[B]` int32 class indices.
-      index: `[B]` int32 position of each example in its data set (memory banks are addressed with it).
+      index: `[B]` int32 position of each example in its data set, by which losses address their memories.
       strong: a second, strongly augmented view of the images, where a loss asked for it.
     """
 
@@ -45,7 +44,7 @@ class Batch(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """How far training is.
+    """The step and the epoch that training has reached.
 
     Attributes:
       step: int32 scalar, the number of steps taken before this one.
@@ -70,7 +69,7 @@ class Normalization(NamedTuple):
     std: tuple[float, ...]
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Turns uint8 pixels `[…, C]` into float32 network inputs; float images pass as they are."""
+        """Turn uint8 pixels `[…, C]` into float32 network inputs; float images are only cast."""
         images = jnp.asarray(images)
         if images.dtype != jnp.uint8:
             return images.astype(jnp.float32)
@@ -78,58 +77,15 @@ class Normalization(NamedTuple):
         return (images.astype(jnp.float32) / 255.0 - mean) / std
 
 
-IMAGENET = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-"""ImageNet's statistics, which torchvision's networks were trained with."""
+IMAGENET_NORMALIZATION = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+"""ImageNet's statistics, in RGB order, which most published networks are trained with."""
 
 
 def at_least_float32(values: jax.Array) -> jax.Array:
-    """float32 values from narrower ones; float64 stays.
+    """Return the values as float32, or unchanged where they are float64.
 
     Example:
       >>> at_least_float32(jnp.zeros(1, jnp.bfloat16)).dtype
       dtype('float32')
     """
     return values.astype(jnp.float64 if values.dtype == jnp.float64 else jnp.float32)
-
-
-def check_epoch_function(what: str, function: Callable[[jax.Array], jax.Array]) -> None:
-    """Refuses a function of the epoch that cannot be compiled, before any work is done.
-
-    Args:
-      what: what it is, for the error.
-      function: takes the epoch, an int32 scalar counted from 1.
-
-    Raises:
-      ValueError: when it decides in Python what is only known on the device.
-    """
-    try:
-        jax.eval_shape(function, jax.ShapeDtypeStruct((), jnp.int32))
-    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
-        raise ValueError(
-            f"{what} cannot be compiled: write it with jax.numpy, for example "
-            "lambda epoch: jnp.minimum(epoch / 20, 1.0) instead of min(epoch / 20, 1.0)"
-        ) from error
-
-
-def check_at_least(least: int, **counts: int) -> None:
-    """Raises a ValueError that names the first count below `least`.
-
-    Example:
-      >>> check_at_least(1, batch_size=0)
-      Traceback (most recent call last):
-      ValueError: batch_size=0: must be at least 1
-    """
-    for name, count in counts.items():
-        if count < least:
-            raise ValueError(f"{name}={count}: must be at least {least}")
-
-
-def check_number(name: str, value: float, below: float = math.inf, positive: bool = False) -> None:
-    """Refuses numbers outside [0, below), and 0 itself where a positive number is needed."""
-    try:
-        value = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} is {value!r}; a number is needed") from None
-    if not 0 <= value < below or (positive and value == 0):
-        wanted = "a finite number above 0" if positive else "a finite number ≥ 0"
-        raise ValueError(f"{name} is {value}; it must be {wanted if below == math.inf else f'in [0, {below:g})'}")

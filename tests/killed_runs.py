@@ -99,7 +99,7 @@ def kill(run, folder, seconds, pause):
 
 
 def resumed_step(lines):
-    found = [re.search(r"going on after epoch \d+ and step (\d+)", line) for line in lines]
+    found = [re.search(r"resuming after epoch \d+ and step (\d+)", line) for line in lines]
     return max((int(match[1]) for match in found if match), default=0)
 
 

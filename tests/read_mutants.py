@@ -20,7 +20,7 @@ from mutations import mutant, packed
 
 from jaxkd import convert
 from jaxkd.convert import ConversionError
-from jaxkd.convert.manifest import digest
+from jaxkd.convert.manifest import weights_sha256
 
 MEMORY = 2**30
 SECONDS = 2.0
@@ -95,7 +95,7 @@ class Reader:
     def _damage(self, found: dict, may_differ: int | None) -> str | None:
         """What is wrong with weights that could be read; `from_torch` has seen to shapes and finite numbers."""
         if may_differ == 0:
-            return None if digest(found) == digest(self.weights) else "other weights than were written"
+            return None if weights_sha256(found) == weights_sha256(self.weights) else "other weights than were written"
         if may_differ is not None:
             if found.keys() != self.weights.keys():
                 return "other keys than were written"

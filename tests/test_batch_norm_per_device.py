@@ -15,7 +15,7 @@ import jaxkd
 from jaxkd import Outputs, losses, models, optimizers
 from jaxkd.losses import Loss, Monitor
 from jaxkd.training.forward import both_views, network_input
-from jaxkd.training.sharding import BATCH_NORMS, Placement, devices_apart
+from jaxkd.training.sharding import BATCH_NORMS, Placement, bn_mesh_of
 from jaxkd.training.state import SHUFFLE, split
 from jaxkd.types import Batch, Progress
 
@@ -193,7 +193,7 @@ def test_it_is_the_loop_over_shares(report, case):
 def test_it_is_another_training_than_the_global_one_but_on_one_device(report):
     assert report["from global"] > 1e-3
     assert report["equal"]
-    assert devices_apart("per_device", Placement(jax.devices()[:1])) is None
+    assert bn_mesh_of("per_device", Placement(jax.devices()[:1])) is None
 
 
 def test_devices_draw_for_themselves_and_the_keys_stay(report):

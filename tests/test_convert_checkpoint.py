@@ -13,7 +13,7 @@ import jaxkd
 from jaxkd import Normalization, convert, data, losses, models, optimizers
 from jaxkd.convert import ConversionError, manifest
 from jaxkd.convert.checkpoint import read_manifest
-from jaxkd.convert.torch_models import sha256
+from jaxkd.formats.files import sha256
 
 HALF = Normalization(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
@@ -82,7 +82,7 @@ def test_the_manifest_of_a_converted_file(tmp_path):
     model = convert.from_torch(tmp_path / "teacher.pth", normalization=Normalization((0.5,), (0.25,)))
     convert.save(model, tmp_path / "teacher")
     found = read_manifest(tmp_path / "teacher")
-    weights = manifest.digest(convert.to_state_dict(model))
+    weights = manifest.weights_sha256(convert.to_state_dict(model))
     assert found == {
         "format": "jaxkd-model",
         "architecture": "resnet8",
@@ -186,6 +186,6 @@ def test_the_digest_sees_every_number_key_and_shape():
         {"a": weights["a"], "c": weights["b"]},
         {"a": weights["a"]},
     ]
-    digests = {manifest.digest(each) for each in (weights, *changed)}
+    digests = {manifest.weights_sha256(each) for each in (weights, *changed)}
     assert len(digests) == 1 + len(changed)
-    assert manifest.digest({**weights, "n": np.array(3, np.int64)}) == manifest.digest(weights)
+    assert manifest.weights_sha256({**weights, "n": np.array(3, np.int64)}) == manifest.weights_sha256(weights)

@@ -138,6 +138,7 @@ EXHAUSTING = {
     "operations": (b"N0" * (MAX_OPERATIONS // 2) + b"N", "operations"),
     "key": (b"}" + NEST + b"Ns", "key of type tuple"),  # hashing it would visit 2⁶⁰ tuples
     "type": (call(name("numpy", "dtype"), NEST), "neither float"),  # and so would printing it
+    "byte order": (call(name("numpy", "dtype"), text("f4")) + tuple_of(number(3), NEST) + b"b", "without a byte order"),
     "persistent id": (tuple_of(NEST) + b"Q", "no storage"),
     "bytes": (b"\x8e" + struct.pack("<Q", 2**62), "not a readable"),
     "text": (b"X\xff\xff\xff\x7fabc", "not a readable"),

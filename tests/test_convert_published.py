@@ -8,7 +8,7 @@ from reference import GOLDENS
 
 import jaxkd
 from jaxkd import convert, data
-from jaxkd.convert.torch_models import sha256
+from jaxkd.formats.files import sha256
 
 INDEX = {entry["file"]: entry for entry in json.loads((GOLDENS / "checkpoints/index.json").read_text())}
 

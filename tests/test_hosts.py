@@ -151,7 +151,7 @@ def test_when_one_is_killed_the_other_ends_and_a_restart_resumes(victim, straigh
     restarted = start_two(folder)
     outputs = finish(restarted)
     assert [process.returncode for process in restarted] == [0, 0], outputs
-    assert "going on after epoch" in outputs[0]
+    assert "resuming after epoch" in outputs[0]
     for ours, theirs in zip(ends(folder), ends(straight[0]), strict=True):
         for name in theirs:
             np.testing.assert_array_equal(ours[name], theirs[name])

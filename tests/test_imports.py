@@ -24,6 +24,18 @@ def test_import_jaxkd_loads_nothing_heavy():
     assert done.stdout.split() == []
 
 
+def test_the_public_names_are_those_of_the_reference():
+    script = "import jaxkd; print(*dir(jaxkd)); print(*(type(getattr(jaxkd, name)).__name__ for name in dir(jaxkd)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    names, kinds = (line.split() for line in done.stdout.splitlines())
+    assert names == sorted(jaxkd.__all__)
+    found = dict(zip(names, kinds, strict=True))
+    assert {name for name, kind in found.items() if kind == "module"} == {
+        "analysis", "callbacks", "convert", "data", "losses", "metrics", "models", "optimizers", "recipes", "records",
+    }  # fmt: skip
+    assert found["sweep"] == found["grid"] == "function"
+
+
 def imported(path):
     """The modules of jaxkd that a file imports, wherever in it."""
     found = set()

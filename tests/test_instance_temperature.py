@@ -13,7 +13,7 @@ import jaxkd
 from jaxkd import Batch, Outputs, Progress, models, optimizers
 from jaxkd.losses.base import Network
 from jaxkd.losses.cross_entropy import CrossEntropy
-from jaxkd.losses.instance_temperature import InstanceTemperature, instance_divergence
+from jaxkd.losses.curriculum import InstanceTemperature, instance_divergence
 from jaxkd.losses.kd import KD
 from jaxkd.training.state import split
 

@@ -13,10 +13,11 @@ from values import both_precisions, precision, relative_error
 
 import jaxkd
 from jaxkd import Batch, Outputs, Progress, models, optimizers
-from jaxkd.losses.curriculum import CurriculumTemperature
-from jaxkd.losses.instance_temperature import InstanceTemperature
+from jaxkd.data import RandAugment
+from jaxkd.losses.curriculum import CurriculumTemperature, InstanceTemperature
 from jaxkd.losses.kd import KD
-from jaxkd.losses.mlkd import MLKD, TwoViewCrossEntropy, batch_correlation, class_correlation, unsure_shares
+from jaxkd.losses.mlkd import MLKD, TwoViewCrossEntropy, batch_correlation_loss, class_correlation_loss, unsure_shares
+from jaxkd.training.program import strong_view_of
 
 FOLDER = GOLDENS / "losses"
 CASES = {case["name"]: case["params"] for case in json.loads((FOLDER / "index.json").read_text())}
@@ -72,9 +73,9 @@ def test_the_authors_values(name, dtype, value_tolerance, gradient_tolerance):
 def test_correlations_by_hand():
     # Teacher sure of classes 0 and 1, student undecided. Examples: identity against all halves: 4 · (1/2)² / B.
     sure, undecided = jnp.array([[1e4, 0.0, -1e4], [0.0, 1e4, -1e4]]), jnp.array([[1.0, 1.0, -1e4]] * 2)
-    assert float(batch_correlation(sure, undecided)) == pytest.approx(4 / 4 / 2)
+    assert float(batch_correlation_loss(sure, undecided)) == pytest.approx(4 / 4 / 2)
     # Classes: diag(1, 1, 0) against halves in the upper left block: the same four differences / K.
-    assert float(class_correlation(sure, undecided)) == pytest.approx(4 / 4 / 3)
+    assert float(class_correlation_loss(sure, undecided)) == pytest.approx(4 / 4 / 3)
 
 
 def test_unsure_shares_count_ties_and_middles():
@@ -152,3 +153,12 @@ def test_the_strong_view_is_the_one_given():
     one, other = (fitted(nnx.clone(student), teacher, MLKD(strong_view=view)) for view in (weak_again, black))
     assert one["mlkd_class_correlation"] == pytest.approx(other["mlkd_class_correlation"], rel=1e-5)  # weak alone
     assert one["mlkd_kd"] != pytest.approx(other["mlkd_kd"], rel=1e-2)
+
+
+def test_the_strong_view_by_name_is_rand_augment():
+    def strong_view(**arguments):
+        return strong_view_of(nnx.Dict({"ce": TwoViewCrossEntropy(), "mlkd": MLKD(**arguments)}))
+
+    assert strong_view() == strong_view(strong_view=RandAugment()) == RandAugment()
+    with pytest.raises(ValueError, match="no strong view is called 'blur'; there is rand_augment"):
+        strong_view(strong_view="blur")

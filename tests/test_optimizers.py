@@ -10,7 +10,9 @@ import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import TinyNet, digits
 
+import jaxkd
 from jaxkd import optimizers
 
 GOLDENS = Path(__file__).parent / "goldens" / "losses"
@@ -198,3 +200,33 @@ def test_steps_are_pytorchs(name, ours, options):
     accuracy = {"rtol": 1e-5, "atol": 1e-6} if name == "SGD" else {"rtol": 1e-4, "atol": 1e-5}
     for key, parameter in theirs.items():
         np.testing.assert_allclose(params[key], parameter.detach().numpy(), **accuracy)
+
+
+# Schedules of optax, which count steps.
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        optax.cosine_decay_schedule(0.1, decay_steps=9),
+        optax.join_schedules([optax.linear_schedule(0.0, 0.1, 3), optax.exponential_decay(0.1, 2, 0.5)], [3]),
+        optax.warmup_cosine_decay_schedule(0.0, 0.1, 2, 9),
+        optax.piecewise_constant_schedule(0.1, {4: 0.1}),
+    ],
+)
+@pytest.mark.parametrize("make", [optimizers.sgd, optimizers.adamw])
+def test_optax_schedules_count_steps(make, schedule, lenient_promotion):
+    optimizer = make(schedule)
+    weight, state = jnp.float32(1.0), optimizer.init(jnp.float32(1.0))
+    for step in range(8):
+        assert optax.tree_utils.tree_get(state, "learning_rate") == pytest.approx(float(schedule(max(step - 1, 0))))
+        _, state = optimizer.update(jnp.float32(1.0), state, weight, epoch=1 + step // 4)
+
+
+def test_optax_schedules_count_the_steps_of_a_fit():
+    train, _ = digits()
+    schedule = optax.cosine_decay_schedule(0.1, decay_steps=9)
+    trainer = jaxkd.Trainer(TinyNet())
+    trainer.compile(optimizers.sgd(schedule))
+    history = trainer.fit(train.subset(72), epochs=3, batch_size=24, verbose=0)
+    assert history.history["learning_rate"] == pytest.approx([float(schedule(step)) for step in (2, 5, 8)])

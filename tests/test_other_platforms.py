@@ -56,7 +56,7 @@ def resident(source, *shape):
 def test_a_method_can_be_lowered(method, train, teacher):
     distiller = compiled(method, train, teacher)
     source = as_source(train, distiller.student)
-    setup = distiller.setup(source)
+    setup = distiller._bind(source)
     step = make_step(setup.program, setup.normalization, setup.teacher_normalization)
     loop = make_resident_loop(step, data.Augmentation(), setup.program.strong_view)
     for platform in ("cuda", "tpu"):
@@ -70,7 +70,7 @@ def test_convolutions_are_left_to_the_compiler_there(precision, train, teacher):
     """On the CPU the gradient of a kernel is a product of matrices."""
     distiller = compiled("kd", train, teacher, precision=precision)
     source = as_source(train, distiller.student)
-    setup = distiller.setup(source)
+    setup = distiller._bind(source)
     loop = make_resident_loop(make_step(setup.program, setup.normalization, setup.normalization), None)
     counted = {
         platform: lowered(loop, platform, distiller.state, *resident(source)).count("stablehlo.convolution")
@@ -84,7 +84,7 @@ def test_several_runs_are_batched_there(seeds, train, teacher, monkeypatch):
     """On the CPU they follow one another, in a loop that is not there when they are batched."""
     runs = [compiled("ctkd", train, teacher, seed) for seed in seeds]
     source = as_source(train, runs[0].student)
-    setup = runs[0].setup(source)
+    setup = runs[0]._bind(source)
     state = stacked_runs.stack([run.state for run in runs])
 
     def program(platform):
@@ -109,7 +109,7 @@ def test_several_runs_are_batched_there(seeds, train, teacher, monkeypatch):
 def test_evaluation_can_be_lowered(train, teacher):
     trainer = jaxkd.Trainer(teacher)
     trainer.compile(optimizers.sgd(0.1))
-    setup = trainer.setup(as_source(train, teacher))
+    setup = trainer._bind(as_source(train, teacher))
     evaluate = make_evaluate(setup.program.model, setup.normalization, "float32", (("accuracy", accuracy),))
     indices = jnp.asarray(np.arange(2 * BATCH).reshape(2, BATCH))
     weights = trainer.state.params["model"], trainer.state.variables["model"]

@@ -27,10 +27,10 @@ class BrokenError(Exception):
     """What a run dies of in these tests."""
 
 
-def compiled(rate=0.1, width=8):
-    distiller = jaxkd.Distiller(student=TinyNet(width=width), teacher=TinyNet(seed=1))
+def compiled(rate=0.1, width=8, seed=3, teacher=None):
+    distiller = jaxkd.Distiller(student=TinyNet(width=width), teacher=teacher or TinyNet(seed=1))
     terms = {"ce": losses.CrossEntropy(), "kd": losses.KD(losses.CurriculumTemperature())}
-    distiller.compile(optimizers.sgd(rate, momentum=0.9), loss=terms, seed=3, steps_per_execution=2)
+    distiller.compile(optimizers.sgd(rate, momentum=0.9), loss=terms, seed=seed, steps_per_execution=2)
     return distiller
 
 
@@ -89,7 +89,7 @@ def test_resume_begins_where_there_is_nothing_yet_and_ends_where_all_is_done(str
 
 
 def test_resume_is_told_what_to_go_on_from(tmp_path):
-    with pytest.raises(ValueError, match='resume="auto" goes on from a Checkpoint\'s directory, and there are 0'):
+    with pytest.raises(ValueError, match='resume="auto" reads the directory of a Checkpoint, and there are 0'):
         fit(compiled(), resume="auto")
     with pytest.raises(ValueError, match="resume='always'"):
         fit(compiled(), callbacks.Checkpoint(tmp_path), resume="always")
@@ -293,30 +293,90 @@ def test_the_message_of_a_full_disk_says_what_to_do(tmp_path, monkeypatch):
     assert caught.value.errno == 28
 
 
-# SIGTERM.
+# SIGTERM and Ctrl-C.
+
+
+def slowly():
+    return callbacks.LambdaCallback(on_train_batch_end=lambda step, logs: (print("step", flush=True), time.sleep(0.2)))
 
 
 def train_slowly(folder):
     """For a process of its own."""
-    slowly = callbacks.LambdaCallback(
-        on_train_batch_end=lambda step, logs: (print("step", flush=True), time.sleep(0.2))
+    fit(compiled(), slowly(), callbacks.Checkpoint(folder), resume="auto")
+
+
+def swept(folder, *hooks, **options):
+    """Two runs of one program, each with checkpoints of its own."""
+    (train, test), teacher = digits(), TinyNet(seed=1)
+
+    def kept(seed):
+        return [*(hook for hook in hooks if not seed), callbacks.Checkpoint(os.path.join(folder, str(seed)))]
+
+    return jaxkd.sweep(
+        lambda seed: compiled(seed=seed, teacher=teacher),
+        jaxkd.grid(seed=(0, 1)),
+        train.subset(72),
+        test.subset(64),
+        epochs=EPOCHS,
+        batch_size=16,
+        callbacks=kept,
+        verbose=0,
+        **options,
     )
-    fit(compiled(), slowly, callbacks.Checkpoint(folder), resume="auto")
 
 
-def test_sigterm_saves_and_ends_with_a_code_of_its_own(straight, tmp_path):
-    process = start(f"train_slowly({str(tmp_path)!r})")
+def sweep_slowly(folder):
+    """For a process of its own."""
+    swept(folder, slowly())
+
+
+SIGNALS = pytest.mark.parametrize(
+    ("number", "name", "code"), [(signal.SIGTERM, "SIGTERM", 75), (signal.SIGINT, "Ctrl-C", -signal.SIGINT)]
+)
+
+
+def stopped(program, number):
+    """What a program prints on the standard error, and its code, that got a signal in its second epoch."""
+    process = start(program)
     for _ in range(4):
         assert process.stdout.readline() == "step\n"
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     _, error = process.communicate(timeout=60)
-    assert process.returncode == 75
-    assert f"SIGTERM: saved in {tmp_path}" in error
+    return error, process.returncode
+
+
+@SIGNALS
+def test_a_run_that_is_told_to_stop_saves_and_ends_with_a_code_of_its_own(number, name, code, straight, tmp_path):
+    error, found = stopped(f"train_slowly({str(tmp_path)!r})", number)
+    assert found == code
+    assert f"{name}: saved in {tmp_path}" in error
     assert checkpoint.latest(tmp_path).parent.name == "partial"
     resumed = compiled()
     history = fit(resumed, callbacks.Checkpoint(tmp_path), resume="auto")
     assert_same_bits(leaves(resumed.state), leaves(straight.state))
     assert reproducible(history) == reproducible(straight.history)
+
+
+@SIGNALS
+def test_a_sweep_that_is_told_to_stop_saves_every_run(number, name, code, tmp_path):
+    error, found = stopped(f"sweep_slowly({str(tmp_path / 'stopped')!r})", number)
+    assert found == code
+    resumed = swept(tmp_path / "stopped", resume="auto")
+    whole = swept(tmp_path / "whole")
+    for seed, run, other in zip((0, 1), resumed.runs, whole.runs, strict=True):
+        assert f"{name}: saved in {tmp_path / 'stopped' / str(seed)}" in error
+        assert_same_bits(leaves(run.state), leaves(other.state))
+        assert reproducible(run.history) == reproducible(other.history)
+
+
+def test_a_second_ctrl_c_interrupts_at_once(tmp_path):
+    def twice(step, logs):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(compiled(), callbacks.LambdaCallback(on_train_batch_end=twice), callbacks.Checkpoint(tmp_path))
+    assert checkpoint.latest(tmp_path) is None
 
 
 def test_sigterm_keeps_its_meaning_where_nobody_saves(tmp_path):

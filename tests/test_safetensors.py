@@ -16,7 +16,7 @@ from torch_bytes import WEIGHTS, same
 
 from jaxkd import Normalization, convert
 from jaxkd.convert import ConversionError
-from jaxkd.formats import safetensors
+from jaxkd.formats import safetensors, torch_writer
 from jaxkd.formats.safetensors import MAX_HEADER_BYTES, TYPES
 from jaxkd.formats.torch_reader import read, read_contents
 
@@ -52,7 +52,7 @@ def test_the_content_tells_the_format_not_the_name(tmp_path):
     safetensors.write(tmp_path / "x.safetensors", WEIGHTS)
     (tmp_path / "x.safetensors").rename(tmp_path / "x.pth")
     assert same(read(tmp_path / "x.pth"), WEIGHTS)
-    convert.torch_write.write(tmp_path / "y.safetensors", WEIGHTS)
+    torch_writer.write(tmp_path / "y.safetensors", WEIGHTS)
     assert same(read(tmp_path / "y.safetensors"), WEIGHTS)
 
 

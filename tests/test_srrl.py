@@ -6,7 +6,7 @@ import pytest
 from feature_cases import both_precisions, built, evaluate, golden_arrays, network, normal, precision, relative_error
 from flax import nnx
 
-from jaxkd.losses.layers import BatchNorm, Projection
+from jaxkd.losses.layers import Projection, StatelessBatchNorm
 from jaxkd.losses.srrl import SRRL
 
 
@@ -70,7 +70,7 @@ def test_projections_start_as_pytorchs_linear_layers_do():
 
 def test_batch_norm_of_maps_is_pytorchs_in_training():
     torch = pytest.importorskip("torch")
-    maps, ours, theirs = normal(0, 4, 3, 2, 5), BatchNorm(5), torch.nn.BatchNorm2d(5)
+    maps, ours, theirs = normal(0, 4, 3, 2, 5), StatelessBatchNorm(5), torch.nn.BatchNorm2d(5)
     ours.scale[...], ours.bias[...] = normal(1, 5), normal(2, 5)
     theirs.weight.data, theirs.bias.data = (torch.tensor(np.array(part)) for part in (ours.scale[...], ours.bias[...]))
     expected = theirs(torch.tensor(np.array(maps.transpose(0, 3, 1, 2)))).detach().numpy().transpose(0, 2, 3, 1)

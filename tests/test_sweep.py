@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import importlib
 
 import jax
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from tiny import TinyNet, digits
 
 import jaxkd
-from jaxkd import callbacks, data, losses, optimizers, together
+from jaxkd import callbacks, data, losses, optimizers
 from jaxkd.training import stacked_runs
 
 TEACHER = TinyNet(seed=9)
@@ -71,6 +72,7 @@ def test_seeds_and_weights_form_groups(source, capsys):
     assert_equal_to_separate_runs(found, source)
 
 
+Group = importlib.import_module("jaxkd.sweep")._Group  # `jaxkd.sweep` is the function
 SEEDS = [{"correct": 4.0, "wrong": 2.0, "seed": seed} for seed in range(3)]
 
 
@@ -114,7 +116,7 @@ def test_a_sweep_goes_on_where_its_runs_were(source, tmp_path, capsys):
 
     begun(SEEDS[:2], 1, tmp_path / "resumed")
     found = begun(SEEDS[:2], 2, tmp_path / "resumed")
-    assert capsys.readouterr().out.count("going on after epoch 1 and step 3") == 2
+    assert capsys.readouterr().out.count("resuming after epoch 1 and step 3") == 2
     whole = begun(SEEDS[:2], 2, tmp_path / "whole")
     for run, other in zip(found.runs, whole.runs, strict=True):
         jax.tree.map(np.testing.assert_array_equal, run.state.params, other.state.params)
@@ -183,7 +185,7 @@ def test_a_shared_cache_teaches_all(source):
 
 def test_what_does_not_fit_is_halved(source, monkeypatch):
     sizes = []
-    train = together.Together.train
+    train = Group.train
 
     def out_of_memory(self, *args):
         sizes.append(len(self.members))
@@ -191,7 +193,7 @@ def test_what_does_not_fit_is_halved(source, monkeypatch):
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes")
         return train(self, *args)
 
-    monkeypatch.setattr(together.Together, "train", out_of_memory)
+    monkeypatch.setattr(Group, "train", out_of_memory)
     found = jaxkd.sweep(make, CELLS, *source, epochs=1, batch_size=32, verbose=0)
     assert sizes == [6, 3, 2, 1, 3, 2, 1]
     assert all(run.history.epoch == [0] for run in found.runs)
@@ -204,7 +206,7 @@ def test_other_errors_are_not_swallowed(source, monkeypatch):
     def broken(self, *args):
         raise jax.errors.JaxRuntimeError("INTERNAL: no")
 
-    monkeypatch.setattr(together.Together, "train", broken)
+    monkeypatch.setattr(Group, "train", broken)
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
         jaxkd.sweep(make, CELLS, *source, verbose=0)
 
@@ -243,7 +245,7 @@ def test_mistakes_are_named(source):
         jaxkd.sweep(make, CELLS, *source, at_once=-1)
     with pytest.raises(ValueError, match="several runs have their checkpoints in runs: name a directory for each cell"):
         jaxkd.sweep(make, CELLS, *source, callbacks=lambda **cell: [callbacks.Checkpoint("runs")])
-    with pytest.raises(ValueError, match='resume="auto" goes on from a Checkpoint'):
+    with pytest.raises(ValueError, match='resume="auto" reads the directory of a Checkpoint'):
         jaxkd.sweep(make, CELLS, *source, resume="auto", verbose=0)
     trained = make(1.0, 1.0)
     trained.fit(source[0], epochs=1, batch_size=32, verbose=0)

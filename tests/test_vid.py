@@ -9,7 +9,7 @@ import pytest
 from feature_cases import both_precisions, built, evaluate, golden_arrays, network, normal, precision, relative_error
 from flax import nnx
 
-from jaxkd.losses.vid import VID, Regressor, gaussian_surprise
+from jaxkd.losses.vid import VID, Regressor, gaussian_nll
 
 
 def extras(golden, prefix):
@@ -38,7 +38,7 @@ def test_the_authors_values(name, dtype, value_tolerance, gradient_tolerance):
 
 def test_surprise_by_hand():
     # Channel 0: ½ (3²/1 + ln 1); channel 1: ½ (2²/4 + ln 4).
-    found = gaussian_surprise(jnp.zeros((1, 2)), jnp.array([1.0, 4.0]), jnp.array([[3.0, 2.0]]))
+    found = gaussian_nll(jnp.zeros((1, 2)), jnp.array([1.0, 4.0]), jnp.array([[3.0, 2.0]]))
     assert float(found) == pytest.approx((4.5 + 0.5 * (1 + log(4))) / 2, rel=1e-6)
 
 

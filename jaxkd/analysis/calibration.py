@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxkd.analysis.logits import log_softmax, with_labels
-from jaxkd.types import check_at_least, check_number
+from jaxkd.checks import check_at_least, check_number
 
 
 class Reliability(NamedTuple):

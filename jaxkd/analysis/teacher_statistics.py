@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxkd.analysis.logits import checked_logits, divergence, log_softmax, pair, with_labels, wrong_of
-from jaxkd.types import check_at_least, check_number
+from jaxkd.checks import check_at_least, check_number
 
 
 class LogitStatistics(NamedTuple):

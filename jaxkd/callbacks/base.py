@@ -84,9 +84,10 @@ class Callback:
         """Runs after a chunk of steps: `step` of them are done in this epoch, `logs` has the means over them."""
 
     def on_termination(self, logs: Logs | None = None) -> None:
-        """Runs when the process was asked to end by SIGTERM, before it does, with exit code 75.
+        """Runs when the process was asked to end, before it does; `logs["signal"]` is the number of the signal.
 
-        A callback that overrides it makes training listen to the signal, between compiled chunks.
+        That is SIGTERM, which ends it with exit code 75, or SIGINT (Ctrl-C), which raises KeyboardInterrupt. A callback
+        that overrides this hook makes training listen to both, between compiled chunks.
         """
 
     def on_test_begin(self, logs: Logs | None = None) -> None:
@@ -127,11 +128,10 @@ class CallbackList(Callback):
         if jax.process_index():
             self.callbacks = [callback for callback in self.callbacks if callback.every_process]
 
-    @property
-    def handle_termination(self) -> bool:
-        """Whether any of them does something when the process is asked to end."""
-        does_nothing = Callback.on_termination
-        return any(getattr(each.on_termination, "__func__", None) is not does_nothing for each in self.callbacks)
+    def listens_to(self, hook: str) -> bool:
+        """Return whether any of them does something in a hook, as in `listens_to("on_termination")`."""
+        nothing = getattr(Callback, hook)
+        return any(getattr(getattr(each, hook), "__func__", None) is not nothing for each in self.callbacks)
 
     def set_trainer(self, trainer: Any) -> None:
         for callback in self.callbacks:

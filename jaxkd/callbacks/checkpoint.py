@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -13,7 +14,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxkd.callbacks.base import Callback, Logs
-from jaxkd.types import check_at_least
+from jaxkd.checks import check_at_least
 
 
 class Checkpoint(Callback):
@@ -23,7 +24,8 @@ class Checkpoint(Callback):
     middle of an epoch is `directory/partial/STEP`, and goes when the epoch is complete. Folders appear when they are
     complete. `fit(…, resume="auto")` goes on from the newest, as does `trainer.restore(directory)` before a `fit`.
 
-    A process that gets SIGTERM saves and ends with exit code 75.
+    A process that gets SIGTERM saves and ends with exit code 75; one that gets Ctrl-C saves and raises
+    KeyboardInterrupt, at the next step that the host hears of. A second Ctrl-C interrupts at once.
 
     Args:
       directory: where the checkpoints go; made if needed. All processes of a run need to reach it. A location such as
@@ -94,7 +96,8 @@ class Checkpoint(Callback):
     def on_termination(self, logs: Logs | None = None) -> None:
         self._save()
         if jax.process_index() == 0:
-            print(f"SIGTERM: saved in {self.directory}, to go on from", file=sys.stderr, flush=True)
+            asked = "Ctrl-C" if logs and logs.get("signal") == signal.SIGINT else "SIGTERM"
+            print(f"{asked}: saved in {self.directory}, to resume from", file=sys.stderr, flush=True)
 
     def _due(self) -> bool:
         if self.every_steps is not None and self._steps >= self.every_steps:

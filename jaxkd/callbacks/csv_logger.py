@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from pathlib import Path
 
 from jaxkd.callbacks.base import Callback, Logs
+from jaxkd.formats.files import atomic_write
 
 
 class CSVLogger(Callback):
@@ -63,10 +65,10 @@ class CSVLogger(Callback):
 
     def _write(self) -> None:
         columns = dict.fromkeys(name for row in self._rows for name in row)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self._rows)
         # The file is replaced as a whole: it can get a new column, and a process killed here leaves the old one intact.
-        unfinished = self.path.with_name(self.path.name + ".part")
-        with unfinished.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self._rows)
-        unfinished.replace(self.path)
+        with atomic_write(self.path) as file:
+            file.write(text.getvalue().encode())

@@ -1,4 +1,4 @@
-"""Files of weights to checkpoints of this library, and either to torch or safetensors files.
+"""Convert files of weights to checkpoints of this library, and either to torch or safetensors files.
 
 Says which network a file holds, what its images are normalised with and, with --evaluate, how good it is. Nothing that
 a file contains is run.
@@ -18,8 +18,8 @@ from flax import nnx
 import jaxkd
 from jaxkd import data
 from jaxkd.convert.architecture_index import synonyms
-from jaxkd.convert.checkpoint import check_replaceable, is_saved, load, network_in, save
-from jaxkd.convert.torch_models import from_torch, to_torch
+from jaxkd.convert.checkpoint import check_replaceable, is_saved, load_pretrained, locate, save
+from jaxkd.convert.torch_models import to_torch
 from jaxkd.formats.torch_reader import SUFFIXES
 from jaxkd.types import Normalization
 
@@ -42,7 +42,7 @@ COLUMNS = ("file", "architecture", "classes", "parameters", "normalisation", "to
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command.
+    """Run the command.
 
     Args:
       arguments: the command line; None takes the process's own.
@@ -54,10 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         normalization = _normalization(options.mean, options.std)
         test = data.load(options.evaluate, options.data_dir, split="test") if options.evaluate else None
-        one = network_in(options.input) or options.input
-        if one.is_dir() and not is_saved(one):
-            return _convert_folder(one, options.name, options.output, normalization, test)
-        _convert(one, options.name, options.output, normalization, test)
+        found = locate(options.input)
+        if found.is_dir() and not is_saved(found):
+            return _convert_folder(found, options.name, options.output, normalization, test)
+        _convert(found, options.name, options.output, normalization, test)
     except (ValueError, OSError) as error:  # ConversionError, and an architecture or data set that does not exist
         _complain(str(error))
         return 2
@@ -66,22 +66,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m jaxkd.convert", description=__doc__, epilog=EXAMPLES,
+        prog="python -m jaxkd.convert",
+        description=__doc__,
+        epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "input", metavar="IN", type=Path,
+        "input",
+        metavar="IN",
+        type=Path,
         help=f"a file ({', '.join(SUFFIXES)}), a folder in which there are such files, a folder that this command "
         "wrote, or the directory of a run",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "name", metavar="NAME", nargs="?", help="the architecture, such as resnet56; default: found by the keys"
     )
     parser.add_argument(
-        "output", metavar="OUT", type=Path,
+        "output",
+        metavar="OUT",
+        type=Path,
         help=f"a file ({', '.join(FILE_SUFFIXES)}), or else a folder for a checkpoint with its manifest; each file "
         "in a folder IN becomes a folder in OUT",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--evaluate", metavar="DATA", help=f"also measure accuracy on the test images of: {', '.join(data.names())}"
     )
@@ -89,10 +95,13 @@ def _parser() -> argparse.ArgumentParser:
         "--data-dir", type=Path, metavar="DIR", help="where its files are; default: $JAXKD_DATA, else ~/data"
     )
     parser.add_argument(
-        "--mean", nargs="+", type=float, metavar="X",
+        "--mean",
+        nargs="+",
+        type=float,
+        metavar="X",
         help="per channel, of pixels from 0 to 1: what the network was trained with; default: what the file says, what "
         "is known of published files, else the data set's",
-    )  # fmt: skip
+    )
     parser.add_argument("--std", nargs="+", type=float, metavar="X", help="the deviation, likewise")
     return parser
 
@@ -100,13 +109,12 @@ def _parser() -> argparse.ArgumentParser:
 def _convert(
     file: Path, name: str | None, output: Path, normalization: Normalization | None, test: data.Dataset | None
 ) -> tuple[str, ...]:
-    """Converts a file and prints what it was; returns it as a row of `COLUMNS`."""
-    saved = file.is_dir()
-    model: Any = _loaded(file, name, normalization) if saved else from_torch(file, name, normalization=normalization)
+    """Convert a file or a saved network, print what it was, and return that as a row of `COLUMNS`."""
+    model: Any = load_pretrained(file, name, normalization).model
     _check_place(output)  # before anything is measured
     architecture = model.name + "".join(f", {key} {value}" for key, value in model.options)
     others = f"; also called {', '.join(synonyms(model.name))}" if synonyms(model.name) else ""
-    origin = "" if name else " (as its manifest says)" if saved else f" (guessed from the keys{others})"
+    origin = "" if name else " (as its manifest says)" if file.is_dir() else f" (guessed from the keys{others})"
     classes = model.num_classes
     parameters = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
     print(f"architecture   {architecture}{origin}")
@@ -133,18 +141,8 @@ def _convert(
     return (file.name, architecture, str(classes), f"{parameters:,}", known_or_not, *accuracies, str(output))
 
 
-def _loaded(folder: Path, name: str | None, normalization: Normalization | None) -> Any:
-    """A network from a folder that `save` wrote, normalised anew where that is said."""
-    model: Any = load(folder)
-    if name not in (None, model.name, *synonyms(model.name)):
-        raise ValueError(f"{folder} holds a {model.name}, not a {name}: leave the name out")
-    if normalization:
-        model.normalization = normalization
-    return model
-
-
 def _check_place(output: Path) -> None:
-    """Makes the folder around OUT, and refuses a place where something else is.
+    """Make the folder around OUT, and refuse a place where something else is.
 
     Raises:
       OSError: nothing can be written there.
@@ -159,7 +157,7 @@ def _check_place(output: Path) -> None:
 def _convert_folder(
     folder: Path, name: str | None, output: Path, normalization: Normalization | None, test: data.Dataset | None
 ) -> int:
-    """Converts every file in a folder and those below, each on its own, and ends with a table; 2 if any failed."""
+    """Convert every file in a folder and those below, each on its own, and print a table; return 2 if any failed."""
     files = sorted(path for path in folder.rglob("*") if path.suffix in SUFFIXES and path.is_file())
     if not files:
         raise ValueError(f"{folder} holds no file that ends in {', '.join(SUFFIXES)}")
@@ -182,7 +180,7 @@ def _convert_folder(
 
 
 def _table(rows: list[tuple[str, ...]]) -> str:
-    """Rows of `COLUMNS` under their headings, without the columns that are empty."""
+    """Return rows of `COLUMNS` under their headings, without the columns that are empty."""
     columns = [(heading, *cells) for heading, *cells in zip(COLUMNS, *rows, strict=True) if any(cells)]
     padded = [[cell.ljust(max(map(len, column))) for cell in column] for column in columns]
     return "\n".join("  ".join(line).rstrip() for line in zip(*padded, strict=True))

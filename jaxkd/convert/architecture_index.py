@@ -1,4 +1,4 @@
-"""What a state dict of each published network looks like, ready to be compared with files.
+"""Index the keys and shapes of every published network's state dict, to compare files with.
 
 Building sixty networks takes ten seconds even without weights, so the package carries a list of them. A network that is
 not on it is built when it is asked for; `python -m jaxkd.convert.architecture_index` brings the list up to date, and a
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from jaxkd import models
 from jaxkd.convert.architectures import Options, Shapes, survey
-from jaxkd.formats.files import whole_file
+from jaxkd.formats.files import atomic_write
 
 PAD: Options = (("shortcut", "pad"),)
 """Shortcuts without weights, which CIFAR ResNets offer."""
@@ -30,7 +30,7 @@ class Network(NamedTuple):
 
     Attributes:
       names: the plainest first.
-      shapes: as in `zoo.Survey`.
+      shapes: as in `architectures.Survey`.
       pads: whether it can be made with `PAD`.
     """
 
@@ -40,7 +40,7 @@ class Network(NamedTuple):
 
 
 def networks() -> tuple[Network, ...]:
-    """All published networks.
+    """Return all published networks.
 
     Example:
       >>> next(network for network in networks() if "resnet110" in network.names).names
@@ -50,7 +50,7 @@ def networks() -> tuple[Network, ...]:
 
 
 def synonyms(name: str) -> tuple[str, ...]:
-    """Other published names of the same network.
+    """Return other published names of the same network.
 
     Example:
       >>> synonyms("ResNet110")
@@ -61,7 +61,7 @@ def synonyms(name: str) -> tuple[str, ...]:
 
 
 def keys(name: str, options: Mapping[str, Any]) -> tuple[str, ...]:
-    """Keys of a network in PyTorch's order, and perhaps others that its options take away.
+    """Return a network's keys in PyTorch's order, and perhaps others that its options take away.
 
     Raises:
       ValueError: unknown name or option.
@@ -94,7 +94,7 @@ def _networks(published: tuple[str, ...]) -> tuple[Network, ...]:
 
 
 def built(names: list[str]) -> list[Network]:
-    """The networks of these names, built now; those of equal keys and structure are one."""
+    """Build the networks of these names; those of equal keys and structure are one."""
     groups: dict[Any, list[str]] = {}
     for name in names:
         shapes, graph = survey(name)
@@ -106,7 +106,7 @@ def built(names: list[str]) -> list[Network]:
 
 
 def _plainness(name: str) -> tuple[int, int, str]:
-    """Sorts lower case first, as most people write their networks' names, then short names."""
+    """Return a key that sorts lower case first, as most people write networks' names, then short names."""
     return (sum(map(str.isupper, name)), len(name), name)
 
 
@@ -119,10 +119,10 @@ def _pads(name: str) -> bool:
 
 
 def main() -> None:
-    """Builds every published network and writes down its keys and shapes; the same zoo gives the same bytes."""
+    """Build every published network and write down its keys and shapes; the same networks give the same bytes."""
     networks = built(models.list())
     entries = [{"names": network.names, "shapes": dict(network.shapes), "pads": network.pads} for network in networks]
-    with whole_file(FILE) as file:
+    with atomic_write(FILE) as file:
         file.write(gzip.compress(json.dumps(entries).encode(), mtime=0))
     print(f"{len(networks)} networks under {len(models.list())} names in {FILE}")
 

@@ -1,4 +1,4 @@
-"""Networks of the zoo without weights: to be filled, and to ask which keys and shapes a file for them has."""
+"""Build networks without weights: to be filled, and to ask which keys and shapes a file for them has."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def abstract_model(name: str, num_classes: int, **options: Any) -> Any:
-    """`models.create` without initial weights: shapes only, in a fraction of the time.
+    """Return what `models.create` makes without initial weights: shapes only, in a fraction of the time.
 
     Example:
       >>> abstract_model("resnet8", 10).fc.kernel.shape
@@ -32,12 +32,12 @@ def abstract_model(name: str, num_classes: int, **options: Any) -> Any:
 
 
 @functools.lru_cache(maxsize=64)
-def _blueprint(name: str, num_classes: int, options: Options) -> tuple[nnx.GraphDef, nnx.State]:
+def _blueprint(name: str, num_classes: int, options: Options) -> tuple[nnx.GraphDef[Any], nnx.State[Any, Any]]:
     return nnx.split(nnx.eval_shape(lambda: models.create(name, num_classes, **dict(options))))
 
 
 class Survey(NamedTuple):
-    """What the state dict of a network looks like, whatever its classes and channels.
+    """The state dict of a network, whatever its classes and channels.
 
     Attributes:
       shapes: by key, in PyTorch's order and layout; `CLASSES` and `CHANNELS` stand for the numbers that vary.
@@ -45,12 +45,12 @@ class Survey(NamedTuple):
     """
 
     shapes: Shapes
-    graph: nnx.GraphDef
+    graph: nnx.GraphDef[Any]
 
 
 @functools.lru_cache(maxsize=512)
 def survey(name: str, options: Options = ()) -> Survey:
-    """Keys, shapes and structure of a network.
+    """Return the keys, shapes and structure of a network.
 
     Flax sorts attributes by name when it splits a module and merges it again, while PyTorch lists them as they were
     defined. So a network is built here, and looked at before Flax has taken it apart.

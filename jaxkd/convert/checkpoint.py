@@ -1,25 +1,29 @@
-"""Models on disk: an orbax checkpoint of the weights, and a manifest that says which network they are for."""
+"""Save models with a manifest that says which network they are for, and load them from wherever their weights are."""
 
 from __future__ import annotations
 
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 from flax import nnx
 from orbax.checkpoint import v1 as ocp
 
 from jaxkd.convert import manifest as manifests
+from jaxkd.convert.architecture_index import synonyms
 from jaxkd.convert.architectures import abstract_model
 from jaxkd.convert.state_dict import unwrap
+from jaxkd.convert.torch_models import from_torch
 from jaxkd.convert.weights import load_state_dict, to_state_dict
 from jaxkd.formats.errors import ConversionError, brief
+from jaxkd.formats.files import sha256
+from jaxkd.types import Normalization
 
 _FORMAT = "jaxkd-model"
 
 
 def save(model: Any, path: str | PathLike[str]) -> None:
-    """Saves a model of the zoo as an orbax checkpoint with its name, options, classes, normalisation and origin.
+    """Save a model of the zoo as an orbax checkpoint with its name, options, classes, normalisation and origin.
 
     Args:
       model: made by `models.create`, `from_torch` or `load`, and perhaps trained since.
@@ -44,7 +48,7 @@ def save(model: Any, path: str | PathLike[str]) -> None:
 
 
 def check_replaceable(path: str | PathLike[str]) -> None:
-    """Refuses a place with anything but a saved model: Orbax empties a folder it overwrites, whatever was in it.
+    """Refuse a place with anything but a saved model: Orbax empties a folder it overwrites, whatever was in it.
 
     Raises:
       FileExistsError: as `save` would.
@@ -55,7 +59,7 @@ def check_replaceable(path: str | PathLike[str]) -> None:
 
 
 def is_saved(path: str | PathLike[str]) -> bool:
-    """Whether `save` wrote a folder.
+    """Return whether `save` wrote a folder.
 
     Example:
       >>> is_saved("no such folder")
@@ -69,7 +73,7 @@ def is_saved(path: str | PathLike[str]) -> bool:
 
 
 def network_in(path: str | PathLike[str]) -> Path | None:
-    """The saved model in a folder, where that is the directory of a run: `model` or `student`; None for none.
+    """Return the saved model in the directory of a run, which is its `model` or `student`; None if there is none.
 
     Example:
       >>> network_in("no such folder") is None
@@ -79,7 +83,7 @@ def network_in(path: str | PathLike[str]) -> Path | None:
 
 
 def load(path: str | PathLike[str]) -> nnx.Module:
-    """Loads a model that `save` wrote.
+    """Load a model that `save` wrote.
 
     Args:
       path: the directory.
@@ -107,14 +111,79 @@ def load(path: str | PathLike[str]) -> nnx.Module:
         raise
     except (KeyError, TypeError, ValueError) as error:
         raise ConversionError(path, f"its manifest is of no use: {error!r}; save the model again") from error
-    load_state_dict(model, unwrap(weights, path), path)
-    if manifests.digest(to_state_dict(model)) != expected:
+    loaded = load_state_dict(model, unwrap(weights, path), path)
+    if manifests.weights_sha256(loaded) != expected:
         raise ConversionError(path, "the checkpoint is damaged: its weights are not those it was saved with")
-    return model
+    return cast(nnx.Module, model)
+
+
+class Pretrained(NamedTuple):
+    """A network with its weights, and where they are from.
+
+    Attributes:
+      model: as `from_torch` or `load` returns it.
+      path: the file of weights or the folder that `save` wrote.
+    """
+
+    model: Any
+    path: Path
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of the file, or of the folder's files with their names."""
+        return sha256(self.path) if self.path.is_dir() else str(self.model.source.sha256)
+
+
+def load_pretrained(
+    path: str | PathLike[str], name: str | None = None, normalization: Normalization | None = None
+) -> Pretrained:
+    """Load a network from a file of weights, a folder that `save` wrote, or the directory of a run.
+
+    Args:
+      path: as `from_torch` and `load` take it, or the directory of a run with a `model` or `student` in it.
+      name: the architecture it has to be. None takes any: a folder says which it is, a file's is found by its keys.
+      normalization: what the network's images were normalised with. None means what `from_torch` or `load` knows.
+
+    Raises:
+      FileNotFoundError: there is nothing.
+      ConversionError: as `from_torch` and `load`, and for a folder with another network than `name`.
+      ValueError: the architecture is unknown.
+
+    Example:
+      >>> import tempfile
+      >>> from jaxkd import models
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     save(models.create("resnet8", num_classes=10), Path(folder) / "run" / "student")
+      ...     model, path = load_pretrained(Path(folder) / "run")
+      >>> model.name, path.name
+      ('resnet8', 'student')
+    """
+    found = locate(path)
+    if not found.exists():
+        raise FileNotFoundError(f"{found}: there is no such file or folder")
+    if not found.is_dir():
+        return Pretrained(from_torch(found, name, normalization=normalization), found)
+    model: Any = load(found)
+    if name not in (None, model.name, *synonyms(model.name)):
+        raise ConversionError(found, f"holds a {model.name}, not a {name}")
+    if normalization:
+        model.normalization = normalization
+    return Pretrained(model, found)
+
+
+def locate(path: str | PathLike[str]) -> Path:
+    """Return where the weights are that a user names: `~` is expanded, the directory of a run stands for its network.
+
+    Example:
+      >>> locate("teacher.pth").name
+      'teacher.pth'
+    """
+    path = Path(path).expanduser()
+    return network_in(path) or path
 
 
 def read_manifest(path: str | PathLike[str]) -> dict[str, Any]:
-    """What `save` wrote beside the weights, see `manifest.describe`.
+    """Return what `save` wrote beside the weights, see `manifest.describe`.
 
     Raises:
       ConversionError: `path` holds no checkpoint of a model.
@@ -129,7 +198,7 @@ def read_manifest(path: str | PathLike[str]) -> dict[str, Any]:
 
 
 def _nothing_there(path: Path) -> str:
-    """Why a place has no checkpoint, and where there is one: people name the folder of a run."""
+    """Return why a place has no checkpoint, and where there is one: people name the folder of a run."""
     if not path.exists():
         return "there is no such folder"
     inside = network_in(path)

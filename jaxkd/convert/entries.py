@@ -1,4 +1,4 @@
-"""A module's variables as PyTorch would list them: their keys, and their shapes and values in PyTorch's layout."""
+"""List a module's variables as PyTorch would: their keys, and their shapes and values in PyTorch's layout."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Entry(NamedTuple):
     """
 
     name: str
-    variable: nnx.Variable
+    variable: nnx.Variable[Any]
     is_kernel: bool
     position: int | None = None
 
@@ -38,18 +38,18 @@ class Entry(NamedTuple):
         return tuple(shape[axis] for axis in _torch_axes(len(shape))) if self.is_kernel else shape
 
     def to_torch(self) -> np.ndarray:
-        """Its value in PyTorch's layout."""
+        """Return its value in PyTorch's layout."""
         value = np.asarray(self.variable.get_value())
         value = value if self.position is None else value[self.position]
         return value.transpose(_torch_axes(value.ndim)) if self.is_kernel else value
 
     def from_torch(self, value: np.ndarray) -> np.ndarray:
-        """A value in PyTorch's layout in that of the variable."""
+        """Return a value that is in PyTorch's layout in that of the variable."""
         return value.transpose(np.argsort(_torch_axes(value.ndim))) if self.is_kernel else value
 
 
 def walk(node: Any, prefix: str = "", position: int | None = None) -> Iterator[Entry]:
-    """Every variable of a module, depth first, in the order its attributes have now; those of stacks once per block.
+    """Yield every variable of a module, depth first, in its attributes' present order; those of stacks once per block.
 
     Example:
       >>> from jaxkd.nn.layers import Linear
@@ -65,7 +65,7 @@ def walk(node: Any, prefix: str = "", position: int | None = None) -> Iterator[E
 
 
 def fill(entries: Iterable[Entry], values: Mapping[str, np.ndarray]) -> None:
-    """Sets the variables to values by key, in PyTorch's layout; a stack's are put together from those of its blocks."""
+    """Set the variables to values by key, in PyTorch's layout; a stack's are put together from those of its blocks."""
     shared: dict[int, list[Entry]] = {}
     for entry in entries:
         shared.setdefault(id(entry.variable), []).append(entry)
@@ -76,9 +76,9 @@ def fill(entries: Iterable[Entry], values: Mapping[str, np.ndarray]) -> None:
 
 
 def _children(node: Any) -> Iterator[tuple[str, Any, int | None]]:
-    """Name and module of each child, and its position in its stack. A stack counts as the blocks it holds."""
+    """Yield name and module of each child, and its position in its stack. A stack counts as the blocks it holds."""
     if not isinstance(node, nnx.List):
-        modules = nnx.Module | nnx.List | nnx.Dict
+        modules = (nnx.Module, nnx.List, nnx.Dict)
         yield from ((name, child, None) for name, child in _attributes(node) if isinstance(child, modules))
         return
     names = map(str, itertools.count())
@@ -96,5 +96,5 @@ def _attributes(node: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _torch_axes(dimensions: int) -> tuple[int, ...]:
-    """`[…, in, out]` to `[out, in, …]`."""
+    """Return the axes that turn `[…, in, out]` into `[out, in, …]`."""
     return (dimensions - 1, dimensions - 2, *range(dimensions - 2))

@@ -1,4 +1,4 @@
-"""Which network of the zoo a file is for, by the keys and shapes of its weights."""
+"""Identify the network a file is for by the keys and shapes of its weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jaxkd.formats.errors import ConversionError
 
 
 class Candidate(NamedTuple):
-    """A network of the zoo and how well a file fits it.
+    """A network and how well a file fits it.
 
     Attributes:
       name: as `models.create` takes it.
@@ -52,7 +52,7 @@ class Candidate(NamedTuple):
 
 
 def guess(weights: Mapping[str, np.ndarray] | str | PathLike[str]) -> list[Candidate]:
-    """All networks of the zoo, ranked by how well weights fit them. Names of one and the same network share a line.
+    """Rank all published networks by how well weights fit them. Names of one and the same network share a line.
 
     Args:
       weights: a state dict as PyTorch spells it, or the file that holds one.
@@ -79,7 +79,7 @@ def guess(weights: Mapping[str, np.ndarray] | str | PathLike[str]) -> list[Candi
 
 
 def compared(name: str, shapes: Shapes) -> Candidate:
-    """How well weights fit one network, published or of the same form.
+    """Compare weights with one network, published or of the same form.
 
     Args:
       name: as `models.create` takes it.
@@ -95,7 +95,7 @@ def compared(name: str, shapes: Shapes) -> Candidate:
 
 
 def the_one(shapes: Shapes, source: str | PathLike[str]) -> Candidate:
-    """The network that weights fit.
+    """Return the network that weights fit.
 
     Raises:
       ConversionError: there is none, or more than one; the message lists the closest.
@@ -108,7 +108,7 @@ def the_one(shapes: Shapes, source: str | PathLike[str]) -> Candidate:
 
 
 def closest(shapes: Shapes) -> str:
-    """What to say about weights that did not fit: the network they are for, or those that come closest."""
+    """Say of weights that did not fit which network they are for, or which come closest."""
     ranked = _ranked(shapes)
     if fitting := [str(candidate) for candidate in ranked if candidate.fits]:
         return f"the file fits {' and '.join(fitting)}"
@@ -136,7 +136,7 @@ def _best_variant(network: Network, file: Shapes) -> Candidate:
 
 
 def _fit(names: tuple[str, ...], network: Shapes, options: dict[str, Any], file: Shapes) -> Candidate:
-    """Counts keys, with those numbers of classes and channels that most of the keys that depend on them have."""
+    """Count keys, with those numbers of classes and channels that most of the keys that depend on them have."""
     chosen = {}
     for placeholder, least in ((CLASSES, 2), (CHANNELS, 1)):
         numbers = Counter(
@@ -156,14 +156,14 @@ def _fit(names: tuple[str, ...], network: Shapes, options: dict[str, Any], file:
 
 
 def _is_like(found: tuple[int, ...], shape: tuple[int, ...]) -> bool:
-    """Whether two shapes are equal but for what varies."""
+    """Return whether two shapes are equal but for what varies."""
     return len(found) == len(shape) and all(
         size in (length, CLASSES, CHANNELS) for length, size in zip(found, shape, strict=True)
     )
 
 
 def _canonical(shapes: Shapes) -> Shapes:
-    """Shapes by canonical keys; two keys that are synonyms stay two."""
+    """Return shapes by canonical keys; two keys that are synonyms stay two."""
     found: dict[str, tuple[int, ...]] = {}
     for name, shape in shapes.items():
         key = canonical(name)

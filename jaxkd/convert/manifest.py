@@ -1,4 +1,4 @@
-"""What travels with weights so that they are used rightly: network, classes, normalisation, where they are from."""
+"""Describe weights so that they are used rightly: network, classes, normalisation, and where they are from."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Source(NamedTuple):
     Attributes:
       file: its name.
       sha256: of its content.
-      weights_sha256: of the weights it held, see `digest`: others mean that the model was trained since.
+      weights_sha256: of the weights it held, see `weights_sha256`: others mean that the model was trained since.
     """
 
     file: str
@@ -30,7 +30,7 @@ class Source(NamedTuple):
 
 
 def describe(model: Any, weights: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The manifest of a model, as JSON values.
+    """Return the manifest of a model, as JSON values.
 
     Args:
       model: made by `models.create`, `from_torch` or `load`.
@@ -55,7 +55,7 @@ def describe(model: Any, weights: Mapping[str, np.ndarray]) -> dict[str, Any]:
             f"a {type(model).__name__} that models.create did not make cannot be made again from its name: "
             "keep its weights with to_torch"
         )
-    found, source, normalization = digest(weights), getattr(model, "source", None), model.normalization
+    found, source, normalization = weights_sha256(weights), getattr(model, "source", None), model.normalization
     return {
         "architecture": model.name,
         "options": dict(model.options),
@@ -68,27 +68,27 @@ def describe(model: Any, weights: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def is_of_the_zoo(model: Any) -> bool:
-    """Whether `models.create` made a model, which is all that is needed to make it again."""
+    """Return whether `models.create` made a model, which is all that is needed to make it again."""
     return all(hasattr(model, attribute) for attribute in ("name", "num_classes", "options", "normalization"))
 
 
-def digest(weights: Mapping[str, np.ndarray]) -> str:
-    """The SHA-256 of a state dict's floating-point numbers in float32, with their keys and shapes, in hexadecimal.
+def weights_sha256(weights: Mapping[str, np.ndarray]) -> str:
+    """Return the SHA-256 of a state dict's floating-point numbers in float32, with keys and shapes, in hexadecimal.
 
     Example:
-      >>> digest({"fc.bias": np.zeros(3)}) == digest({"fc.bias": np.zeros(3, np.float32)})
+      >>> weights_sha256({"fc.bias": np.zeros(3)}) == weights_sha256({"fc.bias": np.zeros(3, np.float32)})
       True
     """
     total = hashlib.sha256()
     for name, value in weights.items():
         if value.dtype.kind not in "iub":  # BatchNorm's step counters count nothing here
             total.update(f"{name} {value.shape} ".encode())
-            total.update(value.astype("<f4").tobytes())
+            total.update(np.ascontiguousarray(value, "<f4").data)
     return total.hexdigest()
 
 
 def to_strings(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """A manifest as the metadata of a safetensors file: text as it is, anything else in JSON.
+    """Return a manifest as the metadata of a safetensors file: text as it is, anything else in JSON.
 
     Example:
       >>> to_strings({"architecture": "resnet8", "num_classes": 10, "normalization": None})
@@ -101,7 +101,7 @@ def to_strings(manifest: Mapping[str, Any]) -> dict[str, str]:
 
 
 def normalization_in(metadata: Mapping[str, str], source: str | PathLike[str]) -> Normalization | None:
-    """The mean and standard deviation in the metadata of a safetensors file, or None if it has neither.
+    """Return the mean and standard deviation in the metadata of a safetensors file, or None if it has neither.
 
     Raises:
       ConversionError: they are no lists of sensible numbers.
@@ -120,7 +120,7 @@ def normalization_in(metadata: Mapping[str, str], source: str | PathLike[str]) -
 
 
 def checked_normalization(mean: Any, std: Any, source: str | PathLike[str]) -> Normalization:
-    """Mean and standard deviation from a file.
+    """Check mean and standard deviation from a file.
 
     Raises:
       ConversionError: they are no lists of as many finite numbers, or a deviation is not positive.

@@ -1,4 +1,4 @@
-"""Finding the state dict in what a file holds, and its names as the models spell them."""
+"""Find the state dict in what a file holds, and match its names with a model's."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ MAX_KEY_LETTERS = 1000
 
 
 def unwrap(tree: Any, source: str | PathLike[str]) -> dict[str, np.ndarray]:
-    """The weights in what a torch file holds, in the file's order.
+    """Return the weights in what a torch file holds, in the file's order.
 
-    Looks inside `CONTAINERS` (twice), strips the `module.` that `DataParallel` puts before every name and drops
+    It looks inside `CONTAINERS` (twice), strips the `module.` that `DataParallel` puts before every name and drops
     BatchNorm's step counters, which nothing here counts.
 
     Args:
-      tree: what `torch_file.read` returned.
+      tree: what `torch_reader.read` returned.
       source: the file, for the error.
 
     Raises:
@@ -53,7 +53,7 @@ def unwrap(tree: Any, source: str | PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def match_names(names: Iterable[str], expected: Iterable[str]) -> dict[str, str]:
-    """Maps the names of a file to those of a model: equal ones, then those equal but for `SYNONYMS`.
+    """Map the names of a file to those of a model: equal ones, then those equal but for `SYNONYMS`.
 
     Args:
       names: of the file.
@@ -76,7 +76,7 @@ def match_names(names: Iterable[str], expected: Iterable[str]) -> dict[str, str]
 
 
 def canonical(name: str) -> str:
-    """The name with every synonym replaced.
+    """Return the name with every synonym replaced.
 
     Example:
       >>> canonical("layer2.0.shortcut.0.weight")

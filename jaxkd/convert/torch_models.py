@@ -1,11 +1,11 @@
-"""Torch files to models and back."""
+"""Load models from files of weights, and write them for PyTorch."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
+from typing import cast
 
 from flax import nnx
 
@@ -26,7 +26,7 @@ def from_torch(
     num_classes: int | None = None,
     normalization: Normalization | None = None,
 ) -> nnx.Module:
-    """Loads a PyTorch checkpoint into a model, without torch and without running anything the file asks for.
+    """Load a PyTorch checkpoint into a model, without torch and without running anything the file asks for.
 
     The number of classes, the channels of the images and the kind of shortcut are found in the file.
 
@@ -65,18 +65,17 @@ def from_torch(
         hint = identify.closest(shapes)
         raise ConversionError(path, f"holds no classifier of two or more classes for a {network.name}; {hint}")
     model = abstract_model(network.name, classes, **network.options)
-    load_state_dict(model, weights, path)
-    file_digest = sha256(path)
-    known = PUBLISHED.get(file_digest)
+    loaded = load_state_dict(model, weights, path)
+    known = PUBLISHED.get(contents.sha256)
     model.normalization = (
         normalization or manifest.normalization_in(contents.metadata, path) or (known.normalization if known else None)
     )
-    model.source = manifest.Source(Path(path).name, file_digest, manifest.digest(to_state_dict(model)))
-    return model
+    model.source = manifest.Source(Path(path).name, contents.sha256, manifest.weights_sha256(loaded))
+    return cast(nnx.Module, model)
 
 
 def to_torch(model: nnx.Module, path: str | PathLike[str]) -> None:
-    """Writes a model as a PyTorch state dict, for `torch.load(weights_only=True)` and a strict `load_state_dict`.
+    """Write a model as a PyTorch state dict, for `torch.load(weights_only=True)` and a strict `load_state_dict`.
 
     Args:
       model: the model; the network to load it into is the one of the same name.
@@ -99,19 +98,13 @@ def to_torch(model: nnx.Module, path: str | PathLike[str]) -> None:
         safetensors.write(path, weights, manifest.to_strings(described))
 
 
-def sha256(path: str | PathLike[str]) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _network(
     shapes: Mapping[str, tuple[int, ...]],
     name: str | None,
     metadata: Mapping[str, str],
     path: str | PathLike[str],
 ) -> Candidate:
-    """The network that was named or that the file names, otherwise the one it fits."""
+    """Return the network that was named or that the file names, otherwise the one it fits."""
     if name is not None:
         return identify.compared(name, shapes)
     stated = metadata.get("architecture")

@@ -1,4 +1,4 @@
-"""A model's variables under PyTorch's names, in PyTorch's order and layout, and back."""
+"""Map a model's variables to PyTorch's names, order and layout, and back."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jaxkd.formats.errors import ConversionError, listed
 
 
 def entries(model: nnx.Module) -> list[Entry]:
-    """Every variable of a model, in the order of PyTorch's state dict: attributes as they were defined, depth first.
+    """Return every variable of a model, in the order of PyTorch's state dict: attributes as defined, depth first.
 
     A module that is not of the zoo keeps that order only until Flax has split and merged it.
 
@@ -32,7 +32,7 @@ def entries(model: nnx.Module) -> list[Entry]:
 
 
 def _defined(model: nnx.Module) -> Iterable[str]:
-    """Keys in the order of definition, for a network that `models.create` made."""
+    """Return the keys in the order of definition, for a network that `models.create` made."""
     name, options = getattr(model, "name", None), getattr(model, "options", ())
     try:
         return keys(name, dict(options)) if isinstance(name, str) else ()
@@ -41,7 +41,7 @@ def _defined(model: nnx.Module) -> Iterable[str]:
 
 
 def to_state_dict(model: nnx.Module) -> dict[str, np.ndarray]:
-    """A model's weights as PyTorch's state dict: the same keys, order and layout, and BatchNorm's step counters (0).
+    """Return a model's weights as PyTorch's state dict: its keys, order and layout, and BatchNorm's step counters (0).
 
     Args:
       model: any module whose attributes carry the names of the PyTorch network's.
@@ -63,13 +63,18 @@ def to_state_dict(model: nnx.Module) -> dict[str, np.ndarray]:
     return weights
 
 
-def load_state_dict(model: nnx.Module, weights: Mapping[str, np.ndarray], source: str | PathLike[str]) -> None:
-    """Fills a model with the weights of a state dict, all of them or none.
+def load_state_dict(
+    model: nnx.Module, weights: Mapping[str, np.ndarray], source: str | PathLike[str]
+) -> dict[str, np.ndarray]:
+    """Fill a model with the weights of a state dict, all of them or none.
 
     Args:
       model: the module to fill; its variables may be abstract (`nnx.eval_shape`).
       weights: arrays in PyTorch's layout, as `state_dict.unwrap` returns them.
       source: where they come from, for the error.
+
+    Returns:
+      What was loaded: float32 by the model's own keys, in the order and layout of `to_state_dict`.
 
     Raises:
       ConversionError: with the keys that are missing, unexpected, misshapen or hold no sensible numbers, and the
@@ -104,7 +109,7 @@ def load_state_dict(model: nnx.Module, weights: Mapping[str, np.ndarray], source
             problems.append(closest({name: value.shape for name, value in weights.items()}))
         raise ConversionError(source, "; ".join(problems))
     with np.errstate(over="ignore"):  # of float64; what becomes infinite is refused below
-        values = {name: np.asarray(value, np.float32) for name, value in found.items()}
+        values = {name: np.asarray(found[name], np.float32) for name in by_name}
     damaged = {
         "not finite": [name for name, value in values.items() if not np.isfinite(value).all()],
         "negative": [name for name, value in values.items() if name.endswith("running_var") and (value < 0).any()],
@@ -112,6 +117,7 @@ def load_state_dict(model: nnx.Module, weights: Mapping[str, np.ndarray], source
     if any(damaged.values()):
         raise ConversionError(source, "; ".join(["holds damaged weights", *listed(damaged)]))
     fill(by_name.values(), values)
+    return values
 
 
 def _called(model: nnx.Module) -> str:

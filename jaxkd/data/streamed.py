@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxkd.checks import check_at_least
 from jaxkd.data.dataset import LabelledImages, checked_labels, checked_normalization
 from jaxkd.data.pipeline.batch_reader import BatchReader, Plan, RandomAccess, Register, Unreadable, too_many
 from jaxkd.data.pipeline.workers import check_installed, processes, read_ahead
 from jaxkd.data.transforms.resized_crop import RandomResizedCrop, ResizedCentreCrop
-from jaxkd.types import IMAGENET, Batch, Normalization, check_at_least
+from jaxkd.types import IMAGENET_NORMALIZATION, Batch, Normalization
 
 
 def views(image_size: int) -> tuple[RandomResizedCrop, ResizedCentreCrop]:
@@ -69,7 +70,7 @@ class StreamedDataset(LabelledImages):
 
     source: RandomAccess
     class_names: tuple[str, ...]
-    normalization: Normalization = IMAGENET
+    normalization: Normalization = IMAGENET_NORMALIZATION
     augmentation: Callable[..., NDArray[np.uint8]] | None = TRAINING_VIEW
     view: Callable[..., NDArray[np.uint8]] = EVALUATION_VIEW
     name: str = ""
@@ -180,8 +181,8 @@ def from_source(
     source: RandomAccess,
     class_names: Sequence[str],
     image_size: int = 224,
-    mean: Sequence[float] = IMAGENET.mean,
-    std: Sequence[float] = IMAGENET.std,
+    mean: Sequence[float] = IMAGENET_NORMALIZATION.mean,
+    std: Sequence[float] = IMAGENET_NORMALIZATION.std,
     workers: int | None = None,
     name: str = "",
 ) -> StreamedDataset:

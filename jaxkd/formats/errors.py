@@ -1,4 +1,4 @@
-"""The one error the converter raises, and how it lists what is wrong."""
+"""The one error that reading and converting files raises, and how it lists what is wrong."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _LETTERS = 120
 
 
 class ConversionError(ValueError):
-    """A file could not be converted; nothing of it was loaded.
+    """A file that could not be read or converted; nothing of it was loaded.
 
     Attributes:
       source: the file, as the caller named it.
@@ -28,7 +28,7 @@ class ConversionError(ValueError):
 
 
 def listed(problems: Mapping[str, Sequence[str]]) -> list[str]:
-    """Each kind of problem with how many there are and the first of them, on one line; kinds without any are left out.
+    """Return a line for each kind of problem: how many there are and the first of them. Kinds without any are left out.
 
     Example:
       >>> listed({"missing": [f"layer{i}" for i in range(9)], "unexpected": [], "misshapen": ["fc.bias"]})
@@ -42,7 +42,7 @@ def listed(problems: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def brief(text: str, letters: int = _LETTERS) -> str:
-    """Text from a file, which may be of any length, as part of one line.
+    """Shorten text from a file, which may be of any length, to part of one line.
 
     Example:
       >>> brief("layer1.conv1.weight", letters=6)

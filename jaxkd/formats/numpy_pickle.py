@@ -1,9 +1,10 @@
-"""Pickled dictionaries of NumPy arrays, read without running anything that the file brings along."""
+"""Read pickled dictionaries of NumPy arrays without running anything that the file brings along."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from typing import IO, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from jaxkd.formats.unpickler import SafeUnpickler, UnsafePickleError
 
 
 def load_arrays(file: IO[bytes], title: str) -> dict[str, Any]:
-    """Reads a pickled dictionary of arrays, lists, numbers and strings, written by Python 2 or 3.
+    """Read a pickled dictionary of arrays, lists, numbers and strings, written by Python 2 or 3.
 
     Args:
       file: binary file.
@@ -27,7 +28,7 @@ def load_arrays(file: IO[bytes], title: str) -> dict[str, Any]:
       ValueError: the file is truncated, corrupt, or holds something other than a dictionary.
     """
     try:
-        content = SafeUnpickler(file, _numpy_globals(), encoding="bytes").load()
+        content = SafeUnpickler(file, _allowed_globals(), encoding="bytes").load()
     except UnsafePickleError as error:
         raise UnsafePickleError(f"{title}: {error}") from None
     except Exception as error:  # damaged bytes make the unpickler raise almost anything
@@ -38,73 +39,97 @@ def load_arrays(file: IO[bytes], title: str) -> dict[str, Any]:
         raise ValueError(
             f"{title} holds a {type(content).__name__}, and a dictionary was expected: is it another file?"
         )
-    return {
-        key.decode("latin1") if isinstance(key, bytes) else str(key): value.array
-        if isinstance(value, _Array)
-        else value
-        for key, value in content.items()
-    }
+    return {_text(key): value.array if isinstance(value, _Array) else value for key, value in content.items()}
 
 
-class _DType:
-    """Stands in for `numpy.dtype` while a pickle is read."""
+class PickledDType:
+    r"""Stand in for `numpy.dtype` in a pickle: booleans, integers and floats in either byte order.
 
-    def __init__(self, code: str | bytes, align: bool = False, copy: bool = False):
-        text = _text(code)
+    Attributes:
+      numpy: the dtype.
+
+    Example:
+      >>> read_scalar(PickledDType("f4"), b"\x00\x00\xc0\x3f")
+      1.5
+      >>> read_scalar(PickledDType("f8"), b"\x00\x00\xc0\x3f")
+      Traceback (most recent call last):
+      ...
+      ValueError: numbers of shape (1,) and dtype float64 come with 4 bytes
+    """
+
+    def __init__(self, code: Any, align: Any = False, copy: Any = False):
+        text = _text(code) if isinstance(code, str | bytes) else type(code).__name__
         if not re.fullmatch(r"b1|[iu][1248]|f[248]", text):
-            raise ValueError(f"arrays of dtype {text!r} are not read, only of booleans, integers and floats")
-        self.numpy = np.dtype(text)
+            raise ValueError(f"arrays of dtype {text[:40]!r} are not read: it is neither float, integer nor bool")
+        self.numpy = np.dtype(f"<{text}")
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.numpy = self.numpy.newbyteorder(_text(state[1]))  # type: ignore[arg-type]
+    def set_pickle_state(self, state: Any) -> None:
+        """Take the byte order, the one part of a dtype's state that matters for numbers."""
+        order = state[1] if isinstance(state, tuple) and len(state) > 1 else None
+        if order not in ("<", ">", "|", "=", b"<", b">", b"|", b"="):
+            raise ValueError("a NumPy type without a byte order")
+        self.numpy = self.numpy.newbyteorder(">" if order in (">", b">") else "<")
+
+    __setstate__ = set_pickle_state  # by which Python's own unpickler calls it
+
+
+def read_scalar(dtype: Any, raw: Any) -> int | float | bool:
+    """Stand in for `numpy.core.multiarray.scalar`: return the number in `raw`."""
+    raw = raw.encode("latin-1") if isinstance(raw, str) else raw
+    number: int | float | bool = _from_bytes(raw, dtype, (1,), "C")[0].item()
+    return number
+
+
+def encode(text: Any, encoding: Any) -> bytes:
+    """Stand in for `_codecs.encode`, by which Python 3 writes bytes for protocol 2."""
+    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
+        raise ValueError("bytes that are not spelled as latin-1 text")
+    return text.encode("latin-1")
 
 
 class _Array:
-    """Stands in for `numpy.ndarray` while a pickle is read: what `numpy.core.multiarray._reconstruct` makes."""
+    """Stand in for `numpy.ndarray` in a pickle: what `numpy.core.multiarray._reconstruct` makes."""
 
     def __init__(self, subtype: None, shape: tuple[int, ...], code: bytes):
-        self.array = np.empty(0, np.uint8)
+        self.array: np.ndarray = np.empty(0, np.uint8)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, dtype, fortran, raw = state
         self.array = _from_bytes(raw, dtype, shape, "F" if fortran else "C")
 
 
-def _from_bytes(raw: bytes, dtype: _DType, shape: tuple[int, ...], order: str) -> np.ndarray:
-    if not isinstance(dtype, _DType) or not isinstance(raw, bytes | bytearray):
-        raise ValueError("an array is not stored as plain bytes")
+def _from_bytes(raw: Any, dtype: Any, shape: tuple[int, ...], order: str) -> np.ndarray:
+    if not isinstance(dtype, PickledDType) or not isinstance(raw, bytes | bytearray):
+        raise ValueError("an array is not stored as plain bytes of a known type")
     if len(raw) != math.prod(shape) * dtype.numpy.itemsize:
-        raise ValueError(f"an array of shape {shape} and dtype {dtype.numpy} comes with {len(raw)} bytes")
+        raise ValueError(f"numbers of shape {shape} and dtype {dtype.numpy} come with {len(raw)} bytes")
     array = np.frombuffer(raw, dtype.numpy).reshape(shape, order="F" if order == "F" else "C")
     array.flags.writeable = False
     return array
 
 
-def _text(value: str | bytes) -> str:
-    return value.decode("latin1") if isinstance(value, bytes) else value
+def _text(value: Any) -> str:
+    return value.decode("latin1") if isinstance(value, bytes) else str(value)
 
 
-def _numpy_globals() -> dict[tuple[str, str], Any]:
-    """What an array's pickle may name. Made anew for each file: a pickle can set attributes of a function it names."""
+def _allowed_globals() -> dict[tuple[str, str], Any]:
+    """Return what an array's pickle may name. Made anew for each file: a pickle can set attributes of a function."""
 
-    def wrapped(buffer: Any, dtype: Any, shape: Any, order: Any) -> _Array:
+    def own(function: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *arguments: function(*arguments)
+
+    def from_buffer(buffer: Any, dtype: Any, shape: Any, order: Any) -> _Array:
         made = _Array(None, (0,), b"b")
         made.array = _from_bytes(buffer, dtype, shape, order)
         return made
 
-    def scalar(dtype: Any, raw: Any) -> Any:
-        return _from_bytes(raw, dtype, (1,), "C")[0]
-
-    def encode(text: str, encoding: str) -> bytes:
-        return text.encode("latin1")
-
     allowed: dict[tuple[str, str], Any] = {
         ("numpy", "ndarray"): None,
-        ("numpy", "dtype"): _DType,
-        ("_codecs", "encode"): encode,  # how Python 3 writes bytes for protocol 2
+        ("numpy", "dtype"): PickledDType,
+        ("_codecs", "encode"): own(encode),
     }
     for core in ("numpy.core", "numpy._core"):  # before and since NumPy 2
         allowed[f"{core}.multiarray", "_reconstruct"] = _Array
-        allowed[f"{core}.multiarray", "scalar"] = scalar
-        allowed[f"{core}.numeric", "_frombuffer"] = wrapped
+        allowed[f"{core}.multiarray", "scalar"] = own(read_scalar)
+        allowed[f"{core}.numeric", "_frombuffer"] = from_buffer
     return allowed

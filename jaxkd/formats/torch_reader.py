@@ -1,7 +1,8 @@
-"""Reading files of weights, without torch, and without running anything the file asks for."""
+"""Read files of weights: safetensors and both of `torch.save`'s formats, without torch and without running anything."""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import struct
@@ -19,6 +20,8 @@ from jaxkd.formats.unpickler import UnsafePickleError
 SUFFIXES = (".pth", ".pt", ".th", ".tar", ".safetensors")
 """What files of weights are called. The content decides how a file is read."""
 
+MAX_FILE_BYTES = 8 * 2**30
+"""Longest file that is read, into memory: five times what the largest network takes with its optimizer's state."""
 
 _MISTAKEN = {
     (0, b"<"): "it begins like a web page: download the file itself",
@@ -35,14 +38,16 @@ class Contents(NamedTuple):
     Attributes:
       tree: what was saved.
       metadata: strings that a safetensors file carries besides; torch files have none.
+      sha256: of the file, in hexadecimal.
     """
 
     tree: Any
     metadata: Mapping[str, str]
+    sha256: str
 
 
 def read(path: str | os.PathLike[str]) -> Any:
-    """Reads a `.pth`, `.pt`, `.th` or `.tar` file in either of PyTorch's formats, or a `.safetensors` file.
+    """Read a `.pth`, `.pt`, `.th` or `.tar` file in either of PyTorch's formats, or a `.safetensors` file.
 
     Args:
       path: the file.
@@ -59,9 +64,9 @@ def read(path: str | os.PathLike[str]) -> Any:
     Example:
       >>> import tempfile
       >>> import numpy as np
-      >>> from jaxkd.convert import torch_write
+      >>> from jaxkd.formats import torch_writer
       >>> with tempfile.TemporaryDirectory() as folder:
-      ...     torch_write.write(Path(folder) / "ones.pth", {"weight": np.ones((2, 3), np.float32)})
+      ...     torch_writer.write(Path(folder) / "ones.pth", {"weight": np.ones((2, 3), np.float32)})
       ...     read(Path(folder) / "ones.pth")["weight"].tolist()
       [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
     """
@@ -69,10 +74,11 @@ def read(path: str | os.PathLike[str]) -> Any:
 
 
 def read_contents(path: str | os.PathLike[str]) -> Contents:
-    """Reads a file like `read`, with the metadata that it carries."""
+    """Read a file like `read`, with its metadata and its hash: all from the bytes of one reading."""
     try:
-        with Path(path).open("rb") as file:
-            return _contents(file, Path(path).suffix == ".safetensors")
+        content = _bytes_of(path)
+        tree, metadata = _parse(content, Path(path).suffix == ".safetensors")
+        return Contents(tree, metadata, hashlib.sha256(content).hexdigest())
     except UnsafePickleError as error:
         raise ConversionError(path, _reason(error)) from error
     except OSError as error:
@@ -83,25 +89,29 @@ def read_contents(path: str | os.PathLike[str]) -> Contents:
         raise ConversionError(path, f"not a readable file of weights: {_reason(error)}") from error
 
 
-def _contents(file: IO[bytes], called_safetensors: bool) -> Contents:
-    file_bytes = os.fstat(file.fileno()).st_size
-    start = file.read(512)
-    file.seek(0)
-    if not start:
+def _bytes_of(path: str | os.PathLike[str]) -> bytes:
+    with Path(path).open("rb") as file:
+        file_bytes = os.fstat(file.fileno()).st_size
+        if file_bytes > MAX_FILE_BYTES:
+            raise ValueError(f"{file_bytes} bytes are more than the {MAX_FILE_BYTES} that are read: no file of weights")
+        return file.read(file_bytes)
+
+
+def _parse(content: bytes, called_safetensors: bool) -> tuple[Any, Mapping[str, str]]:
+    """Return what a file holds and its metadata."""
+    if not content:
         raise ValueError("the file is empty: copy or download it again")
-    if start.startswith(b"PK\x03\x04"):
-        return Contents(read_zip(file, file_bytes), {})
-    has_header = start[8:9] == b"{"  # where the JSON header of a safetensors file begins
+    if content.startswith(b"PK\x03\x04"):
+        return read_zip(content), {}
+    has_header = content[8:9] == b"{"  # where the JSON header of a safetensors file begins
     for (place, sign), what in _MISTAKEN.items():
-        if start.startswith(sign, place) and not has_header:
+        if content.startswith(sign, place) and not has_header:
             raise ValueError(what)
-    if called_safetensors or has_header:
-        return Contents(*read_safetensors(file, file_bytes))
-    return Contents(read_legacy(file, file_bytes), {})
+    return read_safetensors(content) if called_safetensors or has_header else (read_legacy(content), {})
 
 
 def _reason(error: Exception) -> str:
-    """One line of a message that may quote the file at any length."""
+    """Shorten a message, which may quote the file at any length, to one line."""
     return brief(str(error), letters=300) or type(error).__name__
 
 
@@ -109,22 +119,23 @@ MAX_PICKLE_BYTES = 64 * 2**20
 _SLACK_BYTES = 64 * 2**20  # how much a small, compressed file may unfold to
 
 
-def read_zip(file: IO[bytes], file_bytes: int) -> Any:
-    """Reads the object a zip checkpoint holds, tensors as read-only NumPy arrays.
+def read_zip(content: bytes) -> Any:
+    """Return the object a zip checkpoint holds, tensors as read-only NumPy arrays.
 
     Args:
-      file: the checkpoint, `file_bytes` long.
+      content: the file.
 
     Raises:
       ValueError, zipfile.BadZipFile, and what a malformed pickle raises.
     """
+    file = io.BytesIO(content)
     if not zipfile.is_zipfile(file):  # no directory at its end
         raise ValueError("it begins like a file of torch.save and has no end: cut short; copy or download it again")
     with zipfile.ZipFile(file) as archive:
         # Weights hardly compress: an archive that claims to is a bomb, or its directory points at the same bytes twice.
         claimed = sum(entry.file_size for entry in archive.infolist())
-        if claimed > 8 * file_bytes + _SLACK_BYTES:
-            raise ValueError(f"a zip bomb: {file_bytes} bytes claim to hold {claimed}")
+        if claimed > 8 * len(content) + _SLACK_BYTES:
+            raise ValueError(f"a zip bomb: {len(content)} bytes claim to hold {claimed}")
         records = _Records(archive)
         program = records.read(records.prefix + "data.pkl", at_most=MAX_PICKLE_BYTES)
         stream = io.BytesIO(program)
@@ -135,7 +146,7 @@ def read_zip(file: IO[bytes], file_bytes: int) -> Any:
 
 
 class _Records:
-    """The records of an archive, whatever directory they are in."""
+    """The records of a zip archive, whatever directory they are in."""
 
     def __init__(self, archive: zipfile.ZipFile):
         self._archive = archive
@@ -163,7 +174,7 @@ class _Records:
         raise ValueError("an unknown byte order")
 
     def read(self, name: str, at_most: int, at_least: int = 0) -> bytes:
-        """One record of a length within bounds, however it is packed."""
+        """Return a record of a length within bounds, however it is packed."""
         entry = self._archive.NameToInfo.get(name)
         if entry is None:
             raise ValueError(f"the record {name} is missing")
@@ -179,7 +190,7 @@ class _Records:
         return data
 
     def storage(self, pid: Any) -> Storage:
-        """The storage of a persistent id, read when it is first named."""
+        """Return the storage of a persistent id, read when it is first named."""
         wanted = StorageId.parse(pid)
         storage = self._storages.get(wanted.key)
         if storage is None:
@@ -194,18 +205,18 @@ MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 PROTOCOL_VERSION = 1001
 
 
-def read_legacy(file: IO[bytes], file_bytes: int) -> Any:
-    """Reads the object a checkpoint in the older format holds, tensors as read-only NumPy arrays.
+def read_legacy(content: bytes) -> Any:
+    """Return the object a checkpoint in the older format holds, tensors as read-only NumPy arrays.
 
     Numbers are little-endian in these files, whatever the machine that wrote them.
 
     Args:
-      file: the checkpoint, `file_bytes` long.
+      content: the file.
 
     Raises:
       ValueError, and what a malformed pickle raises.
     """
-    file = _Bounded(file, file_bytes)  # type: ignore[assignment]  # as much of a file as reading needs
+    file = io.BytesIO(content)
     if unpickler.load(file, {}) != MAGIC_NUMBER:
         raise ValueError("neither of torch.save's formats: the magic number is wrong")
     version = unpickler.load(file, {})
@@ -213,32 +224,21 @@ def read_legacy(file: IO[bytes], file_bytes: int) -> Any:
         raise ValueError("a version of the older torch.save format that is not 1001")
     if not isinstance(unpickler.load(file, {}), dict):
         raise ValueError("the description of the machine that wrote the file is missing")
-    storages = _Storages(file_bytes)
+    storages = _Storages(len(content))
     tree = unpickler.load(file, ALLOWED, storages.storage)
     storages.fill(file, keys=unpickler.load(file, {}))
     return tree
 
 
-class _Bounded:
-    """A file that is never asked for more than it has: Python sets memory aside for as much as it is asked for."""
-
-    def __init__(self, file: IO[bytes], file_bytes: int):
-        self.tell, self.readline = file.tell, file.readline
-        self._read, self._bytes = file.read, file_bytes
-
-    def read(self, size: int) -> bytes:
-        return self._read(max(min(size, self._bytes - self.tell()), 0))
-
-
 class _Storages:
-    """Storages that a pickle names before the file delivers them."""
+    """The storages of the older format, which the pickle names before the file delivers them."""
 
     def __init__(self, file_bytes: int):
         self._left = file_bytes
         self._storages: dict[str, Storage] = {}
 
     def storage(self, pid: Any) -> Storage:
-        """Memory for the storage of a persistent id; all of them together fit into the file."""
+        """Return memory for the storage of a persistent id; all of them together fit into the file."""
         wanted = StorageId.parse(pid)
         storage = self._storages.get(wanted.key)
         if storage is None:
@@ -249,7 +249,7 @@ class _Storages:
         return wanted.within(storage)
 
     def fill(self, file: IO[bytes], keys: Any) -> None:
-        """Reads every storage, in the order of `keys`."""
+        """Read every storage, in the order of `keys`."""
         if not isinstance(keys, list) or not all(isinstance(key, str | int) for key in keys):
             raise ValueError("the list of storages is missing")
         waiting = dict(self._storages)

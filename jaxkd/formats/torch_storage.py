@@ -1,4 +1,7 @@
-"""Storages and the tensors that look into them: every view is checked before NumPy sees it."""
+"""Rebuild torch's tensors from their storages, without torch: every view is checked before NumPy sees it.
+
+`ALLOWED` is all that a file of weights may name, and what stands in for it here.
+"""
 
 from __future__ import annotations
 
@@ -6,89 +9,18 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, Literal
 
-import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 
+from jaxkd.formats.numpy_pickle import PickledDType, encode, read_scalar
 from jaxkd.formats.unpickler import PlainDict
-
-
-class Ignored:
-    """Stands for an object without weights (command-line options, a device): it takes anything and keeps nothing."""
-
-    def __init__(self, *_: Any):
-        pass
-
-    def set_pickle_state(self, state: Any) -> None:
-        """Drops the state."""
-
-
-@dataclass
-class ScalarType:
-    r"""Stands for `numpy.dtype`, for the numbers (a best accuracy, say) that some checkpoints hold.
-
-    Example:
-      >>> ScalarType("f4").item(b"\x00\x00\xc0\x3f")
-      1.5
-      >>> ScalarType("f8").item(b"\x00\x00\xc0\x3f")
-      Traceback (most recent call last):
-      ...
-      ValueError: a NumPy number of type f8 in 4 bytes
-    """
-
-    code: Any
-    align: Any = False
-    copy: Any = False
-    order: str = "<"
-
-    def __post_init__(self) -> None:
-        if self.code not in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"):
-            raise ValueError("a NumPy number of a type that is neither float, integer nor bool")
-
-    def set_pickle_state(self, state: Any) -> None:
-        """Takes the byte order, the one part of a dtype's state that matters for a number."""
-        if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", ">", "|", "="):
-            raise ValueError("a NumPy type without a byte order")
-        self.order = state[1]
-
-    def item(self, data: Any) -> int | float | bool:
-        """The number in `data`."""
-        data = data.encode("latin-1") if isinstance(data, str) else data
-        if not isinstance(data, bytes) or len(data) != int(self.code[1]):
-            raise ValueError(f"a NumPy number of type {self.code} in {len(data)} bytes")
-        if self.order == ">":
-            data = data[::-1]
-        return np.frombuffer(data, f"<{self.code}")[0].item()
-
-
-def _scalar(kind: Any, data: Any) -> int | float | bool:
-    if not isinstance(kind, ScalarType):
-        raise ValueError("a NumPy number without a type")
-    return kind.item(data)
-
-
-def _encode(text: Any, encoding: Any) -> bytes:
-    """How pickles of protocol 2 spell bytes."""
-    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-        raise ValueError("bytes that are not spelled as latin-1 text")
-    return text.encode("latin-1")
-
-
-def _parameter(tensor: Any, *_: Any) -> Any:
-    return tensor
-
-
-def _size(lengths: Any = ()) -> tuple[Any, ...]:
-    if not isinstance(lengths, tuple | list):
-        raise ValueError("a torch.Size that is no sequence")
-    return tuple(lengths)
-
 
 ByteOrder = Literal["little", "big"]
 
 
 @dataclass(frozen=True)
 class StorageType:
-    """What stands for a class such as `torch.FloatStorage`: a name and the type of its elements."""
+    """Stand in for a class such as `torch.FloatStorage`: its name and the type of its elements."""
 
     name: str
     dtype: np.dtype[Any]
@@ -100,7 +32,7 @@ STORAGE_TYPES: dict[str, StorageType] = {
         "FloatStorage": np.float32,
         "DoubleStorage": np.float64,
         "HalfStorage": np.float16,
-        "BFloat16Storage": jnp.bfloat16,
+        "BFloat16Storage": ml_dtypes.bfloat16,
         "LongStorage": np.int64,
         "IntStorage": np.int32,
         "ShortStorage": np.int16,
@@ -127,7 +59,7 @@ class StorageId:
 
     @classmethod
     def parse(cls, pid: Any) -> StorageId:
-        """Checks a persistent id.
+        """Check a persistent id and return it with names.
 
         Raises:
           ValueError: it is no storage, or its fields are not what they should be.
@@ -146,11 +78,11 @@ class StorageId:
 
     @property
     def nbytes(self) -> int:
-        """Size of the whole storage in bytes."""
+        """The size of the whole storage in bytes."""
         return self.elements * self.type.dtype.itemsize
 
     def within(self, storage: Storage) -> Storage:
-        """What is meant of a storage read before under this key: all of it, or the viewed part, sharing memory.
+        """Return what is meant of the storage of this key: all of it, or the viewed part, sharing memory.
 
         Raises:
           ValueError: the storage is of another type or length, or the view leaves it.
@@ -186,11 +118,11 @@ class Storage:
 
     @classmethod
     def empty(cls, type: StorageType, elements: int) -> Storage:
-        """Memory for `elements` elements, not filled yet."""
+        """Return memory for `elements` elements, not filled yet."""
         return cls(type, np.empty(elements, type.dtype))
 
     def fill(self, data: bytes, byteorder: ByteOrder) -> None:
-        """Copies the file's bytes in; the tensors made before see them.
+        """Copy the file's bytes in; the tensors made before see them.
 
         Raises:
           ValueError: `data` is not exactly as long as the storage.
@@ -205,7 +137,7 @@ class Storage:
 
 
 def rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> np.ndarray:
-    """Stands for `torch._utils._rebuild_tensor` and `_rebuild_tensor_v2`: a read-only view into a storage.
+    """Stand in for `torch._utils._rebuild_tensor` and `_rebuild_tensor_v2`: return a read-only view into a storage.
 
     Args:
       storage: a `Storage`.
@@ -246,7 +178,7 @@ def rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -
 
 
 def _repeats(shape: tuple[int, ...], steps: tuple[int, ...]) -> bool:
-    """Whether a view passes an element twice. Weights never do, so that one that does is damaged, or means harm."""
+    """Return whether a view passes an element twice. Weights never do: one that does is damaged, or means harm."""
     reach = 0
     for step, length in sorted((step, length) for length, step in zip(shape, steps, strict=True) if length > 1):
         if step <= reach:
@@ -256,10 +188,30 @@ def _repeats(shape: tuple[int, ...], steps: tuple[int, ...]) -> bool:
 
 
 def _count(value: Any) -> int:
-    """A non-negative size, offset or stride that NumPy can hold."""
+    """Return a size, offset or stride that NumPy can hold; refuse anything else."""
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**48:
         raise ValueError("a size, offset or stride that is not a sensible whole number")
     return value
+
+
+class _Ignored:
+    """Stand in for an object without weights (command-line options, a device): take anything and keep nothing."""
+
+    def __init__(self, *_: Any):
+        pass
+
+    def set_pickle_state(self, state: Any) -> None:
+        """Drop the state."""
+
+
+def _parameter(tensor: Any, *_: Any) -> Any:
+    return tensor
+
+
+def _size(lengths: Any = ()) -> tuple[Any, ...]:
+    if not isinstance(lengths, tuple | list):
+        raise ValueError("a torch.Size that is no sequence")
+    return tuple(lengths)
 
 
 ALLOWED: dict[tuple[str, str], Any] = {
@@ -269,12 +221,12 @@ ALLOWED: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
     ("torch._utils", "_rebuild_parameter"): _parameter,
     ("torch", "Size"): _size,
-    ("torch", "device"): Ignored,
-    ("argparse", "Namespace"): Ignored,
-    ("_codecs", "encode"): _encode,
-    ("numpy", "dtype"): ScalarType,
-    ("numpy.core.multiarray", "scalar"): _scalar,
-    ("numpy._core.multiarray", "scalar"): _scalar,
+    ("torch", "device"): _Ignored,
+    ("argparse", "Namespace"): _Ignored,
+    ("_codecs", "encode"): encode,
+    ("numpy", "dtype"): PickledDType,
+    ("numpy.core.multiarray", "scalar"): read_scalar,
+    ("numpy._core.multiarray", "scalar"): read_scalar,
     ("torch.storage", "UntypedStorage"): STORAGE_TYPES["UntypedStorage"],
     **{("torch", name): kind for name, kind in STORAGE_TYPES.items()},
 }

@@ -1,4 +1,4 @@
-"""Writing what `torch.load(weights_only=True)` reads: a zip archive with a small pickle, spelled out here by hand."""
+"""Write what `torch.load(weights_only=True)` reads: a zip archive with a small pickle, made opcode by opcode."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import IO
 
 import numpy as np
 
-from jaxkd.formats.files import little_endian, whole_file
+from jaxkd.formats.files import atomic_write, little_endian
 from jaxkd.formats.torch_storage import STORAGE_TYPES
 
 _ALIGNMENT = 64
@@ -20,7 +20,7 @@ _TYPE_NAMES = {kind.dtype: name for name, kind in STORAGE_TYPES.items() if name 
 
 
 def write(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -> None:
-    """Writes an ordered state dict as `torch.save` would; the file appears complete or not at all.
+    """Write an ordered state dict as `torch.save` would; the file appears complete or not at all.
 
     The same tensors give the same bytes.
 
@@ -39,7 +39,7 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -> No
       ['step/data.pkl', 'step/byteorder', 'step/data/0', 'step/version']
     """
     stem, program = Path(path).stem, _pickle(tensors)
-    with whole_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+    with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         _add(file, archive, f"{stem}/data.pkl", program)
         _add(file, archive, f"{stem}/byteorder", b"little")
         for key, tensor in enumerate(tensors.values()):
@@ -48,7 +48,7 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -> No
 
 
 def _add(file: IO[bytes], archive: zipfile.ZipFile, name: str, data: bytes) -> None:
-    """Adds a record whose bytes start at a multiple of 64, so that they can be mapped into memory."""
+    """Add a record whose bytes start at a multiple of 64, so that they can be mapped into memory."""
     entry = zipfile.ZipInfo(name)  # dated 1980: the same weights give the same file
     start = file.tell() + 30 + len(name.encode()) + 4  # the record's header, its name, the padding's own header
     padding = -start % _ALIGNMENT

@@ -1,12 +1,18 @@
-"""Reading pickles from strangers: only the globals on an allow-list exist, everything else is refused by name."""
+"""Read pickles from strangers: only the globals on an allow-list exist, everything else is refused by name.
+
+`SafeUnpickler` is Python's own unpickler behind that list, fast enough for data sets. `load` is for files of weights,
+which may mean harm in more ways: it bounds time and memory, and sets no attribute of any object.
+"""
 
 from __future__ import annotations
 
-import io
 import pickle
 import pickletools
 from collections.abc import Callable, Iterable, Mapping
 from typing import IO, Any
+
+Allowed = Mapping[tuple[str, str], Any]
+"""What each permitted `(module, name)` stands for. The values are ours: nothing is imported."""
 
 
 class UnsafePickleError(ValueError):
@@ -18,7 +24,7 @@ class SafeUnpickler(pickle.Unpickler):
 
     Args:
       file: binary file to read from.
-      allowed: what each permitted `(module, name)` stands for. The values are ours: nothing is imported.
+      allowed: see `Allowed`.
       persistent_load: resolves persistent ids; without it they are refused.
       encoding: how Python 2 strings are decoded.
 
@@ -29,27 +35,33 @@ class SafeUnpickler(pickle.Unpickler):
     def __init__(
         self,
         file: IO[bytes],
-        allowed: Mapping[tuple[str, str], Any],
+        allowed: Allowed,
         persistent_load: Callable[[Any], Any] | None = None,
         encoding: str = "ASCII",
     ):
         super().__init__(file, encoding=encoding)
         self._allowed = allowed
-        self._resolve = persistent_load
+        self._resolve = persistent_load or _refuse
 
     def find_class(self, module: str, name: str) -> Any:
-        try:
-            return self._allowed[module, name]
-        except KeyError:
-            raise UnsafePickleError(
-                f"refused to load {module}.{name}: it is not on the list of harmless globals, and a pickle that asks "
-                "for it could run code"
-            ) from None
+        return _look_up(self._allowed, module, name)
 
     def persistent_load(self, pid: Any) -> Any:
-        if self._resolve is None:
-            raise UnsafePickleError(f"refused a persistent id ({type(pid).__name__}): this file should contain none")
         return self._resolve(pid)
+
+
+def _look_up(allowed: Allowed, module: str, name: str) -> Any:
+    try:
+        return allowed[module, name]
+    except KeyError:
+        raise UnsafePickleError(
+            f"refused to load {module}.{name}: it is not on the list of harmless globals, and a pickle that asks for "
+            "it could run code"
+        ) from None
+
+
+def _refuse(pid: Any) -> Any:
+    raise UnsafePickleError(f"refused a persistent id ({type(pid).__name__}): only tensors have persistent ids")
 
 
 MAX_OPERATIONS = 500_000
@@ -73,7 +85,7 @@ _IGNORED = frozenset({"PROTO", "FRAME"})
 
 
 class PlainDict(dict[Any, Any]):
-    """A dictionary with simple keys only; it stands for `dict`, `OrderedDict` and `Counter`.
+    """Stand in for `dict`, `OrderedDict` and `Counter`: a dictionary with simple keys only.
 
     Example:
       >>> PlainDict([("epoch", 3)])
@@ -97,22 +109,17 @@ class PlainDict(dict[Any, Any]):
         super().__setitem__(key, value)
 
     def set_pickle_state(self, state: Any) -> None:
-        """Drops instance attributes: PyTorch hangs `_metadata` (module versions) on a state dict."""
+        """Drop instance attributes: PyTorch hangs `_metadata` (module versions) on a state dict."""
 
 
-def _refuse(pid: Any) -> Any:
-    raise UnsafePickleError("refused a persistent id: only tensors have persistent ids in a checkpoint")
-
-
-def load(
-    stream: IO[bytes], allowed: Mapping[tuple[str, str], Any], persistent_load: Callable[[Any], Any] = _refuse
-) -> Any:
-    """Runs the pickle at the position of `stream` and leaves the stream behind it.
+def load(stream: IO[bytes], allowed: Allowed, persistent_load: Callable[[Any], Any] = _refuse) -> Any:
+    """Run the pickle at the position of `stream` and leave the stream behind it.
 
     Args:
-      stream: binary file, as long as the pickle can claim to be.
-      allowed: what each permitted `(module, name)` stands for. Objects with a `set_pickle_state(state)` method may be
-        given state; no attribute of any object is ever set.
+      stream: binary file that gives what it has when it is asked for more, without setting aside memory for it: Python
+        asks for as many bytes as the pickle claims.
+      allowed: see `Allowed`. Objects with a `set_pickle_state(state)` method may be given state; no attribute of any
+        object is ever set.
       persistent_load: resolves persistent ids; by default they are refused.
 
     Raises:
@@ -128,8 +135,11 @@ def load(
 
 
 class _Machine:
-    def __init__(self, allowed: Mapping[tuple[str, str], Any], persistent_load: Callable[[Any], Any]):
-        self._gate = SafeUnpickler(io.BytesIO(), allowed, persistent_load)
+    """Executes the operations of one pickle."""
+
+    def __init__(self, allowed: Allowed, persistent_load: Callable[[Any], Any]):
+        self._allowed = allowed
+        self._persistent_load = persistent_load
         self._stack: list[Any] = []
         self._outer: list[list[Any]] = []  # the stacks below each open mark
         self._memo: dict[int, Any] = {}
@@ -188,13 +198,13 @@ class _Machine:
                     target[key] = value
             case "GLOBAL":
                 module, _, attribute = argument.partition(" ")
-                stack.append(self._gate.find_class(module, attribute))
+                stack.append(_look_up(self._allowed, module, attribute))
             case "INST":  # by which the oldest pickles name what they make; none of torch.save's does
-                self._gate.find_class(*argument.split(" ", 1))
+                _look_up(self._allowed, *argument.split(" ", 1))
                 raise ValueError(f"the pickle operation {name}, which no checkpoint needs")
             case "STACK_GLOBAL":
                 attribute, module = _expect(stack.pop(), str), _expect(stack.pop(), str)
-                stack.append(self._gate.find_class(module, attribute))
+                stack.append(_look_up(self._allowed, module, attribute))
             case "REDUCE" | "NEWOBJ":
                 arguments = _expect(stack.pop(), tuple)
                 stack.append(self._call(stack.pop(), arguments))
@@ -204,9 +214,9 @@ class _Machine:
                     raise ValueError(f"state for a {type(stack[-1]).__name__}, which takes none")
                 stack[-1].set_pickle_state(state)
             case "BINPERSID":
-                stack.append(self._gate.persistent_load(stack.pop()))
+                stack.append(self._persistent_load(stack.pop()))
             case "PERSID":
-                stack.append(self._gate.persistent_load(argument))
+                stack.append(self._persistent_load(argument))
             case "POP" if stack:
                 stack.pop()
             case "POP" | "POP_MARK":

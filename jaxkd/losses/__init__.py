@@ -11,12 +11,11 @@ from jaxkd.losses.base import HyperParameter, Loss, Monitor, Network
 from jaxkd.losses.cc import CC
 from jaxkd.losses.crd import CRD
 from jaxkd.losses.cross_entropy import CrossEntropy
-from jaxkd.losses.curriculum import CurriculumTemperature, cosine_curriculum, scale_gradient
+from jaxkd.losses.curriculum import CurriculumTemperature, InstanceTemperature, cosine_curriculum, scale_gradient
 from jaxkd.losses.dist import DIST
 from jaxkd.losses.dkd import DKD
 from jaxkd.losses.fitnet import FitNet
 from jaxkd.losses.functional import cross_entropy, kl_divergence, soft_cross_entropy, standardize
-from jaxkd.losses.instance_temperature import InstanceTemperature
 from jaxkd.losses.kd import KD
 from jaxkd.losses.mlkd import MLKD, TwoViewCrossEntropy
 from jaxkd.losses.nst import NST

@@ -5,14 +5,14 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from jaxkd.losses.features import StageLoss
 from jaxkd.losses.functional import unit
 from jaxkd.losses.layers import to_smaller
-from jaxkd.losses.stages import StageLoss
 from jaxkd.types import at_least_float32
 
 
 def attention(maps: jax.Array) -> jax.Array:
-    """How active each place is: the mean of x² over the channels, at length one, `[B, H, W, C] -> [B, H·W]`.
+    """Return how active each place is: the mean of x² over the channels, at length one, `[B, H, W, C] -> [B, H·W]`.
 
     Example:
       >>> attention(jnp.array([[[[2.0], [0.0]]]])).tolist()
@@ -23,7 +23,7 @@ def attention(maps: jax.Array) -> jax.Array:
 
 
 def attention_transfer(student: jax.Array, teacher: jax.Array) -> jax.Array:
-    """Mean squared difference of both attentions, `[B, H, W, C], [B, H', W', C'] -> []`.
+    """Return the mean squared difference of both attentions, `[B, H, W, C], [B, H', W', C'] -> []`.
 
     The larger maps are averaged down to the smaller.
 

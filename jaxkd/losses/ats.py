@@ -1,4 +1,4 @@
-"""Asymmetric temperature scaling (Li et al., NeurIPS 2022): a larger temperature for the true class of the teacher.
+"""Asymmetric temperature scaling (ATS; Li et al., NeurIPS 2022): a larger temperature for the teacher's true class.
 
 Large teachers are over-confident: one temperature for all classes leaves the wrong ones too much alike to teach
 anything. A second, smaller temperature for the wrong classes keeps them apart.
@@ -16,7 +16,7 @@ from jaxkd.types import Progress
 
 
 def asymmetric_scaling(logits: jax.Array, labels: jax.Array, correct: jax.Array, wrong: jax.Array) -> jax.Array:
-    """Divides the true class's logit by `correct` and the others by `wrong`, `[B, K], [B] -> [B, K]`.
+    """Divide the true class's logit by `correct` and the others by `wrong`, `[B, K], [B] -> [B, K]`.
 
     Example:
       >>> asymmetric_scaling(jnp.array([[4.0, 4.0]]), jnp.array([0]), 4.0, 2.0).tolist()

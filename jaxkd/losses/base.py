@@ -1,4 +1,4 @@
-"""What a loss is, and the two kinds of variable it may hold beside parameters."""
+"""The base class of losses, and the two kinds of variable that a loss may hold beside parameters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jaxkd.types import Batch, Outputs, Progress
 
 
 class HyperParameter(nnx.Variable):
-    """A constant of a loss kept as an array, so that a sweep can run many values in one program. Never trained."""
+    """A constant of a loss, kept as an array so that a sweep can run many values in one program. It is not trained."""
 
 
 class Monitor(nnx.Variable):
@@ -23,7 +23,7 @@ class Monitor(nnx.Variable):
 
 
 class Network(NamedTuple):
-    """What a loss may know of a network before training.
+    """A network as a loss sees it before training.
 
     Attributes:
       model: the network itself.
@@ -34,15 +34,15 @@ class Network(NamedTuple):
     outputs: Outputs
 
     def feature(self, position: int) -> jax.ShapeDtypeStruct:
-        """Shape and type of one of the features.
+        """Return the shape and type of one of the features.
 
         Raises:
-          ValueError: where the network has none at this position; it lists those it has.
+          ValueError: where the network has none at this position; the error lists those it has.
         """
         return _at(self, "features", position)
 
     def preactivation(self, position: int) -> jax.ShapeDtypeStruct:
-        """Shape and type of one of the preactivations, likewise."""
+        """Return the shape and type of one of the preactivations; raise as `feature`."""
         return _at(self, "preactivations", position)
 
 
@@ -62,7 +62,7 @@ class Loss(nnx.Module):
     to step and saved with the run, and a `Monitor` also appears in the logs. To change a variable, assign to
     `self.name[...]`.
 
-    What depends on the networks (a regressor between two widths) is made in an optional method
+    Parts that depend on the networks, such as a regressor between two widths, are made in an optional method
     `build(self, student: Network, teacher: Network | None, rngs: nnx.Rngs)`, which `compile` calls, also on parts of a
     loss such as its temperature rule.
 
@@ -80,11 +80,11 @@ class Loss(nnx.Module):
     def __call__(
         self, student: Outputs, teacher: Outputs | None, batch: Batch, progress: Progress, key: jax.Array
     ) -> jax.Array:
-        """The loss of one batch.
+        """Return the loss of one batch.
 
         Args:
           student: outputs in training mode; gradients flow through them.
-          teacher: outputs in evaluation mode, constant; None where nothing teaches.
+          teacher: outputs in evaluation mode, constant; None without a teacher.
           batch: images as the student saw them, labels and indices.
           progress: steps taken so far and the epoch, counted from 1.
           key: a random key of this step's own.

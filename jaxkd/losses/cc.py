@@ -7,15 +7,15 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxkd.losses.base import Loss, Network
-from jaxkd.losses.layers import Projection, embedding_widths
-from jaxkd.losses.stages import taught
+from jaxkd.losses.features import embedding_widths, require_teacher
+from jaxkd.losses.layers import Projection
 from jaxkd.types import at_least_float32
 
 
 def adjacent_congruence(student: jax.Array, teacher: jax.Array) -> jax.Array:
-    """Mean over neighbours i, i+1 of the batch of Σ |δᵢ| |δᵢ₊₁|, δ the difference of the embeddings, `[B, C] -> []`.
+    """Return the mean over neighbours i, i+1 of the batch of Σ |δᵢ| |δᵢ₊₁|, δ the difference of the embeddings.
 
-    A single example has no neighbour: 0.
+    `[B, C], [B, C] -> []`; 0 for a single example, which has no neighbour.
 
     Example:
       >>> float(adjacent_congruence(jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.zeros((2, 2))))
@@ -29,7 +29,7 @@ class CC(Loss):
     """Congruence of two linear embeddings, one of each network's pooled feature; published with weight 0.02.
 
     The paper compares matrices of kernel values between examples. RepDistiller, whose numbers later papers quote,
-    compares neighbours in the batch instead, and so does this: they pay for each dimension in which both differ from
+    compares neighbours in the batch instead, and so does this: the loss counts each dimension in which both differ from
     the teacher. Both embeddings are trained, the teacher's too.
 
     Args:
@@ -46,7 +46,7 @@ class CC(Loss):
         self.width, self.position = width, position
 
     def build(self, student: Network, teacher: Network | None, rngs: nnx.Rngs) -> None:
-        ours, theirs = embedding_widths(self, student, taught(self, teacher), self.position)
+        ours, theirs = embedding_widths(self, student, require_teacher(self, teacher), self.position)
         self.student_embedding = Projection(ours, self.width, bias=True, rngs=rngs)
         self.teacher_embedding = Projection(theirs, self.width, bias=True, rngs=rngs)
 

@@ -1,7 +1,7 @@
-"""Contrastive representation distillation (CRD; Tian et al., ICLR 2020): the teacher's embedding of the same image.
+"""Contrastive representation distillation (CRD; Tian et al., ICLR 2020): noise-contrastive estimation over embeddings.
 
-Among the embeddings of many other images, a student's should be recognised as belonging to the teacher's of the same
-image, and the other way round.
+The student's embedding of an image is contrasted with the teacher's embeddings of this and of many other images, and
+the teacher's with the student's.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import numpy as np
 from flax import nnx
 
 from jaxkd.losses.base import HyperParameter, Loss, Network
+from jaxkd.losses.features import embedding_widths, require_teacher
 from jaxkd.losses.functional import unit
-from jaxkd.losses.layers import Projection, embedding_widths
-from jaxkd.losses.stages import taught
+from jaxkd.losses.layers import Projection
 from jaxkd.losses.temperature import checked_temperature
 from jaxkd.types import Batch, at_least_float32
 
@@ -25,14 +25,16 @@ _EPSILON = 1e-7
 
 
 def noise_contrastive_loss(log_likelihood: jax.Array, examples: int) -> jax.Array:
-    """How badly the first of each row is told from the others, `[B, 1 + K] -> []`.
+    """Return the mean over the batch of −log(p₀ / (p₀ + c)) − Σ log(c / (pₖ + c)), computed in log space.
 
-    With p the likelihood and c = K / N the frequency of noise, it is the mean over the batch of
-    −log(p₀ / (p₀ + c)) − Σ log(c / (pₖ + c)), in log space.
+    p is the likelihood of being the match and c = K / N the frequency of noise.
 
     Args:
-      log_likelihood: of being the match; that of the true one first, then of K drawn evenly from N.
+      log_likelihood: log p, `[B, 1 + K]`: that of the match first, then of K examples drawn evenly from N.
       examples: N.
+
+    Returns:
+      A scalar.
 
     Example:
       >>> round(float(noise_contrastive_loss(jnp.log(jnp.full((1, 2), 0.25)), examples=4)), 4)  # p = c: −2 log ½
@@ -44,43 +46,6 @@ def noise_contrastive_loss(log_likelihood: jax.Array, examples: int) -> jax.Arra
     return jnp.mean(match + others.sum(1))
 
 
-class Side(nnx.Module):
-    """What CRD keeps for one of the two networks: a head, a memory of its embeddings, and log Z.
-
-    Memories start evenly within ±√(3 / size), so about at length one. log Z is −∞ until the first batch sets it.
-    """
-
-    def __init__(self, inputs: int, size: int, examples: int, *, rngs: nnx.Rngs):
-        bound = math.sqrt(3 / size)
-        self.head = Projection(inputs, size, bias=True, rngs=rngs)
-        self.memory = nnx.Variable(jax.random.uniform(rngs.params(), (examples, size), minval=-bound, maxval=bound))
-        self.log_z = nnx.Variable(jnp.float32(-jnp.inf))
-
-    def embed(self, feature: jax.Array) -> jax.Array:
-        """`[B, C] -> [B, size]`, of length one."""
-        return unit(self.head(at_least_float32(feature)))
-
-    def log_likelihood(
-        self, embedding: jax.Array, memory: jax.Array, drawn: jax.Array, temperature: jax.Array
-    ) -> jax.Array:
-        """log(exp(e·m / T) / Z) of this network's embeddings and the other's drawn memories, `[B, 1 + K]`."""
-        # At full precision, because dividing by T = 0.07 makes errors of the similarities 14 times larger.
-        similarities = jnp.matmul(embedding, memory.astype(embedding.dtype).T, precision="highest")
-        scores = jnp.take_along_axis(similarities, drawn, axis=1) / temperature.astype(embedding.dtype)
-        present = self.log_z[...].astype(scores.dtype)
-        first = jax.nn.logsumexp(jax.lax.stop_gradient(scores)) + math.log(len(memory) / drawn.size)
-        log_z = jnp.where(jnp.isneginf(present), first, present)
-        self.log_z[...] = log_z.astype(self.log_z[...].dtype)
-        return scores - log_z
-
-    def remember(self, index: jax.Array, embedding: jax.Array, momentum: jax.Array) -> None:
-        """Moves the memories of these examples towards their embeddings."""
-        memory = self.memory[...]
-        share = momentum.astype(memory.dtype)
-        new = share * memory[index] + (1 - share) * jax.lax.stop_gradient(embedding).astype(memory.dtype)
-        self.memory[...] = memory.at[index].set(unit(new))
-
-
 class CRD(Loss):
     """Noise-contrastive estimation between each network's embedding and a memory of the other's; published weight 0.8.
 
@@ -90,7 +55,7 @@ class CRD(Loss):
     rows move towards their new embeddings.
 
     On the device it keeps two memories of N × `feature_dim` float32, 26 MB each for CIFAR-100, saved with the run. The
-    similarities of a batch to all N are computed as one matrix product, `[B, N]` or 13 MB at batch 64, and the wanted
+    similarities of a batch to all N are computed as one matrix product, `[B, N]` or 13 MB at batch 64, and the drawn
     ones are picked from it: picking the remembered vectors first would move `[B, 1 + K, feature_dim]`, 537 MB, for each
     memory.
 
@@ -144,11 +109,11 @@ class CRD(Loss):
         self.momentum = HyperParameter(jnp.float32(momentum))
 
     def build(self, student: Network, teacher: Network | None, rngs: nnx.Rngs) -> None:
-        widths = embedding_widths(self, student, taught(self, teacher), self.position)
+        widths = embedding_widths(self, student, require_teacher(self, teacher), self.position)
         self.student, self.teacher = (Side(width, self.feature_dim, len(self.classes), rngs=rngs) for width in widths)
 
     def draw(self, batch: Batch, key: jax.Array) -> jax.Array:
-        """Indices `[B, 1 + negatives]` of what each example is compared with, its match first."""
+        """Draw the indices `[B, 1 + negatives]` of what each example is compared with, its match first."""
         fellow, others = jax.random.split(key)
         match = batch.index if self.mode == "exact" else self.classes.fellows(batch.labels, fellow)
         return jnp.concatenate([match[:, None], self.classes.others(batch.labels, self.negatives, others)], axis=1)
@@ -167,9 +132,41 @@ class CRD(Loss):
         return jnp.where(self.classes.knows(batch), loss, jnp.nan)
 
 
-_ROUNDS = 6
-"""Of the Feistel network. Four make a long order hard to tell from a random one (Luby & Rackoff 1988); with six, all
-pairs of entries are equally likely to a hundredth at size 100 already."""
+class Side(nnx.Module):
+    """A head, a memory of embeddings and log Z for one of the two networks.
+
+    Memories start uniform within ±√(3 / size), about at length one. log Z is −∞ until the first batch sets it.
+    """
+
+    def __init__(self, inputs: int, size: int, examples: int, *, rngs: nnx.Rngs):
+        bound = math.sqrt(3 / size)
+        self.head = Projection(inputs, size, bias=True, rngs=rngs)
+        self.memory = nnx.Variable(jax.random.uniform(rngs.params(), (examples, size), minval=-bound, maxval=bound))
+        self.log_z = nnx.Variable(jnp.float32(-jnp.inf))
+
+    def embed(self, feature: jax.Array) -> jax.Array:
+        """Return embeddings of length one, `[B, C] -> [B, size]`."""
+        return unit(self.head(at_least_float32(feature)))
+
+    def log_likelihood(
+        self, embedding: jax.Array, memory: jax.Array, drawn: jax.Array, temperature: jax.Array
+    ) -> jax.Array:
+        """Return log(exp(e·m / T) / Z) of this network's embeddings and the other's drawn memories, `[B, 1 + K]`."""
+        # At full precision, because dividing by T = 0.07 makes errors of the similarities 14 times larger.
+        similarities = jnp.matmul(embedding, memory.astype(embedding.dtype).T, precision="highest")
+        scores = jnp.take_along_axis(similarities, drawn, axis=1) / temperature.astype(embedding.dtype)
+        present = self.log_z[...].astype(scores.dtype)
+        first = jax.nn.logsumexp(jax.lax.stop_gradient(scores)) + math.log(len(memory) / drawn.size)
+        log_z = jnp.where(jnp.isneginf(present), first, present)
+        self.log_z[...] = log_z.astype(self.log_z[...].dtype)
+        return scores - log_z
+
+    def remember(self, index: jax.Array, embedding: jax.Array, momentum: jax.Array) -> None:
+        """Move the memories of these examples towards their embeddings."""
+        memory = self.memory[...]
+        share = momentum.astype(memory.dtype)
+        new = share * memory[index] + (1 - share) * jax.lax.stop_gradient(embedding).astype(memory.dtype)
+        self.memory[...] = memory.at[index].set(unit(new))
 
 
 class Classes(nnx.Module):
@@ -207,28 +204,33 @@ class Classes(nnx.Module):
         self.counts = nnx.Variable(jnp.asarray(counts, jnp.int32))
 
     def __len__(self) -> int:
-        """N."""
+        """Return N."""
         return self.labels.shape[0]
 
     def knows(self, batch: Batch) -> jax.Array:
-        """Whether the batch's examples have the labels given here for their indices."""
+        """Return whether the batch's examples have the labels given here for their indices."""
         return jnp.all(self.labels[...].at[batch.index].get(mode="fill", fill_value=-1) == batch.labels)
 
     def others(self, labels: jax.Array, count: int, key: jax.Array) -> jax.Array:
-        """`count` examples of other classes for each label, `[B] -> [B, count]`; none twice before each was once."""
+        """Draw `count` examples of other classes for each label, `[B] -> [B, count]`, each once before any twice."""
         rest = len(self) - self.counts[...][labels]
         chosen = permuted(key, jnp.broadcast_to(jnp.arange(count), (len(labels), count)), rest, most=len(self))
         # In the grouped order, read as a ring, those of other classes follow the end of one's own.
         return self.grouped[...][(self.ends[...][labels][:, None] + chosen) % len(self)]
 
     def fellows(self, labels: jax.Array, key: jax.Array) -> jax.Array:
-        """A random example of each label, `[B] -> [B]`."""
+        """Draw a random example of each label, `[B] -> [B]`."""
         count = self.counts[...][labels]
         return self.grouped[...][self.ends[...][labels] - 1 - jax.random.randint(key, labels.shape, 0, count)]
 
 
+_ROUNDS = 6
+"""Rounds of the Feistel network. After four a long permutation is hard to tell from a random one (Luby & Rackoff 1988);
+after six all pairs of entries are equally likely to within a hundredth, even at size 100."""
+
+
 def permuted(key: jax.Array, positions: jax.Array, sizes: jax.Array, most: int) -> jax.Array:
-    """Where a random permutation of 0…size−1, another for every row, sends these positions.
+    """Return the entries at these positions of a random permutation of 0…size−1, another for every row.
 
     Drawing K of N without replacement by sorting N random numbers would take most of a training step at N = 50,000.
     Instead a Feistel network computes only the K wanted entries of a permutation: a position is written as two digits

@@ -1,4 +1,4 @@
-"""Cross-entropy with the labels: what a student learns without a teacher."""
+"""Cross-entropy with the labels, the loss without a teacher."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxkd.losses.functional import cross_entropy
 
 
 class CrossEntropy(Loss):
-    """Mean over the batch of −log softmax(logits)[label].
+    """The mean over the batch of −log softmax(logits)[label].
 
     Example:
       >>> from jaxkd import Batch, Outputs

@@ -1,4 +1,4 @@
-"""DIST (Huang et al., NeurIPS 2022): a strong teacher's predictions are correlated with, not copied."""
+"""DIST (Huang et al., NeurIPS 2022): the student's predictions correlate with a strong teacher's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _EPSILON = 1e-8
 
 
 def correlation(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Pearson's correlation along the last axis, `[…, N], […, N] -> […]`.
+    """Return Pearson's correlation along the last axis, `[…, N], […, N] -> […]`.
 
     As in the published code, 1e-8 is added to the product of the deviations: where hardly anything varies, as the
     probabilities of a class that no example belongs to, there is no correlation rather than one of noise.

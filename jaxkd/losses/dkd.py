@@ -1,7 +1,7 @@
 """Decoupled knowledge distillation (DKD; Zhao et al., CVPR 2022): the true class apart from the others.
 
-KL splits into what is said of the true class against all the rest (TCKD) and what is said among the rest (NCKD), the
-latter suppressed wherever the teacher is sure. Weighted by themselves, the rest teach as much as they know.
+KL splits into a part for the true class against all the others (TCKD) and a part among the others (NCKD). KL weighs the
+latter by the teacher's doubt, which makes it vanish where the teacher is sure; DKD gives each a weight of its own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from jaxkd.losses.temperature import Temperature, as_temperature, temper
 
 
 def other_logits(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """The logits without the true class's, `[B, K], [B] -> [B, K-1]`, in their order.
+    """Return the logits without the true class's, `[B, K], [B] -> [B, K-1]`, in their order.
 
     Example:
       >>> other_logits(jnp.array([[1.0, 2.0, 3.0]]), jnp.array([1])).tolist()
@@ -28,7 +28,7 @@ def other_logits(logits: jax.Array, labels: jax.Array) -> jax.Array:
 def decoupled_divergence(
     teacher_logits: jax.Array, student_logits: jax.Array, labels: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """TCKD and NCKD of each example, `[B, K], [B, K], [B] -> [B], [B]`.
+    """Return TCKD and NCKD of each example, `[B, K], [B, K], [B] -> [B], [B]`.
 
     The true class is taken out instead of being given a very low logit: its probability would be exactly 0, and the
     slope of 0 · log 0 with respect to a learned temperature not a number.

@@ -1,4 +1,4 @@
-"""FitNets (Romero et al., ICLR 2015): a hint from the middle of the teacher, which a regressor reads in the student."""
+"""FitNets (Romero et al., ICLR 2015): a regressor on the student's maps predicts the teacher's, the hint."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxkd.losses.base import Loss, Network
+from jaxkd.losses.features import feature_maps, require_teacher
 from jaxkd.losses.layers import Projection, to_smaller
-from jaxkd.losses.stages import feature_maps, taught
 from jaxkd.types import at_least_float32
 
 
 def hint_loss(student: jax.Array, teacher: jax.Array) -> jax.Array:
-    """Mean over all elements of the squared difference of two batches of maps, `[B, H, W, C], [B, H, W, C] -> []`.
+    """Return the mean squared difference of two batches of maps, `[B, H, W, C], [B, H, W, C] -> []`.
 
     Example:
       >>> float(hint_loss(jnp.zeros((1, 1, 1, 2)), jnp.array([[[[2.0, 4.0]]]])))
@@ -41,7 +41,7 @@ class FitNet(Loss):
         self.position = position
 
     def build(self, student: Network, teacher: Network | None, rngs: nnx.Rngs) -> None:
-        ours, hint = feature_maps(self, student, taught(self, teacher), self.position)
+        ours, hint = feature_maps(self, student, require_teacher(self, teacher), self.position)
         self.regressor = Projection(ours.shape[-1], hint.shape[-1], bias=True, rngs=rngs)
 
     def __call__(self, student, teacher, batch, progress, key) -> jax.Array:

@@ -1,4 +1,8 @@
-"""How far one distribution is from another, in log space and float32, one value per example."""
+"""Pure functions that losses are made of: divergences of logits, standardisation, lengths of vectors.
+
+A divergence of a prediction from a target takes the target first, in the order of its formula: KL(p ‖ q) is
+`kl_divergence(p, q)`. All other functions of two networks take the student before the teacher.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,19 @@ import jax.numpy as jnp
 
 from jaxkd.types import at_least_float32
 
+_TINY = 1e-12
+"""Shorter vectors count as zero: their direction is noise, and the slope of their length would overflow."""
+
 
 def kl_divergence(teacher_logits: jax.Array, student_logits: jax.Array) -> jax.Array:
-    """KL(softmax(teacher) ‖ softmax(student)) of each example, `[B, K], [B, K] -> [B]`.
+    """Return the Kullback-Leibler divergence KL(softmax(teacher) ‖ softmax(student)) of each example.
+
+    Args:
+      teacher_logits: `[B, K]`, the target.
+      student_logits: `[B, K]`.
+
+    Returns:
+      `[B]`, in nats.
 
     Example:
       >>> kl_divergence(jnp.zeros((1, 2)), jnp.zeros((1, 2))).tolist()
@@ -20,7 +34,14 @@ def kl_divergence(teacher_logits: jax.Array, student_logits: jax.Array) -> jax.A
 
 
 def soft_cross_entropy(teacher_logits: jax.Array, student_logits: jax.Array) -> jax.Array:
-    """−Σ softmax(teacher) · log softmax(student) of each example, `[B, K], [B, K] -> [B]`.
+    """Return the cross-entropy −Σ softmax(teacher) · log softmax(student) of each example.
+
+    Args:
+      teacher_logits: `[B, K]`, the target.
+      student_logits: `[B, K]`.
+
+    Returns:
+      `[B]`, in nats.
 
     Example:
       >>> round(float(soft_cross_entropy(jnp.zeros((1, 4)), jnp.zeros((1, 4)))[0]), 4)
@@ -30,7 +51,14 @@ def soft_cross_entropy(teacher_logits: jax.Array, student_logits: jax.Array) -> 
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """−log softmax(logits)[label] of each example, `[B, K], [B] -> [B]`.
+    """Return the cross-entropy −log softmax(logits)[label] of each example.
+
+    Args:
+      logits: `[B, K]`.
+      labels: `[B]` class indices.
+
+    Returns:
+      `[B]`, in nats.
 
     Example:
       >>> round(float(cross_entropy(jnp.zeros((1, 4)), jnp.array([2]))[0]), 4)
@@ -41,13 +69,16 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def standardize(logits: jax.Array, epsilon: float = 1e-7) -> jax.Array:
-    """(z − mean) / (ε + std) over the classes of each example, with the unbiased deviation.
+    """Return (z − mean) / (ε + std) over the classes of each example, with the unbiased deviation (Sun et al. 2024).
 
-    It frees the student from matching the teacher's logit range, so it goes before any temperature.
+    It frees the student from matching the range of the teacher's logits. It goes before any temperature.
 
     Args:
       logits: `[B, K]` with K ≥ 2.
-      epsilon: added to the deviation.
+      epsilon: ε.
+
+    Returns:
+      `[B, K]`.
 
     Example:
       >>> standardize(jnp.array([[1.0, 2.0, 3.0]])).round(4).tolist()
@@ -62,12 +93,16 @@ def standardize(logits: jax.Array, epsilon: float = 1e-7) -> jax.Array:
     return centred / (epsilon + deviation)
 
 
-_TINY = 1e-12
-"""Shorter vectors count as zero: their direction is noise, and the slope of their length would overflow."""
-
-
 def length(vectors: jax.Array, axis: int = -1, keepdims: bool = False) -> jax.Array:
-    """Euclidean length along an axis; a zero vector has length 0 and gradient 0.
+    """Return the Euclidean length along an axis; a zero vector has length 0 and gradient 0.
+
+    Args:
+      vectors: of any shape.
+      axis: the axis of the vectors' components.
+      keepdims: whether this axis stays, with size 1.
+
+    Returns:
+      The shape of the vectors without the axis.
 
     Example:
       >>> length(jnp.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
@@ -79,7 +114,14 @@ def length(vectors: jax.Array, axis: int = -1, keepdims: bool = False) -> jax.Ar
 
 
 def unit(vectors: jax.Array, axis: int = -1) -> jax.Array:
-    """Vectors divided by their length; a zero vector becomes zero, with gradient 0.
+    """Return the vectors divided by their length; a zero vector stays zero, with gradient 0.
+
+    Args:
+      vectors: of any shape.
+      axis: the axis of the vectors' components.
+
+    Returns:
+      The shape of the vectors.
 
     Example:
       >>> unit(jnp.array([[0.0, 4.0], [0.0, 0.0]])).tolist()

@@ -1,4 +1,4 @@
-"""The small trained parts with which losses bring a student's feature to the teacher's width."""
+"""Layers that bring a student's features to the teacher's width and size: projection, normalisation, resizing."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from flax import nnx
-from jax.nn.initializers import Initializer, variance_scaling
+from jax.nn.initializers import Initializer
 
-from jaxkd.losses.base import Loss, Network
-from jaxkd.nn.convolution import convolve
-
-_uniform = variance_scaling(1 / 3, "fan_in", "uniform")  # within ±1/sqrt(inputs)
+from jaxkd.nn.layers import torch_uniform
 
 
 class Projection(nnx.Module):
@@ -34,7 +32,7 @@ class Projection(nnx.Module):
     """
 
     def __init__(
-        self, inputs: int, outputs: int, *, bias: bool = False, kernel_init: Initializer = _uniform, rngs: nnx.Rngs
+        self, inputs: int, outputs: int, *, bias: bool = False, kernel_init: Initializer = torch_uniform, rngs: nnx.Rngs
     ):
         self.kernel = nnx.Param(kernel_init(rngs.params(), (inputs, outputs), jnp.float32))
         bound = inputs**-0.5
@@ -49,7 +47,7 @@ class Projection(nnx.Module):
         return out + jnp.broadcast_to(self.bias[...].astype(out.dtype), out.shape)
 
 
-class BatchNorm(nnx.Module):
+class StatelessBatchNorm(nnx.Module):
     """Batch normalisation of the last axis with the statistics of the batch at hand (Ioffe & Szegedy 2015).
 
     Losses are computed in training only, so it keeps no running statistics.
@@ -59,7 +57,7 @@ class BatchNorm(nnx.Module):
       epsilon: added to the variance.
 
     Example:
-      >>> BatchNorm(1)(jnp.array([[1.0], [3.0]])).round(3).tolist()
+      >>> StatelessBatchNorm(1)(jnp.array([[1.0], [3.0]])).round(3).tolist()
       [[-1.0], [1.0]]
     """
 
@@ -78,24 +76,8 @@ class BatchNorm(nnx.Module):
         return centred * (scale * jax.lax.rsqrt(variance + self.epsilon)) + bias
 
 
-def embedding_widths(loss: Loss, student: Network, teacher: Network, position: int) -> tuple[int, int]:
-    """The channels of both networks' embeddings `[B, C]` at one position.
-
-    Raises:
-      ValueError: where a network has no feature there, or has a map instead of a vector; it names what there is.
-    """
-    found = student.feature(position).shape, teacher.feature(position).shape
-    for whose, shape in zip(("student", "teacher"), found, strict=True):
-        if len(shape) != 2:
-            raise ValueError(
-                f"{type(loss).__name__} compares embeddings [C], but the {whose}'s feature {position} has the shape "
-                f"{list(shape[1:])}; choose the pooled one, usually the last"
-            )
-    return found[0][-1], found[1][-1]
-
-
 def average_pool(maps: jax.Array, size: tuple[int, ...]) -> jax.Array:
-    """Averages equal parts of the maps, `[B, H, W, C] -> [B, *size, C]`, as PyTorch's adaptive average pooling.
+    """Average equal parts of the maps, `[B, H, W, C] -> [B, *size, C]`, as PyTorch's adaptive average pooling.
 
     Where H is no multiple of the new height, neighbouring parts share a row.
 
@@ -107,7 +89,7 @@ def average_pool(maps: jax.Array, size: tuple[int, ...]) -> jax.Array:
 
 
 def nearest(maps: jax.Array, size: tuple[int, ...]) -> jax.Array:
-    """Repeats or drops rows and columns, `[B, H, W, C] -> [B, *size, C]`: the new row i is row ⌊i · H / height⌋.
+    """Repeat or drop rows and columns, `[B, H, W, C] -> [B, *size, C]`: the new row i is row ⌊i · H / height⌋.
 
     Example:
       >>> nearest(jnp.array([1.0, 2.0]).reshape(1, 2, 1, 1), (4, 1)).ravel().tolist()
@@ -116,27 +98,30 @@ def nearest(maps: jax.Array, size: tuple[int, ...]) -> jax.Array:
     return _resize(maps, size, _choosing)
 
 
-def to_smaller(ours: jax.Array, theirs: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Two batches of maps, each averaged down to the smaller of both heights and of both widths.
+def to_smaller(student: jax.Array, teacher: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Average two batches of maps down to the smaller of both heights and of both widths.
 
     Example:
-      >>> ours, theirs = to_smaller(jnp.ones((1, 8, 8, 2)), jnp.ones((1, 4, 4, 3)))
-      >>> ours.shape
+      >>> student, teacher = to_smaller(jnp.ones((1, 8, 8, 2)), jnp.ones((1, 4, 4, 3)))
+      >>> student.shape
       (1, 4, 4, 2)
     """
-    size = min(ours.shape[1], theirs.shape[1]), min(ours.shape[2], theirs.shape[2])
-    return average_pool(ours, size), average_pool(theirs, size)
+    size = min(student.shape[1], teacher.shape[1]), min(student.shape[2], teacher.shape[2])
+    return average_pool(student, size), average_pool(teacher, size)
 
 
-def _resize(maps: jax.Array, size: tuple[int, ...], matrix: Callable[[int, int], np.ndarray]) -> jax.Array:
+Matrix = npt.NDArray[np.float64]
+
+
+def _resize(maps: jax.Array, size: tuple[int, ...], matrix: Callable[[int, int], Matrix]) -> jax.Array:
     if maps.shape[1:3] == size:
         return maps
     rows, columns = (jnp.asarray(matrix(*pair), maps.dtype) for pair in zip(maps.shape[1:3], size, strict=True))
     return jnp.einsum("ih,jw,bhwc->bijc", rows, columns, maps, precision="highest")
 
 
-def _averaging(before: int, after: int) -> np.ndarray:
-    """`[after, before]`, each row the weights of one part."""
+def _averaging(before: int, after: int) -> Matrix:
+    """Return the weights of each part in a row, `[after, before]`."""
     matrix = np.zeros((after, before))
     for i in range(after):
         start, end = i * before // after, -((i + 1) * before // -after)
@@ -144,39 +129,6 @@ def _averaging(before: int, after: int) -> np.ndarray:
     return matrix
 
 
-def _choosing(before: int, after: int) -> np.ndarray:
-    """`[after, before]`, a single 1 in each row: products instead of indices, whose gradient is a slow scatter."""
+def _choosing(before: int, after: int) -> Matrix:
+    """Return a single 1 in each row, `[after, before]`: products, since the gradient of indexing is a slow scatter."""
     return np.eye(before)[np.arange(after) * before // after]
-
-
-_unit_uniform = variance_scaling(1.0, "fan_in", "uniform")
-
-
-class Fusion(nnx.Module):
-    """Brings maps to a common width, weighs them against the deeper maps at each place, and predicts the teacher's.
-
-    Args:
-      inputs: channels of the student's maps.
-      outputs: channels of the teacher's maps.
-      width: channels of what is passed on from the deepest stage to the first.
-      deepest: whether this is the last stage, which has nothing deeper to fuse with.
-      rngs: where the initial values come from.
-    """
-
-    def __init__(self, inputs: int, outputs: int, width: int, *, deepest: bool, rngs: nnx.Rngs):
-        self.projection = Projection(inputs, width, kernel_init=_unit_uniform, rngs=rngs)
-        self.norm = BatchNorm(width)
-        self.attention = None if deepest else Projection(2 * width, 2, bias=True, rngs=rngs)
-        self.kernel = nnx.Param(_unit_uniform(rngs.params(), (3, 3, width, outputs), jnp.float32))
-        self.out_norm = BatchNorm(outputs)
-
-    def __call__(self, maps: jax.Array, deeper: jax.Array | None, size: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
-        """What is compared with the teacher, `[B, *size, outputs]`, and what is passed on, `[B, *size, width]`."""
-        fused = self.norm(self.projection(maps))
-        if self.attention is not None:
-            assert deeper is not None
-            deeper = nearest(deeper, maps.shape[1:3])
-            weights = jax.nn.sigmoid(self.attention(jnp.concatenate([fused, deeper], axis=-1)))
-            fused = fused * weights[..., :1] + deeper * weights[..., 1:]
-        fused = nearest(fused, size)
-        return self.out_norm(convolve(fused, self.kernel[...].astype(fused.dtype), 1, 1)), fused

@@ -1,8 +1,8 @@
 """Multi-level logit distillation (MLKD; Jin et al., CVPR 2023): instances, the batch and the classes, in two views.
 
-Beside the distribution of each example, the student matches how alike the teacher finds the examples of a batch and how
-often it sees two classes together. All of it is compared at several temperatures, and each image is seen weakly and
-strongly augmented.
+Beside the distribution of each example, the student matches how similar the teacher's predictions for the examples of a
+batch are, and how often it predicts two classes together. All of it is compared at several temperatures, and each image
+is seen weakly and strongly augmented.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxkd.data.transforms.rand_augment import RandAugment
 from jaxkd.losses.base import Loss, Monitor
 from jaxkd.losses.functional import cross_entropy
 from jaxkd.losses.temperature import FixedTemperature, Temperature, Tempered, as_temperature, temper
@@ -22,39 +21,39 @@ from jaxkd.losses.tempered_kl import scaled_kl
 from jaxkd.types import Outputs, at_least_float32
 
 BOTH_VIEWS, WEAK_VIEW = (3.0, 5.0), (2.0, 6.0)
-"""The temperatures beside the base: those at which the published code compares both views, and the weak one only."""
+"""Temperatures beside the base: those at which the published code compares both views, and the weak view only."""
 
 
-def batch_correlation(teacher_logits: jax.Array, student_logits: jax.Array) -> jax.Array:
-    """‖PₜPₜᵀ − PₛPₛᵀ‖² / B, with P the `[B, K]` probabilities: whether they agree which examples are alike.
+def batch_correlation_loss(student_logits: jax.Array, teacher_logits: jax.Array) -> jax.Array:
+    """Return ‖PₜPₜᵀ − PₛPₛᵀ‖² / B, P the probabilities, `[B, K], [B, K] -> []`.
 
     Example:
       >>> certain = jnp.array([[1e4, 0.0], [0.0, 1e4]])
-      >>> float(batch_correlation(certain, jnp.zeros((2, 2))))
+      >>> float(batch_correlation_loss(certain, jnp.zeros((2, 2))))
       0.5
     """
-    return _gram_distance(jax.nn.softmax(teacher_logits), jax.nn.softmax(student_logits))
+    return _gram_distance(jax.nn.softmax(student_logits), jax.nn.softmax(teacher_logits))
 
 
-def class_correlation(teacher_logits: jax.Array, student_logits: jax.Array) -> jax.Array:
-    """‖PₜᵀPₜ − PₛᵀPₛ‖² / K likewise: whether they agree which classes go together.
+def class_correlation_loss(student_logits: jax.Array, teacher_logits: jax.Array) -> jax.Array:
+    """Return ‖PₜᵀPₜ − PₛᵀPₛ‖² / K, P the probabilities, `[B, K], [B, K] -> []`.
 
     Example:
       >>> certain = jnp.array([[1e4, 0.0], [1e4, 0.0]])
-      >>> float(class_correlation(certain, jnp.zeros((2, 2))))
+      >>> float(class_correlation_loss(certain, jnp.zeros((2, 2))))
       1.5
     """
-    return _gram_distance(jax.nn.softmax(teacher_logits).T, jax.nn.softmax(student_logits).T)
+    return _gram_distance(jax.nn.softmax(student_logits).T, jax.nn.softmax(teacher_logits).T)
 
 
-def _gram_distance(teacher: jax.Array, student: jax.Array) -> jax.Array:
+def _gram_distance(student: jax.Array, teacher: jax.Array) -> jax.Array:
     # In full precision on every device: the two products are nearly the same, and their difference is all that counts.
     grams = [jnp.matmul(rows, rows.T, precision="highest") for rows in (teacher, student)]
-    return jnp.sum(jnp.square(grams[0] - grams[1])) / teacher.shape[0]
+    return jnp.sum(jnp.square(grams[0] - grams[1])) / len(teacher)
 
 
 def unsure_shares(teacher_logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """How many examples, and how many classes, the teacher is at most medianly sure of, as parts of 1.
+    """Return the shares of examples and of classes of which the teacher is at most as sure as of the median one.
 
     The method means to keep just these examples and classes. The published code multiplies by their mask after the mean
     over the batch has been taken, so that the mask acts by its own mean: about one half.
@@ -81,9 +80,9 @@ class MLKD(Loss):
     Args:
       temperature: T, or a temperature rule.
       standardize: whether logits are standardised before KD (Sun et al., CVPR 2024).
-      strong_view: the strong augmentation, called as `(key, images)` with uint8 images `[B, H, W, C]` that are already
-        cropped and flipped; `data.RandAugment()` by default. Equal ones make equal programs: give a frozen dataclass
-        or one function.
+      strong_view: the strong augmentation: the name `"rand_augment"`, which stands for `data.RandAugment()`, or a
+        function called as `(key, images)` with uint8 images `[B, H, W, C]` that are already cropped and flipped. Equal
+        ones make equal programs: give a frozen dataclass or one function.
 
     Example:
       >>> from jaxkd import Batch
@@ -97,12 +96,12 @@ class MLKD(Loss):
         self,
         temperature: float | Temperature = 4.0,
         standardize: bool = False,
-        strong_view: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+        strong_view: str | Callable[[jax.Array, jax.Array], jax.Array] = "rand_augment",
     ):
         self.temperature = as_temperature(temperature)
         self.fixed = nnx.List([FixedTemperature(value) for value in (*BOTH_VIEWS, *WEAK_VIEW)])
         self.standardize = standardize
-        self.strong_view = strong_view or RandAugment()
+        self.strong_view = strong_view
         self.kd, self.class_correlation, self.batch_correlation = (Monitor(jnp.float32(0.0)) for _ in range(3))
 
     def __call__(self, student, teacher, batch, progress, key) -> jax.Array:
@@ -119,8 +118,8 @@ class MLKD(Loss):
         both = 1 + len(BOTH_VIEWS)
         kd = examples * _total(jnp.mean(scaled_kl(each)) for each in weak)
         kd += _total(jnp.mean(scaled_kl(each)) for each in (*strong[:both], *weak[both:]))
-        by_class = classes * _total(class_correlation(each.teacher, each.student) for each in raw)
-        by_batch = examples * _total(batch_correlation(each.teacher, each.student) for each in raw)
+        by_class = classes * _total(class_correlation_loss(each.student, each.teacher) for each in raw)
+        by_batch = examples * _total(batch_correlation_loss(each.student, each.teacher) for each in raw)
         for monitor, value in (
             (self.kd, kd),
             (self.class_correlation, by_class),
@@ -131,7 +130,7 @@ class MLKD(Loss):
 
 
 class TwoViewCrossEntropy(Loss):
-    """Cross-entropy with the labels of the weak view plus that of the strong one, which another term asks for.
+    """The cross-entropy with the labels of the weak view plus that of the strong one, which another term asks for.
 
     Example:
       >>> from jaxkd import Batch
@@ -147,10 +146,10 @@ class TwoViewCrossEntropy(Loss):
 
 
 def strong_outputs(student: Outputs) -> Outputs:
-    """What the student says of the strong view.
+    """Return the student's outputs for the strong view.
 
     Raises:
-      ValueError: where there is none.
+      ValueError: where there are none.
     """
     if student.strong is None:
         raise ValueError(

@@ -5,17 +5,17 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from jaxkd.losses.features import StageLoss
 from jaxkd.losses.functional import unit
 from jaxkd.losses.layers import to_smaller
-from jaxkd.losses.stages import StageLoss
 from jaxkd.types import at_least_float32
 
 
 def channel_discrepancy(student: jax.Array, teacher: jax.Array) -> jax.Array:
-    """Squared maximum mean discrepancy of the channels with k(a, b) = (a · b)², `[B, H, W, C], [B, H', W', C'] -> []`.
+    """Return the squared maximum mean discrepancy of the channels with the kernel k(a, b) = (a · b)².
 
-    A sample is one channel's map at length one, so the numbers of channels may differ. The larger maps are
-    averaged down to the smaller.
+    `[B, H, W, C], [B, H', W', C'] -> []`. A sample is one channel's map at length one, so the numbers of channels
+    may differ. The larger maps are averaged down to the smaller.
 
     Example:
       >>> left, right = (jnp.array([[[[a], [b]]]]) for a, b in ((1.0, 0.0), (0.0, 1.0)))
@@ -28,7 +28,7 @@ def channel_discrepancy(student: jax.Array, teacher: jax.Array) -> jax.Array:
 
 
 def _selectivity(maps: jax.Array) -> jax.Array:
-    """`[B, H, W, C] -> [B, C, H·W]`, each row of length one."""
+    """Return the maps of each channel at length one, `[B, H, W, C] -> [B, C, H·W]`."""
     return unit(maps.reshape(len(maps), -1, maps.shape[-1]).swapaxes(1, 2))
 
 

@@ -1,4 +1,4 @@
-"""Overhaul of feature distillation (OFD; Heo et al., ICCV 2019): what the teacher's ReLUs receive, up to a margin."""
+"""Overhaul of feature distillation (OFD; Heo et al., ICCV 2019): the teacher's preactivations, down to a margin."""
 
 from __future__ import annotations
 
@@ -8,20 +8,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.nn.initializers import variance_scaling
 
 from jaxkd.losses.base import Loss, Network
-from jaxkd.losses.layers import BatchNorm, Projection
-from jaxkd.losses.stages import taught
+from jaxkd.losses.features import require_teacher
+from jaxkd.losses.layers import Projection, StatelessBatchNorm
+from jaxkd.nn.layers import kaiming_fan_out
 from jaxkd.types import at_least_float32
 
 _RARE = 0.001
 
-_kaiming = variance_scaling(2.0, "fan_out", "normal")
-
 
 def expected_negative(mean: float, deviation: float) -> float:
-    """E[x | x < 0] of a Gaussian, m − s · φ(m/s) / Φ(−m/s); −3s where x < 0 is rarer than one in a thousand.
+    """Return E[x | x < 0] of a Gaussian, m − s · φ(m/s) / Φ(−m/s); −3s where x < 0 is rarer than one in a thousand.
 
     Example:
       >>> round(expected_negative(0.0, 1.0), 4)  # −√(2/π)
@@ -38,7 +36,7 @@ def expected_negative(mean: float, deviation: float) -> float:
 
 
 def partial_l2(student: jax.Array, teacher: jax.Array, margin: jax.Array) -> jax.Array:
-    """Σ (student − max(teacher, margin))² of each example, averaged, `[B, H, W, C], [B, H, W, C], [C] -> []`.
+    """Return Σ (student − max(teacher, margin))², averaged over examples, `[B, H, W, C], [B, H, W, C], [C] -> []`.
 
     Where the target is not positive, a student below it costs nothing: the ReLU hides the difference.
 
@@ -56,8 +54,8 @@ class Connector(nnx.Module):
     """One stage: a 1×1 convolution and BatchNorm from the student's channels to the teacher's, and the margin."""
 
     def __init__(self, inputs: int, margin: np.ndarray, *, rngs: nnx.Rngs):
-        self.projection = Projection(inputs, len(margin), kernel_init=_kaiming, rngs=rngs)
-        self.norm = BatchNorm(len(margin))
+        self.projection = Projection(inputs, len(margin), kernel_init=kaiming_fan_out, rngs=rngs)
+        self.norm = StatelessBatchNorm(len(margin))
         self.margin = nnx.Variable(jnp.asarray(margin, jnp.float32))
 
     def __call__(self, student: jax.Array, teacher: jax.Array) -> jax.Array:
@@ -69,16 +67,16 @@ class OFD(Loss):
     """The sum over stages of the partial L2 distance, the last with factor 1, each one before with half of the next.
 
     It compares preactivations 1 and on, after the stem. The margin of each channel of the teacher is the mean of its
-    negative values, as scale and shift of the BatchNorm before it tell. Published with weight 0.001, as it is summed
-    over all places and channels.
+    negative values, computed from scale and shift of the BatchNorm before it. Published with weight 0.001, as it is
+    summed over all places and channels.
 
     Raises:
       ValueError: at compile, where the networks return no preactivations, or maps of different sizes, or the teacher
-        does not tell its `preactivation_norms()`.
+        has no method `preactivation_norms()`.
     """
 
     def build(self, student: Network, teacher: Network | None, rngs: nnx.Rngs) -> None:
-        teacher = taught(self, teacher)
+        teacher = require_teacher(self, teacher)
         stages = range(1, _shared_preactivations(student, teacher))
         margins = _margins(teacher)
         self.connectors = nnx.List(
@@ -92,7 +90,7 @@ class OFD(Loss):
 
 
 def _shared_preactivations(student: Network, teacher: Network) -> int:
-    """How many preactivations both networks have, which must agree in size after the stem."""
+    """Return how many preactivations both networks have; after the stem they must agree in size."""
     for network in (student, teacher):
         network.preactivation(1)
     ours, theirs = ([entry.shape[1:3] for entry in network.outputs.preactivations] for network in (student, teacher))
@@ -106,7 +104,7 @@ def _shared_preactivations(student: Network, teacher: Network) -> int:
 
 
 def _margins(teacher: Network) -> list[np.ndarray]:
-    """`[C]` for each preactivation of the teacher."""
+    """Return the margins `[C]` of each preactivation of the teacher."""
     norms = getattr(teacher.model, "preactivation_norms", None)
     if norms is None:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Probabilistic knowledge transfer (PKT; Passalis & Tefas, ECCV 2018): whom an embedding is similar to."""
+"""Probabilistic knowledge transfer (PKT; Passalis & Tefas, ECCV 2018): similarities of embeddings as probabilities."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import jax
 import jax.numpy as jnp
 
 from jaxkd.losses.base import Loss, Network
+from jaxkd.losses.features import require_teacher
 from jaxkd.losses.functional import length
-from jaxkd.losses.stages import taught
 from jaxkd.types import at_least_float32
 
 _EPSILON = 1e-7
 
 
 def probabilistic_transfer(student: jax.Array, teacher: jax.Array) -> jax.Array:
-    """Mean over all B² pairs of p·log(p/q), `[B, C], [B, D] -> []`.
+    """Return the mean over all B² pairs of p·log(p/q), `[B, C], [B, D] -> []`.
 
     p and q are the cosine similarities of teacher and student, moved to 0…1 and divided by the sum of their row.
 
@@ -30,7 +30,7 @@ def probabilistic_transfer(student: jax.Array, teacher: jax.Array) -> jax.Array:
 
 
 def _neighbours(embeddings: jax.Array) -> jax.Array:
-    """How likely each example picks each other as its neighbour, `[B, C] -> [B, B]`."""
+    """Return the probability with which each example picks each other as its neighbour, `[B, C] -> [B, B]`."""
     embeddings = at_least_float32(embeddings.reshape(len(embeddings), -1))
     embeddings = embeddings / (length(embeddings, keepdims=True) + _EPSILON)
     # All that counts are small differences of similarities, which narrower products would blur.
@@ -59,7 +59,7 @@ class PKT(Loss):
         self.position = position
 
     def build(self, student: Network, teacher: Network | None, rngs) -> None:
-        for network in (student, taught(self, teacher)):
+        for network in (student, require_teacher(self, teacher)):
             network.feature(self.position)
 
     def __call__(self, student, teacher, batch, progress, key) -> jax.Array:

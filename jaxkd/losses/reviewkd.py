@@ -12,20 +12,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.nn.initializers import variance_scaling
 
 from jaxkd.losses.base import Loss, Network
-from jaxkd.losses.layers import Fusion, average_pool, embedding_widths
-from jaxkd.losses.stages import check_stages, taught
+from jaxkd.losses.features import check_stages, embedding_widths, require_teacher
+from jaxkd.losses.layers import Projection, StatelessBatchNorm, average_pool, nearest
+from jaxkd.nn.convolution import convolve
 from jaxkd.types import at_least_float32
 
 _SIZES = (4, 2, 1)
 _WIDEST = 512
+_unit_uniform = variance_scaling(1.0, "fan_in", "uniform")
 
 
 def hierarchical_context(student: jax.Array, teacher: jax.Array) -> jax.Array:
-    """Weighted mean of squared differences of maps as they are and pooled to 4×4, 2×2 and 1×1, `[B, H, W, C] ×2 -> []`.
+    """Return a weighted mean of the squared differences of maps as they are and pooled to 4×4, 2×2 and 1×1.
 
-    Only sizes below H count; the weights are 1, ½, ¼ … in this order.
+    Only sizes below H count; the weights are 1, ½, ¼ … in this order. `[B, H, W, C], [B, H, W, C] -> []`.
 
     Example:
       >>> ours, theirs = jnp.array([1.0, 1.0, 1.0, 1.0]), jnp.array([3.0, -1.0, 3.0, -1.0])
@@ -40,6 +43,36 @@ def hierarchical_context(student: jax.Array, teacher: jax.Array) -> jax.Array:
     return jnp.sum(errors * jnp.asarray(weights / weights.sum(), errors.dtype))
 
 
+class Fusion(nnx.Module):
+    """One stage: the student's maps fused with the deeper ones, weighed at each place, and the teacher's predicted.
+
+    Args:
+      inputs: channels of the student's maps.
+      outputs: channels of the teacher's maps.
+      width: channels of what is passed on from the deepest stage to the first.
+      deepest: whether this is the last stage, which has nothing deeper to fuse with.
+      rngs: where the initial values come from.
+    """
+
+    def __init__(self, inputs: int, outputs: int, width: int, *, deepest: bool, rngs: nnx.Rngs):
+        self.projection = Projection(inputs, width, kernel_init=_unit_uniform, rngs=rngs)
+        self.norm = StatelessBatchNorm(width)
+        self.attention = None if deepest else Projection(2 * width, 2, bias=True, rngs=rngs)
+        self.kernel = nnx.Param(_unit_uniform(rngs.params(), (3, 3, width, outputs), jnp.float32))
+        self.out_norm = StatelessBatchNorm(outputs)
+
+    def __call__(self, maps: jax.Array, deeper: jax.Array | None, size: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+        """Return the prediction for the teacher, `[B, *size, outputs]`, and the fused maps, `[B, *size, width]`."""
+        fused = self.norm(self.projection(maps))
+        if self.attention is not None:
+            assert deeper is not None
+            deeper = nearest(deeper, maps.shape[1:3])
+            weights = jax.nn.sigmoid(self.attention(jnp.concatenate([fused, deeper], axis=-1)))
+            fused = fused * weights[..., :1] + deeper * weights[..., 1:]
+        fused = nearest(fused, size)
+        return self.out_norm(convolve(fused, self.kernel[...].astype(fused.dtype), 1, 1)), fused
+
+
 class ReviewKD(Loss):
     """The sum over stages of the hierarchical context loss between fused student maps and the teacher's.
 
@@ -51,7 +84,7 @@ class ReviewKD(Loss):
     """
 
     def build(self, student: Network, teacher: Network | None, rngs: nnx.Rngs) -> None:
-        *stages, embedding = _widths(self, student, taught(self, teacher))
+        *stages, embedding = _widths(self, student, require_teacher(self, teacher))
         passed_on = min(_WIDEST, embedding[0])
         self.fusions = nnx.List([Fusion(*widths, passed_on, deepest=False, rngs=rngs) for widths in stages])
         self.fusions.append(Fusion(*embedding, passed_on, deepest=True, rngs=rngs))
@@ -62,7 +95,7 @@ class ReviewKD(Loss):
         return jnp.stack([hierarchical_context(*pair) for pair in zip(fused, targets, strict=True)]).sum()
 
     def review(self, features: Sequence[jax.Array], sizes: Sequence[tuple[int, ...]]) -> list[jax.Array]:
-        """Features 1 and on, each fused with all deeper ones and brought to the teacher's channels and these sizes."""
+        """Fuse each of features 1 and on with all deeper ones, at the teacher's channels and these sizes."""
         reviewed: list[jax.Array] = []
         deeper = None
         for fusion, feature, size in reversed(list(zip(self.fusions, features[1:], sizes, strict=True))):
@@ -77,7 +110,7 @@ def _as_maps(feature: jax.Array) -> jax.Array:
 
 
 def _widths(loss: Loss, student: Network, teacher: Network) -> list[tuple[int, int]]:
-    """Channels of the student's features from 1 on and of what the teacher has for each."""
+    """Return the channels of the student's features from 1 on, each with those of its target in the teacher."""
     check_stages(loss, student, teacher, None)
     widths = [
         (feature.shape[-1], teacher.preactivation(i).shape[-1])

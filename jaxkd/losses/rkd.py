@@ -6,14 +6,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxkd.losses.base import HyperParameter, Loss, Network
+from jaxkd.losses.features import embedding_widths, require_teacher
 from jaxkd.losses.functional import length, unit
-from jaxkd.losses.layers import embedding_widths
-from jaxkd.losses.stages import taught
 from jaxkd.types import at_least_float32
 
 
 def distance_loss(student: jax.Array, teacher: jax.Array) -> jax.Array:
-    """Mean Huber loss of the B² distances between examples, `[B, C], [B, D] -> []`.
+    """Return the mean Huber loss of the B² distances between examples, `[B, C], [B, D] -> []`.
 
     Each network's distances are divided by the mean of those that are not 0.
 
@@ -26,7 +25,7 @@ def distance_loss(student: jax.Array, teacher: jax.Array) -> jax.Array:
 
 
 def angle_loss(student: jax.Array, teacher: jax.Array) -> jax.Array:
-    """Mean Huber loss of the cosines of the B³ angles between examples, `[B, C], [B, D] -> []`.
+    """Return the mean Huber loss of the cosines of the B³ angles between examples, `[B, C], [B, D] -> []`.
 
     Entry (i, j, k) is the angle at i between j and k, its cosine 0 where two of them coincide.
 
@@ -86,7 +85,7 @@ class RKD(Loss):
         self.position = position
 
     def build(self, student: Network, teacher: Network | None, rngs) -> None:
-        embedding_widths(self, student, taught(self, teacher), self.position)
+        embedding_widths(self, student, require_teacher(self, teacher), self.position)
 
     def __call__(self, student, teacher, batch, progress, key) -> jax.Array:
         pair = student.features[self.position], teacher.features[self.position]

@@ -1,4 +1,4 @@
-"""Similarity-preserving distillation (SP; Tung & Mori, ICCV 2019): which examples look alike to a network."""
+"""Similarity-preserving distillation (SP; Tung & Mori, ICCV 2019): similarities between the examples of a batch."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxkd.losses.base import Loss, Network
+from jaxkd.losses.features import require_teacher
 from jaxkd.losses.functional import unit
-from jaxkd.losses.stages import taught
 from jaxkd.types import at_least_float32
 
 
 def similarity_preservation(student: jax.Array, teacher: jax.Array) -> jax.Array:
-    """‖Gₜ − Gₛ‖² / B² with G = FFᵀ, its rows at length one; F are the features, flattened, `[B, …], [B, …] -> []`.
+    """Return ‖Gₜ − Gₛ‖² / B², G = FFᵀ with rows at length one and F the flattened features, `[B, …], [B, …] -> []`.
 
     Example:
       >>> float(similarity_preservation(jnp.eye(2), 3.0 * jnp.eye(2)))
@@ -22,7 +22,7 @@ def similarity_preservation(student: jax.Array, teacher: jax.Array) -> jax.Array
 
 
 def _similarities(features: jax.Array) -> jax.Array:
-    """`[B, …] -> [B, B]`."""
+    """Return G, `[B, …] -> [B, B]`."""
     flat = at_least_float32(features.reshape(len(features), -1))
     # All that counts are small differences of similarities, which narrower products would blur.
     return unit(jnp.matmul(flat, flat.T, precision="highest"))
@@ -45,7 +45,7 @@ class SP(Loss):
         self.position = position
 
     def build(self, student: Network, teacher: Network | None, rngs) -> None:
-        for network in (student, taught(self, teacher)):
+        for network in (student, require_teacher(self, teacher)):
             network.feature(self.position)
 
     def __call__(self, student, teacher, batch, progress, key) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Softmax regression representation learning (SRRL; Yang et al., ICLR 2021): the teacher's classifier as the judge."""
+"""Softmax regression representation learning (SRRL; Yang et al., ICLR 2021): the teacher's classifier is shared."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxkd.losses.base import Loss, Network
-from jaxkd.losses.layers import BatchNorm, Projection, embedding_widths
-from jaxkd.losses.stages import taught
+from jaxkd.losses.features import embedding_widths, require_teacher
+from jaxkd.losses.layers import Projection, StatelessBatchNorm
 from jaxkd.types import at_least_float32
 
 
 def representation_loss(student: tuple[jax.Array, jax.Array], teacher: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """Mean squared error of the embeddings + mean squared error of the logits, each over all elements.
+    """Return the mean squared error of the embeddings plus that of the logits, each over all elements.
 
     Args:
       student: `[B, D]` embeddings at the teacher's width, and the `[B, K]` logits the teacher's classifier gives them.
@@ -32,16 +32,16 @@ def representation_loss(student: tuple[jax.Array, jax.Array], teacher: tuple[jax
 
 
 class SRRL(Loss):
-    """The student's embedding, brought to the teacher's width, should be the teacher's and be classified like it.
+    """The distance of the student's embedding, mapped to the teacher's width, from the teacher's, and of both logits.
 
-    A linear map, BatchNorm and ReLU bring it there; the teacher's own frozen classifier judges it, see
+    The map is linear, with BatchNorm and ReLU; the logits of both are those of the teacher's frozen classifier, see
     `representation_loss`. Published with weight 1.
 
     Args:
       position: which feature; by default the pooled one.
 
     Raises:
-      ValueError: at compile, where a network has no embedding there or the teacher's outputs bring no classifier.
+      ValueError: at compile, where a network has no embedding there or the teacher's outputs hold no classifier.
 
     Example:
       >>> from jaxkd import Outputs
@@ -56,7 +56,7 @@ class SRRL(Loss):
         self.position = position
 
     def build(self, student: Network, teacher: Network | None, rngs: nnx.Rngs) -> None:
-        teacher = taught(self, teacher)
+        teacher = require_teacher(self, teacher)
         ours, theirs = embedding_widths(self, student, teacher, self.position)
         if teacher.outputs.classify is None:
             raise ValueError(
@@ -64,9 +64,9 @@ class SRRL(Loss):
                 "return Outputs(…, classify=…), a function from embeddings [B, C] to logits [B, K]"
             )
         self.projection = Projection(ours, theirs, rngs=rngs)
-        self.norm = BatchNorm(theirs)
+        self.norm = StatelessBatchNorm(theirs)
 
     def __call__(self, student, teacher, batch, progress, key) -> jax.Array:
-        brought = jax.nn.relu(self.norm(self.projection(at_least_float32(student.features[self.position]))))
+        mapped = jax.nn.relu(self.norm(self.projection(at_least_float32(student.features[self.position]))))
         theirs = teacher.features[self.position], teacher.logits
-        return representation_loss((brought, teacher.classify(brought)), theirs)
+        return representation_loss((mapped, teacher.classify(mapped)), theirs)

@@ -1,4 +1,4 @@
-"""Temperature rules: what softens the logits of teacher and student before a divergence compares them.
+"""Temperature rules, which soften the logits of teacher and student before a divergence compares them.
 
 A rule has one method, `temper(student, teacher, labels, progress) -> Tempered`. Any loss on logits takes any rule, so
 a new rule works with every one of them.
@@ -37,7 +37,7 @@ class Tempered(NamedTuple):
 
     @classmethod
     def at(cls, student: jax.Array, teacher: jax.Array, temperature: jax.Array) -> Tempered:
-        """Both divided by one temperature T, a scalar or `[B]`; the scale is T²."""
+        """Divide both by one temperature T, a scalar or `[B]`; the scale is T²."""
         divisor = temperature[:, None] if jnp.ndim(temperature) else temperature
         return cls(student / divisor, teacher / divisor, jnp.square(temperature), (student, teacher, temperature))
 
@@ -46,7 +46,7 @@ class Temperature(Protocol):
     """Anything with a `temper` method."""
 
     def temper(self, student: jax.Array, teacher: jax.Array, labels: jax.Array, progress: Progress) -> Tempered:
-        """Softens `[B, K]` logits."""
+        """Soften `[B, K]` logits."""
         ...
 
 
@@ -67,14 +67,14 @@ class FixedTemperature(nnx.Module):
 
 
 def checked_temperature(name: str, value: float) -> float:
-    """Returns a temperature that is a positive finite number, or raises a ValueError that names it."""
+    """Return a temperature that is a positive finite number; raise a ValueError that names any other."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not (math.isfinite(value) and value > 0):
         raise ValueError(f"{name}={value!r}: a temperature is a positive number")
     return float(value)
 
 
 def as_temperature(temperature: float | Temperature) -> Temperature:
-    """A rule from a number, or the rule itself.
+    """Return a rule, made from a number or as it is.
 
     Raises:
       ValueError: for a number that is not positive and finite.
@@ -87,7 +87,7 @@ def as_temperature(temperature: float | Temperature) -> Temperature:
 def temper(
     rule: Temperature, standardize: bool, student: Outputs, teacher: Outputs | None, batch: Batch, progress: Progress
 ) -> Tempered:
-    """The way every loss on logits begins: to float32, standardise if asked, then the temperature rule.
+    """Prepare logits as every loss on logits does: to float32, standardise if asked, then the temperature rule.
 
     Raises:
       ValueError: if there is no teacher, or it has another number of classes.

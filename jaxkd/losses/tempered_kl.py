@@ -1,8 +1,8 @@
-"""T² · KL between two softmaxes at one temperature, with a gradient for the temperature that float32 does not wash out.
+"""T² · KL between two softmaxes at one temperature, with a gradient for the temperature that is exact in float32.
 
 The derivative by T has a part from T² and parts from both softmaxes, which cancel: at T = 15 what remains is a
-thousandth of either or less, and autodiff in float32 leaves it wrong by percents. A learned temperature is trained by
-nothing else. Here the parts are combined on paper, in the small quantity a = (teacher − student) / T, centred under
+thousandth of either or less, and autodiff in float32 leaves it wrong by percents. A learned temperature has no other
+gradient. Here the parts are combined on paper, in the small quantity a = (teacher − student) / T, centred under
 p = softmax(teacher / T), so that what cancels is never computed. With u the teacher's logits, centred likewise, and
 E the mean under p,
 
@@ -22,11 +22,11 @@ from jaxkd.losses.functional import kl_divergence
 from jaxkd.losses.temperature import Tempered
 
 FAR = 8.0
-"""How large |a| may be for the combined form."""
+"""The largest |a| for which the combined form is taken."""
 
 
 def scaled_kl(ready: Tempered) -> jax.Array:
-    """The divergence of each example times its scale, `[B]`; exact in the temperature where both logits share one."""
+    """Return the divergence of each example times its scale, `[B]`; by `tempered_kl` where both share a temperature."""
     if ready.shared is None:
         return ready.scale * kl_divergence(ready.teacher, ready.student)
     return tempered_kl(*ready.shared)
@@ -34,7 +34,7 @@ def scaled_kl(ready: Tempered) -> jax.Array:
 
 @jax.custom_vjp
 def tempered_kl(student: jax.Array, teacher: jax.Array, temperature: jax.Array) -> jax.Array:
-    """T² · KL(softmax(teacher / T) ‖ softmax(student / T)) of each example.
+    """Return T² · KL(softmax(teacher / T) ‖ softmax(student / T)) of each example.
 
     Args:
       student: `[B, K]` logits, not yet divided.
@@ -78,7 +78,7 @@ tempered_kl.defvjp(_forward, _backward)
 
 
 def _by_temperature(student, teacher, scale, p, kl):
-    """d/dT of each example."""
+    """Return d/dT of each example."""
 
     def mean(values):
         return jnp.sum(p * values, -1, keepdims=True)
@@ -98,7 +98,7 @@ def _by_temperature(student, teacher, scale, p, kl):
 
 
 def _second_order(a):
-    """e⁻ᵃ − 1 + a."""
+    """Return e⁻ᵃ − 1 + a."""
     small = jnp.abs(a) < 0.5
     x = jnp.where(small, a, 0.0)
     return jnp.where(
@@ -107,7 +107,7 @@ def _second_order(a):
 
 
 def _third_order(a):
-    """2 · (e⁻ᵃ − 1 + a) − a²."""
+    """Return 2 · (e⁻ᵃ − 1 + a) − a²."""
     small = jnp.abs(a) < 0.5
     x = jnp.where(small, a, 0.0)
     series = x * x * x * _series(x, [2 * (-1) ** (n + 1) / math.factorial(n + 3) for n in range(12)])
@@ -115,7 +115,7 @@ def _third_order(a):
 
 
 def _log_remainder(m):
-    """(1 + m) · log(1 + m) − m, for m ≥ 0."""
+    """Return (1 + m) · log(1 + m) − m, for m ≥ 0."""
     small = m < 0.1
     x = jnp.where(small, m, 0.0)
     series = x * x * _series(x, [(-1) ** n / ((n + 1) * (n + 2)) for n in range(14)])

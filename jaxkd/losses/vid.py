@@ -1,4 +1,4 @@
-"""Variational information distillation (VID; Ahn et al., CVPR 2019): predicting the teacher's maps, and how surely."""
+"""Variational information distillation (VID; Ahn et al., CVPR 2019): a Gaussian prediction of the teacher's maps."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxkd.losses.base import Network
+from jaxkd.losses.features import StageLoss, require_teacher
 from jaxkd.losses.layers import Projection, to_smaller
-from jaxkd.losses.stages import StageLoss, taught
 from jaxkd.types import at_least_float32
 
 _EPSILON = 1e-5
 
 
-def gaussian_surprise(mean: jax.Array, variance: jax.Array, target: jax.Array) -> jax.Array:
-    """Mean of ½·((mean − target)² / variance + log variance), `[…, C], [C], […, C] -> []`.
+def gaussian_nll(mean: jax.Array, variance: jax.Array, target: jax.Array) -> jax.Array:
+    """Return the negative log-likelihood of the target under a Gaussian without its constant, averaged.
 
-    It is the negative log-likelihood of the target under a Gaussian, without the constant.
+    It is ½·((mean − target)² / variance + log variance), `[…, C], [C], […, C] -> []`.
 
     Example:
-      >>> float(gaussian_surprise(jnp.zeros((1, 1)), jnp.ones(1), jnp.full((1, 1), 3.0)))
+      >>> float(gaussian_nll(jnp.zeros((1, 1)), jnp.ones(1), jnp.full((1, 1), 3.0)))
       4.5
     """
     variance = variance.reshape((1,) * (mean.ndim - 1) + (-1,))
@@ -32,7 +32,7 @@ def gaussian_surprise(mean: jax.Array, variance: jax.Array, target: jax.Array) -
 
 
 class Regressor(nnx.Module):
-    """Predicts a teacher's map from a student's: three 1×1 convolutions with ReLU between, one variance per channel.
+    """Predict a teacher's map from a student's: three 1×1 convolutions with ReLU between, one variance per channel.
 
     The variance is softplus(scale) + 1e-5, trained like the convolutions.
     """
@@ -44,17 +44,17 @@ class Regressor(nnx.Module):
         self.scale = nnx.Param(jnp.full(outputs, trained + math.log(-math.expm1(-trained)), jnp.float32))  # softplus⁻¹
 
     def __call__(self, student: jax.Array, teacher: jax.Array) -> jax.Array:
-        """How surprising the teacher's map is."""
+        """Return the negative log-likelihood of the teacher's map."""
         student, target = to_smaller(at_least_float32(student), at_least_float32(teacher))
         first, *others = self.layers
         mean = first(student)
         for layer in others:
             mean = layer(jax.nn.relu(mean))
-        return gaussian_surprise(mean, jax.nn.softplus(self.scale[...]) + _EPSILON, target)
+        return gaussian_nll(mean, jax.nn.softplus(self.scale[...]) + _EPSILON, target)
 
 
 class VID(StageLoss):
-    """The sum over the stages of how surprising the teacher's maps are, given the student's; published with weight 1.
+    """The sum over stages of the negative log-likelihood of the teacher's maps, given the student's; usual weight 1.
 
     The larger maps are average-pooled to the size of the smaller.
 
@@ -82,7 +82,7 @@ class VID(StageLoss):
 
     def build(self, student: Network, teacher: Network | None, rngs: nnx.Rngs) -> None:
         super().build(student, teacher, rngs)
-        pairs = self.pairs(student.outputs, taught(self, teacher).outputs)
+        pairs = self.pairs(student.outputs, require_teacher(self, teacher).outputs)
         self.regressors = nnx.List(
             Regressor(ours.shape[-1], theirs.shape[-1], self.variance, rngs=rngs) for ours, theirs in pairs
         )

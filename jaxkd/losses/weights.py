@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 @dataclass(frozen=True)
 class Warmup:
-    """A weight that rises linearly and then stays; see `warmup`."""
+    """A weight that rises linearly and then stays constant; see `warmup`."""
 
     epochs: int
     weight: float
@@ -27,14 +27,14 @@ class Warmup:
 
 
 def warmup(epochs: int = 20, weight: float = 1.0) -> Warmup:
-    """weight · min(epoch / epochs, 1), with the epoch counted from 1.
+    """Return the function weight · min(epoch / epochs, 1) of the epoch, counted from 1.
 
     With 20 epochs it is how DKD (Zhao et al., CVPR 2022) starts its term. Equal warm-ups compare equal, so runs that
     use them share one compiled program.
 
     Args:
-      epochs: how many epochs the rise takes.
-      weight: where it ends.
+      epochs: the length of the rise.
+      weight: the weight after it.
 
     Raises:
       ValueError: for fewer than one epoch, or a weight that is not finite.

@@ -1,4 +1,4 @@
-"""What a network offers and costs: parameters, multiply-accumulates and shapes, found without computing anything."""
+"""Descriptions of networks: parameters, multiply-accumulates and shapes, found without computing anything."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ CIFAR_CLASSES, IMAGENET_CLASSES, IMAGENET_SIZE = 100, 1000, 224
 
 @dataclass(frozen=True)
 class Description:
-    """What `describe` found. Shapes are those of one image, and its `str` is a table of them.
+    """The result of `describe`. Shapes are those of one image; its `str` is a table of them.
 
     Attributes:
-      name: the network's.
+      name: the network's name.
       num_classes: K, the width of its logits.
       image_shape: `(H, W, C)`.
-      options: of the family, where they were given.
-      parameters: how many numbers it learns; running statistics do not count.
+      options: the options of the family that were given.
+      parameters: the number of trained values, without running statistics.
       macs: multiply-accumulates of all convolutions and linear layers for one image.
       features: shapes of f0, f1, …; the last is the embedding `(D,)`.
-      preactivations: shapes of what the ReLUs before the features receive, in the same order.
+      preactivations: shapes of the features before their ReLU, in the same order.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Description:
 
     @property
     def embedding(self) -> int:
-        """D, the width of the pooled embedding that the classifier sees."""
+        """D, the width of the pooled embedding, which the classifier takes."""
         return self.features[-1][0]
 
     def __str__(self) -> str:
@@ -68,16 +68,16 @@ class Description:
 def describe(
     name: str, num_classes: int | None = None, image_shape: tuple[int, int, int] | None = None, **options: Any
 ) -> Description:
-    """Parameters, multiply-accumulates and the shapes of all features of a network. No weight is drawn.
+    """Return parameters, multiply-accumulates and the shapes of all features of a network. No weight is drawn.
 
     Args:
       name: a published name (see `list`), or one of the same form.
       num_classes: K, the width of the logits; by default 1000 for networks of ImageNet, and 100 for those of CIFAR.
       image_shape: `(H, W, C)`; by default the one that the network was published for.
-      **options: of the family, as in `create`.
+      **options: options of the family, as in `create`.
 
     Raises:
-      ValueError: the network does not exist, or cannot take such images.
+      ValueError: where the network does not exist or cannot take such images.
 
     Example:
       >>> print(describe("resnet20"))
@@ -147,7 +147,7 @@ def _macs_of(equation: core.JaxprEqn) -> int:
 
 
 def _programs(parameters: dict[str, Any]) -> Iterator[core.Jaxpr]:
-    """The programs inside an operation: branches, a loop's body, a function with its own gradient rule."""
+    """Yield the programs inside an operation: branches, a loop's body, a function with its own gradient rule."""
     for value in parameters.values():
         for candidate in value if isinstance(value, tuple) else (value,):
             if isinstance(candidate, core.ClosedJaxpr):

@@ -8,8 +8,8 @@ import jax
 from flax import nnx
 
 from jaxkd.models.registry import family
-from jaxkd.models.stages import pooled_outputs, preactivations
 from jaxkd.nn.layers import BatchNorm, DefaultConv, Linear, Preactivation, conv_norm
+from jaxkd.nn.stack import pooled_outputs, preactivations
 from jaxkd.types import Outputs
 
 STEM = 32
@@ -17,13 +17,13 @@ UNITS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] 
 """Width and stride of each depthwise-separable unit."""
 
 STAGE_ENDS = (1, 4, 6, 12, 14)
-"""Where f0 to f4 are: the stem is layer 0, the units are 1 to 13, and a stage ends before the layer given here."""
+"""The layers before which f0 to f4 are taken; the stem is layer 0, the units are layers 1 to 13."""
 
 
 class SeparableUnit(nnx.Dict):
     """A depthwise 3×3 and a 1×1 convolution, each with BatchNorm and ReLU, under their positions in PyTorch.
 
-    It goes from one ReLU's input to that of the next unit, so the ReLU that closes the unit before opens this one.
+    It maps one preactivation to the next: the ReLU that closes a unit in the paper is applied by the unit after it.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int, *, rngs: nnx.Rngs):
@@ -64,11 +64,11 @@ class MobileNetV1(nnx.Module):
         return pooled_outputs(preactivations(conv_norm(stem["0"], stem["1"], images, train), stages, train), self.fc)
 
     def preactivation_norms(self) -> tuple[BatchNorm, ...]:
-        """The BatchNorm whose output each preactivation is."""
+        """Return the last BatchNorm before each of the preactivations."""
         return (self.model[0]["1"], *(self.model[end - 1]["4"] for end in STAGE_ENDS[1:]))
 
 
 @family(r"MobileNetV1", ("MobileNetV1",), size=224)
-def mobilenet_v1(*, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
-    """The ImageNet student of ResNet-50, under the name and in the layout of the distillation repositories."""
+def mobilenet_v1(*, num_classes: int, channels: int = 3, rngs: nnx.Rngs) -> MobileNetV1:
+    """Build the ImageNet student of ResNet-50, with the name and the layout of the distillation repositories."""
     return MobileNetV1(num_classes=num_classes, channels=channels, rngs=rngs)

@@ -1,4 +1,7 @@
-"""MobileNetV2 (Sandler et al. 2018): the network, whatever its layers are called, and RepDistiller's form for CIFAR."""
+"""MobileNetV2 (Sandler et al. 2018) in two forms: RepDistiller's for CIFAR, and torchvision's for ImageNet.
+
+Both are the same network, `MobileNetV2`, and name its layers as their published files do.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +25,9 @@ class Stage(NamedTuple):
 
     Attributes:
       expansion: how many times wider than its input a block is inside.
-      width: its channels.
-      blocks: how many.
-      stride: of the first block; the others keep the size.
+      width: the channels of its output.
+      blocks: the number of blocks.
+      stride: the stride of the first block; the others keep the size.
     """
 
     expansion: int
@@ -46,20 +49,20 @@ SMALL_STAGES = tuple(
     stage._replace(width=stage.width // 2, stride=1 if position == 1 else stage.stride)
     for position, stage in enumerate(STAGES)
 )
-"""Half as wide, and the second stage keeps the size."""
+"""The stages of the CIFAR form: half as wide, and the second keeps the size."""
 
 STEM, EMBEDDING = 32, 1280
 FEATURE_BLOCKS = (3, 6, 13, 17)
-"""After how many blocks f1 to f4 are taken: where a map of each size ends."""
+"""The numbers of blocks after which f1 to f4 are taken: the last maps of each size."""
 
 
 class InvertedResidual(nnx.Module):
     """A 1×1 convolution to more channels, a depthwise 3×3, and a 1×1 to few channels without ReLU; and a shortcut.
 
-    The layers are under `conv`; the two forms give them different positions.
+    The layers are in `conv`; the two forms give them different positions.
     """
 
-    def __init__(self, conv: nnx.Dict, activation: Activation):
+    def __init__(self, conv: nnx.Dict[Any], activation: Activation):
         self.conv = conv
         self.activation = activation
 
@@ -73,8 +76,8 @@ class InvertedResidual(nnx.Module):
         return conv_norm(projection, norm, out, train, residual=shortcut).value
 
     def layers(self) -> list[Layer]:
-        """Its convolutions, each with its BatchNorm, in order."""
-        flat: list = []
+        """Return its convolutions, each with its BatchNorm, in order."""
+        flat: list[Any] = []
         for position in sorted(self.conv):
             part = self.conv[position]
             flat.extend(part if isinstance(part, nnx.List) else [part])
@@ -82,7 +85,7 @@ class InvertedResidual(nnx.Module):
 
 
 class MobileNetV2(nnx.Module):
-    """The network; a form of it names the layers and tells them in `parts`, and sets the width and the kind of ReLU.
+    """The network of both forms, which name its layers, list them in `parts` and set the width and the kind of ReLU.
 
     Features: f0 the stem (after its ReLU), f1 to f4 the last maps of each size, f5 the pooled embedding. A linear
     bottleneck ends without a ReLU, so there the preactivation is the feature itself, as the next block receives it.
@@ -105,22 +108,22 @@ class MobileNetV2(nnx.Module):
         return Outputs(classifier(features[-1]), tuple(features), tuple(preactivations), classifier.function())
 
     def preactivation_norms(self) -> tuple[BatchNorm, ...]:
-        """The BatchNorm that comes last before each of the preactivations."""
+        """Return the last BatchNorm before each of the preactivations."""
         (_, norm), blocks, _, _ = self.parts()
         return (norm, *(blocks[count - 1].layers()[-1][1] for count in FEATURE_BLOCKS))
 
     def parts(self) -> tuple[Layer, list[InvertedResidual], Layer, Linear]:
-        """Stem, blocks, the convolution before the pooling, and the classifier."""
+        """Return stem, blocks, the convolution before the pooling, and the classifier."""
         raise TypeError(f"{type(self).__name__} defines no parts()")
 
 
 def new_layer(inputs: int, outputs: int, window: int, stride: int = 1, groups: int = 1, *, rngs: nnx.Rngs) -> Layer:
-    """A convolution and its BatchNorm."""
+    """Create a convolution and its BatchNorm."""
     return Conv(inputs, outputs, window, stride, groups=groups, rngs=rngs), BatchNorm(outputs)
 
 
 def new_classifier(num_classes: int, rngs: nnx.Rngs) -> Linear:
-    """The linear layer on the embedding, as both forms start it."""
+    """Create the linear layer on the embedding, initialised as in both forms."""
     return Linear(EMBEDDING, num_classes, kernel_init=normal(0.01), bias_init=zeros, rngs=rngs)
 
 
@@ -131,15 +134,15 @@ def new_blocks(
     activation: Activation,
     rngs: nnx.Rngs,
 ) -> list[InvertedResidual]:
-    """The blocks of all stages, in a row.
+    """Create the blocks of all stages in one list.
 
     Args:
       inputs: channels of the stem.
-      stages: what follows it.
-      arrange: makes the layers of a block under a form's positions: called with the channels in and out, the stride,
+      stages: the stages after it.
+      arrange: creates the layers of a block at a form's positions; called with the channels in and out, the stride,
         the expansion and `rngs`.
       activation: the kind of ReLU.
-      rngs: of the initial weights.
+      rngs: keys of the initial weights.
     """
     blocks = []
     for expansion, width, count, stride in stages:
@@ -162,7 +165,7 @@ class SmallMobileNetV2(MobileNetV2):
     def __init__(self, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
         stem, last = STEM // 2, SMALL_STAGES[-1].width
         self.conv1 = nnx.List(new_layer(channels, stem, 3, 2, rngs=rngs))
-        blocks = iter(new_blocks(stem, SMALL_STAGES, _in_a_row, self.activation, rngs))
+        blocks = iter(new_blocks(stem, SMALL_STAGES, _flat, self.activation, rngs))
         self.blocks = nnx.List([nnx.List([next(blocks) for _ in range(stage.blocks)]) for stage in SMALL_STAGES])
         self.conv2 = nnx.List(new_layer(last, EMBEDDING, 1, rngs=rngs))
         self.classifier = nnx.List([new_classifier(num_classes, rngs)])
@@ -172,8 +175,8 @@ class SmallMobileNetV2(MobileNetV2):
         return tuple(self.conv1), blocks, tuple(self.conv2), self.classifier[0]
 
 
-def _in_a_row(inputs: int, outputs: int, stride: int, expansion: int, rngs: nnx.Rngs) -> nnx.Dict:
-    """All layers in one row, in which ReLUs have a position too; also without expansion there are three."""
+def _flat(inputs: int, outputs: int, stride: int, expansion: int, rngs: nnx.Rngs) -> nnx.Dict[Any]:
+    """Create the three layers of a block in one list, in which ReLUs have a position too."""
     width = inputs * expansion
     layers = (
         new_layer(inputs, width, 1, rngs=rngs),
@@ -184,8 +187,8 @@ def _in_a_row(inputs: int, outputs: int, stride: int, expansion: int, rngs: nnx.
 
 
 @family(r"MobileNetV2", ("MobileNetV2",))
-def mobilenet_v2(*, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
-    """The CIFAR form, as RepDistiller and ATS name it."""
+def mobilenet_v2(*, num_classes: int, channels: int = 3, rngs: nnx.Rngs) -> MobileNetV2:
+    """Build the CIFAR form, under the name of RepDistiller and ATS."""
     return SmallMobileNetV2(num_classes=num_classes, channels=channels, rngs=rngs)
 
 
@@ -218,8 +221,8 @@ class MobileNetV2ImageNet(MobileNetV2):
         return tuple(stem), blocks, tuple(last), self.classifier["1"]
 
 
-def _nested(inputs: int, outputs: int, stride: int, expansion: int, rngs: nnx.Rngs) -> nnx.Dict:
-    """A layer with ReLU is a row of its own, the last one is not; without expansion there is no first layer."""
+def _nested(inputs: int, outputs: int, stride: int, expansion: int, rngs: nnx.Rngs) -> nnx.Dict[Any]:
+    """Create the layers of a block, those with a ReLU each in its own list; without expansion the first is left out."""
     width = inputs * expansion
     rows = [new_layer(inputs, width, 1, rngs=rngs)] if expansion > 1 else []
     rows.append(new_layer(width, width, 3, stride, width, rngs=rngs))
@@ -228,6 +231,6 @@ def _nested(inputs: int, outputs: int, stride: int, expansion: int, rngs: nnx.Rn
 
 
 @family(r"MobileNetV2_Imagenet|mobilenet_v2", ("MobileNetV2_Imagenet", "mobilenet_v2"), size=224)
-def imagenet_mobilenet_v2(*, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
-    """As CTKD and torchvision name it."""
+def imagenet_mobilenet_v2(*, num_classes: int, channels: int = 3, rngs: nnx.Rngs) -> MobileNetV2:
+    """Build the ImageNet form, under the names of CTKD and torchvision."""
     return MobileNetV2ImageNet(num_classes=num_classes, channels=channels, rngs=rngs)

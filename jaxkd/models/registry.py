@@ -1,4 +1,4 @@
-"""Names to networks: each family file registers the pattern its names follow and the names that were published."""
+"""Networks by name: each family registers the pattern of its names and the names that were published."""
 
 from __future__ import annotations
 
@@ -6,33 +6,34 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from flax import nnx
 
-_Build = Callable[..., nnx.Module]
+_Builder = Callable[..., nnx.Module]
+Builder = TypeVar("Builder", bound=_Builder)
 
 
 class _Family(NamedTuple):
     pattern: re.Pattern[str]
     published: tuple[str, ...]
-    build: _Build
+    build: _Builder
     size: int
 
 
 _FAMILIES: list[_Family] = []
 
 
-def family(pattern: str, published: tuple[str, ...], size: int = 32) -> Callable[[_Build], _Build]:
-    """Registers a builder: the pattern's named groups become its integer arguments.
+def family(pattern: str, published: tuple[str, ...], size: int = 32) -> Callable[[Builder], Builder]:
+    """Register a builder: the pattern's named groups become its integer arguments.
 
     Args:
-      pattern: what its names look like, a regular expression for the whole name.
+      pattern: a regular expression for the whole name.
       published: the names that papers and repositories use.
       size: height and width of the images it was published for.
     """
 
-    def register(build: _Build) -> _Build:
+    def register(build: Builder) -> Builder:
         _FAMILIES.append(_Family(re.compile(pattern), published, build, size))
         return build
 
@@ -40,7 +41,7 @@ def family(pattern: str, published: tuple[str, ...], size: int = 32) -> Callable
 
 
 def names() -> list[str]:
-    """The published names, sorted; widths and depths in between (`wrn_22_3`) can be created too.
+    """Return the published names, sorted; widths and depths in between (`wrn_22_3`) can be created too.
 
     Example:
       >>> "resnet20" in names()
@@ -49,20 +50,20 @@ def names() -> list[str]:
     return sorted(name for family in _FAMILIES for name in family.published)
 
 
-def create(name: str, num_classes: int = 100, seed: int = 0, **options) -> nnx.Module:
-    """A freshly initialised network.
+def create(name: str, num_classes: int = 100, seed: int = 0, **options: Any) -> nnx.Module:
+    """Create a freshly initialised network.
 
     Args:
       name: a published name (see `list`), or one of the same form.
       num_classes: K, the width of the logits.
-      seed: of the initial weights.
-      **options: of the family: `channels` of the input images (3), `shortcut` of CIFAR ResNets.
+      seed: seed of the initial weights.
+      **options: options of the family: `channels` of the input images (3), `shortcut` of CIFAR ResNets.
 
     Returns:
       A Flax module called as `model(images, train=False) -> Outputs`.
 
     Raises:
-      ValueError: for an unknown name, option or a depth the family does not have.
+      ValueError: for an unknown name or option, or a depth that the family does not have.
 
     Example:
       >>> import jax.numpy as jnp
@@ -86,7 +87,7 @@ def create(name: str, num_classes: int = 100, seed: int = 0, **options) -> nnx.M
     raise ValueError(f"unknown model {name!r}: {hint}jaxkd.models.list() gives all published names")
 
 
-def _check_options(name: str, build: _Build, options: dict, sizes: dict) -> None:
+def _check_options(name: str, build: _Builder, options: dict[str, Any], sizes: dict[str, int]) -> None:
     offered = set(inspect.signature(build).parameters) - {"num_classes", "rngs", *sizes}
     if unknown := set(options) - offered:
         raise ValueError(f"{name} has no option {', '.join(sorted(unknown))}; it has {', '.join(sorted(offered))}")

@@ -1,4 +1,4 @@
-"""CIFAR ResNets (He et al. 2016): three stages of basic blocks, depth 6n + 2, as RepDistiller and ATS name them."""
+"""CIFAR ResNets (He et al. 2016): three stages of basic blocks, depth 6n + 2, under RepDistiller's and ATS's names."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxkd.models.registry import family
-from jaxkd.models.stages import pooled_outputs, preactivations
 from jaxkd.nn.layers import BatchNorm, Conv, Linear, Preactivation, conv_norm
-from jaxkd.nn.stack import last_block, stack_blocks
+from jaxkd.nn.stack import last_block, pooled_outputs, preactivations, stack_blocks
 from jaxkd.types import Outputs
 
 Shortcut = Literal["projection", "pad"]
@@ -36,7 +35,7 @@ class BasicBlock(nnx.Module):
         self.stride = stride
 
     def __call__(self, before: Preactivation, train: bool) -> Preactivation:
-        """From one sum to the next: the ReLU that closes a block in the paper opens the one that follows here."""
+        """Map one preactivation to the next: the ReLU that closes a block in the paper is applied by the next block."""
         images = before.relu()
         out = conv_norm(self.conv1, self.bn1, images, train).relu()
         return conv_norm(self.conv2, self.bn2, out, train, residual=self._shortcut(images, out.shape[-1], train))
@@ -88,11 +87,11 @@ class ResNet(nnx.Module):
         return pooled_outputs(preactivations(stem, (self.layer1, self.layer2, self.layer3), train), self.fc)
 
     def preactivation_norms(self) -> tuple[BatchNorm, ...]:
-        """The BatchNorm that comes last before each of the preactivations."""
+        """Return the last BatchNorm before each of the preactivations."""
         return (self.bn1, *(last_block(stage).bn2 for stage in (self.layer1, self.layer2, self.layer3)))
 
 
-def _stage(inputs: int, outputs: int, blocks: int, stride: int, shortcut: Shortcut, rngs: nnx.Rngs) -> nnx.List:
+def _stage(inputs: int, outputs: int, blocks: int, stride: int, shortcut: Shortcut, rngs: nnx.Rngs) -> nnx.List[Any]:
     first = BasicBlock(inputs, outputs, stride, shortcut, rngs=rngs)
     return stack_blocks(first, [BasicBlock(outputs, outputs, 1, shortcut, rngs=rngs) for _ in range(blocks - 1)])
 
@@ -101,26 +100,30 @@ _DEPTHS = (8, 14, 20, 32, 44, 56, 110)
 
 
 @family(r"resnet(?P<depth>8|14|20|26|32|38|44|56|62|110)", tuple(f"resnet{depth}" for depth in _DEPTHS))
-def resnet(depth: int, *, num_classes: int, channels: int = 3, shortcut: Shortcut = "projection", rngs: nnx.Rngs):
-    """The plain CIFAR ResNet: 16, 32 and 64 channels."""
+def resnet(
+    depth: int, *, num_classes: int, channels: int = 3, shortcut: Shortcut = "projection", rngs: nnx.Rngs
+) -> ResNet:
+    """Build the plain CIFAR ResNet: 16, 32 and 64 channels."""
     return ResNet(depth, (16, 16, 32, 64), num_classes=num_classes, channels=channels, shortcut=shortcut, rngs=rngs)
 
 
 @family(r"ResNet(?P<depth>14|20|26|32|38|44|56|62|110)", ("ResNet14", "ResNet110"))
-def ats_resnet(depth: int, *, num_classes: int, channels: int = 3, shortcut: Shortcut = "projection", rngs: nnx.Rngs):
-    """The same under the names ATS gives it."""
+def ats_resnet(
+    depth: int, *, num_classes: int, channels: int = 3, shortcut: Shortcut = "projection", rngs: nnx.Rngs
+) -> ResNet:
+    """Build the plain CIFAR ResNet under its names in ATS."""
     return resnet(depth, num_classes=num_classes, channels=channels, shortcut=shortcut, rngs=rngs)
 
 
 @family(r"resnet(?P<depth>\d+)x(?P<width>4)", ("resnet8x4", "resnet32x4"))
-def wide_resnet(depth: int, width: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
-    """Four times as wide, with a stem of 32 channels."""
+def wide_resnet(depth: int, width: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs) -> ResNet:
+    """Build a CIFAR ResNet that is four times as wide, with a stem of 32 channels."""
     return ResNet(
         depth, (32, 16 * width, 32 * width, 64 * width), num_classes=num_classes, channels=channels, rngs=rngs
     )
 
 
 @family(r"resnet(?P<depth>\d+)x4_double", ("resnet8x4_double",))
-def doubled_resnet(depth: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
-    """`resnet…x4` with twice the channels everywhere."""
+def doubled_resnet(depth: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs) -> ResNet:
+    """Build a `resnet…x4` with twice the channels everywhere."""
     return ResNet(depth, (64, 128, 256, 512), num_classes=num_classes, channels=channels, rngs=rngs)

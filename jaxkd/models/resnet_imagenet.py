@@ -1,4 +1,7 @@
-"""ResNets of wide stages (He et al. 2016): a stem of 64 channels, then stages of 64, 128, 256, … planes."""
+"""ResNets as for ImageNet (He et al. 2016): a stem of 64 channels, then stages of 64, 128, 256, … planes.
+
+ResNet, wide ResNet and ResNeXt for ImageNet, and those for CIFAR that are built of the same stages, `StagedResNet`.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,16 @@ import jax
 from flax import nnx
 
 from jaxkd.models.registry import family
-from jaxkd.models.stages import pooled_outputs, preactivations
 from jaxkd.nn.layers import BatchNorm, Conv, Linear, Preactivation, check_image_size, conv_norm, max_pool
-from jaxkd.nn.stack import last_block, stack_blocks
+from jaxkd.nn.stack import last_block, pooled_outputs, preactivations, stack_blocks
 from jaxkd.types import Outputs
 
 
 class ResidualBlock(nnx.Module):
-    """A branch, which a subclass defines, and a shortcut beside it.
+    """A branch of convolutions, which a subclass defines, plus a shortcut.
 
     The shortcut has parameters, a 1×1 convolution and its BatchNorm, only where the shape changes. Published networks
-    agree in everything but its name.
+    differ in its name alone.
 
     Attributes:
       outputs: channels of the sum.
@@ -29,7 +31,7 @@ class ResidualBlock(nnx.Module):
     outputs: int
 
     def _add_shortcut(self, name: str, inputs: int, outputs: int, stride: int, rngs: nnx.Rngs) -> None:
-        """The last thing a subclass defines, as in PyTorch's listing."""
+        """Add the shortcut; a subclass does so last, to list its parameters in PyTorch's order."""
         changes = stride != 1 or inputs != outputs
         projection = [Conv(inputs, outputs, 1, stride, rngs=rngs), BatchNorm(outputs)] if changes else None
         setattr(self, name, nnx.List(projection) if projection else None)
@@ -51,11 +53,11 @@ class ResidualBlock(nnx.Module):
         return conv_norm(convolution, norm, images, train).value
 
     def branch(self) -> list[tuple[Conv, BatchNorm]]:
-        """The layers beside the shortcut, each a convolution and its BatchNorm, in order."""
+        """Return the layers of the branch, each a convolution and its BatchNorm, in order."""
         raise TypeError(f"{type(self).__name__} defines no branch()")
 
     def closing_norm(self) -> BatchNorm:
-        """The BatchNorm at the end of the branch."""
+        """Return the BatchNorm at the end of the branch."""
         return self.branch()[-1][1]
 
 
@@ -79,11 +81,11 @@ class Bottleneck(ResidualBlock):
     Args:
       inputs: channels of the images.
       planes: a quarter of the channels of the sum.
-      stride: of the 3×3 convolution.
-      groups: of the 3×3 convolution (Xie et al. 2017).
+      stride: stride of the 3×3 convolution.
+      groups: groups of the 3×3 convolution (Xie et al. 2017).
       base_width: channels of each group where `planes` is 64; they grow with `planes`.
       shortcut: the attribute's name.
-      rngs: of the initial weights.
+      rngs: keys of the initial weights.
     """
 
     def __init__(
@@ -119,7 +121,7 @@ DEPTHS: dict[int, tuple[Block, tuple[int, ...]]] = {
     101: (Bottleneck, (3, 4, 23, 3)),
     152: (Bottleneck, (3, 8, 36, 3)),
 }
-"""Depth to the kind of block and the number of them in each stage."""
+"""By depth, the kind of block and the number of blocks in each stage."""
 
 
 class StagedResNet(nnx.Module):
@@ -129,13 +131,13 @@ class StagedResNet(nnx.Module):
     f0 is the stem after its max pooling.
 
     Args:
-      block: what the stages consist of: called as `block(inputs, planes, stride, rngs=…)`.
+      block: creates the blocks; called as `block(inputs, planes, stride, rngs=…)`.
       blocks: the number of blocks in each stage.
       small_images: the stem is a 3×3 convolution; otherwise one of 7×7 and a max pooling, each with stride 2.
       classifier: the name of the linear layer.
       num_classes: K.
-      channels: of the images.
-      rngs: of the initial weights.
+      channels: channels of the images.
+      rngs: keys of the initial weights.
     """
 
     def __init__(
@@ -170,7 +172,7 @@ class StagedResNet(nnx.Module):
         return pooled_outputs(before, getattr(self, self.classifier_name))
 
     def preactivation_norms(self) -> tuple[BatchNorm, ...]:
-        """The BatchNorm that comes last before each of the preactivations."""
+        """Return the last BatchNorm before each of the preactivations."""
         return (self.bn1, *(last_block(stage).closing_norm() for stage in self._stages()))
 
     def _stem(self, images: jax.Array, train: bool) -> Preactivation:
@@ -178,15 +180,15 @@ class StagedResNet(nnx.Module):
         # The ReLU follows. Maximum and ReLU commute, and in this order the preactivation is as large as the feature.
         return stem if self.small_images else Preactivation.of(max_pool(stem.value, 3, padding=1))
 
-    def _stages(self) -> list[nnx.List]:
+    def _stages(self) -> list[nnx.List[Any]]:
         return [getattr(self, f"layer{number}") for number in range(1, self.stages + 1)]
 
 
 def bottlenecks(groups: int, base_width: int) -> Block:
-    """Bottlenecks wider than a ResNet's, or grouped as a ResNeXt's.
+    """Return a block type: bottlenecks wider than a ResNet's, or grouped as a ResNeXt's.
 
     Raises:
-      ValueError: either is no positive number.
+      ValueError: where either number is below 1.
     """
     for name, count in (("groups", groups), ("width", base_width)):
         if count < 1:
@@ -198,32 +200,38 @@ def bottlenecks(groups: int, base_width: int) -> Block:
 @family(r"ResNet(?P<depth>18)Double", ("ResNet18Double",), size=224)
 @family(r"resnet(?P<depth>34)x4", ("resnet34x4",), size=224)
 @family(r"resnet(?P<depth>18|34|50|101|152)", ("resnet18", "resnet34", "resnet50", "resnet101"), size=224)
-def imagenet_resnet(depth: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
-    """torchvision's `resnet18`, and the names CTKD gives it.
+def imagenet_resnet(depth: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs) -> StagedResNet:
+    """Build torchvision's `resnet18` and its like, also under their names in CTKD.
 
-    Whatever they promise, CTKD's `ResNet18Double` is as wide as a ResNet-18 and its `resnet34x4` as a ResNet-34.
+    Despite their names, CTKD's `ResNet18Double` is as wide as a ResNet-18 and its `resnet34x4` as a ResNet-34.
     """
     return StagedResNet(*DEPTHS[depth], num_classes=num_classes, channels=channels, rngs=rngs)
 
 
 @family(r"wrn_(?P<depth>50)_(?P<width>2)", ("wrn_50_2",), size=224)
 @family(r"wide_resnet(?P<depth>50|101)_(?P<width>2)", ("wide_resnet50_2",), size=224)
-def imagenet_wide_resnet(depth: int, width: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
-    """torchvision's `wide_resnet50_2`, and CTKD's name for it: bottlenecks twice as wide inside, with the same sums."""
+def imagenet_wide_resnet(
+    depth: int, width: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs
+) -> StagedResNet:
+    """Build torchvision's `wide_resnet50_2`, CTKD's `wrn_50_2`: bottlenecks that are twice as wide inside."""
     blocks = DEPTHS[depth][1]
     return StagedResNet(bottlenecks(1, 64 * width), blocks, num_classes=num_classes, channels=channels, rngs=rngs)
 
 
 @family(r"resnext(?P<depth>50|101)_(?P<groups>\d+)x(?P<width>\d+)d", ("resnext50_32x4d",), size=224)
-def imagenet_resnext(depth: int, groups: int, width: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
-    """torchvision's spelling: `resnext50_32x4d` has 32 groups of 4 channels in its first stage."""
+def imagenet_resnext(
+    depth: int, groups: int, width: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs
+) -> StagedResNet:
+    """Build torchvision's ResNeXts: `resnext50_32x4d` has 32 groups of 4 channels in its first stage."""
     blocks = DEPTHS[depth][1]
     return StagedResNet(bottlenecks(groups, width), blocks, num_classes=num_classes, channels=channels, rngs=rngs)
 
 
 @family(r"ResNeXt(?P<depth>\d+)-(?P<groups>\d+)-(?P<width>\d+)d", ("ResNeXt29-4-4d",))
-def cifar_resnext(depth: int, groups: int, width: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
-    """The spelling of ATS: `ResNeXt29-4-4d` has three stages for small images, and 4 groups of 4 channels at first."""
+def cifar_resnext(
+    depth: int, groups: int, width: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs
+) -> StagedResNet:
+    """Build the ResNeXts of ATS: `ResNeXt29-4-4d` has three stages with 4 groups of 4 channels in the first."""
     if depth % 9 != 2 or depth < 11:
         raise ValueError(f"depth {depth}: a ResNeXt of three stages has depth 9n + 2 (11, 20, 29, 38, …)")
     return StagedResNet(
@@ -238,8 +246,8 @@ def cifar_resnext(depth: int, groups: int, width: int, *, num_classes: int, chan
 
 @family(r"ResNet(?P<depth>50)", ("ResNet50",))
 @family(r"ResNet(?P<depth>18|34)_cifar", ("ResNet18_cifar", "ResNet34_cifar"))
-def cifar_stem_resnet(depth: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
-    """RepDistiller's `ResNet50`. Its ResNet-18 and 34 are named apart from ImageNet's."""
+def cifar_stem_resnet(depth: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs) -> StagedResNet:
+    """Build RepDistiller's `ResNet50` for CIFAR, and its ResNet-18 and 34 under names that ImageNet's do not have."""
     block, blocks = DEPTHS[depth]
     return StagedResNet(
         partial(block, shortcut="shortcut"),

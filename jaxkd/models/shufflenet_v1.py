@@ -1,16 +1,17 @@
-"""ShuffleNetV1 (Zhang et al. 2018) for CIFAR: three groups, as RepDistiller and ATS have it."""
+"""ShuffleNetV1 (Zhang et al. 2018) for CIFAR, with three groups as in RepDistiller and ATS."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from jaxkd.models.registry import family
-from jaxkd.models.stages import pooled_outputs, preactivations
 from jaxkd.nn.convolution import convolve
 from jaxkd.nn.layers import BatchNorm, DefaultConv, Linear, Preactivation, channel_shuffle, conv_norm
-from jaxkd.nn.stack import last_block, stack_blocks
+from jaxkd.nn.stack import last_block, pooled_outputs, preactivations, stack_blocks
 from jaxkd.types import Outputs
 
 STEM = 24
@@ -27,7 +28,7 @@ class ShuffleUnit(nnx.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int, *, rngs: nnx.Rngs):
         width = outputs // 4
-        self.groups = 1 if inputs == STEM else GROUPS  # the stem has too few channels to be parted
+        self.groups = 1 if inputs == STEM else GROUPS  # the stem has too few channels for groups
         self.conv1 = DefaultConv(inputs, width, 1, groups=self.groups, rngs=rngs)
         self.bn1 = BatchNorm(width)
         self.conv2 = DefaultConv(width, width, 3, stride, groups=width, rngs=rngs)
@@ -37,7 +38,7 @@ class ShuffleUnit(nnx.Module):
         self.stride = stride
 
     def __call__(self, before: Preactivation, train: bool) -> Preactivation:
-        """From one sum to the next: the ReLU that closes a block in the paper opens the one that follows here."""
+        """Map one preactivation to the next: the ReLU that closes a unit in the paper is applied by the next unit."""
         images = before.relu()
         out = conv_norm(self.conv1, self.bn1, images, train).relu()
         out = conv_norm(self.conv2, self.bn2, channel_shuffle(out, self.groups), train).relu()
@@ -48,7 +49,7 @@ class ShuffleUnit(nnx.Module):
 
 
 def _average_pool(images: jax.Array) -> jax.Array:
-    """Halves height and width: the mean of 3×3 windows, in which the border of zeros counts."""
+    """Halve height and width, taking the mean of 3×3 windows in which the border of zeros counts."""
     channels = images.shape[-1]
     return convolve(images, jnp.full((3, 3, 1, channels), 1 / 9, images.dtype), 2, 1, channels)
 
@@ -72,16 +73,16 @@ class ShuffleNetV1(nnx.Module):
         return pooled_outputs(preactivations(stem, (self.layer1, self.layer2, self.layer3), train), self.linear)
 
     def preactivation_norms(self) -> tuple[BatchNorm, ...]:
-        """The BatchNorm that comes last before each of the preactivations."""
+        """Return the last BatchNorm before each of the preactivations."""
         return (self.bn1, *(last_block(stage).bn3 for stage in (self.layer1, self.layer2, self.layer3)))
 
 
-def _stage(inputs: int, outputs: int, blocks: int, rngs: nnx.Rngs) -> nnx.List:
+def _stage(inputs: int, outputs: int, blocks: int, rngs: nnx.Rngs) -> nnx.List[Any]:
     first = ShuffleUnit(inputs, outputs - inputs, 2, rngs=rngs)
     return stack_blocks(first, [ShuffleUnit(outputs, outputs, 1, rngs=rngs) for _ in range(blocks - 1)])
 
 
 @family(r"Shuffle(Net)?V1", ("ShuffleV1", "ShuffleNetV1"))
-def shufflenet_v1(*, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
-    """`ShuffleV1` in RepDistiller, `ShuffleNetV1` in ATS."""
+def shufflenet_v1(*, num_classes: int, channels: int = 3, rngs: nnx.Rngs) -> ShuffleNetV1:
+    """Build RepDistiller's `ShuffleV1`, `ShuffleNetV1` in ATS."""
     return ShuffleNetV1(num_classes=num_classes, channels=channels, rngs=rngs)

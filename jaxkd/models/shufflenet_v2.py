@@ -1,16 +1,18 @@
-"""ShuffleNetV2 (Ma et al. 2018): the network, whatever its layers are called, and RepDistiller's form for CIFAR."""
+"""ShuffleNetV2 (Ma et al. 2018) in two forms: RepDistiller's for CIFAR, and torchvision's for ImageNet.
+
+Both are the same network, `ShuffleNetV2`, and name its layers as their published files do.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from jaxkd.models.registry import family
-from jaxkd.models.stages import preactivations
 from jaxkd.nn.layers import (
     BatchNorm,
     Conv,
@@ -22,7 +24,7 @@ from jaxkd.nn.layers import (
     global_average_pool,
     max_pool,
 )
-from jaxkd.nn.stack import Stack, stack_blocks
+from jaxkd.nn.stack import Stack, preactivations, stack_blocks
 from jaxkd.types import Outputs
 
 Layer = tuple[Conv, BatchNorm]
@@ -53,9 +55,9 @@ class ShuffleUnit(nnx.Module):
     """
 
     def __call__(self, before: jax.Array, train: bool) -> jax.Array:
-        """From one ReLU's input to the next's: a channel is rectified where it is read, not where it is made.
+        """Map one preactivation to the next: a channel is rectified where it is read, not where it is computed.
 
-        What passes through a stage therefore still is, at its end, what the ReLU of the block that made it receives.
+        Channels that pass through blocks therefore still are preactivations at the end of a stage.
         """
         left, right = self.branches()
         if left:
@@ -66,7 +68,7 @@ class ShuffleUnit(nnx.Module):
         return channel_shuffle(jnp.concatenate([kept, _apply(right[1:], out, train).value], axis=-1), 2)
 
     def norm_after(self, norm_before: BatchNorm) -> BatchNorm:
-        """The last BatchNorm of every channel of the output, in one; `norm_before` is that of the input."""
+        """Join the last BatchNorms of all channels of the output into one; `norm_before` is that of the input."""
         left, right = self.branches()
         kept, worked = left[-1][1] if left else norm_before, right[-1][1]
         half = worked.scale.size
@@ -77,7 +79,7 @@ class ShuffleUnit(nnx.Module):
         return joined
 
     def branches(self) -> tuple[list[Layer], list[Layer]]:
-        """The convolutions of both branches, each with its BatchNorm; with stride 1 the first branch has none."""
+        """Return the convolutions of both branches, each with its BatchNorm; with stride 1 the first has none."""
         raise TypeError(f"{type(self).__name__} defines no branches()")
 
 
@@ -89,7 +91,7 @@ def _apply(layers: list[Layer], images: jax.Array, train: bool) -> Preactivation
 
 
 def branch_layers(inputs: int, outputs: int, stride: int, rngs: nnx.Rngs) -> tuple[list[Layer], list[Layer]]:
-    """New layers for both branches of a unit, `[N, H, W, inputs] -> [N, H / stride, W / stride, outputs]`."""
+    """Create the layers of both branches of a unit, `[N, H, W, inputs] -> [N, H / stride, W / stride, outputs]`."""
     half = outputs // 2
     left = [_depthwise(inputs, 2, rngs), _pointwise(inputs, half, rngs)] if stride == 2 else []
     entry = _pointwise(inputs if stride == 2 else half, half, rngs)
@@ -105,7 +107,7 @@ def _depthwise(channels: int, stride: int, rngs: nnx.Rngs) -> Layer:
 
 
 class ShuffleNetV2(nnx.Module):
-    """The network; a form of it names the layers and tells them in `parts`.
+    """The network of both forms, which name its layers and list them in `parts`.
 
     Features: f0 the stem, f1 to f3 the stages (after their last ReLU), f4 the pooled embedding. The preactivations are
     the same maps before that ReLU, of channels that only passed through the last block as well.
@@ -121,7 +123,7 @@ class ShuffleNetV2(nnx.Module):
         return Outputs(classifier(features[-1]), tuple(features), tuple(before), classifier.function())
 
     def preactivation_norms(self) -> tuple[BatchNorm, ...]:
-        """The BatchNorms the channels of each preactivation come from, put together into one."""
+        """Return for each preactivation the last BatchNorms of its channels, joined into one."""
         (_, norm), stages, _, _ = self.parts()
         norms = [norm]
         for stage in stages:
@@ -132,17 +134,17 @@ class ShuffleNetV2(nnx.Module):
             norms.append(norm)
         return tuple(norms)
 
-    def parts(self) -> tuple[Layer, list[nnx.List], Layer, Linear]:
-        """Stem, stages, the convolution before the pooling, and the classifier."""
+    def parts(self) -> tuple[Layer, list[nnx.List[Any]], Layer, Linear]:
+        """Return stem, stages, the convolution before the pooling, and the classifier."""
         raise TypeError(f"{type(self).__name__} defines no parts()")
 
     def pool_stem(self, stem: jax.Array) -> jax.Array:
-        """What lies between the stem's BatchNorm and the first stage: nothing here."""
+        """Apply what is between the stem's BatchNorm and the first stage: nothing here."""
         return stem
 
 
-def stages_of(unit: Callable[..., ShuffleUnit], widths: Widths, rngs: nnx.Rngs) -> list[nnx.List]:
-    """The three stages; the first unit of each halves height and width."""
+def stages_of(unit: Callable[..., ShuffleUnit], widths: Widths, rngs: nnx.Rngs) -> list[nnx.List[Any]]:
+    """Create the three stages; the first unit of each halves height and width."""
     stages, inputs = [], STEM
     for outputs, blocks in zip(widths.stages, BLOCKS, strict=True):
         first = unit(inputs, outputs, 2, rngs=rngs)
@@ -152,7 +154,7 @@ def stages_of(unit: Callable[..., ShuffleUnit], widths: Widths, rngs: nnx.Rngs) 
 
 
 class SmallShuffleUnit(ShuffleUnit):
-    """RepDistiller's names: `conv1`, `bn1` and on, the first branch before the second."""
+    """A unit with RepDistiller's names: `conv1`, `bn1` and on, the first branch before the second."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, *, rngs: nnx.Rngs):
         left, right = branch_layers(inputs, outputs, stride, rngs)
@@ -187,13 +189,13 @@ class SmallShuffleNetV2(ShuffleNetV2):
 
 
 @family(r"ShuffleV2", ("ShuffleV2",))
-def shufflenet_v2(*, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
-    """The CIFAR form, as RepDistiller names it."""
+def shufflenet_v2(*, num_classes: int, channels: int = 3, rngs: nnx.Rngs) -> ShuffleNetV2:
+    """Build the CIFAR form, under RepDistiller's name."""
     return SmallShuffleNetV2(num_classes=num_classes, channels=channels, rngs=rngs)
 
 
 class BranchedShuffleUnit(ShuffleUnit):
-    """torchvision's names: the layers of `branch1` and `branch2` under their positions, among which ReLUs count."""
+    """A unit with torchvision's names: the layers of `branch1` and `branch2` by position, ReLUs counted."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, *, rngs: nnx.Rngs):
         left, right = branch_layers(inputs, outputs, stride, rngs)
@@ -205,14 +207,14 @@ class BranchedShuffleUnit(ShuffleUnit):
         return left, _layers(self.branch2, (0, 3, 5))
 
 
-def _positioned(layers: list[Layer], positions: tuple[int, ...]) -> nnx.Dict:
+def _positioned(layers: list[Layer], positions: tuple[int, ...]) -> nnx.Dict[Any]:
     named: dict[str, nnx.Module] = {}
     for position, (convolution, norm) in zip(positions, layers, strict=True):
         named[str(position)], named[str(position + 1)] = convolution, norm
     return nnx.Dict(named)
 
 
-def _layers(named: nnx.Dict, positions: tuple[int, ...]) -> list[Layer]:
+def _layers(named: nnx.Dict[Any], positions: tuple[int, ...]) -> list[Layer]:
     return [(named[str(position)], named[str(position + 1)]) for position in positions]
 
 
@@ -236,13 +238,13 @@ class ShuffleNetV2ImageNet(ShuffleNetV2):
         return tuple(self.conv1), stages, tuple(self.conv5), self.fc
 
     def pool_stem(self, stem: jax.Array) -> jax.Array:
-        """torchvision pools after the ReLU, which makes no difference: both keep the order of numbers."""
+        """Pool before the ReLU; torchvision pools after it, which gives the same, as both keep the order of numbers."""
         return max_pool(stem, 3, 1)
 
 
 @family(r"ShuffleV2_Imagenet", ("ShuffleV2_Imagenet",), size=224)
-def imagenet_shufflenet_v2(*, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
-    """The ×1 form, as CTKD names it."""
+def imagenet_shufflenet_v2(*, num_classes: int, channels: int = 3, rngs: nnx.Rngs) -> ShuffleNetV2:
+    """Build the ImageNet form ×1, under CTKD's name."""
     return ShuffleNetV2ImageNet(num_classes=num_classes, channels=channels, rngs=rngs)
 
 
@@ -252,6 +254,8 @@ def imagenet_shufflenet_v2(*, num_classes: int, channels: int = 3, rngs: nnx.Rng
     ("shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "shufflenet_v2_x1_5", "shufflenet_v2_x2_0"),
     size=224,
 )
-def imagenet_shufflenet_v2_of_width(tenths: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
-    """All widths, as torchvision names them."""
+def imagenet_shufflenet_v2_of_width(
+    tenths: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs
+) -> ShuffleNetV2:
+    """Build the ImageNet form of any width, under torchvision's names."""
     return ShuffleNetV2ImageNet(tenths, num_classes=num_classes, channels=channels, rngs=rngs)

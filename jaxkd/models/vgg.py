@@ -1,4 +1,4 @@
-"""VGGs with BatchNorm (Simonyan & Zisserman 2015) for small images: five blocks and one linear layer."""
+"""VGGs with BatchNorm (Simonyan & Zisserman 2015) for small images (`VGG`) and for ImageNet (`ImageNetVGG`)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from jaxkd.types import Outputs, at_least_float32
 
 WIDTHS = (64, 128, 256, 512, 512)
 CONVOLUTIONS = {8: (1, 1, 1, 1, 1), 11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
-"""Depth to the number of convolutions in each block."""
+"""By depth, the number of convolutions in each block."""
 
 
 class VGG(nnx.Module):
-    """A VGG for images of any size from 8×8.
+    """A VGG for images of any size from 8×8, with one linear layer as the classifier.
 
     Features: f0 to f4 the blocks (after their last ReLU), f5 the pooled embedding. The fourth block is followed by a
     pooling only for images of 64×64, as in RepDistiller.
@@ -47,15 +47,15 @@ class VGG(nnx.Module):
         return Outputs(logits, tuple(features), tuple(preactivations), self.classifier.function())
 
     def preactivation_norms(self) -> tuple[BatchNorm, ...]:
-        """The last BatchNorm of each block."""
+        """Return the last BatchNorm of each block."""
         return tuple(block[str(len(block) // 2 * 3 - 2)] for block in self._blocks())
 
-    def _blocks(self) -> tuple[nnx.Dict, ...]:
+    def _blocks(self) -> tuple[nnx.Dict[Any], ...]:
         return (self.block0, self.block1, self.block2, self.block3, self.block4)
 
 
-def _block(inputs: int, outputs: int, convolutions: int, rngs: nnx.Rngs) -> nnx.Dict:
-    """Convolution and BatchNorm under the positions they have in PyTorch, where each pair is followed by a ReLU."""
+def _block(inputs: int, outputs: int, convolutions: int, rngs: nnx.Rngs) -> nnx.Dict[Any]:
+    """Create convolutions and BatchNorms at their positions in PyTorch, where a ReLU follows each pair."""
     layers: dict[str, nnx.Module] = {}
     for i in range(convolutions):
         layers[str(3 * i)] = Conv(inputs if i == 0 else outputs, outputs, 3, bias=True, rngs=rngs)
@@ -64,29 +64,29 @@ def _block(inputs: int, outputs: int, convolutions: int, rngs: nnx.Rngs) -> nnx.
 
 
 @family(r"vgg(?P<depth>8|11|13|16|19)", tuple(f"vgg{depth}" for depth in CONVOLUTIONS))
-def vgg(depth: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
-    """RepDistiller's spelling: `vgg13`."""
+def vgg(depth: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs) -> VGG:
+    """Build a VGG for small images in RepDistiller's spelling, `vgg13`."""
     return VGG(depth, num_classes=num_classes, channels=channels, rngs=rngs)
 
 
 @family(r"VGG(?P<depth>8|11|13|16|19)", ("VGG8",))
-def ats_vgg(depth: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
-    """The spelling of ATS: `VGG8`."""
+def ats_vgg(depth: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs) -> VGG:
+    """Build a VGG for small images in the spelling of ATS, `VGG8`."""
     return vgg(depth, num_classes=num_classes, channels=channels, rngs=rngs)
 
 
 FEATURES = {11: (2, 3, 6, 10, 28), 13: (2, 5, 9, 12, 34)}
-"""Depth to the layers whose outputs CTKD takes as f0 to f4: ReLUs and poolings, by their positions in `features`."""
+"""By depth, the layers whose outputs CTKD takes as f0 to f4: positions of ReLUs and poolings in `features`."""
 
 GRID = 7
-"""Height and width of the maps that the classifier sees."""
+"""Height and width of the maps that the classifier takes."""
 
 
 class ImageNetVGG(nnx.Module):
     """A VGG for images of any size from 32×32, with a classifier of three linear layers.
 
-    Features: f0 to f3 early outputs, those of `FEATURES`, f4 the last maps, f5 the embedding: these averaged to a grid
-    of 7×7 and flattened in PyTorch's order, channel by channel.
+    Features: f0 to f3 early outputs, see `FEATURES`, f4 the last maps, f5 the embedding: the last maps averaged to a
+    grid of 7×7 and flattened in PyTorch's order, channel by channel.
 
     torchvision drops out half of the classifier's hidden units in training. Here nothing is dropped, as models are
     called without a random key; in evaluation there is no difference.
@@ -134,7 +134,7 @@ class ImageNetVGG(nnx.Module):
         return Outputs(classify(embedding), (*features, embedding), tuple(preactivations), classify)
 
     def preactivation_norms(self) -> tuple[BatchNorm, ...]:
-        """The BatchNorm that comes last before each of the preactivations."""
+        """Return the last BatchNorm before each of the preactivations."""
         layers = self.features  # it lies one layer before a ReLU, and two before a pooling
         return tuple(layers[str(i - 1 if str(i - 1) in layers else i - 2)] for i in FEATURES[self.depth])
 
@@ -150,7 +150,7 @@ def _perceptron(layers: list[jax.tree_util.Partial], embedding: jax.Array) -> ja
 
 
 def _to_grid(maps: jax.Array) -> jax.Array:
-    """Averages maps of any size to 7×7; the windows overlap, or see a pixel twice, where the size is no multiple."""
+    """Average maps of any size to 7×7; windows overlap where the size is no multiple of 7."""
     for axis in (1, 2):
         size = maps.shape[axis]
         if size != GRID:
@@ -162,6 +162,6 @@ def _to_grid(maps: jax.Array) -> jax.Array:
 
 @family(r"vgg(?P<depth>11|13)_imagenet", ("vgg11_imagenet", "vgg13_imagenet"), size=224)
 @family(r"vgg(?P<depth>11|13)_bn", ("vgg11_bn", "vgg13_bn"), size=224)
-def imagenet_vgg(depth: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
-    """torchvision's `vgg11_bn`, and CTKD's name for it, `vgg11_imagenet`."""
+def imagenet_vgg(depth: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs) -> ImageNetVGG:
+    """Build torchvision's `vgg11_bn`, CTKD's `vgg11_imagenet`."""
     return ImageNetVGG(depth, num_classes=num_classes, channels=channels, rngs=rngs)

@@ -74,17 +74,17 @@ class WideResNet(nnx.Module):
         return Outputs(self.fc(features[-1]), tuple(features), (*inner, closing.value), self.fc.function())
 
     def preactivation_norms(self) -> tuple[BatchNorm, ...]:
-        """The BatchNorm that follows each stage, whose output the next ReLU receives."""
+        """Return the BatchNorm that follows each stage, whose output the next ReLU receives."""
         return (*(stage.layer[0].bn1 for stage in (self.block1, self.block2, self.block3)), self.bn1)
 
 
 @family(r"wrn_(?P<depth>\d+)_(?P<width>\d+)", ("wrn_16_1", "wrn_16_2", "wrn_40_1", "wrn_40_2"))
-def wrn(depth: int, width: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
-    """RepDistiller's spelling: `wrn_40_2`."""
+def wrn(depth: int, width: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs) -> WideResNet:
+    """Build a wide ResNet in RepDistiller's spelling, `wrn_40_2`."""
     return WideResNet(depth, width, num_classes=num_classes, channels=channels, rngs=rngs)
 
 
 @family(r"WRN(?P<depth>\d+)-(?P<width>\d+)", ("WRN28-1", "WRN28-8"))
-def ats_wrn(depth: int, width: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
-    """The spelling of ATS: `WRN28-8`."""
+def ats_wrn(depth: int, width: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs) -> WideResNet:
+    """Build a wide ResNet in the spelling of ATS, `WRN28-8`."""
     return wrn(depth, width, num_classes=num_classes, channels=channels, rngs=rngs)

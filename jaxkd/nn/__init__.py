@@ -1,1 +1,1 @@
-"""What models and losses are built of: convolution, BatchNorm, layers, and stacks of equal blocks."""
+"""The layers that models and losses share: convolution, BatchNorm, activations and pooling, stages of blocks."""

@@ -1,7 +1,7 @@
 """Batch normalisation as pure functions: the moments of a batch, and one pass that normalises, adds and rectifies.
 
-On the CPU `jaxkd.nn.cpu_kernels` compute both where they are usable, elsewhere XLA does. The gradient has a rule of its
-own, which needs of the forward pass what is kept anyway: the images, and the output for what the ReLU let through.
+On the CPU `jaxkd.nn.cpu_kernels` compute both where they are usable, elsewhere XLA does. The gradient has its own rule,
+which reuses values of the forward pass that are saved anyway: the images, and the output for the ReLU's mask.
 """
 
 from __future__ import annotations
@@ -122,5 +122,5 @@ def _gradients_by_xla(images, out, cotangent, mean, var, scale, epsilon, adds):
 
 
 def _along(channels: jax.Array, images: jax.Array) -> jax.Array:
-    """A value for each channel, to be broadcast over images."""
+    """Reshape a value per channel, `[C]`, so that it broadcasts over images."""
     return channels.reshape((1,) * (images.ndim - 1) + (-1,))

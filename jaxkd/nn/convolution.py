@@ -1,8 +1,8 @@
 """A convolution that is fast on every platform, with gradients that stay fast inside a compiled loop.
 
-On the CPU oneDNN computes it where `jaxkd.nn.cpu_kernels` are usable. Where they are not, XLA does, with gradient rules
-of our own: XLA runs the gradient convolutions that autodiff writes 15 to 30 times slower inside `lax.scan` than outside
-it, which would make a compiled epoch useless. The input gradient is therefore again a plain forward convolution, the
+On the CPU oneDNN computes it where `jaxkd.nn.cpu_kernels` are usable, elsewhere XLA, with the gradient rules below:
+XLA runs the gradient convolutions that autodiff writes 15 to 30 times slower inside `lax.scan` than outside it, which
+would make a compiled epoch useless. The input gradient is therefore again a plain forward convolution, the
 weight gradient one or a few matrix products, and grouped convolutions, for which XLA has no fast CPU code at all, are
 computed group by group. On GPU and TPU XLA's own forms are the right ones and are kept.
 """
@@ -44,8 +44,8 @@ def convolve(images: jax.Array, kernel: jax.Array, stride: int = 1, padding: int
         return lax.platform_dependent(images, kernel, cpu=by_kernel, default=partial(_grouped, stride, padding, groups))
     if groups == 1:
         return _grouped(stride, padding, groups, images, kernel)
-    by_hand = _per_group(kernel, stride, padding, groups)
-    return lax.platform_dependent(images, kernel, cpu=by_hand, default=partial(_grouped, stride, padding, groups))
+    per_group = _per_group(kernel, stride, padding, groups)
+    return lax.platform_dependent(images, kernel, cpu=per_group, default=partial(_grouped, stride, padding, groups))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6, 7))
@@ -119,13 +119,13 @@ def _grouped(stride, padding, groups, images, kernel):
 
 
 def _per_group(kernel, stride, padding, groups):
-    """The convolution in plain ones, as a function of images and kernel."""
+    """Return a grouped convolution made of plain ones, as a function of images and kernel."""
     depthwise = kernel.shape[2:] == (1, groups)
     return partial(_depthwise if depthwise else _group_by_group, stride, padding, groups)
 
 
 def _depthwise(stride, padding, groups, images, kernel):
-    """The sum of the shifted images, each times its tap of the kernel."""
+    """Sum the shifted images, each times its tap of the kernel."""
     kernel = kernel.astype(images.dtype)
     padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     height, width = ((n - k) // stride + 1 for n, k in zip(padded.shape[1:3], kernel.shape[:2], strict=True))
@@ -135,7 +135,7 @@ def _depthwise(stride, padding, groups, images, kernel):
 
 
 def _group_by_group(stride, padding, groups, images, kernel):
-    """One dense convolution, mapped over the groups."""
+    """Map one dense convolution over the groups."""
     parts = jnp.stack(jnp.split(images, groups, axis=-1)), jnp.stack(jnp.split(kernel, groups, axis=-1))
     outputs = lax.map(lambda part: convolve(*part, stride, padding, 1), parts)
     return jnp.moveaxis(outputs, 0, 3).reshape(*outputs.shape[1:4], -1)
@@ -182,7 +182,7 @@ def _loop_gradients(stride, padding, images, kernel, cotangent):
 
 
 def _input_gradient(kernel, cotangent, stride, padding, size):
-    """The forward convolution of the (dilated) cotangent with the flipped kernel."""
+    """Convolve the (dilated) cotangent with the flipped kernel."""
     window = kernel.shape[:2]
     before = [k - 1 - padding for k in window]
     dilated = [(n - 1) * stride + 1 for n in cotangent.shape[1:3]]
@@ -198,7 +198,7 @@ def _kernel_gradient(images, cotangent, stride, padding, window):
 
 
 def _crossed(padded, cotangent, stride, window):
-    """One matrix product: images shifted along the columns against cotangents shifted along the rows.
+    """Multiply two matrices: images shifted along the columns against cotangents shifted along the rows.
 
     Pairing two small sets of shifts, instead of all shifts of one side, halves what has to be copied and gives the
     product a better shape: on two cores it takes half the time of `_row_by_row` at 32×32.
@@ -213,7 +213,7 @@ def _crossed(padded, cotangent, stride, window):
 
 
 def _row_by_row(padded, cotangent, stride, window):
-    """A matrix product per kernel row: the row's shifted images, side by side, against the cotangent."""
+    """Multiply matrices for each kernel row: the row's shifted images, side by side, against the cotangent."""
     rows, columns = window
     height, width, outputs = cotangent.shape[1:]
     flat = _as_matrix(cotangent)
@@ -226,7 +226,7 @@ def _row_by_row(padded, cotangent, stride, window):
 
 
 def _shifted(padded, i, j, height, width, stride):
-    """What the kernel's tap (i, j) sees: `[N, height, width, C]`."""
+    """Return the pixels that the kernel's tap (i, j) meets, `[N, height, width, C]`."""
     return padded[:, i : i + (height - 1) * stride + 1 : stride, j : j + (width - 1) * stride + 1 : stride]
 
 
@@ -235,5 +235,5 @@ def _as_matrix(images):
 
 
 def _product(left, right):
-    """`leftᵀ · right`, summed in float32 at least: there are as many terms as pixels in a batch."""
+    """Return `leftᵀ · right`, summed in float32 at least: there are as many terms as pixels in a batch."""
     return at_least_float32(left).T @ at_least_float32(right)

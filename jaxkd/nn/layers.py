@@ -1,4 +1,4 @@
-"""The layers of the zoo, with PyTorch's padding, statistics and initialisation.
+"""Layers with PyTorch's padding, statistics and initialisation.
 
 Layers compute in the type of what they receive, whatever the type of their parameters: a network given bfloat16 images
 runs in bfloat16 with float32 parameters. Statistics and everything after the last pooling stay float32.
@@ -21,13 +21,13 @@ from jaxkd.nn.convolution import convolve, convolve_add_relu
 from jaxkd.types import at_least_float32
 
 kaiming_fan_out: Initializer = variance_scaling(2.0, "fan_out", "normal")
-"""Normal with variance 2 / (k·k·out): what the CIFAR ResNets, WRNs and VGGs draw their convolutions from (He 2015)."""
+"""Normal with variance 2 / (k·k·out): the initial convolutions of the CIFAR ResNets, WRNs and VGGs (He et al. 2015)."""
 
 torch_uniform: Initializer = variance_scaling(1 / 3, "fan_in", "uniform")
 """Uniform within ±1/sqrt(fan_in), PyTorch's default for the weights of linear layers and convolutions."""
 
-KEPT = "kept"
-"""Marks what is too dear to compute again in the backward pass, where a network does not keep everything for it."""
+SAVED = "saved"
+"""Marks the values that a `Stack` saves for the backward pass; it recomputes all others."""
 
 
 class Conv(nnx.Module):
@@ -54,19 +54,19 @@ class Conv(nnx.Module):
     def __call__(self, images: jax.Array) -> jax.Array:
         window = (self.stride, self.padding, self.groups)
         if self.bias is None:
-            return checkpoint_name(convolve(images, self.kernel[...], *window), KEPT)
+            return checkpoint_name(convolve(images, self.kernel[...], *window), SAVED)
         return checkpoint_name(
-            convolve_add_relu(images, self.kernel[...], self.bias[...], None, *window, relu=False), KEPT
+            convolve_add_relu(images, self.kernel[...], self.bias[...], None, *window, relu=False), SAVED
         )
 
     @property
     def padding(self) -> int:
-        """Zeros on all four sides."""
+        """The number of zeros added on all four sides."""
         return self.kernel.shape[0] // 2
 
 
 DefaultConv = functools.partial(Conv, kernel_init=torch_uniform)
-"""A convolution that starts where PyTorch starts it unless told otherwise, as the ShuffleNets and MobileNetV1 do."""
+"""A convolution with PyTorch's default initialisation, as in the ShuffleNets and MobileNetV1."""
 
 
 class Linear(nnx.Module):
@@ -82,10 +82,8 @@ class Linear(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.kernel = nnx.Param(kernel_init(rngs.params(), (inputs, outputs), jnp.float32))
-        if (
-            bias_init is None
-        ):  # PyTorch bounds the bias by the weights' fan-in, which the bias's own shape does not tell
-            bound = inputs**-0.5
+        if bias_init is None:
+            bound = inputs**-0.5  # PyTorch bounds the bias by the weights' fan-in, which the bias's shape does not tell
             bias = jax.random.uniform(rngs.params(), (outputs,), jnp.float32, -bound, bound)
         else:
             bias = bias_init(rngs.params(), (outputs,), jnp.float32)
@@ -95,7 +93,7 @@ class Linear(nnx.Module):
         return self.function()(features)
 
     def function(self) -> Callable[[jax.Array], jax.Array]:
-        """The layer with its present weights as a pure function, itself a pytree."""
+        """Return the layer with its present weights as a pure function, itself a pytree."""
         return jax.tree_util.Partial(_affine, self.kernel[...], self.bias[...])
 
 
@@ -125,12 +123,12 @@ class BatchNorm(nnx.Module):
         """Return the normalised images, plus a residual if there is one, and move the running statistics."""
         if not train:
             return Preactivation.of(self._affine(images, residual))
-        mean, var = (checkpoint_name(moment, KEPT) for moment in batch_moments(images))
+        mean, var = (checkpoint_name(moment, SAVED) for moment in batch_moments(images))
         self._follow(mean, var, images.size // images.shape[-1])
         return Preactivation(functools.partial(self._normalize, images, mean, var, residual))
 
     def frozen(self, images: jax.Array, train: bool) -> jax.Array:
-        """Return the same output without moving the running statistics, for looking at a value a second time."""
+        """Return the same output without moving the running statistics."""
         return self._normalize(images, *batch_moments(images), None, False) if train else self._affine(images, None)
 
     def folded(self) -> tuple[jax.Array, jax.Array]:
@@ -143,7 +141,9 @@ class BatchNorm(nnx.Module):
         out = (at_least_float32(images) * factor + shift).astype(images.dtype)
         return out if residual is None else out + residual
 
-    def _normalize(self, images, mean, var, residual, relu: bool) -> jax.Array:
+    def _normalize(
+        self, images: jax.Array, mean: jax.Array, var: jax.Array, residual: jax.Array | None, relu: bool
+    ) -> jax.Array:
         return batch_norm(images, mean, var, self.scale[...], self.bias[...], residual, self.epsilon, relu)
 
     def _follow(self, mean: jax.Array, var: jax.Array, count: int) -> None:
@@ -153,7 +153,7 @@ class BatchNorm(nnx.Module):
 
 
 class Preactivation:
-    """What a ReLU receives. Only what is asked for is computed, and the ReLU in one pass with what is before it.
+    """The input of a ReLU, computed on demand: before or after the ReLU, the latter in one pass with what comes before.
 
     Args:
       compute: called with whether to apply the ReLU; returns the array.
@@ -169,12 +169,12 @@ class Preactivation:
 
     @classmethod
     def of(cls, value: jax.Array) -> Preactivation:
-        """Return the preactivation that an array is."""
+        """Return the preactivation of a given value."""
         return cls(lambda relu: jax.nn.relu(value) if relu else value)
 
     @classmethod
     def behind(cls, after: jax.Array) -> Preactivation:
-        """Return one of which only the positive part is known and may be asked for."""
+        """Return a preactivation of which only the output of the ReLU is known; `value` must not be read."""
         return cls(lambda relu: after)
 
     @property
@@ -190,9 +190,9 @@ class Preactivation:
 def conv_norm(
     conv: Conv, norm: BatchNorm, images: jax.Array, train: bool, residual: jax.Array | None = None
 ) -> Preactivation:
-    """Return what a convolution and the BatchNorm after it make of images, plus a residual if there is one.
+    """Apply a convolution and the BatchNorm after it to images, and add a residual if there is one.
 
-    In evaluation mode the BatchNorm is folded into the convolution's kernel and bias, so that one pass does it all.
+    In evaluation mode the BatchNorm is folded into the convolution's kernel and bias, so that one pass computes it all.
     """
     if train:
         return norm.preactivation(conv(images), True, residual)
@@ -205,7 +205,7 @@ def conv_norm(
 
 
 def max_pool(images: jax.Array, window: int = 2, padding: int = 0) -> jax.Array:
-    """Halves height and width, keeping the maximum of each window; the windows step by two pixels."""
+    """Halve height and width, keeping the maximum of each window; the windows step by two pixels."""
     borders = [(0, 0), (padding, padding), (padding, padding), (0, 0)]
     padded = jnp.pad(images, borders, constant_values=-jnp.inf)
     for axis in (1, 2):  # maxima of strided slices: several times faster on the CPU than XLA's own pooling
@@ -216,12 +216,12 @@ def max_pool(images: jax.Array, window: int = 2, padding: int = 0) -> jax.Array:
 
 
 def global_average_pool(images: jax.Array) -> jax.Array:
-    """Averages each channel over its map, `[N, H, W, C] -> [N, C]`, in float32 at least."""
+    """Average each channel over its map, `[N, H, W, C] -> [N, C]`, in float32 at least."""
     return at_least_float32(images).mean((1, 2))
 
 
 def channel_shuffle(values: jax.Array, groups: int) -> jax.Array:
-    """Deals the channels of equal groups out in turn: the first of each group, then the second of each, and so on.
+    """Interleave the channels of equal groups: the first of each group, then the second of each, and so on.
 
     Args:
       values: `[…, C]`, maps or one value per channel.
@@ -231,7 +231,6 @@ def channel_shuffle(values: jax.Array, groups: int) -> jax.Array:
       The same values in another order, `[…, C]`.
 
     Example:
-      >>> import jax.numpy as jnp
       >>> channel_shuffle(jnp.arange(6), 2).tolist()
       [0, 3, 1, 4, 2, 5]
     """
@@ -239,17 +238,16 @@ def channel_shuffle(values: jax.Array, groups: int) -> jax.Array:
 
 
 def check_image_size(images: jax.Array, halvings: int) -> None:
-    """Refuses images that vanish on their way through a network.
+    """Refuse images that are too small for a network.
 
     Args:
       images: `[N, H, W, C]`.
       halvings: how often the network halves height and width.
 
     Raises:
-      ValueError: they have fewer than 2^halvings rows or columns.
+      ValueError: for images of fewer than 2^halvings rows or columns.
 
     Example:
-      >>> import jax.numpy as jnp
       >>> check_image_size(jnp.zeros((1, 16, 16, 3)), halvings=5)
       Traceback (most recent call last):
       ...

@@ -1,38 +1,38 @@
-"""Equal blocks as one loop over stacked weights, so that a deep network compiles as fast as a shallow one."""
+"""Stages of blocks: equal blocks run as one loop over stacked weights, so that deep networks compile fast."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from jaxkd.nn.layers import KEPT, Preactivation
+from jaxkd.nn.layers import SAVED, Linear, Preactivation, global_average_pool
+from jaxkd.types import Outputs
 
-Carried = Any  # jax.Array | Preactivation, and what comes out is of the kind that went in
+Carried = TypeVar("Carried", jax.Array, Preactivation)
 
 LOOP_FROM = 4
-"""From how many equal blocks on a loop is worth it; fewer are written out."""
+"""The number of equal blocks from which a loop pays; fewer are written out."""
 
 
 class Stack(nnx.Module):
     """Blocks of the same structure, applied one after another; itself called like a block.
 
-    Their weights lie stacked along a first axis: the network compiles one block however many there are, and the
-    optimizer updates one array where there would be as many as blocks. What the backward pass needs of a block is kept
-    only as far as it is dear to compute (the outputs of convolutions); the rest is computed anew, which is what makes
-    the loop as fast as the blocks written out.
+    Their weights are stacked along a first axis: the network compiles one block however many there are, and the
+    optimizer updates one array instead of one per block. For the backward pass only the expensive values of a block are
+    saved (the outputs of convolutions); the rest is recomputed, which makes the loop as fast as the blocks written out.
 
     Args:
       blocks: called as `block(images, train)`, from one array, or one `Preactivation`, to the next of the same shape.
 
     Attributes:
       block: one block, each variable of which holds all blocks' values, `[n, …]`.
-      length: how many blocks there are.
+      length: the number of blocks.
     """
 
     def __init__(self, blocks: Sequence[nnx.Module]):
@@ -45,16 +45,17 @@ class Stack(nnx.Module):
         return self.length
 
     def __getitem__(self, position: int) -> Any:
-        """A copy of the block at a position, to look at."""
+        """Return a copy of the block at a position."""
         if not -self.length <= position < self.length:
             raise IndexError(f"a stack of {self.length} blocks has no block {position}")
         graph, state = nnx.split(self.block)
         return nnx.merge(graph, jax.tree.map(lambda leaf: leaf[position], nnx.to_pure_dict(state)))
 
-    def __call__(self, images: Carried, train: bool) -> Carried:
-        """All blocks but the last in a loop; what is between two ReLU-to-ReLU blocks is carried after the ReLU.
+    def __call__(self, images: Any, train: bool) -> Any:
+        """Apply all blocks to an array or a `Preactivation`, and return the same kind.
 
-        The last is apart, since of what it returns both sides of the ReLU may be wanted.
+        All but the last run in a loop, which carries the output of the ReLU between two blocks. The last runs outside
+        of it, since both sides of the ReLU after it may be wanted.
         """
         graph, state = nnx.split(self.block)
         stacked = nnx.to_pure_dict(state)
@@ -71,24 +72,52 @@ class Stack(nnx.Module):
 
 
 @functools.lru_cache(maxsize=128)
-def _body(graph: nnx.GraphDef, train: bool, rectified: bool) -> Callable[[jax.Array, Any], tuple[jax.Array, Any]]:
-    """The loop's body: always the same function for the same block, so that a call outside of jit compiles it once."""
+def _body(graph: nnx.GraphDef[Any], train: bool, rectified: bool) -> Callable[[jax.Array, Any], tuple[jax.Array, Any]]:
+    """Return the loop's body, the same function for the same block, so that a call outside of jit compiles it once."""
 
     def body(images: jax.Array, weights: Any) -> tuple[jax.Array, Any]:
         block = nnx.merge(graph, weights)
         images = block(Preactivation.behind(images), train).relu() if rectified else block(images, train)
         return images, nnx.to_pure_dict(nnx.state(block, nnx.BatchStat)) if train else None
 
-    policy = jax.checkpoint_policies.save_only_these_names(KEPT)
+    policy = jax.checkpoint_policies.save_only_these_names(SAVED)
     return jax.checkpoint(body, policy=policy, prevent_cse=False)  # a loop's body needs no guard against CSE
 
 
-def stack_blocks(first: nnx.Module, rest: Sequence[nnx.Module]) -> nnx.List:
-    """The blocks of a stage: the first, which changes the shape, and the equal ones after it, stacked if many."""
+def stack_blocks(first: nnx.Module, rest: Sequence[nnx.Module]) -> nnx.List[Any]:
+    """Return a stage: the first block, which changes the shape, and the equal ones after it, stacked if many."""
     return nnx.List([first, Stack(rest)] if len(rest) >= LOOP_FROM else [first, *rest])
 
 
-def last_block(stage: nnx.List) -> Any:
-    """The block that closes a stage; of a stack, a copy."""
+def last_block(stage: nnx.List[Any]) -> Any:
+    """Return the last block of a stage; of a stack, a copy."""
     block = stage[-1]
     return block[-1] if isinstance(block, Stack) else block
+
+
+def preactivations(
+    stem: Carried, stages: Iterable[Iterable[Callable[[Carried, bool], Carried]]], train: bool
+) -> list[Carried]:
+    """Return the preactivations after the stem and after each stage.
+
+    Example:
+      >>> double = lambda before, train: Preactivation.of(2 * before.value)
+      >>> found = preactivations(Preactivation.of(jnp.float32(1)), [[double], [double, double]], train=False)
+      >>> [float(before.value) for before in found]
+      [1.0, 2.0, 8.0]
+    """
+    found = [stem]
+    for stage in stages:
+        before = found[-1]
+        for block in stage:
+            before = block(before, train)
+        found.append(before)
+    return found
+
+
+def pooled_outputs(before: list[Preactivation], classifier: Linear) -> Outputs:
+    """Return the outputs of a network that ends in a ReLU, a pooling and a linear layer."""
+    features = [one.relu() for one in before]
+    features.append(global_average_pool(features[-1]))
+    values = tuple(one.value for one in before)
+    return Outputs(classifier(features[-1]), tuple(features), values, classifier.function())

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
+from jaxkd.formats.files import atomic_write
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -82,10 +84,8 @@ def save(made: Figure, path: str | os.PathLike[str]) -> None:
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".part-{path.name}")
-    with rc_context({"pdf.fonttype": 42}):  # letters as TrueType, which conferences ask for
-        made.savefig(unfinished, dpi=100)
-    unfinished.replace(path)
+    with atomic_write(path) as file, rc_context({"pdf.fonttype": 42}):  # letters as TrueType: conferences ask for it
+        made.savefig(file, format=path.suffix.removeprefix(".") or None, dpi=100)
 
 
 def axes_of(target: Target) -> tuple[Axes, Figure | None]:

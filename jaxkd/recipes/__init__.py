@@ -1,7 +1,7 @@
-"""Published hyper-parameters as data: how a paper trains, what it minimises, and what it reached with both.
+"""Published hyper-parameters as data: trainings, methods, and the accuracies that papers reached with them.
 
-A `Training` is a schedule, a `Method` a weighted sum of losses, and a `Recipe` one number of a paper's table: a method,
-a pair of networks and a training. A new row is an entry in a table, never a branch in the code.
+A `Training` is a schedule, a `Method` a weighted sum of losses, and a `Recipe` one accuracy of a paper's table with its
+method, pair of networks and training.
 
 Example:
   >>> from jaxkd import recipes

@@ -1,8 +1,8 @@
-"""The methods by name, with their published weights and settings.
+"""Methods by name, with their published weights and settings.
 
 A new method is an entry in the table below. Weights come from the papers' own code; those of methods that only compare
-features from RepDistiller (Tian et al., ICLR 2020), those of OFD, ReviewKD and DKD from mdistiller (Zhao et al., CVPR
-2022).
+features come from RepDistiller (Tian et al., ICLR 2020), those of OFD, ReviewKD and DKD from mdistiller (Zhao et al.,
+CVPR 2022).
 """
 
 from __future__ import annotations
@@ -18,42 +18,26 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxkd import losses
 from jaxkd.data import Dataset, StreamedDataset
-from jaxkd.losses import ATS, KD, CrossEntropy, CurriculumTemperature, Loss, cosine_curriculum
-from jaxkd.losses.at import AT
-from jaxkd.losses.cc import CC
-from jaxkd.losses.crd import CRD
-from jaxkd.losses.dist import DIST
-from jaxkd.losses.dkd import DKD
-from jaxkd.losses.fitnet import FitNet
-from jaxkd.losses.instance_temperature import InstanceTemperature
-from jaxkd.losses.mlkd import MLKD, TwoViewCrossEntropy
-from jaxkd.losses.nst import NST
-from jaxkd.losses.ofd import OFD
-from jaxkd.losses.pkt import PKT
-from jaxkd.losses.reviewkd import ReviewKD
-from jaxkd.losses.rkd import RKD
-from jaxkd.losses.sp import SP
-from jaxkd.losses.srrl import SRRL
-from jaxkd.losses.vid import VID
-from jaxkd.losses.weights import warmup
+from jaxkd.losses import Loss, warmup
 from jaxkd.recipes import papers
 
 Weight = float | Callable[[jax.Array], jax.Array]
-"""A number, or a function of the epoch that is a dataclass, so that it can be compared and written down."""
+"""A number, or a function of the epoch that is a dataclass, so that it can be compared and recorded."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """What a student minimises: a weighted sum of named losses.
+    """A weighted sum of named losses, which a student minimises.
 
     Attributes:
-      name: what `get_method` knows it by.
-      title: in words, for tables and legends.
-      paper: where it comes from.
-      build: makes the loss terms by name from the settings; every call gives new ones.
-      weights: the published weight of each term: a number, or a function of the epoch as `losses.warmup` makes them.
-      settings: the published value of everything `build` takes.
+      name: the name for `get_method`.
+      title: the name in tables and legends.
+      paper: the paper that states it.
+      build: creates the loss terms by name from the settings; every call returns new ones.
+      weights: the published weight of each term: a number, or a function of the epoch such as `losses.warmup(20)`.
+      settings: the published value of each argument of `build`.
       needs_labels: whether `build` also takes `labels`, those of all training images in their order.
     """
 
@@ -70,13 +54,13 @@ class Method:
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
     def losses(self, train: Dataset | StreamedDataset | None = None) -> dict[str, Loss]:
-        """New loss terms for `compile(loss=…)`: what a run learns or remembers must not leak into the next.
+        """Create new loss terms for `compile(loss=…)`, so that no run inherits what another has learned.
 
         Args:
-          train: what the student will be trained on; only methods that remember every example (CRD) ask for it.
+          train: the training set; only methods with a memory of every example (CRD) need it.
 
         Raises:
-          ValueError: where such a method is not given it.
+          ValueError: where such a method is not given the training set.
 
         Example:
           >>> from jaxkd.recipes import get_method
@@ -91,7 +75,7 @@ class Method:
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether any term compares the student with a teacher."""
+        """True where any term compares the student with a teacher."""
         return self.teaching_term is not None
 
     @property
@@ -100,12 +84,12 @@ class Method:
         return next((name for name in self.weights if name != "ce"), None)
 
     def adapted(self, weights: Mapping[str, Weight] | None = None, **settings: float) -> Method:
-        """The same with other weights or settings; what is not named keeps its published value.
+        """Return the same method with other weights or settings; those not named keep their published values.
 
         A number given for a weight that is published with a warm-up holds from the first epoch.
 
         Raises:
-          ValueError: for a term or a setting the method does not have, or a value the loss refuses.
+          ValueError: for a term or a setting that the method does not have, or a value that the loss refuses.
           TypeError: for a weight that is neither a number nor a dataclass to be called with the epoch.
 
         Example:
@@ -129,7 +113,7 @@ class Method:
         return changed
 
     def describe(self) -> dict[str, Any]:
-        """Name, weights and settings as JSON values, for the record of a run.
+        """Return name, weights and settings as JSON values, for the record of a run.
 
         Example:
           >>> from jaxkd.recipes import get_method
@@ -162,7 +146,7 @@ Build = Callable[..., dict[str, Loss]]
 
 
 def methods() -> list[str]:
-    """The names of the methods.
+    """Return the names of the methods.
 
     Example:
       >>> "ctkd+std" in methods()
@@ -172,17 +156,16 @@ def methods() -> list[str]:
 
 
 def get_method(name: str, *, weights: Mapping[str, Weight] | None = None, **settings: float) -> Method:
-    """A method by its name, with the published numbers or, where given, others.
+    """Return a method by its name, with the published numbers or, where given, others.
 
     Args:
       name: one of `methods()`.
-      weights: of the terms named; the others keep theirs.
-      **settings: what the method's losses take, see `Method.settings`: `temperature` (kd), `correct`, `wrong`,
+      weights: other weights, by the term's name.
+      **settings: other arguments of the method's losses, see `Method.settings`: `temperature` (kd), `correct`, `wrong`,
         `student` (ats), `t_start`, `t_end`, `curriculum_epochs` (ctkd), `alpha`, `beta` (dkd), `negatives` (crd).
 
     Raises:
-      ValueError: for an unknown method, with those that exist; a term or a setting it does not have; a value that its
-        loss refuses.
+      ValueError: for an unknown method, a term or a setting that it does not have, or a value that its loss refuses.
       TypeError: for a weight that is neither a number nor a dataclass to be called with the epoch.
 
     Example:
@@ -197,48 +180,55 @@ def get_method(name: str, *, weights: Mapping[str, Weight] | None = None, **sett
 
 
 def _kd(temperature: float, standardize: bool = False) -> dict[str, Loss]:
-    return {"ce": CrossEntropy(), "kd": KD(temperature, standardize)}
+    return {"ce": losses.CrossEntropy(), "kd": losses.KD(temperature, standardize)}
 
 
 def _ats(correct: float, wrong: float, student: float, standardize: bool = False) -> dict[str, Loss]:
-    return {"ce": CrossEntropy(), "ats": ATS(correct, wrong, student, standardize)}
+    return {"ce": losses.CrossEntropy(), "ats": losses.ATS(correct, wrong, student, standardize)}
 
 
 def _ctkd(standardize: bool = False, **settings: float) -> dict[str, Loss]:
-    return {"ce": CrossEntropy(), "kd": KD(CurriculumTemperature(**_curriculum(**settings)), standardize)}
+    return {
+        "ce": losses.CrossEntropy(),
+        "kd": losses.KD(losses.CurriculumTemperature(**_curriculum(**settings)), standardize),
+    }
 
 
 def _instance(hidden: int, **settings: float) -> dict[str, Loss]:
-    return {"ce": CrossEntropy(), "kd": KD(InstanceTemperature(hidden, **_curriculum(**settings)))}
+    rule = losses.InstanceTemperature(hidden, **_curriculum(**settings))
+    return {"ce": losses.CrossEntropy(), "kd": losses.KD(rule)}
 
 
 def _dkd(alpha: float, beta: float, temperature: float, standardize: bool = False) -> dict[str, Loss]:
-    return {"ce": CrossEntropy(), "dkd": DKD(alpha, beta, temperature, standardize)}
+    return {"ce": losses.CrossEntropy(), "dkd": losses.DKD(alpha, beta, temperature, standardize)}
 
 
 def _ctkd_dkd(alpha: float, beta: float, **settings: float) -> dict[str, Loss]:
-    return {"ce": CrossEntropy(), "dkd": DKD(alpha, beta, CurriculumTemperature(**_curriculum(**settings)))}
+    return {
+        "ce": losses.CrossEntropy(),
+        "dkd": losses.DKD(alpha, beta, losses.CurriculumTemperature(**_curriculum(**settings))),
+    }
 
 
 def _mlkd(temperature: float, standardize: bool = False) -> dict[str, Loss]:
-    return {"ce": TwoViewCrossEntropy(), "mlkd": MLKD(temperature, standardize)}
+    return {"ce": losses.TwoViewCrossEntropy(), "mlkd": losses.MLKD(temperature, standardize)}
 
 
-def _curriculum(t_start: float, t_end: float, curriculum_epochs: float) -> dict:
+def _curriculum(t_start: float, t_end: float, curriculum_epochs: float) -> dict[str, Any]:
     # The published curriculum is left to the class: equal losses are then one compiled program.
-    curriculum = None if curriculum_epochs == 10 else cosine_curriculum(int(curriculum_epochs))
+    curriculum = None if curriculum_epochs == 10 else losses.cosine_curriculum(int(curriculum_epochs))
     return {"t_start": t_start, "t_end": t_end, "curriculum": curriculum}
 
 
 def _alone(name: str, make: Callable[..., Loss]) -> Build:
-    """Cross-entropy and one other term, which takes all settings."""
-    return lambda **given: {"ce": CrossEntropy(), name: make(**given)}
+    """Return a builder of cross-entropy and one other term, which takes all settings."""
+    return lambda **given: {"ce": losses.CrossEntropy(), name: make(**given)}
 
 
 def _beside(base: Build, name: str, make: Callable[..., Loss], own: tuple[str, ...]) -> Build:
-    """The terms of `base` and one more, which takes its `own` settings; `base` takes the others."""
+    """Return a builder of the terms of `base` and one more, which takes its `own` settings; `base` takes the others."""
 
-    def build(**given) -> dict[str, Loss]:
+    def build(**given: Any) -> dict[str, Loss]:
         mine = {key: given.pop(key) for key in own}
         return base(**given) | {name: make(**mine)}
 
@@ -246,20 +236,22 @@ def _beside(base: Build, name: str, make: Callable[..., Loss], own: tuple[str, .
 
 
 def _plugins() -> list[Method]:
-    """The feature methods that CTKD was published with: each alone, beside KD and beside CTKD."""
+    """Return the feature methods that CTKD was published with: each alone, with KD and with CTKD."""
     crd = {"negatives": 16384, "feature_dim": 128, "temperature": 0.07, "momentum": 0.5}
     made: list[Method] = []
     for name, make, weight, paper in (
-        ("pkt", PKT, 30000.0, papers.PROBABILISTIC),
-        ("sp", SP, 3000.0, papers.SIMILARITY),
-        ("vid", VID, 1.0, papers.VARIATIONAL),
-        ("crd", CRD, 0.8, papers.CONTRASTIVE),
-        ("srrl", SRRL, 1.0, papers.SOFTMAX_REGRESSION),
+        ("pkt", losses.PKT, 30000.0, papers.PROBABILISTIC),
+        ("sp", losses.SP, 3000.0, papers.SIMILARITY),
+        ("vid", losses.VID, 1.0, papers.VARIATIONAL),
+        ("crd", losses.CRD, 0.8, papers.CONTRASTIVE),
+        ("srrl", losses.SRRL, 1.0, papers.SOFTMAX_REGRESSION),
     ):
-        settings, kept = (crd, {"negatives": 16384}) if make is CRD else ({}, {})
-        own = ("labels", *kept) if make is CRD else ()
+        settings, kept = (crd, {"negatives": 16384}) if make is losses.CRD else ({}, {})
+        own = ("labels", *kept) if make is losses.CRD else ()
         made.append(
-            Method(name, name.upper(), paper, _alone(name, make), {"ce": 1.0, name: weight}, settings, make is CRD)
+            Method(
+                name, name.upper(), paper, _alone(name, make), {"ce": 1.0, name: weight}, settings, make is losses.CRD
+            )
         )
         for base, build, others in (("kd", _kd, {"temperature": 4.0}), ("ctkd", _ctkd, _CURRICULUM)):
             made.append(
@@ -270,7 +262,7 @@ def _plugins() -> list[Method]:
                     build=_beside(build, name, make, own),
                     weights={**_KD, name: weight},
                     settings={**others, **kept},
-                    needs_labels=make is CRD,
+                    needs_labels=make is losses.CRD,
                 )
             )
     return made
@@ -290,7 +282,7 @@ _METHODS: Mapping[str, Method] = MappingProxyType(
     {
         method.name: method
         for method in (
-            Method("ce", "student alone", "no teacher", lambda: {"ce": CrossEntropy()}, {"ce": 1.0}),
+            Method("ce", "student alone", "no teacher", lambda: {"ce": losses.CrossEntropy()}, {"ce": 1.0}),
             Method("kd", "KD", papers.HINTON, _kd, _KD, {"temperature": 4.0}),
             Method("ats", "ATS", papers.ASYMMETRIC, _ats, _ATS, _TEMPERATURES),
             Method("ctkd", "CTKD", papers.CURRICULUM, _ctkd, _KD, _CURRICULUM),
@@ -326,22 +318,22 @@ _METHODS: Mapping[str, Method] = MappingProxyType(
                 {"ce": 0.1, "mlkd": 9.0}, {"temperature": 2.0},
             ),
             *_plugins(),
-            Method("fitnet", "FitNet", papers.FITNETS, _alone("fitnet", FitNet), {"ce": 1.0, "fitnet": 100.0}),
-            Method("at", "AT", papers.ATTENTION, _alone("at", AT), {"ce": 1.0, "at": 1000.0}),
+            Method("fitnet", "FitNet", papers.FITNETS, _alone("fitnet", losses.FitNet), {"ce": 1.0, "fitnet": 100.0}),
+            Method("at", "AT", papers.ATTENTION, _alone("at", losses.AT), {"ce": 1.0, "at": 1000.0}),
             Method(
-                "rkd", "RKD", papers.RELATIONAL, _alone("rkd", RKD), {"ce": 1.0, "rkd": 1.0},
+                "rkd", "RKD", papers.RELATIONAL, _alone("rkd", losses.RKD), {"ce": 1.0, "rkd": 1.0},
                 {"distance": 25.0, "angle": 50.0},
             ),
-            Method("nst", "NST", papers.NEURONS, _alone("nst", NST), {"ce": 1.0, "nst": 50.0}),
-            Method("cc", "CC", papers.CORRELATION, _alone("cc", CC), {"ce": 1.0, "cc": 0.02}, {"width": 128}),
-            Method("ofd", "OFD", papers.OVERHAUL, _alone("ofd", OFD), {"ce": 1.0, "ofd": 0.001}),
+            Method("nst", "NST", papers.NEURONS, _alone("nst", losses.NST), {"ce": 1.0, "nst": 50.0}),
+            Method("cc", "CC", papers.CORRELATION, _alone("cc", losses.CC), {"ce": 1.0, "cc": 0.02}, {"width": 128}),
+            Method("ofd", "OFD", papers.OVERHAUL, _alone("ofd", losses.OFD), {"ce": 1.0, "ofd": 0.001}),
             # 0.6 for ResNet-56 → 20, 1 for 110 → 32 and 8 for ResNet-32×4 → ShuffleNetV2 in its authors' scripts.
             Method(
-                "reviewkd", "ReviewKD", papers.REVIEW, _alone("reviewkd", ReviewKD),
+                "reviewkd", "ReviewKD", papers.REVIEW, _alone("reviewkd", losses.ReviewKD),
                 {"ce": 1.0, "reviewkd": warmup(20, 5.0)},
             ),
             Method(
-                "dist", "DIST", papers.STRONGER, _alone("dist", DIST), {"ce": 1.0, "dist": 1.0},
+                "dist", "DIST", papers.STRONGER, _alone("dist", losses.DIST), {"ce": 1.0, "dist": 1.0},
                 {"beta": 2.0, "gamma": 2.0, "temperature": 4.0},
             ),
         )

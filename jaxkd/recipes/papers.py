@@ -1,4 +1,4 @@
-"""Where methods, schedules and numbers come from."""
+"""References to the papers that methods, schedules and accuracies come from."""
 
 HINTON = "Hinton et al., Distilling the Knowledge in a Neural Network, 2015"
 FITNETS = "Romero et al., FitNets: Hints for Thin Deep Nets, ICLR 2015"

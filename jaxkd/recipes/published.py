@@ -1,9 +1,10 @@
-"""The published accuracies, each with all that is needed to reach it.
+"""The published accuracies, each with the method, the networks and the training that reach it.
 
-Only what can be run is listed: tables are given as far as the networks exist here.
+Tables are given as far as the networks exist here.
 
 For some pairs standardised KD and DKD were run at other temperatures and weights than the usual 2 and 9. The authors'
 logs state both in their names; for DKD the weight is taken as α, and 2·α as β.
+
 On ImageNet-2012 CTKD's runs weigh cross-entropy and distillation alike and learn the temperature within five epochs;
 DKD's authors use temperature 1 there and almost no warm-up. The standardised run's settings are not stated there:
 those of CIFAR-100 are taken.
@@ -24,12 +25,12 @@ from jaxkd.recipes.training import Training, get_training
 
 
 class Published(NamedTuple):
-    """A number of a table, in percent.
+    """A published accuracy, in percent.
 
     Attributes:
-      accuracy: top-1, the mean over runs.
-      deviation: over runs, where the table states one.
-      top5: top-5, where the table states it.
+      accuracy: top-1 accuracy, the mean over runs.
+      deviation: its standard deviation over runs, where the table states one.
+      top5: top-5 accuracy, where the table states it.
     """
 
     accuracy: float
@@ -42,51 +43,8 @@ class Published(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Table:
-    """A paper's table, or the part of one whose rows were trained alike.
-
-    Attributes:
-      paper: whose.
-      title: which.
-      training: the name of the schedule.
-      columns: `teacher-student`, or a network that is trained alone.
-      rows: the numbers of each method in the order of the columns.
-      data: the data set.
-    """
-
-    paper: str
-    title: str
-    training: str
-    columns: tuple[str, ...]
-    rows: Mapping[str, tuple[Published, ...]]
-    data: str
-
-
-def table(
-    paper: str, title: str, training: str, columns: str, rows: Mapping[str, str], data: str = "cifar100"
-) -> Table:
-    """A table from text.
-
-    Columns and numbers are separated by blanks; `71.16±.08` is a mean with its deviation, `71.70/90.41` are top-1 and
-    top-5.
-
-    Example:
-      >>> [str(number) for number in table("", "", "", "a-b c-d", {"kd": "71.16±.08 71.70/90.41"}).rows["kd"]]
-      ['71.16 ± 0.08', '71.70, top-5 90.41']
-    """
-    numbers = {method: tuple(map(_published, row.split())) for method, row in rows.items()}
-    return Table(paper, title, training, tuple(columns.split()), MappingProxyType(numbers), data)
-
-
-def _published(text: str) -> Published:
-    first, _, top5 = text.partition("/")
-    accuracy, _, deviation = first.partition("±")
-    return Published(float(accuracy), float(deviation) if deviation else None, float(top5) if top5 else None)
-
-
-@dataclasses.dataclass(frozen=True)
 class Recipe:
-    """One published number and how it is reached.
+    """A published accuracy, and the method and training that reach it.
 
     Attributes:
       name: `method/teacher-student`, or `ce/network`.
@@ -95,9 +53,9 @@ class Recipe:
       student: the trained network's name.
       training: the schedule, with the rate for this student.
       published: the accuracy on the test images.
-      paper: where it is stated.
-      table: in which table.
-      data: the data set.
+      paper: the paper that states it.
+      table: the title of its table.
+      data: the name of the data set.
     """
 
     name: str
@@ -112,12 +70,12 @@ class Recipe:
 
     @property
     def reported(self) -> Literal["last", "best"]:
-        """The epoch whose accuracy is stated."""
+        """The epoch whose accuracy the paper states."""
         return self.training.reported
 
 
 def names() -> list[str]:
-    """The names of all recipes, table by table.
+    """Return the names of all recipes, table by table.
 
     Example:
       >>> [name for name in names() if name.endswith("resnet56-resnet20")][:2]
@@ -126,21 +84,11 @@ def names() -> list[str]:
     return list(_PLACES)
 
 
-def tables() -> tuple[Table, ...]:
-    """The tables the recipes come from.
-
-    Example:
-      >>> sorted(tables()[0].rows)
-      ['ce']
-    """
-    return _TABLES
-
-
 def get(name: str) -> Recipe:
-    """A recipe by its name.
+    """Return a recipe by its name.
 
     Raises:
-      ValueError: for an unknown one, with the closest that exist.
+      ValueError: for an unknown name; the error lists the closest ones.
 
     Example:
       >>> recipe = get("dkd/wrn_40_2-wrn_16_2")
@@ -168,57 +116,60 @@ def get(name: str) -> Recipe:
     )
 
 
+def tables() -> tuple[Table, ...]:
+    """Return the tables that the recipes come from.
+
+    Example:
+      >>> sorted(tables()[0].rows)
+      ['ce']
+    """
+    return _TABLES
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A paper's table, or the part of one whose rows were trained alike.
+
+    Attributes:
+      paper: the paper that states it.
+      title: the table's title.
+      training: the name of the training recipe.
+      columns: `teacher-student`, or a network that is trained alone.
+      rows: the numbers of each method in the order of the columns.
+      data: the name of the data set.
+    """
+
+    paper: str
+    title: str
+    training: str
+    columns: tuple[str, ...]
+    rows: Mapping[str, tuple[Published, ...]]
+    data: str
+
+
+def table(
+    paper: str, title: str, training: str, columns: str, rows: Mapping[str, str], data: str = "cifar100"
+) -> Table:
+    """Return a table given as text.
+
+    Columns and numbers are separated by spaces; `71.16±.08` is a mean with its deviation, `71.70/90.41` are top-1 and
+    top-5.
+
+    Example:
+      >>> [str(number) for number in table("", "", "", "a-b c-d", {"kd": "71.16±.08 71.70/90.41"}).rows["kd"]]
+      ['71.16 ± 0.08', '71.70, top-5 90.41']
+    """
+    numbers = {method: tuple(map(_published, row.split())) for method, row in rows.items()}
+    return Table(paper, title, training, tuple(columns.split()), MappingProxyType(numbers), data)
+
+
+def _published(text: str) -> Published:
+    first, _, top5 = text.partition("/")
+    accuracy, _, deviation = first.partition("±")
+    return Published(float(accuracy), float(deviation) if deviation else None, float(top5) if top5 else None)
+
+
 _LARGE, _LIGHT = "resnet34-resnet18", "resnet50-MobileNetV1"
-
-IMAGENET_TABLES = (
-    table(
-        papers.CURRICULUM, "ImageNet, ResNet-34 to ResNet-18", "imagenet-ctkd", _LARGE,
-        {
-            "kd": "70.83/90.31",
-            "ctkd": "71.32/90.27",
-            "dkd-constant": "71.13/90.31",
-            "ctkd+dkd": "71.51/90.47",
-        },
-        data="imagenet2012",
-    ),
-    table(
-        papers.DECOUPLED, "ImageNet, ResNet-34 to ResNet-18", "imagenet-mdistiller", _LARGE,
-        {
-            "dkd": "71.70",
-        },
-        data="imagenet2012",
-    ),
-    table(
-        papers.DECOUPLED, "ImageNet, ResNet-50 to MobileNetV1", "imagenet-mdistiller", _LIGHT,
-        {
-            "kd": "70.50",
-            "dkd": "72.05",
-        },
-        data="imagenet2012",
-    ),
-    table(
-        papers.STANDARDIZATION, "ImageNet, ResNet-34 to ResNet-18", "imagenet-mdistiller", _LARGE,
-        {
-            "kd+std": "71.42",
-        },
-        data="imagenet2012",
-    ),
-)  # fmt: skip
-
-_EQUAL = {"ce": 1.0, "kd": 1.0}
-_DECOUPLED = {"temperature": 1.0, "weights": {"dkd": warmup(1)}}
-
-IMAGENET_SETTINGS: dict[str, dict[str, Any]] = {
-    f"kd/{_LARGE}": {"weights": _EQUAL},
-    f"ctkd/{_LARGE}": {"weights": _EQUAL, "curriculum_epochs": 5},
-    f"ctkd+dkd/{_LARGE}": {"curriculum_epochs": 5},
-    f"dkd/{_LARGE}": {"beta": 0.5, **_DECOUPLED},
-    f"dkd/{_LIGHT}": {"beta": 2.0, **_DECOUPLED},
-    f"kd/{_LIGHT}": {"temperature": 1.0, "weights": {"ce": 0.5, "kd": 0.5}},
-}
-"""By the name of the recipe, what `get_method` is given."""
-
-
 _CIFAR_RESNETS = "resnet56-resnet20 resnet110-resnet20 resnet110-resnet32"
 _OTHERS = "resnet32x4-resnet8x4 wrn_40_2-wrn_16_2 wrn_40_2-wrn_40_1 vgg13-vgg8"
 _PAIRS = f"{_CIFAR_RESNETS} {_OTHERS}"
@@ -326,7 +277,38 @@ _TABLES = (
             "mlkd+std": "72.33 72.27 74.32 78.28 76.95 75.56 75.22",
         },
     ),
-    *IMAGENET_TABLES,
+    table(
+        papers.CURRICULUM, "ImageNet, ResNet-34 to ResNet-18", "imagenet-ctkd", _LARGE,
+        {
+            "kd": "70.83/90.31",
+            "ctkd": "71.32/90.27",
+            "dkd-constant": "71.13/90.31",
+            "ctkd+dkd": "71.51/90.47",
+        },
+        data="imagenet2012",
+    ),
+    table(
+        papers.DECOUPLED, "ImageNet, ResNet-34 to ResNet-18", "imagenet-mdistiller", _LARGE,
+        {
+            "dkd": "71.70",
+        },
+        data="imagenet2012",
+    ),
+    table(
+        papers.DECOUPLED, "ImageNet, ResNet-50 to MobileNetV1", "imagenet-mdistiller", _LIGHT,
+        {
+            "kd": "70.50",
+            "dkd": "72.05",
+        },
+        data="imagenet2012",
+    ),
+    table(
+        papers.STANDARDIZATION, "ImageNet, ResNet-34 to ResNet-18", "imagenet-mdistiller", _LARGE,
+        {
+            "kd+std": "71.42",
+        },
+        data="imagenet2012",
+    ),
 )  # fmt: skip
 
 _PLACES: Mapping[str, tuple[Table, Published]] = {
@@ -336,13 +318,25 @@ _PLACES: Mapping[str, tuple[Table, Published]] = {
     for column, published in zip(place.columns, row, strict=True)
 }
 
+_EQUAL = {"ce": 1.0, "kd": 1.0}
+_DECOUPLED = {"temperature": 1.0, "weights": {"dkd": warmup(1)}}
 
-def _by_pair() -> dict[str, dict]:
-    """The settings of a method that differ from the catalogue's for a pair."""
+_ON_IMAGENET: dict[str, dict[str, Any]] = {
+    f"kd/{_LARGE}": {"weights": _EQUAL},
+    f"ctkd/{_LARGE}": {"weights": _EQUAL, "curriculum_epochs": 5},
+    f"ctkd+dkd/{_LARGE}": {"curriculum_epochs": 5},
+    f"dkd/{_LARGE}": {"beta": 0.5, **_DECOUPLED},
+    f"dkd/{_LIGHT}": {"beta": 2.0, **_DECOUPLED},
+    f"kd/{_LIGHT}": {"temperature": 1.0, "weights": {"ce": 0.5, "kd": 0.5}},
+}
+
+
+def _on_cifar() -> dict[str, dict[str, Any]]:
+    """Return what `get_method` is given for the recipes whose pair has settings of its own, by the recipe's name."""
     betas = {**dict.fromkeys(_CIFAR_RESNETS.split(), 2.0), **dict.fromkeys(_OTHERS.split(), 6.0)}
     betas |= dict.fromkeys(("resnet32x4-resnet8x4", "resnet32x4-ShuffleV1", "resnet32x4-ShuffleV2"), 8.0)
     betas |= {"wrn_40_2-ShuffleV1": 8.0, "ResNet50-MobileNetV2": 8.0, "vgg13-MobileNetV2": 6.0}
-    found: dict[str, dict] = {f"dkd/{pair}": {"beta": beta} for pair, beta in betas.items()}
+    found: dict[str, dict[str, Any]] = {f"dkd/{pair}": {"beta": beta} for pair, beta in betas.items()}
     found["kd+std/resnet110-resnet20"] = {"temperature": 4.0, "weights": {"kd": 12.0}}
     found["kd+std/vgg13-vgg8"] = {"temperature": 3.0}
     for pair, temperature, weight in (
@@ -357,7 +351,5 @@ def _by_pair() -> dict[str, dict]:
     return found
 
 
-_BY_PAIR = _by_pair() | IMAGENET_SETTINGS
-
-
-_LARGE, _LIGHT = "resnet34-resnet18", "resnet50-MobileNetV1"
+_BY_PAIR = _on_cifar() | _ON_IMAGENET
+"""By the name of a recipe, what `get_method` is given beside the method's name."""

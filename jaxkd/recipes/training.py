@@ -1,6 +1,6 @@
-"""How papers train: `Training`, and the table of those that are known.
+"""Training schedules of papers: `Training`, and a table of the published ones.
 
-A new row is an entry in the table, never a branch in the code.
+A new training is an entry in the table.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ import optax
 
 from jaxkd import optimizers
 from jaxkd.recipes import papers
-from jaxkd.types import IMAGENET, Normalization
+from jaxkd.types import IMAGENET_NORMALIZATION, Normalization
 
 _LIGHT = re.compile(r"(mobile|shuffle)", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """How networks are trained: SGD on batches, with a learning rate that drops.
+    """A training schedule: SGD on batches, with a learning rate that drops.
 
     Attributes:
-      name: what `get_training` knows it by.
-      paper: where it comes from.
-      epochs: how many.
+      name: the name for `get_training`.
+      paper: the paper that states it.
+      epochs: the number of epochs.
       batch_size: examples per step.
-      learning_rate: the first one, after the warm-up.
-      drops: after so many completed epochs the rate falls to a tenth.
+      learning_rate: the first rate after the warm-up.
+      drops: the numbers of completed epochs after which the rate falls to a tenth.
       warmup: epochs in which the rate rises from 1e-8.
-      momentum: of SGD.
-      weight_decay: of every parameter.
-      light_learning_rate: the first rate for MobileNets and ShuffleNets; None where they get no other.
-      normalization: what images are normalised with; None means the data set's own statistics.
+      momentum: the momentum of SGD.
+      weight_decay: the weight decay of every parameter.
+      light_learning_rate: the first rate for MobileNets and ShuffleNets; None where it is the same.
+      normalization: the statistics that images are normalised with; None means the data set's own.
       reported: the epoch whose accuracy the paper's tables state.
     """
 
@@ -59,12 +59,12 @@ class Training:
         learning_rate: float | None = None,
         network: str | None = None,
     ) -> Training:
-        """The same with some of its numbers changed; None keeps the recipe's own.
+        """Return the same training with some of its numbers changed; None keeps the recipe's own.
 
         Args:
-          epochs: another length. Drops and warm-up keep their place as parts of the whole, rounded to epochs; drops
-            that round to the same epoch become one, and those at the very end are left out.
-          batch_size: another number of examples per step. The rate stays: give it as well if it should follow.
+          epochs: another length. Drops and warm-up are scaled with it and rounded to epochs; drops that round to the
+            same epoch become one, and those at the very end are left out.
+          batch_size: another number of examples per step. The learning rate does not change with it.
           learning_rate: another first rate.
           network: the name of the network to train, which decides between the two rates of the recipe.
 
@@ -95,7 +95,7 @@ class Training:
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
 
     def optimizer(self, epochs: int | None = None) -> optax.GradientTransformationExtraArgs:
-        """SGD with this schedule, its drops scaled to another number of `epochs` where one is given.
+        """Return SGD with this schedule, scaled to another number of `epochs` where one is given.
 
         Example:
           >>> optimizer = get_training("ats").optimizer(epochs=48)
@@ -106,7 +106,7 @@ class Training:
 
 
 def trainings() -> list[str]:
-    """The names of the training recipes.
+    """Return the names of the training recipes.
 
     Example:
       >>> "ats" in trainings()
@@ -116,10 +116,10 @@ def trainings() -> list[str]:
 
 
 def get_training(name: str) -> Training:
-    """A training recipe by its name.
+    """Return a training recipe by its name.
 
     Raises:
-      ValueError: for an unknown one, with those that exist.
+      ValueError: for an unknown name; the error lists the known ones.
 
     Example:
       >>> get_training("ats").batch_size
@@ -175,7 +175,7 @@ _TRAININGS: Mapping[str, Training] = MappingProxyType(
                 learning_rate=0.05,
                 drops=(150, 180, 210),
                 warmup=5,
-                normalization=IMAGENET,
+                normalization=IMAGENET_NORMALIZATION,
             ),
             _IMAGENET,
             dataclasses.replace(_IMAGENET, name="imagenet-teacher", epochs=100),

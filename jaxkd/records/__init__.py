@@ -16,10 +16,11 @@ Example:
   ('kd', 3, 0.75, False)
 """
 
+from jaxkd.formats.files import sha256
 from jaxkd.records.authors import AuthorsLog, find_logs, read_log
 from jaxkd.records.directory import RunDirectory, summary
 from jaxkd.records.environment import environment
-from jaxkd.records.files import fingerprint, flat, read_json, write_json
+from jaxkd.records.files import flat, read_json, write_json
 from jaxkd.records.groups import Curve, Group, Spread, differences, groups
 from jaxkd.records.reading import find, find_sweeps, read
 from jaxkd.records.record import PublishedNumber, Record
@@ -40,13 +41,15 @@ __all__ = [
     "find",
     "find_logs",
     "find_sweeps",
-    "fingerprint",
     "flat",
     "groups",
     "read",
     "read_json",
     "read_log",
     "read_sweep",
+    "sha256",
     "summary",
     "write_json",
 ]
+
+fingerprint = sha256  # its name before

@@ -1,15 +1,14 @@
-"""The files that records are made of: JSON, tables of epochs, and fingerprints of what a run was given."""
+"""The files that records are made of: JSON and tables of epochs."""
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
-import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from jaxkd.formats.files import atomic_write
 from jaxkd.history import History
 
 Row = dict[str, str]
@@ -52,9 +51,8 @@ def read_mapping(path: pathlib.Path, *mappings: str) -> dict[str, Any]:
 
 def write_json(path: pathlib.Path, content: Any, indent: int | None = 2) -> None:
     """Writes a JSON file completely or not at all; `indent=None` puts all of it on one line."""
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(json.dumps(content, indent=indent, default=str) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    with atomic_write(path) as file:
+        file.write(f"{json.dumps(content, indent=indent, default=str)}\n".encode())
 
 
 def read_table(path: pathlib.Path) -> tuple[list[str], list[Row]]:
@@ -98,19 +96,6 @@ def history_of(path: pathlib.Path, rows: Iterable[Row], quantities: Sequence[str
             raise damaged(path, f"epoch {epoch} comes after epoch {before}")
         history.append(epoch - 1, logs)
     return history
-
-
-def fingerprint(path: str | os.PathLike[str]) -> str:
-    """The SHA-256 of a file, or of all files of a folder with their names."""
-    root = pathlib.Path(path)
-    files = sorted(entry for entry in root.rglob("*") if entry.is_file()) if root.is_dir() else [root]
-    total = hashlib.sha256()
-    for file in files:
-        if root.is_dir():
-            total.update(str(file.relative_to(root)).encode())
-        with file.open("rb") as opened:
-            total.update(hashlib.file_digest(opened, "sha256").digest() if root.is_dir() else opened.read())
-    return total.hexdigest()
 
 
 def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

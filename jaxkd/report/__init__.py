@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxkd import records
+from jaxkd.formats.files import atomic_write
 from jaxkd.report import disagreements
 from jaxkd.report.page import gathered, page
 
@@ -61,7 +62,6 @@ def write(
     content = page(runs, sweeps, comparison, title)
     target = Path(output).expanduser()
     target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(target.name + ".part")
-    unfinished.write_bytes(content.encode("utf-8", "replace"))  # a file name may hold what no text does
-    unfinished.replace(target)
+    with atomic_write(target) as file:
+        file.write(content.encode("utf-8", "replace"))  # a file name may hold what no text does
     return target

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from jaxkd import convert, data
-from jaxkd.convert.checkpoint import network_in
+from jaxkd.convert.checkpoint import locate
 from jaxkd.data import Dataset
-from jaxkd.records import Group, Record, fingerprint
+from jaxkd.records import Group, Record
 from jaxkd.report.charts import named, swatch
 from jaxkd.report.markup import Element, scrolling, tag
 from jaxkd.trainer import Trainer
@@ -108,10 +108,9 @@ def compare(
     if name is None:
         raise ValueError("the runs do not say what they were trained on: name the data set by --data")
     runs = [run for run in runs if run.data in (name, None)]
-    path = Path(teacher_path).expanduser()
-    path = network_in(path) or path
     theirs = [run.teacher for run in runs if run.teacher]
-    teacher = _load_teacher(path, _the_one("teacher", (teacher.get("name") for teacher in theirs)))
+    pretrained = _load_teacher(teacher_path, _the_one("teacher", (teacher.get("name") for teacher in theirs)))
+    teacher, path = pretrained
     test = _test_images(name, data_dir, runs)
     if teacher.num_classes != test.num_classes:
         raise ValueError(f"{path} tells {teacher.num_classes} classes apart, and {name} has {test.num_classes}")
@@ -131,7 +130,7 @@ def compare(
     if not students:
         raise ValueError(f"no run has a trained student for {name}: name folders with student/ or model/ in them")
     known = {teacher["sha256"] for teacher in theirs if "sha256" in teacher}
-    if known and fingerprint(path) not in known:
+    if known and pretrained.sha256 not in known:
         notes.append(f"{path.name} is not, byte for byte, the file that the runs learned from.")
     return Comparison(teacher.name, tuple(students), tuple(notes))
 
@@ -164,13 +163,14 @@ def _disagreements(
     return examples, {name: int(which.sum()) for name, which in kinds.items()}
 
 
-def _load_teacher(path: Path, name: str | None) -> Any:
-    if not path.exists():
-        raise FileNotFoundError(f"--teacher {path}: there is no such file or folder")
-    teacher: Any = convert.load(path) if path.is_dir() else convert.from_torch(path, name)
-    if name not in (None, teacher.name):
-        raise ValueError(f"--teacher {path} is a {teacher.name}, and the runs learned from a {name}")
-    return teacher
+def _load_teacher(path: str | os.PathLike[str], name: str | None) -> convert.Pretrained:
+    try:
+        found = convert.load_pretrained(path, name if locate(path).is_file() else None)  # a folder has its own name
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"--teacher {error}") from None
+    if name not in (None, found.model.name):
+        raise ValueError(f"--teacher {found.path} is a {found.model.name}, and the runs learned from a {name}")
+    return found
 
 
 def _test_images(name: str, data_dir: str | os.PathLike[str] | None, runs: Sequence[Record]) -> Dataset:

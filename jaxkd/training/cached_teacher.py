@@ -1,4 +1,4 @@
-"""The teacher of a run whose outputs are kept: shown the views it has not seen, asked about the others."""
+"""A teacher whose outputs are cached: the views of a batch are looked up, and computed where they are new."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from jaxkd.training.inputs import Source, Stream
 from jaxkd.training.program import Program
 from jaxkd.training.sharding import Placement
 from jaxkd.training.state import TrainState, Tree, copied
-from jaxkd.training.step import Kept, make_learn, make_teach
+from jaxkd.training.step import CachedOutputs, make_grad_fn, make_teacher_forward
 from jaxkd.training.teacher_cache import TeacherCache, fingerprint, in_words
 from jaxkd.types import Batch, Normalization, Outputs
 
 
 class CacheRequest(NamedTuple):
-    """What `compile` was told about keeping the teacher's outputs.
+    """The option of `compile` to cache the teacher's outputs.
 
     Attributes:
-      cache: where to keep them; None does not.
-      required: whether it is an error if they cannot be kept.
+      cache: where; None does not.
+      required: whether it is an error if they cannot be cached.
     """
 
     cache: TeacherCache | None
@@ -33,7 +33,7 @@ class CacheRequest(NamedTuple):
 
 
 def requested(option: bool | str | TeacherCache, has_teacher: bool) -> CacheRequest:
-    """Reads the option `cache_teacher`.
+    """Read the option `cache_teacher`.
 
     Raises:
       ValueError: it is none of True, False, "auto" and a cache, or there is no teacher.
@@ -47,26 +47,26 @@ def requested(option: bool | str | TeacherCache, has_teacher: bool) -> CacheRequ
     return CacheRequest(option if isinstance(option, TeacherCache) else TeacherCache(), option != "auto")
 
 
-def keep_teacher(request: CacheRequest, verbose: bool, **run: Any) -> KeptTeacher | None:
-    """The kept teacher that was asked for, or None where there is to be none; `run` as `KeptTeacher` takes it."""
+def open_cached_teacher(request: CacheRequest, verbose: bool, **run: Any) -> CachedTeacher | None:
+    """Return the cached teacher asked for, or None; `run` holds the other arguments of `CachedTeacher`."""
     if request.cache is None:
         return None
     try:
-        kept = KeptTeacher(request.cache, **run)
+        cached_teacher = CachedTeacher(request.cache, **run)
     except (ValueError, MemoryError) as error:
         if request.required:
             raise type(error)(f"cache_teacher: {error}") from None
-        kept = None
+        cached_teacher = None
         message = f"teacher cache: off, because {error}"
     else:
-        message = str(kept)
+        message = str(cached_teacher)
     if verbose:
         print(message, flush=True)
-    return kept
+    return cached_teacher
 
 
-class KeptTeacher:
-    """Looks up a teacher's outputs in a cache, and computes those that are not there.
+class CachedTeacher:
+    """Look up a teacher's outputs in a cache, and compute those that are not there.
 
     What it keeps is what the teacher says in batches of `batch_size`. A step that asks the teacher itself may be told
     other last bits, above all where its batch is smaller, at the end of an epoch or in parts: XLA chooses kernels by
@@ -114,7 +114,7 @@ class KeptTeacher:
         self._classes = outputs.logits.shape[-1]
         self._width = self._classes + (outputs.features[-1].shape[-1] if keeps_embedding else 0)
         self._augmentation, self._placement, self._batch_size = augmentation, placement, batch_size
-        self._show = make_show(program, normalization, augmentation, keeps_embedding)
+        self._teacher_fn = make_teacher_fn(program, normalization, augmentation, keeps_embedding)
         self._teacher = copied(state.teacher)  # the state's own buffers go to the next compiled chunk
         cache.open(
             {
@@ -133,8 +133,8 @@ class KeptTeacher:
         where = "in memory" if self.cache.directory is None else f"in {self.cache.directory}"
         return f"teacher cache {where}: up to {in_words(self.cache.bytes)} ({room}), {self.cache.filled:.1%} filled"
 
-    def recall(self, key: jax.Array, images: jax.Array, first_step: int, indices: np.ndarray) -> Kept:
-        """The teacher's outputs for the batches of some steps.
+    def lookup(self, key: jax.Array, images: jax.Array, first_step: int, indices: np.ndarray) -> CachedOutputs:
+        """Return the teacher's outputs for the batches of some steps.
 
         Args:
           key: the run's.
@@ -154,29 +154,29 @@ class KeptTeacher:
         self._see(images, missing)
         return self._placed(self.cache.read(slots))
 
-    def nothing(self, shape: tuple[int, ...]) -> Kept:
-        """Zeros, in the form in which `recall` gives the outputs for indices of a shape `[S, B]`."""
+    def zeros(self, shape: tuple[int, ...]) -> CachedOutputs:
+        """Return zeros of the form that `lookup` has for indices of a shape `[S, B]`."""
         return self._placed(np.zeros((*shape, self._width), np.float32))
 
-    def _placed(self, values: np.ndarray) -> Kept:
+    def _placed(self, values: np.ndarray) -> CachedOutputs:
         embedding = values[..., self._classes :] if self._width > self._classes else None
-        return self._placement.split(Kept(values[..., : self._classes], embedding))  # type: ignore[arg-type]  # on the host
+        return self._placement.split(CachedOutputs(values[..., : self._classes], embedding))  # type: ignore[arg-type]  # on the host
 
     def hit_rate(self) -> float:
-        """The share of views that were there since this was last asked."""
+        """Return the share of views that were in the cache since this was last asked."""
         rate = self._found / max(self._asked, 1)
         self._found = self._asked = 0
         return rate
 
     def _see(self, images: jax.Array, missing: np.ndarray) -> None:
-        """Shows the teacher what is missing, one batch computing while the one before is put away."""
+        """Compute what is missing, one batch while the one before is stored."""
         waiting: list[tuple[np.ndarray, jax.Array]] = []
         for start in range(0, len(missing), self._batch_size):
             slots = missing[start : start + self._batch_size]
             padded = np.resize(slots, self._batch_size)  # repeats the first ones: every batch has the same shape
             index, number = np.divmod(padded, self._views)
             which = self._placement.split((index[None].astype(np.int32), number[None].astype(np.int32)))
-            waiting.append((slots, self._show(self._teacher, images, *which)))
+            waiting.append((slots, self._teacher_fn(self._teacher, images, *which)))
             if len(waiting) > 1:
                 self._put_away(*waiting.pop(0))
         for pair in waiting:
@@ -188,22 +188,22 @@ class KeptTeacher:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _numbers(augmentation: Augmentation, batch_size: int, key: jax.Array, steps: jax.Array) -> jax.Array:
-    """The views that the steps will draw, `[S, B]`."""
+    """Return the views that the steps will draw, `[S, B]`."""
     return jax.vmap(lambda step: augmentation.draw(view_key(key, step), batch_size))(steps)
 
 
 @functools.lru_cache(maxsize=32)
-def make_show(
+def make_teacher_fn(
     program: Program, normalization: Normalization | None, augmentation: Augmentation | None, keeps_embedding: bool
 ):
-    """Builds `show(variables, images, index [1, B], number [1, B]) -> [B, width]`: the teacher's outputs for views."""
-    teach = make_teach(program, normalization)
+    """Build `teacher_fn(variables, images, index [1, B], number [1, B]) -> [B, width]`, for views of images."""
+    teacher_forward = make_teacher_forward(program, normalization)
 
     @jax.jit
     def show(variables: Tree, images: jax.Array, index: jax.Array, number: jax.Array) -> jax.Array:
         chosen = images[index[0]]
         seen = chosen if augmentation is None else augmentation.view(chosen, number[0])
-        outputs = teach(variables, Batch(seen, index[0], index[0]), None)
+        outputs = teacher_forward(variables, Batch(seen, index[0], index[0]), None)
         assert outputs is not None
         return jnp.concatenate([outputs.logits, *([outputs.features[-1]] if keeps_embedding else [])], axis=-1)
 
@@ -224,10 +224,10 @@ def teacher_reads(program: Program, state: TrainState, image_shape: tuple[int, .
     """
     labels = jax.ShapeDtypeStruct((2,), jnp.int32)
     batch = Batch(jax.ShapeDtypeStruct((2, *image_shape), jnp.float32), labels, labels)  # type: ignore[arg-type]
-    teach, learn = make_teach(program, None), make_learn(program, None)
-    outputs = jax.eval_shape(lambda variables, batch: teach(variables, batch, None), state.teacher, batch)
+    teacher_forward, grad_fn = make_teacher_forward(program, None), make_grad_fn(program, None)
+    outputs = jax.eval_shape(lambda variables, batch: teacher_forward(variables, batch, None), state.teacher, batch)
     assert outputs is not None
-    traced = jax.make_jaxpr(lambda outputs, state, batch: learn(state, batch, outputs))
+    traced = jax.make_jaxpr(lambda outputs, state, batch: grad_fn(state, batch, outputs))
     jaxpr = traced(outputs, state.without_teacher(), batch).jaxpr
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(outputs)]
     used = {id(var) for equation in jaxpr.eqns for var in equation.invars} | {id(var) for var in jaxpr.outvars}

@@ -33,7 +33,7 @@ class DamagedError(OSError):
 
 
 def save(directory: str | os.PathLike[str], state: TrainState, record: dict[str, Any], keep: int = 1) -> epath.Path:
-    """Writes a checkpoint, and then removes those it supersedes.
+    """Write a checkpoint, and then remove those it supersedes.
 
     All processes of a run call it together.
 
@@ -76,7 +76,7 @@ def save(directory: str | os.PathLike[str], state: TrainState, record: dict[str,
 
 
 def restore(directory: str | os.PathLike[str], like: TrainState) -> tuple[TrainState, dict[str, Any]]:
-    """Reads the newest good checkpoint of a directory into the shapes and places of `like`, whose teacher is kept.
+    """Read the newest good checkpoint of a directory into the shapes and places of `like`, whose teacher is kept.
 
     Warns:
       UserWarning: of damaged ones, which are passed over.
@@ -99,7 +99,7 @@ def restore(directory: str | os.PathLike[str], like: TrainState) -> tuple[TrainS
 
 
 def check_behind(directory: str | os.PathLike[str], state: TrainState) -> None:
-    """Refuses a directory with checkpoints from further on than a state: its own would be taken for older ones.
+    """Refuse a directory with checkpoints from further on than a state: its own would be taken for older ones.
 
     Raises:
       ValueError: with the cure.
@@ -115,12 +115,12 @@ def check_behind(directory: str | os.PathLike[str], state: TrainState) -> None:
 
 
 def latest(directory: str | os.PathLike[str]) -> epath.Path | None:
-    """The newest complete checkpoint in a directory, None where there is none."""
+    """Return the newest complete checkpoint in a directory, None where there is none."""
     return next(iter(_newest_first(_root(directory))), None)
 
 
 def _holds(folder: epath.Path, content: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint is of the very same state."""
+    """Return whether a checkpoint is of the very same state."""
     if not folder.exists():
         return False
     try:
@@ -136,7 +136,7 @@ def _root(directory: str | os.PathLike[str]) -> epath.Path:
 
 
 def _newest_first(root: epath.Path) -> list[epath.Path]:
-    """All checkpoints; one from the middle of an epoch, unless it is left over from an epoch that was completed."""
+    """Return all checkpoints; one within an epoch, unless it is left over from an epoch that was completed."""
     whole = _numbered(root)
     completed = int(whole[0].name) if whole else 0
     return [*(folder for folder in _numbered(root / PARTIAL) if _epoch_of(folder, completed) >= completed), *whole]
@@ -155,7 +155,7 @@ def _numbered(root: epath.Path) -> list[epath.Path]:
 
 
 def _metadata(folder: epath.Path) -> dict[str, Any]:
-    """What a checkpoint says of itself."""
+    """Return the record of a checkpoint, checked."""
     try:
         with ocp.training.Checkpointer(folder.parent) as checkpointer:
             metadata = dict(checkpointer.metadata(int(folder.name)).custom_metadata)
@@ -183,7 +183,7 @@ def _read(folder: epath.Path, like: TrainState) -> tuple[TrainState, dict[str, A
 
 
 def _check_fit(folder: epath.Path, written: Mapping[str, list], wanted: Mapping[str, list]) -> None:
-    """Raises a ValueError that names what differs between a checkpoint and the run that is to take it up."""
+    """Raise a ValueError that names what differs between a checkpoint and the run that is to be restored."""
     differences = [
         *(f"{name} is {written[name][:2]} there and {kind} here" for name, kind in wanted.items()
           if name in written and written[name][:2] != kind),
@@ -216,7 +216,7 @@ def _contents(state: TrainState) -> dict[str, list]:
 
 
 def _leaves(state: TrainState) -> list[tuple[str, jax.Array]]:
-    """All arrays that are saved, by their paths."""
+    """Return all arrays that are saved, by their paths."""
     leaves = jax.tree_util.tree_leaves_with_path(state.without_teacher())
     return [(jax.tree_util.keystr(path, simple=True, separator="."), leaf) for path, leaf in leaves]
 
@@ -239,7 +239,7 @@ def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:
 
 
 def _write_error(root: epath.Path, error: Exception) -> OSError:
-    """What went wrong when writing, with what is left and what to do."""
+    """Return an error that says what went wrong when writing, what is left and what to do."""
     before = latest(root)
     kept = f"the last complete one is {before}" if before else "there is no earlier one"
     full = "No space left" in str(error) or "disk quota" in str(error).lower()

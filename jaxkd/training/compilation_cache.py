@@ -10,7 +10,7 @@ import jax
 
 
 def enable() -> None:
-    """Keeps compiled programs in `~/.cache/jaxkd`, so that a second run starts at once.
+    """Keep compiled programs in `~/.cache/jaxkd`, so that a second run starts at once.
 
     A directory set in `jax.config` or `JAX_COMPILATION_CACHE_DIR` has precedence, and
     `JAX_ENABLE_COMPILATION_CACHE=0` turns it off.

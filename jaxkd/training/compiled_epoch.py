@@ -10,14 +10,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxkd.training.state import AUGMENT, TrainState, random_key
-from jaxkd.training.step import Kept, Logs, Step
+from jaxkd.training.step import CachedOutputs, Logs, Step
 from jaxkd.types import Batch
 
 Augment = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def view_key(key: jax.Array, step: jax.Array) -> jax.Array:
-    """The key that draws the views of a step's images, so that a step's views are known before it is taken."""
+    """Return the key that draws the views of a step's images, so that a step's views are known before it is taken."""
     return _augmentation_keys(key, step)[0]
 
 
@@ -27,22 +27,22 @@ def _augmentation_keys(key: jax.Array, step: jax.Array) -> jax.Array:
 
 @functools.lru_cache(maxsize=32)
 def make_resident_loop(step: Step, augment: Augment | None, strong_view: Augment | None = None):
-    """Builds `run(state, images, labels, indices, kept=None) -> (state, logs)` for data that live on the device.
+    """Build `run(state, images, labels, indices, cached=None) -> (state, logs)` for data that live on the device.
 
     `augment` and `strong_view` are called as `(key, images)`. `indices` is `[S, B]`: the program takes S steps on the
-    batches they select; `kept` is what is known of the teacher's outputs for them, `[S, B, …]`. The logs are `[S]`.
+    batches they select; `cached` is what is known of the teacher's outputs for them, `[S, B, …]`. The logs are `[S]`.
     """
 
     return jax.jit(resident_steps(step, augment, strong_view), donate_argnums=0)
 
 
 def resident_steps(step: Step, augment: Augment | None, strong_view: Augment | None = None):
-    """What `make_resident_loop` compiles."""
+    """Build what `make_resident_loop` compiles."""
 
     def run(
-        state: TrainState, images: jax.Array, labels: jax.Array, indices: jax.Array, kept: Kept | None = None
+        state: TrainState, images: jax.Array, labels: jax.Array, indices: jax.Array, cached: CachedOutputs | None = None
     ) -> tuple[TrainState, Logs]:
-        def body(state: TrainState, x: tuple[jax.Array, Kept | None]) -> tuple[TrainState, Logs]:
+        def body(state: TrainState, x: tuple[jax.Array, CachedOutputs | None]) -> tuple[TrainState, Logs]:
             index, known = x
             chosen = images[index]
             seen = augment(view_key(state.key, state.step), chosen) if augment else chosen
@@ -52,14 +52,14 @@ def resident_steps(step: Step, augment: Augment | None, strong_view: Augment | N
             other = strong_view(strong, augment(crop, chosen) if augment else chosen)
             return step(state, Batch(seen, labels[index], index, other), known)
 
-        return _scan(body, state, (indices, kept))
+        return _scan(body, state, (indices, cached))
 
     return run
 
 
 @functools.lru_cache(maxsize=32)
 def make_stream_loop(step: Step, strong_view: Augment | None = None):
-    """Builds `run(state, batches) -> (state, logs)` for batches that come from the host, stacked to `[S, B, …]`.
+    """Build `run(state, batches) -> (state, logs)` for batches that come from the host, stacked to `[S, B, …]`.
 
     Where pixels come without a strong view, it is made of them.
     """
@@ -77,14 +77,14 @@ def make_stream_loop(step: Step, strong_view: Augment | None = None):
 
 
 def _scan(body, state: TrainState, xs) -> tuple[TrainState, Logs]:
-    """Scans with the teacher outside the carry: it is constant, and XLA should know."""
+    """Scan with the teacher outside the carry: it is constant, and XLA should know."""
     teacher = state.teacher
 
     def without_teacher(carry, x):
         after, logs = body(replace(carry, teacher=teacher), x)
         return after.without_teacher(), logs
 
-    if len(jax.tree.leaves(xs)[0]) == 1:  # no loop at all, so that nothing is compiled for one (see `loops`)
+    if len(jax.tree.leaves(xs)[0]) == 1:  # no loop at all, so that nothing is compiled for one (see `cpu_loops`)
         after, logs = without_teacher(state.without_teacher(), jax.tree.map(lambda leaf: leaf[0], xs))
         logs = jax.tree.map(lambda value: value[None], logs)
     else:
@@ -93,5 +93,5 @@ def _scan(body, state: TrainState, xs) -> tuple[TrainState, Logs]:
 
 
 def end_epoch(state: TrainState) -> TrainState:
-    """Counts one more completed epoch."""
+    """Count one more completed epoch."""
     return replace(state, epoch=state.epoch + 1)

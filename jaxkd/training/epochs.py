@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,14 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxkd.data import StreamedDataset
-from jaxkd.training.cached_teacher import KeptTeacher
+from jaxkd.training.cached_teacher import CachedTeacher, CacheRequest, open_cached_teacher
 from jaxkd.training.compiled_epoch import Augment, make_resident_loop, make_stream_loop
-from jaxkd.training.inputs import InMemory, Stream, TrainingPlan, one_step
-from jaxkd.training.loops import slow_in_a_loop
+from jaxkd.training.cpu_loops import slow_in_a_loop
+from jaxkd.training.gradient_accumulation import check_microbatches
+from jaxkd.training.inputs import InMemory, Source, Stream, TrainingPlan, one_step
+from jaxkd.training.program import Program
 from jaxkd.training.sharding import Placement
 from jaxkd.training.state import SHUFFLE, TrainState, copied, random_key
-from jaxkd.training.step import Logs, Step
-from jaxkd.types import Batch
+from jaxkd.training.step import Logs, Step, make_step
+from jaxkd.types import Batch, Normalization
 
 CPU_STEPS = 100
 """About how many steps the CPU takes before it reports, where a loop suits it; an epoch is minutes there."""
@@ -54,11 +56,11 @@ def resident_epoch(
     batch_size: int,
     steps: int | None,
     strong_view: Augment | None = None,
-    teacher: KeptTeacher | None = None,
+    cached_teacher: CachedTeacher | None = None,
 ) -> Epoch:
     """Make epochs over arrays that are put on the device once: every example once, in an order drawn from the state.
 
-    With a `teacher` whose outputs are kept, those for a chunk are looked up while the chunk before is computed.
+    With a `cached_teacher`, its outputs for a chunk are looked up while the chunk before is computed.
     """
     loop = make_resident_loop(step, source.augmentation, strong_view)
     images, labels = placement.everywhere((source.images, source.labels))
@@ -69,17 +71,17 @@ def resident_epoch(
             return most
         # What is traced here is compiled next, unless it must not be a loop.
         indices = placement.split(np.zeros((most, batch_size), np.int32))
-        kept = teacher and teacher.nothing(indices.shape)
-        return 1 if slow_in_a_loop(loop.trace(state, images, labels, indices, kept).jaxpr.jaxpr) else most
+        cached = cached_teacher and cached_teacher.zeros(indices.shape)
+        return 1 if slow_in_a_loop(loop.trace(state, images, labels, indices, cached).jaxpr.jaxpr) else most
 
     def epoch(state: TrainState, done: int = 0) -> Iterator[Chunk]:
         taken, key = int(state.step), copied(state.key)  # the state's own buffers go to the first chunk
         order = order_of(key, state.epoch, len(labels))
         for indices in skip(cut(order, batch_size, longest(state)), done):
-            kept = teacher.recall(key, images, taken, indices) if teacher else None
+            cached = cached_teacher.lookup(key, images, taken, indices) if cached_teacher else None
             taken += len(indices)
             on_device = placement.split(indices)
-            yield Chunk(loop, (images, labels, on_device, kept), indices.shape[1])
+            yield Chunk(loop, (images, labels, on_device, cached), indices.shape[1])
 
     return epoch
 
@@ -142,6 +144,82 @@ def streamed_epoch(
     return epoch
 
 
+@dataclass(frozen=True)
+class BoundProgram:
+    """A program with all else that a compiled epoch depends on; runs with equal ones can share it.
+
+    Attributes:
+      program: what the step closes over.
+      normalization: of the images of the network that is trained.
+      teacher_normalization: of the teacher's.
+      placement: where the arrays live.
+      steps_per_execution: how many steps one compiled call takes; None chooses.
+    """
+
+    program: Program
+    normalization: Normalization | None
+    teacher_normalization: Normalization | None
+    placement: Placement
+    steps_per_execution: int | None
+
+    def step(self) -> Step:
+        """Return the step of one run."""
+        return make_step(self.program, self.normalization, self.teacher_normalization)
+
+    def epochs(
+        self,
+        step: Step,
+        state: TrainState,
+        source: Source,
+        batch_size: int,
+        last: int,
+        cache: CacheRequest,
+        verbose: bool,
+        in_memory: Callable[..., Epoch] = resident_epoch,
+    ) -> tuple[Epoch, CachedTeacher | None]:
+        """Put the data in place.
+
+        Args:
+          step: of the run, or of several runs at once.
+          state: of one run; the teacher and the shapes of the losses' inputs are taken from it.
+          source: the data.
+          batch_size: over all devices.
+          last: the epoch before which training ends, counted from 0.
+          cache: whether and where the teacher's outputs are cached.
+          verbose: whether to say what the cache takes.
+          in_memory: how to go over data that stay on the device.
+
+        Returns:
+          What gives the chunks of each epoch, and the teacher whose outputs are cached, if they are.
+
+        Raises:
+          ValueError: for a batch that does not divide over the devices or into microbatches, or a teacher's outputs
+            that cannot be cached.
+        """
+        microbatches, bn_mesh = self.program.microbatches, self.program.bn_mesh
+        if not isinstance(source, Stream):  # which brings batches of its own
+            self.placement.check_batch_size(batch_size)
+            check_microbatches(batch_size, microbatches, 1 if bn_mesh is None else bn_mesh.size)
+        cached_teacher = open_cached_teacher(
+            cache,
+            verbose,
+            program=self.program,
+            state=state,
+            normalization=self.teacher_normalization,
+            source=source,
+            placement=self.placement,
+            batch_size=self.placement.padded(-(-batch_size // microbatches)),
+        )
+        strong_view = self.program.strong_view
+        if isinstance(source, Stream):
+            return stream_epoch(step, source, self.placement, strong_view), None
+        if isinstance(source, StreamedDataset):
+            return streamed_epoch(step, source, self.placement, batch_size, last, strong_view), None
+        return in_memory(
+            step, source, self.placement, batch_size, self.steps_per_execution, strong_view, cached_teacher
+        ), cached_teacher
+
+
 def seed_of(state: TrainState) -> int:
     """Return the run's key as a whole number, for what is drawn on the host."""
     return int.from_bytes(np.asarray(jax.random.key_data(state.key)).tobytes(), "little")
@@ -155,23 +233,6 @@ def order_of(key: jax.Array, epoch: jax.Array, examples: int) -> np.ndarray:
 @partial(jax.jit, static_argnums=2)
 def _drawn_order(key: jax.Array, epoch: jax.Array, examples: int) -> jax.Array:
     return jax.random.permutation(random_key(key, SHUFFLE, epoch), jnp.arange(examples))
-
-
-def one_behind(
-    chunks: Iterator[Chunk], take: Callable[[Chunk], Logs], waiting: list[tuple[Logs, int]] | None = None
-) -> Iterator[tuple[dict[str, np.ndarray], int]]:
-    """Takes the chunks, and gives the logs and batch size of each when the next is under way.
-
-    So the device always has something to work on while the host reads. What was taken and not given yet is in
-    `waiting`.
-    """
-    waiting = [] if waiting is None else waiting
-    for chunk in itertools.chain(chunks, [None]):
-        if chunk is not None:
-            waiting.append((take(chunk), chunk.batch_size))
-        if len(waiting) > (chunk is not None):
-            logs, batch_size = waiting.pop(0)
-            yield {name: np.asarray(value) for name, value in logs.items()}, batch_size
 
 
 def cut(order: np.ndarray, batch_size: int, steps: int | None) -> Iterator[np.ndarray]:
@@ -228,3 +289,19 @@ def comfortable_chunk(steps: int, most: int) -> int:
     limit = min(steps, most)
     best = max((size for size in range(1, limit + 1) if steps % size == 0), default=1)
     return best if 4 * best >= limit else most
+
+
+def check_same_batches(resumed: Mapping[str, Any] | None, examples: int | None, batch_size: int) -> None:
+    """Refuse to resume within an epoch that was cut into other batches.
+
+    Raises:
+      ValueError: it says what the batches were.
+    """
+    if resumed is None or examples is None:
+        return
+    steps, images = (resumed["meter"][name] for name in ("steps", "images"))
+    if images != min(steps * batch_size, examples):
+        raise ValueError(
+            f"batch_size={batch_size} of {examples} examples, but the restored epoch was broken off after {images} in "
+            f"{steps} steps: resume with the same batch size and data"
+        )

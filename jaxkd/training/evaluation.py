@@ -13,6 +13,7 @@ from flax import nnx
 from jax.stages import Wrapped
 from numpy.typing import NDArray
 
+from jaxkd.checks import check_at_least
 from jaxkd.data import StreamedDataset
 from jaxkd.metrics import Metric
 from jaxkd.training.forward import forward, network_input
@@ -20,7 +21,7 @@ from jaxkd.training.inputs import InMemory, Source, Stream, evaluation_plan, one
 from jaxkd.training.sharding import Placement
 from jaxkd.training.state import Tree
 from jaxkd.training.step import Logs
-from jaxkd.types import Batch, Normalization, check_at_least
+from jaxkd.types import Batch, Normalization
 
 Metrics = tuple[tuple[str, Metric], ...]
 """Names and functions of what is measured."""

@@ -15,7 +15,7 @@ PRECISIONS = ("float32", "bfloat16")
 
 
 def checked_precision(precision: str) -> str:
-    """The precision, if it is one of `PRECISIONS`.
+    """Return the precision, if it is one of `PRECISIONS`.
 
     Raises:
       ValueError: otherwise. float16 is none: without loss scaling its range is too small for gradients.
@@ -36,7 +36,7 @@ def warn_of_slow_types(precision: str) -> None:
 
 
 def network_input(images: jax.Array, normalization: Normalization | None) -> jax.Array:
-    """uint8 pixels normalised, float images as they are.
+    """Return uint8 pixels normalised, and float images as they are.
 
     Raises:
       ValueError: for uint8 pixels when the statistics are not known.
@@ -52,13 +52,13 @@ def network_input(images: jax.Array, normalization: Normalization | None) -> jax
 
 
 def as_seen(batch: Batch, normalization: Normalization | None) -> Batch:
-    """The batch as a network with this normalisation sees it."""
+    """Return the batch as a network with this normalisation sees it."""
     strong = None if batch.strong is None else network_input(batch.strong, normalization)
     return batch._replace(images=network_input(batch.images, normalization), strong=strong)
 
 
 def forward(network: Any, images: jax.Array, train: bool, precision: str) -> Outputs:
-    """What a network says of images it can see.
+    """Return a network's outputs for images in its own input format.
 
     Only the network computes in `precision`; its parameters are kept, and its outputs returned, in float32.
 
@@ -76,7 +76,7 @@ def forward(network: Any, images: jax.Array, train: bool, precision: str) -> Out
 
 
 def both_views(network: Any, batch: Batch, train: bool, precision: str) -> Outputs:
-    """What a network says of the images of a batch it can see and, where there is one, of their strong view."""
+    """Return a network's outputs for the images of a batch and, where there is one, for their strong view."""
     outputs = forward(network, batch.images, train, precision)
     if batch.strong is None:
         return outputs

@@ -1,4 +1,4 @@
-"""A batch in parts, one after the other, for memory's sake: what is learned from them is that of the whole batch."""
+"""Gradient accumulation: a batch in microbatches, one after the other, where the whole does not fit into memory."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from jaxkd.training.state import Tree
 from jaxkd.types import Batch
 
 
-class Lesson(NamedTuple):
-    """What is learned from some examples.
+class StepGrads(NamedTuple):
+    """The gradients of some examples, and all else that a step needs of them.
 
     Attributes:
       gradients: of the total loss by the parameters, means over the examples.
       variables: as the examples leave them.
-      logs: what the examples say on average.
+      logs: means over the examples.
     """
 
     gradients: Tree
@@ -26,47 +26,49 @@ class Lesson(NamedTuple):
     logs: dict[str, jax.Array]
 
 
-Learn = Callable[..., Lesson]
+GradFn = Callable[..., StepGrads]
 
 
-def in_parts(parts: int, learn: Learn, params: Tree, variables: Tree, batch: Batch, kept: Any) -> Lesson:
-    """Learns from a batch in at most so many parts, all but the last of one size.
+def accumulated(
+    microbatches: int, grad_fn: GradFn, params: Tree, variables: Tree, batch: Batch, cached: Any
+) -> StepGrads:
+    """Return the gradients of a batch from at most so many microbatches, all but the last of one size.
 
-    The variables are handed on from part to part; gradients and logs are averaged over the examples. Each of k parts of
-    one size takes every k-th example, so that its rows lie evenly over the devices.
+    The variables are handed on from one to the next; gradients and logs are averaged over the examples. Each of k
+    microbatches of one size takes every k-th example, so that its rows lie evenly over the devices.
 
     Args:
-      parts: how many; 1 is the batch as it is.
-      learn: called as `(variables, batch, kept, part)`, with `part` counted from 0 and None for a whole batch.
+      microbatches: how many; 1 is the batch as it is.
+      grad_fn: called as `(variables, batch, cached, number)`, with `number` counted from 0 and None for a whole batch.
       params: what the gradients are taken by.
       variables: before the batch.
       batch: arrays `[B, …]`.
-      kept: a pytree of such arrays, cut likewise.
+      cached: a pytree of such arrays, cut likewise.
     """
-    if parts == 1:
-        return learn(variables, batch, kept, None)
+    if microbatches == 1:
+        return grad_fn(variables, batch, cached, None)
     examples = len(batch.labels)
-    size = -(-examples // parts)
+    size = -(-examples // microbatches)
     full, rest = divmod(examples, size)
 
     def one(carry: tuple[Tree, Tree], x: tuple) -> tuple[tuple[Tree, Tree], dict[str, jax.Array]]:
         gradients, variables = carry
-        lesson = learn(variables, *x)
-        return (_plus(gradients, lesson.gradients, size / examples), lesson.variables), lesson.logs
+        found = grad_fn(variables, *x)
+        return (_plus(gradients, found.gradients, size / examples), found.variables), found.logs
 
     nothing = jax.tree.map(jnp.zeros_like, params)
-    shares = jax.tree.map(lambda rows: _shares(rows, full, size), (batch, kept))
+    shares = jax.tree.map(lambda rows: _shares(rows, full, size), (batch, cached))
     (gradients, variables), logs = jax.lax.scan(one, (nothing, variables), (*shares, jnp.arange(full)))
     logs = {name: jnp.mean(values, axis=0, dtype=jnp.float32) for name, values in logs.items()}
     if rest:
-        lesson = learn(variables, *jax.tree.map(lambda rows: rows[-rest:], (batch, kept)), full)
-        gradients, variables = _plus(gradients, lesson.gradients, rest / examples), lesson.variables
-        logs = {name: mean + rest / examples * (jnp.float32(lesson.logs[name]) - mean) for name, mean in logs.items()}
-    return Lesson(gradients, variables, logs)
+        found = grad_fn(variables, *jax.tree.map(lambda rows: rows[-rest:], (batch, cached)), full)
+        gradients, variables = _plus(gradients, found.gradients, rest / examples), found.variables
+        logs = {name: mean + rest / examples * (jnp.float32(found.logs[name]) - mean) for name, mean in logs.items()}
+    return StepGrads(gradients, variables, logs)
 
 
 def _shares(rows: jax.Array, full: int, size: int) -> jax.Array:
-    """The full parts of `[B, …]`, as `[full, size, …]`."""
+    """Return the full microbatches of `[B, …]`, as `[full, size, …]`."""
     return rows[: full * size].reshape(size, full, *rows.shape[1:]).swapaxes(0, 1)
 
 
@@ -74,27 +76,28 @@ def _plus(total: Tree, gradients: Tree, share: float) -> Tree:
     return jax.tree.map(lambda one, other: one + share * other, total, gradients)
 
 
-def check_parts(batch_size: int, parts: int, apart: int) -> None:
-    """Refuses a batch that cannot be cut into the parts asked for.
+def check_microbatches(batch_size: int, microbatches: int, devices: int) -> None:
+    """Refuse a batch that cannot be cut into the microbatches asked for.
 
     Args:
       batch_size: over all devices.
-      parts: of a batch, the last of which may be smaller.
-      apart: over how many devices, each with statistics of its own, a part has to divide.
+      microbatches: of a batch, the last of which may be smaller.
+      devices: over how many, each with BatchNorm statistics of its own, a microbatch has to divide.
 
     Raises:
       ValueError: it names the nearest size that can.
 
     Example:
-      >>> check_parts(96, parts=5, apart=1)
+      >>> check_microbatches(96, microbatches=5, devices=1)
     """
-    if batch_size < parts:
+    if batch_size < microbatches:
         raise ValueError(
-            f"gradient_accumulation_steps={parts}, but a batch has {batch_size} examples: give at most {batch_size}"
+            f"gradient_accumulation_steps={microbatches}, but a batch has {batch_size} examples: give at most "
+            f"{batch_size}"
         )
-    if apart > 1 and batch_size % (parts * apart):
-        nearest = max(round(batch_size / (parts * apart)), 1) * parts * apart
+    if devices > 1 and batch_size % (microbatches * devices):
+        nearest = max(round(batch_size / (microbatches * devices)), 1) * microbatches * devices
         raise ValueError(
-            f"batch_size={batch_size} does not divide into {parts} parts over {apart} devices, as "
+            f"batch_size={batch_size} does not divide into {microbatches} parts over {devices} devices, as "
             f"batch_norm='per_device' needs it; the nearest that does is {nearest}"
         )

@@ -1,4 +1,4 @@
-"""Ending cleanly when the machine is taken away: SIGTERM is noticed, and training stops where its state is whole."""
+"""Ending cleanly: SIGTERM and Ctrl-C are noticed, and training stops where its state is whole."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ import jax
 from jax.experimental import multihost_utils
 
 TERMINATED = 75
-"""The exit code of a run that was asked to end and can go on later, as sysexits' EX_TEMPFAIL."""
+"""The exit code of a run that got SIGTERM and can be resumed later, as sysexits' EX_TEMPFAIL."""
 
 
 class Termination:
-    """Notices, while it is entered, that this process or another one of the run is asked to end.
+    """Notice, while entered, that this process or another one of the run is asked to end.
+
+    A second Ctrl-C interrupts at once, as it would without.
 
     Args:
-      wanted: whether anybody would do something about it; otherwise SIGTERM keeps its meaning.
+      wanted: whether anybody would do something about it; otherwise both signals keep their meaning.
 
     Example:
       >>> with Termination(wanted=True) as termination:
@@ -30,27 +32,49 @@ class Termination:
     def __init__(self, wanted: bool):
         self._wanted = wanted
         # A signal only reaches Python's main thread. Several processes have to stop at the same step, and JAX, which
-        # lets them agree on one, has a handler of its own.
+        # lets them agree on one, has a handler of its own for SIGTERM.
         self._single = jax.process_count() == 1
         self._handles = wanted and self._single and threading.current_thread() is threading.main_thread()
-        self._noticed, self._asked = False, 0
-        self._before: Any = None
+        self._noticed: int | None = None
+        self._asked = 0
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Termination:
         if self._handles:
-            self._before = signal.signal(signal.SIGTERM, self._notice)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as in jobs that a shell put into the background
+                    self._before[number] = signal.signal(number, self._notice)
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._handles:
-            signal.signal(signal.SIGTERM, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
 
     def requested(self) -> bool:
-        """Whether to end now. The processes of a run ask equally often, and hear the same."""
+        """Return whether to end now. The processes of a run ask equally often, and hear the same."""
         if not self._wanted or self._single:
-            return self._noticed
+            return self._noticed is not None
         self._asked += 1
         return multihost_utils.reached_preemption_sync_point(self._asked)
 
+    @property
+    def signal(self) -> int:
+        """The number of the signal; SIGTERM where another process got it."""
+        return signal.SIGTERM if self._noticed is None else self._noticed
+
+    def end(self) -> None:
+        """End the program as the signal asks.
+
+        Raises:
+          KeyboardInterrupt: after Ctrl-C.
+          SystemExit: with code 75 after SIGTERM.
+        """
+        if self._noticed == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(TERMINATED)
+
     def _notice(self, number: int, frame: FrameType | None) -> None:
-        self._noticed = True
+        if number == signal.SIGINT and self._noticed is not None:
+            raise KeyboardInterrupt
+        self._noticed = number

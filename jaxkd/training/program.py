@@ -18,14 +18,19 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from jaxkd import metrics as metric_functions
+from jaxkd.checks import check_epoch_function
+from jaxkd.data.transforms.rand_augment import RandAugment
 from jaxkd.losses import CrossEntropy, Loss, Monitor, Network
 from jaxkd.metrics import Metric
 from jaxkd.training.forward import checked_precision
-from jaxkd.types import Outputs, check_epoch_function
+from jaxkd.types import Outputs
 
 Weight = Callable[[jax.Array], jax.Array]
 Shape = tuple[int, int, int]
 Losses = Loss | Callable | Mapping[str, Loss | Callable]
+
+STRONG_VIEWS = {"rand_augment": RandAugment()}
+"""What a loss may ask for by name in its attribute `strong_view`."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class ConstantWeight:
 
 
 def named_losses(loss: Losses | None, has_teacher: bool) -> nnx.Dict:
-    """The loss terms by name; a single loss goes by the name of its class in lower case.
+    """Return the loss terms by name; a single loss goes by the name of its class in lower case.
 
     Raises:
       ValueError: for no loss at all with a teacher, or a name that cannot be a key of the logs.
@@ -49,12 +54,15 @@ def named_losses(loss: Losses | None, has_teacher: bool) -> nnx.Dict:
         if has_teacher:
             raise ValueError('compile() needs a loss, for example {"ce": CrossEntropy(), "kd": KD(temperature=4.0)}')
         loss = CrossEntropy()
-    terms = dict(loss) if isinstance(loss, Mapping) else {_name(loss): loss}
+    terms = dict(loss) if isinstance(loss, Mapping) else {loss if isinstance(loss, str) else _name(loss): loss}
     if not terms:
         raise ValueError("compile() was given no losses: there is nothing to train on")
     for name, term in terms.items():
         if isinstance(term, type) or not callable(term):
-            raise TypeError(f"loss {name!r} is {term!r}: give an instance, called as loss(student, teacher, batch, …)")
+            raise TypeError(
+                f"loss {name!r} is {term!r}: give an instance, called as loss(student, teacher, batch, …), such as "
+                "losses.KD(temperature=4.0); recipes.get_method(name) makes those of a published method"
+            )
         if not name.isidentifier() or name == "loss":
             raise ValueError(f"{name!r} cannot name a loss: use an identifier other than 'loss', which is the total")
     return nnx.Dict(terms)
@@ -67,7 +75,7 @@ def _name(loss: Loss | Callable) -> str:
 def build_losses(
     losses: nnx.Dict, model: nnx.Module, teacher: nnx.Module | None, image_shape: Shape, seed: int
 ) -> None:
-    """Lets every part of the losses that has a `build` make what depends on the shapes of the networks' features.
+    """Build every part of the losses that depends on the shapes of the networks' features.
 
     Raises:
       ValueError: for images a network cannot take, and for what a loss misses.
@@ -93,26 +101,29 @@ def _output_shapes(model: nnx.Module, image_shape: Shape) -> Outputs:
 
 
 def strong_view_of(losses: nnx.Dict) -> Callable | None:
-    """The strong augmentation that a loss asks for by an attribute `strong_view`.
+    """Return the strong augmentation that a loss asks for by an attribute `strong_view`, a function or a name.
 
     Raises:
-      ValueError: for two that differ; there is one strong view of a batch.
+      ValueError: for two that differ, since a batch has one strong view; for an unknown name.
     """
-    views = {view for _, part in nnx.iter_modules(losses) if (view := getattr(part, "strong_view", None)) is not None}
+    wanted = {view for _, part in nnx.iter_modules(losses) if (view := getattr(part, "strong_view", None)) is not None}
+    if unknown := {view for view in wanted if isinstance(view, str)} - STRONG_VIEWS.keys():
+        raise ValueError(f"no strong view is called {unknown.pop()!r}; there is {', '.join(STRONG_VIEWS)}")
+    views = {STRONG_VIEWS[view] if isinstance(view, str) else view for view in wanted}
     if len(views) > 1:
         raise ValueError(f"the losses ask for different strong views: {', '.join(map(str, views))}")
     return views.pop() if views else None
 
 
 def watched_bounds(losses: nnx.Dict) -> dict[str, tuple[float, float]]:
-    """The bounds of the monitored values that have any, by their names in the logs."""
+    """Return the bounds of the monitored values that have any, by their names in the logs."""
     found = nnx.to_flat_state(nnx.state(losses, Monitor))
     metadata = {log_name(path): variable.get_metadata() for path, variable in found}
     return {name: (given["low"], given["high"]) for name, given in metadata.items() if {"low", "high"} <= given.keys()}
 
 
 def log_name(path: tuple) -> str:
-    """The name of a monitored value in the logs: that of its term and that of its attribute.
+    """Return the name of a monitored value in the logs: that of its term and that of its attribute.
 
     Example:
       >>> log_name(("kd", "temperature", "lambda_"))
@@ -124,7 +135,7 @@ def log_name(path: tuple) -> str:
 def weights_of(
     names: Sequence[str], loss_weights: Mapping[str, float | Weight] | None
 ) -> tuple[tuple[str, Weight], ...]:
-    """A weight for each loss: the number or function given, otherwise 1.
+    """Return a weight for each loss: the number or function given, otherwise 1.
 
     Raises:
       ValueError: for a loss that does not exist, or a number that is not finite.
@@ -161,8 +172,8 @@ class Program:
       strong_view: the strong augmentation a loss asks for, called as `(key, images)`.
       bounds: `(name, (low, high))` of monitored values that are watched.
       precision: the floating-point type the networks compute in.
-      parts: how many a batch is computed in, one after the other.
-      apart: the devices on each of which BatchNorm sees its own part of the batch; None where it sees all of it.
+      microbatches: how many a batch is computed in, one after the other.
+      bn_mesh: the devices on each of which BatchNorm sees its own part of the batch; None where it sees all of it.
     """
 
     model: nnx.GraphDef
@@ -174,8 +185,8 @@ class Program:
     strong_view: Callable | None
     bounds: tuple[tuple[str, tuple[float, float]], ...]
     precision: str
-    parts: int
-    apart: Mesh | None
+    microbatches: int
+    bn_mesh: Mesh | None
 
     @property
     def averaged(self) -> list[str]:
@@ -198,12 +209,15 @@ def assemble(
     seed: int,
     image_shape: Shape | None,
     precision: str,
-    parts: int,
-    apart: Mesh | None,
+    microbatches: int,
+    bn_mesh: Mesh | None,
 ) -> tuple[Program, nnx.Dict]:
-    """The program of a run and its loss terms, which are built for the networks; see `Trainer.compile`."""
+    """Return the program of a run and its loss terms, built for the networks; see `Trainer.compile`."""
     if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
-        raise TypeError(f"optimizer={optimizer!r}: give one from jaxkd.optimizers or optax, as in optimizers.sgd(0.05)")
+        raise TypeError(
+            f"optimizer={optimizer!r}: give one from jaxkd.optimizers or optax with its learning rate, as in "
+            "optimizers.sgd(0.05, momentum=0.9)"
+        )
     losses = named_losses(loss, has_teacher=teacher is not None)
     if teacher is not None:
         check_classes(model, teacher)
@@ -219,19 +233,19 @@ def assemble(
         strong_view=strong_view_of(losses),
         bounds=tuple(watched_bounds(losses).items()),
         precision=checked_precision(precision),
-        parts=parts,
-        apart=apart,
+        microbatches=microbatches,
+        bn_mesh=bn_mesh,
     )
     return program, losses
 
 
 def metrics_of(metrics: Sequence[str | Metric]) -> tuple[tuple[str, Metric], ...]:
-    """Names and functions of the metrics asked for."""
+    """Return names and functions of the metrics asked for."""
     return tuple(metric_functions.get(metric) for metric in metrics)
 
 
 def check_classes(model: nnx.Module, teacher: nnx.Module) -> None:
-    """Raises a ValueError where student and teacher tell different numbers of classes apart."""
+    """Refuse a student and a teacher with different numbers of classes."""
     ours, theirs = getattr(model, "num_classes", None), getattr(teacher, "num_classes", None)
     if ours and theirs and ours != theirs:
         raise ValueError(f"the student has {ours} classes and the teacher {theirs}: their logits cannot be compared")

@@ -47,24 +47,24 @@ class Placement:
             raise ValueError(f"devices={self.devices}: none of them belongs to process {jax.process_index()}")
 
     def everywhere(self, tree: Tree) -> Tree:
-        """A copy on every device."""
+        """Put a copy on every device."""
         if len(self.processes) == 1:
             return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
         return jax.tree.map(lambda leaf: self._put(leaf, PartitionSpec()), tree)
 
     def over_runs(self, tree: Tree) -> Tree:
-        """Arrays `[n, …]` with the runs cut over the devices."""
+        """Cut the runs of arrays `[n, …]` over the devices."""
         return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec("data")))
 
     def split(self, tree: Tree) -> Tree:
-        """Arrays `[S, B, …]` with B cut over the devices; a last batch that does not divide is put on every device.
+        """Cut B of arrays `[S, B, …]` over the devices; put a last batch that does not divide on every device.
 
         Every process has the whole arrays.
         """
         return jax.tree.map(lambda leaf: self._put(leaf, self._cut(leaf.shape[1])), tree)
 
     def assemble(self, tree: Tree, batch_size: int) -> Tree:
-        """The same from arrays `[S, b, …]` that are this process's `share` of B examples."""
+        """Cut B as `split` does, from arrays `[S, b, …]` that are this process's `share` of it."""
         spec = self._cut(batch_size)
 
         def put(own: np.ndarray) -> jax.Array:
@@ -81,7 +81,7 @@ class Placement:
         return Share(len(self.devices), len(self.processes), self.processes.index(jax.process_index()))
 
     def padded(self, batch_size: int) -> int:
-        """The next batch size that divides over the devices.
+        """Return the next batch size that divides over the devices.
 
         Example:
           >>> Placement(jax.devices()[:1] * 4).padded(6)
@@ -90,7 +90,7 @@ class Placement:
         return batch_size + -batch_size % len(self.devices)
 
     def gathered(self, array: jax.Array) -> np.ndarray:
-        """The whole of an array on the host, in every process."""
+        """Return the whole of an array on the host, in every process."""
         if array.is_fully_addressable or array.is_fully_replicated:
             return np.asarray(array)
         return multihost_utils.process_allgather(array, tiled=True)
@@ -115,7 +115,7 @@ class Placement:
         return hash(tuple(self.devices))
 
     def check_batch_size(self, batch_size: int) -> None:
-        """Raises a ValueError unless the global batch divides over the devices."""
+        """Refuse a global batch that does not divide over the devices."""
         count = len(self.devices)
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: must be at least 1")
@@ -132,8 +132,8 @@ CUT, WHOLE = PartitionSpec("data"), PartitionSpec()
 Look = Callable[[Tree, Tree, Batch], tuple[Outputs, Tree]]
 
 
-def devices_apart(batch_norm: str, placement: Placement) -> Mesh | None:
-    """The devices each of which normalises its own part of the batch; None where the batch is normalised as a whole.
+def bn_mesh_of(batch_norm: str, placement: Placement) -> Mesh | None:
+    """Return the mesh of devices that each normalise their own part of the batch; None for the batch as a whole.
 
     Raises:
       ValueError: for an option that is not one of `BATCH_NORMS`.
@@ -143,8 +143,8 @@ def devices_apart(batch_norm: str, placement: Placement) -> Mesh | None:
     return placement.mesh if batch_norm == "per_device" and len(placement.devices) > 1 else None
 
 
-def on_each(mesh: Mesh | None, look: Look) -> Look:
-    """A network's pass over a batch in training, with each device seeing its own part alone.
+def on_each_device(mesh: Mesh | None, look: Look) -> Look:
+    """Return a network's forward pass in training with each device seeing its own part of the batch alone.
 
     Its variables end as the mean over the devices. A batch that does not divide lies whole on every device, and is
     seen whole by each.

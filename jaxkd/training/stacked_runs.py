@@ -14,16 +14,16 @@ from jax import lax
 from jax.sharding import PartitionSpec
 
 from jaxkd.metrics import Metric
-from jaxkd.training.cached_teacher import KeptTeacher
+from jaxkd.training.cached_teacher import CachedTeacher
 from jaxkd.training.compiled_epoch import Augment, resident_steps
 from jaxkd.training.epochs import Chunk, Epoch, chunk_steps, cut, order_of, seed_of, skip
 from jaxkd.training.evaluation import make_evaluate
-from jaxkd.training.gradient_accumulation import Lesson, in_parts
+from jaxkd.training.gradient_accumulation import StepGrads, accumulated
 from jaxkd.training.inputs import InMemory
 from jaxkd.training.program import Program
 from jaxkd.training.sharding import Placement
 from jaxkd.training.state import TrainState, Tree, copied
-from jaxkd.training.step import Kept, Logs, Step, make_learn, make_teach, take_step
+from jaxkd.training.step import CachedOutputs, Logs, Step, make_grad_fn, make_teacher_forward, take_step
 from jaxkd.types import Batch, Normalization
 
 EACH, ALL = PartitionSpec("data"), PartitionSpec()
@@ -33,7 +33,7 @@ OWNED = ("params", "variables", "opt_state")
 
 
 def stack(states: Sequence[TrainState]) -> TrainState:
-    """One state for runs of the same program and teacher: what each run owns is stacked to `[n, …]`.
+    """Stack the states of runs of the same program and teacher: what each run owns is stacked to `[n, …]`.
 
     The key is among it where the runs have different ones.
     """
@@ -46,7 +46,7 @@ def stack(states: Sequence[TrainState]) -> TrainState:
 
 
 def unstack(state: TrainState, position: int) -> TrainState:
-    """The state of one run, without the teacher."""
+    """Return the state of one run, without the teacher."""
     own = owned(state)
     return replace(copied(shared(state.without_teacher(), own)), **_pick(own, position))
 
@@ -57,18 +57,18 @@ def _pick(own: Tree, position: int) -> Tree:
 
 
 def owned(state: TrainState) -> dict[str, Tree]:
-    """What each run of a stacked state has for itself, `[n, …]`, by the names of the attributes."""
+    """Return what each run of a stacked state has for itself, `[n, …]`, by the names of the attributes."""
     return {name: getattr(state, name) for name in (*OWNED, *(["key"] if state.key.ndim else []))}
 
 
 def shared(state: TrainState, own: Iterable[str]) -> TrainState:
-    """A state without what runs have for themselves."""
+    """Return a state without what runs have for themselves."""
     nothing: dict[str, Any] = dict.fromkeys(own)
     return replace(state, **nothing)
 
 
 def placed(state: TrainState, placement: Placement) -> TrainState:
-    """A stacked state with its runs cut over the devices, and what they share on every one."""
+    """Cut the runs of a stacked state over the devices, and put what they share on every one."""
     own = owned(state)
     return replace(placement.everywhere(shared(state, own)), **placement.over_runs(own))
 
@@ -80,36 +80,37 @@ def make_many_step(
     teacher_normalization: Normalization | None,
     placement: Placement,
 ) -> Step:
-    """Builds a step on a stacked state; its logs are `[n]`.
+    """Build a step on a stacked state; its logs are `[n]`.
 
     Several devices take equal parts of the runs, and each of them shows the batch to the teacher.
     """
-    teach, learn = make_teach(program, teacher_normalization), make_learn(program, normalization)
+    teacher_forward = make_teacher_forward(program, teacher_normalization)
+    grad_fn = make_grad_fn(program, normalization)
     over_runs = mapped_over_runs(placement)
 
-    def step(state: TrainState, batch: Batch, kept: Kept | None = None) -> tuple[TrainState, Logs]:
-        def on_device(own: Tree, common: TrainState, batch: Batch, kept: Kept | None) -> tuple[Tree, Logs]:
+    def step(state: TrainState, batch: Batch, cached: CachedOutputs | None = None) -> tuple[TrainState, Logs]:
+        def on_device(own: Tree, common: TrainState, batch: Batch, cached: CachedOutputs | None) -> tuple[Tree, Logs]:
             def run(params: Tree, variables: Tree, opt_state: Tree) -> TrainState:
                 return replace(common, params=params, variables=variables, opt_state=opt_state, teacher=None)
 
-            def take(own: Tree, lesson: Lesson) -> tuple[Tree, Logs]:
-                after, logs = take_step(program, run(*own), lesson)
+            def take(own: Tree, grads: StepGrads) -> tuple[Tree, Logs]:
+                after, logs = take_step(program, run(*own), grads)
                 return (after.params, after.variables, after.opt_state), logs
 
-            if program.parts == 1:  # run by run, so that there are never the gradients of all of them
-                taught = teach(common.teacher, batch, kept)
-                return over_runs(lambda own: take(own, learn(run(*own), batch, taught)), own)
+            if program.microbatches == 1:  # run by run, so that there are never the gradients of all of them
+                teacher = teacher_forward(common.teacher, batch, cached)
+                return over_runs(lambda own: take(own, grad_fn(run(*own), batch, teacher)), own)
 
-            def learn_part(variables: Tree, batch: Batch, kept: Kept | None, part) -> Lesson:
-                taught = teach(common.teacher, batch, kept)
-                return over_runs(lambda one: learn(run(*one), batch, taught, part), (own[0], variables, None))
+            def microbatch_grads(variables: Tree, batch: Batch, cached: CachedOutputs | None, number) -> StepGrads:
+                teacher = teacher_forward(common.teacher, batch, cached)
+                return over_runs(lambda one: grad_fn(run(*one), batch, teacher, number), (own[0], variables, None))
 
-            lessons = in_parts(program.parts, learn_part, own[0], own[1], batch, kept)
-            return over_runs(lambda one: take(*one), (own, lessons))
+            grads = accumulated(program.microbatches, microbatch_grads, own[0], own[1], batch, cached)
+            return over_runs(lambda one: take(*one), (own, grads))
 
         own = (state.params, state.variables, state.opt_state)
         (params, variables, opt_state), logs = on_every_device(placement, on_device)(
-            own, shared(state, OWNED), batch, kept
+            own, shared(state, OWNED), batch, cached
         )
         after = replace(state, step=state.step + 1, params=params, variables=variables, opt_state=opt_state)
         return after, logs
@@ -124,7 +125,7 @@ def make_evaluate_many(
     metrics: tuple[tuple[str, Metric], ...],
     placement: Placement,
 ):
-    """Builds `evaluate(params, variables, images, labels, indices) -> sums [n]`; see `make_evaluate`."""
+    """Build `evaluate(params, variables, images, labels, indices) -> sums [n]`; see `make_evaluate`."""
     evaluate = make_evaluate(program.model, normalization, program.precision, metrics)
     over_runs = mapped_over_runs(placement)
 
@@ -146,14 +147,14 @@ def mapped_over_runs(placement: Placement) -> Callable:
 
 
 def _one_after_the_other(function: Callable, stacked: Tree) -> Tree:
-    """`lax.map`, but for a single run, which needs no loop (see `loops`)."""
+    """`lax.map`, but for a single run, which needs no loop (see `cpu_loops`)."""
     if len(jax.tree.leaves(stacked)[0]) > 1:
         return lax.map(function, stacked)
     return jax.tree.map(lambda value: value[None], function(jax.tree.map(lambda leaf: leaf[0], stacked)))
 
 
 def on_every_device(placement: Placement, function: Callable, outputs=(EACH, EACH)) -> Callable:
-    """The function with its first argument, and all it returns, cut over the devices along the runs."""
+    """Cut a function's first argument, and all it returns, over the devices along the runs."""
     if len(placement.devices) == 1:
         return function
 
@@ -172,9 +173,9 @@ def own_batches_epoch(
     batch_size: int,
     steps: int | None,
     strong_view: Augment | None = None,
-    teacher: KeptTeacher | None = None,
+    cached_teacher: CachedTeacher | None = None,
 ) -> Epoch:
-    """As `resident_epoch`, for a stacked state with a key for each run, each of which draws an order of its own.
+    """Yield the chunks of `resident_epoch`, for a stacked state with a key for each run, which draws its own order.
 
     `step` is that of one run, and `batch_size` that of each.
     """
@@ -186,39 +187,39 @@ def own_batches_epoch(
         taken, keys = int(state.step), list(copied(state.key))  # the state's own buffers go to the first chunk
         orders = [order_of(key, state.epoch, len(labels)) for key in keys]
         for each in zip(*(skip(cut(order, batch_size, most), done) for order in orders), strict=True):
-            recalled = teacher and [
-                teacher.recall(key, images, taken, indices) for key, indices in zip(keys, each, strict=True)
+            looked_up = cached_teacher and [
+                cached_teacher.lookup(key, images, taken, indices) for key, indices in zip(keys, each, strict=True)
             ]
-            kept = recalled and jax.tree.map(lambda *outputs: jnp.stack(outputs), *recalled)
+            cached = looked_up and jax.tree.map(lambda *outputs: jnp.stack(outputs), *looked_up)
             taken += len(each[0])
-            indices, kept = placement.over_runs((np.stack(each), kept))
-            yield Chunk(loop, (images, labels, indices, kept), each[0].shape[1])
+            indices, cached = placement.over_runs((np.stack(each), cached))
+            yield Chunk(loop, (images, labels, indices, cached), each[0].shape[1])
 
     return epoch
 
 
 @functools.lru_cache(maxsize=32)
 def make_own_batches_loop(step: Step, augment: Augment | None, strong_view: Augment | None, placement: Placement):
-    """Builds `run(state, images, labels, indices, kept=None) -> (state, logs)` for a state with a key for each run.
+    """Build `run(state, images, labels, indices, cached=None) -> (state, logs)` for a state with a key for each run.
 
-    `indices` is `[n, S, B]` and `kept` `[n, S, B, …]`; the logs are `[S, n]`.
+    `indices` is `[n, S, B]` and `cached` `[n, S, B, …]`; the logs are `[S, n]`.
     """
     take_steps = resident_steps(step, augment, strong_view)
     over_runs = mapped_over_runs(placement)
 
     def run(
-        state: TrainState, images: jax.Array, labels: jax.Array, indices: jax.Array, kept: Kept | None = None
+        state: TrainState, images: jax.Array, labels: jax.Array, indices: jax.Array, cached: CachedOutputs | None = None
     ) -> tuple[TrainState, Logs]:
         def on_device(given: Tree, common: TrainState, images: jax.Array, labels: jax.Array) -> tuple[Tree, Logs]:
             def of_one(given: Tree) -> tuple[Tree, Logs]:
-                own, indices, kept = given
-                after, logs = take_steps(replace(common, **own), images, labels, indices, kept)
+                own, indices, cached = given
+                after, logs = take_steps(replace(common, **own), images, labels, indices, cached)
                 return {name: getattr(after, name) for name in own}, logs
 
             return over_runs(of_one, given)
 
         own = owned(state)
-        own, logs = on_every_device(placement, on_device)((own, indices, kept), shared(state, own), images, labels)
+        own, logs = on_every_device(placement, on_device)((own, indices, cached), shared(state, own), images, labels)
         after = replace(state, step=state.step + indices.shape[1], **own)
         return after, {name: jnp.moveaxis(values, 0, 1) for name, values in logs.items()}
 

@@ -39,21 +39,21 @@ class TrainState:
     teacher: Tree
 
     def random(self, stream: int, count: jax.Array) -> jax.Array:
-        """The key of draw number `count` in one of the streams."""
+        """Return the key of draw number `count` in one of the streams."""
         return random_key(self.key, stream, count)
 
     def without_teacher(self) -> TrainState:
-        """What has to be saved: the teacher is somebody else's file."""
+        """Return what has to be saved: the teacher is somebody else's file."""
         return replace(self, teacher=None)
 
 
 def random_key(key: jax.Array, stream: int, count: jax.Array) -> jax.Array:
-    """The key of draw number `count` in one of the streams of a run's key."""
+    """Return the key of draw number `count` in one of the streams of a run's key."""
     return jax.random.fold_in(jax.random.fold_in(key, stream), count)
 
 
 def split(module: nnx.Module) -> tuple[nnx.GraphDef, Tree, Tree]:
-    """A module as its static structure, its parameters and its other variables, the latter two plain dicts."""
+    """Split a module into its static structure, its parameters and its other variables, the latter two plain dicts."""
     graph, params, rest = nnx.split(module, nnx.Param, ...)  # type: ignore[misc]
     return graph, nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
 
@@ -69,7 +69,7 @@ def _copied(leaf: jax.Array) -> jax.Array:
 
 
 def create_state(model: nnx.Module, losses: nnx.Module, teacher: nnx.Module | None, optimizer, seed: int) -> TrainState:
-    """The state before the first step. Arrays are copied: the state is donated to each step, the modules live on."""
+    """Return the state before the first step, in copies: it is donated to each step, the modules live on."""
     _, model_params, model_rest = split(model)
     _, loss_params, loss_rest = split(losses)
     params = {"model": model_params, "losses": loss_params}

@@ -14,20 +14,20 @@ from flax import nnx
 
 from jaxkd.losses import Monitor
 from jaxkd.training.forward import as_seen, both_views
-from jaxkd.training.gradient_accumulation import Lesson, in_parts
+from jaxkd.training.gradient_accumulation import StepGrads, accumulated
 from jaxkd.training.program import Program, log_name
-from jaxkd.training.sharding import on_each
+from jaxkd.training.sharding import on_each_device
 from jaxkd.training.state import LOSSES, TrainState, Tree, split
 from jaxkd.types import Batch, Normalization, Outputs, Progress
 
 Logs = dict[str, jax.Array]
-Teach = Callable[[Tree, Batch, "Kept | None"], Outputs | None]
-Learn = Callable[..., Lesson]
+TeacherForward = Callable[[Tree, Batch, "CachedOutputs | None"], Outputs | None]
+GradFn = Callable[..., StepGrads]
 Step = Callable[..., tuple[TrainState, Logs]]
 
 
-class Kept(NamedTuple):
-    """What is known from before of a teacher's outputs for the very images of a batch.
+class CachedOutputs(NamedTuple):
+    """A teacher's outputs for the very images of a batch, computed before.
 
     Attributes:
       logits: `[B, K]`.
@@ -42,54 +42,59 @@ class Kept(NamedTuple):
 def make_step(
     program: Program, normalization: Normalization | None, teacher_normalization: Normalization | None
 ) -> Step:
-    """Builds `step(state, batch, kept=None) -> (state, logs)`.
+    """Build `step(state, batch, cached=None) -> (state, logs)`.
 
     uint8 images are normalised for each network with its own statistics; float images are taken as they are. The logs
     hold `loss`, every unweighted term, every metric on the batch, monitored values and the learning rate, as float32
     scalars.
     """
-    teach, learn = make_teach(program, teacher_normalization), make_learn(program, normalization)
+    teacher_forward = make_teacher_forward(program, teacher_normalization)
+    grad_fn = make_grad_fn(program, normalization)
 
-    def step(state: TrainState, batch: Batch, kept: Kept | None = None) -> tuple[TrainState, Logs]:
-        def learn_part(variables: Tree, batch: Batch, kept: Kept | None, part) -> Lesson:
-            return learn(replace(state, variables=variables), batch, teach(state.teacher, batch, kept), part)
+    def step(state: TrainState, batch: Batch, cached: CachedOutputs | None = None) -> tuple[TrainState, Logs]:
+        def microbatch_grads(variables: Tree, batch: Batch, cached: CachedOutputs | None, number) -> StepGrads:
+            teacher = teacher_forward(state.teacher, batch, cached)
+            return grad_fn(replace(state, variables=variables), batch, teacher, number)
 
-        lesson = in_parts(program.parts, learn_part, state.params, state.variables, batch, kept)
-        return take_step(program, state, lesson)
+        grads = accumulated(program.microbatches, microbatch_grads, state.params, state.variables, batch, cached)
+        return take_step(program, state, grads)
 
     return step
 
 
 @functools.lru_cache(maxsize=32)
-def make_teach(program: Program, normalization: Normalization | None) -> Teach:
-    """Builds `teach(variables, batch, kept) -> Outputs`, constant for the gradient; None without a teacher."""
+def make_teacher_forward(program: Program, normalization: Normalization | None) -> TeacherForward:
+    """Build `teacher_forward(variables, batch, cached) -> Outputs`, without gradients; None without a teacher."""
 
-    def teach(variables: Tree, batch: Batch, kept: Kept | None) -> Outputs | None:
+    def teacher_forward(variables: Tree, batch: Batch, cached: CachedOutputs | None) -> Outputs | None:
         if program.teacher is None:
             return None
         teacher = nnx.merge(program.teacher, variables)
         outputs = both_views(teacher, as_seen(batch, normalization), train=False, precision=program.precision)
-        if kept is not None:  # what is replaced here is dead code, which XLA drops
-            embedding = outputs.features[-1:] if kept.embedding is None else (kept.embedding,)
-            outputs = outputs._replace(logits=kept.logits, features=(*outputs.features[:-1], *embedding))
+        if cached is not None:  # what is replaced here is dead code, which XLA drops
+            embedding = outputs.features[-1:] if cached.embedding is None else (cached.embedding,)
+            outputs = outputs._replace(logits=cached.logits, features=(*outputs.features[:-1], *embedding))
         return jax.lax.stop_gradient(outputs)
 
-    return teach
+    return teacher_forward
 
 
 @functools.lru_cache(maxsize=32)
-def make_learn(program: Program, normalization: Normalization | None) -> Learn:
-    """Builds `learn(state, batch, teacher's outputs, part=None) -> Lesson`; each part of a batch has draws of its own.
+def make_grad_fn(program: Program, normalization: Normalization | None) -> GradFn:
+    """Build `grad_fn(state, batch, teacher, number=None) -> StepGrads`, with `teacher` its outputs for the batch.
 
-    The logs of the lesson are those of a step, but for the learning rate.
+    `number` is that of a microbatch, each of which has random draws of its own. The logs are those of a step, but for
+    the learning rate.
     """
 
-    def learn(state: TrainState, batch: Batch, teacher: Outputs | None, part: jax.Array | int | None = None) -> Lesson:
+    def grad_fn(
+        state: TrainState, batch: Batch, teacher: Outputs | None, number: jax.Array | int | None = None
+    ) -> StepGrads:
         progress = Progress(state.step, state.epoch + 1)
         seen = as_seen(batch, normalization)
         key = state.random(LOSSES, state.step)
-        if part is not None:
-            key = jax.random.fold_in(key, part)
+        if number is not None:
+            key = jax.random.fold_in(key, number)
 
         def objective(params: Tree):
             student, terms, variables, monitored = _forward(
@@ -100,29 +105,28 @@ def make_learn(program: Program, normalization: Normalization | None) -> Learn:
 
         (loss, aux), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
         student, terms, variables, monitored = aux
-        return Lesson(gradients, variables, {"loss": loss, **terms, **_measure(program, student, batch), **monitored})
+        logs = {"loss": loss, **terms, **_measure(program, student, batch), **monitored}
+        return StepGrads(gradients, variables, logs)
 
-    return learn
+    return grad_fn
 
 
-def take_step(program: Program, state: TrainState, lesson: Lesson) -> tuple[TrainState, Logs]:
-    """The optimizer's step after what was learned from a batch."""
-    updates, opt_state = program.optimizer.update(
-        lesson.gradients, state.opt_state, state.params, epoch=state.epoch + 1
-    )
+def take_step(program: Program, state: TrainState, grads: StepGrads) -> tuple[TrainState, Logs]:
+    """Take the optimizer's step with the gradients of a batch."""
+    updates, opt_state = program.optimizer.update(grads.gradients, state.opt_state, state.params, epoch=state.epoch + 1)
     after = replace(
         state,
         step=state.step + 1,
         params=optax.apply_updates(state.params, updates),
-        variables=lesson.variables,
+        variables=grads.variables,
         opt_state=opt_state,
     )
-    return after, lesson.logs | _rate(opt_state)
+    return after, grads.logs | _rate(opt_state)
 
 
 def _forward(program: Program, params, variables, batch: Batch, teacher, progress: Progress, key):
-    look = on_each(program.apart, functools.partial(_look, program))
-    student, model_variables = look(params["model"], variables["model"], batch)
+    student_forward = on_each_device(program.bn_mesh, functools.partial(_student_forward, program))
+    student, model_variables = student_forward(params["model"], variables["model"], batch)
     losses = nnx.merge(program.losses, params["losses"], variables["losses"])
     terms = {}
     for position, (name, _) in enumerate(program.weights):
@@ -133,15 +137,15 @@ def _forward(program: Program, params, variables, batch: Batch, teacher, progres
     return student, terms, {"model": model_variables, "losses": split(losses)[2]}, monitored_values(losses)
 
 
-def _look(program: Program, params: Tree, variables: Tree, batch: Batch) -> tuple[Outputs, Tree]:
-    """What the student says in training, and its variables after it."""
+def _student_forward(program: Program, params: Tree, variables: Tree, batch: Batch) -> tuple[Outputs, Tree]:
+    """Return the student's outputs in training, and its variables after it."""
     model = nnx.merge(program.model, params, variables)
     outputs = both_views(model, batch, train=True, precision=program.precision)
     return outputs, split(model)[2]
 
 
 def monitored_values(losses: nnx.Module) -> Logs:
-    """The `Monitor`s of all terms as `{term}_{attribute}`."""
+    """Return the `Monitor`s of all terms as `{term}_{attribute}`."""
     paths = nnx.to_flat_state(nnx.state(losses, Monitor))
     return {log_name(path): variable[...] for path, variable in paths}
 

@@ -1,4 +1,4 @@
-"""A teacher's outputs for every view of every image it was shown, so that no view is paid for twice."""
+"""A cache of a teacher's outputs, by image and view, so that each is computed once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DTYPES = ("float32", "float16")
 
 
 class TeacherCache:
-    """Keeps a teacher's logits, and its pooled embedding where a loss reads it, by image and view.
+    """Cache a teacher's logits, and its pooled embedding where a loss reads it, by image and view.
 
     Padding, cropping and mirroring make few different views of an image (162 for CIFAR's recipe), which are numbered by
     the augmentation; over 240 epochs each is seen more than once. What is kept lies on the host, and grows as views are
@@ -46,6 +46,10 @@ class TeacherCache:
         self._outputs = np.empty((0, 0), self.dtype)
         self._filled = np.empty(0, bool)
 
+    def __repr__(self) -> str:
+        place = "in memory" if self.directory is None else f"in {self.directory}"
+        return f"TeacherCache({place}, {self.dtype}): {self.filled:.1%} of at most {in_words(self.bytes)}"
+
     @property
     def bytes(self) -> int:
         """What the cache takes when every view of every image has been seen."""
@@ -57,7 +61,7 @@ class TeacherCache:
         return float(self._filled.mean()) if self._filled.size else 0.0
 
     def open(self, contents: Mapping[str, Any], slots: int, width: int) -> None:
-        """Makes room, or takes up what is there already.
+        """Make room, or open what is there already.
 
         Args:
           contents: identifies the teacher, the data and what is kept of them; see `fingerprint`.
@@ -76,15 +80,15 @@ class TeacherCache:
         self._check(wanted)
 
     def has(self, slots: np.ndarray) -> np.ndarray:
-        """Which of the slots are filled."""
+        """Return which of the slots are filled."""
         return self._filled[slots]
 
     def read(self, slots: np.ndarray) -> np.ndarray:
-        """What was written there, float32 `[…, width]`."""
+        """Return what was written there, float32 `[…, width]`."""
         return self._outputs[slots].astype(np.float32, copy=False)
 
     def write(self, slots: np.ndarray, outputs: np.ndarray) -> None:
-        """Fills slots with `[M, width]` numbers."""
+        """Fill slots with `[M, width]` numbers."""
         self._outputs[slots] = outputs
         self._filled[slots] = True  # last, so that a run killed in between leaves no slot that is half written
 
@@ -135,7 +139,7 @@ class TeacherCache:
 
 
 def fingerprint(arrays: list[np.ndarray]) -> str:
-    """A short digest of the values of arrays."""
+    """Return a short digest of the values of arrays."""
     digest = hashlib.blake2b(digest_size=16)
     for array in arrays:
         digest.update(f"{array.dtype}{array.shape}".encode())
@@ -144,7 +148,7 @@ def fingerprint(arrays: list[np.ndarray]) -> str:
 
 
 def free_memory() -> int | None:
-    """Bytes of memory that are free on this machine, where it can say."""
+    """Return how many bytes of memory are free on this machine, where it can say."""
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
@@ -152,7 +156,7 @@ def free_memory() -> int | None:
 
 
 def in_words(count: int) -> str:
-    """A number of bytes for people.
+    """Return a number of bytes in words.
 
     Example:
       >>> in_words(3_240_000_000), in_words(48)

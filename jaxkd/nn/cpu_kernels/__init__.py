@@ -1,8 +1,8 @@
 """Kernels for the CPU: convolutions by oneDNN and batch normalisation in one pass, as operations of JAX.
 
-XLA's own convolutions on the CPU take about twice as long as oneDNN's. Where oneDNN and a C++ compiler are at hand,
+XLA's own convolutions on the CPU take about twice as long as oneDNN's. Where oneDNN and a C++ compiler are installed,
 `jaxkd.nn.convolution` and `jaxkd.nn.batch_norm` call these operations on the CPU; elsewhere, and on other platforms,
-XLA's forms. `python -m jaxkd.nn.cpu_kernels` says which it is, and why.
+they use XLA's. `python -m jaxkd.nn.cpu_kernels` prints which are used, and why.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = [
 def usable(dtype: jax.typing.DTypeLike) -> bool:
     """Return whether the kernels compute arrays of a type in this process.
 
-    They are for one CPU device a program: XLA would gather the shares of several before it called them.
+    They serve programs of one CPU device: with several, XLA would gather all shards before calling them.
     """
     return jax.default_backend() == "cpu" and jax.device_count() == 1 and jnp.dtype(dtype).name in load().dtypes
 
@@ -157,5 +157,5 @@ def _window(stride: int, padding: int, groups: int) -> dict[str, np.int64]:
 
 
 def _none(dtype: jax.typing.DTypeLike) -> jax.Array:
-    """What stands for an array that is not there."""
+    """Return the empty array that stands for an argument left out."""
     return jnp.zeros((0,), dtype)

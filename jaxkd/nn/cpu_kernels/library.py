@@ -1,8 +1,8 @@
-"""Builds and loads the CPU kernels: once for a machine, into the user's cache, and never in the way of a run.
+"""Build and load the CPU kernels: once per machine, into the user's cache.
 
-The kernels are C++ and call oneDNN. They are compiled when a network is first traced for the CPU, with the compiler at
-hand and for the processor at hand. Whatever is missing or broken, the reason is kept and XLA's own convolutions are
-used: training goes on, slower, and `describe` says why.
+The kernels are C++ and call oneDNN. They are compiled when a network is first traced for the CPU, by the machine's
+compiler and for its processor. Where that fails, XLA's own convolutions are used: training is slower, and `describe`
+returns the reason.
 
 Python compiled by numba was tried in place of C++. It is as fast, but takes 0.7 s and 128 MB at every start, nearly
 three times the code, and crashes or silently returns zeros where XLA's C++ interface reports an error.
@@ -49,7 +49,7 @@ _DIGEST = hashlib.sha256().digest_size
 
 
 class Kernels(NamedTuple):
-    """What came of loading the kernels.
+    """The result of loading the kernels.
 
     Attributes:
       usable: whether they can be called.
@@ -63,7 +63,7 @@ class Kernels(NamedTuple):
 
 
 class UnavailableError(Exception):
-    """There are no kernels to be had here; the message says what is missing."""
+    """The kernels cannot be used; the message says what is missing."""
 
 
 @functools.cache
@@ -99,9 +99,9 @@ def _load() -> Kernels:
 
 @contextlib.contextmanager
 def _short_waits() -> Iterator[None]:
-    """Let OpenMP put idle threads to sleep soon, unless the user has said otherwise; it reads this when it is loaded.
+    """Let OpenMP put idle threads to sleep soon, unless the user has set it otherwise; it reads this when it is loaded.
 
-    Threads that spin for long gain nothing here, and lose much where other programs use the cores too.
+    Long spinning gains nothing here, and costs much time where other programs use the cores too.
     """
     given = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ)
     if not given:
@@ -114,7 +114,7 @@ def _short_waits() -> Iterator[None]:
 
 
 def _load_onednn() -> str:
-    """Load oneDNN so that the kernels find its symbols; its version."""
+    """Load oneDNN so that the kernels find its symbols, and return its version."""
     candidates = list(_onednn_candidates())
     if not candidates:
         raise UnavailableError(f"oneDNN is not installed (pip install 'jaxkd[cpu]', or set {ONEDNN} to a libdnnl.so.3)")
@@ -133,7 +133,7 @@ def _load_onednn() -> str:
 
 
 def _onednn_candidates() -> Iterator[str]:
-    """Where oneDNN may be: the user's word, the Python package, the environment's folder, the system."""
+    """Yield the paths at which oneDNN may be: the user's, the Python package's, the environment's, the system's."""
     if chosen := os.environ.get(ONEDNN):
         yield chosen
         return
@@ -161,7 +161,7 @@ def _version(library: ctypes.CDLL) -> tuple[int, int, int]:
 
 
 def _load_kernels() -> tuple[ctypes.CDLL, str]:
-    """The compiled kernels, from the cache or built now, and what is to be said about that."""
+    """Return the compiled kernels, from the cache or built now, and a note for their description."""
     folder = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "jaxkd" / "kernels"
     path = folder / f"kernels-{_key()}.so"
     if _intact(path):
@@ -179,7 +179,7 @@ def _load_kernels() -> tuple[ctypes.CDLL, str]:
 
 
 def _key() -> str:
-    """Tells builds apart: by source, processor and the interface of XLA they are compiled against."""
+    """Return the key of a build: the hash of its sources, the processor and the version of XLA's interface."""
     digest = hashlib.sha256()
     here = pathlib.Path(__file__).parent
     for name in SOURCES:
@@ -197,7 +197,7 @@ def _processor() -> str:
 
 
 def _compiler() -> str:
-    """The C++ compiler: the user's word, or the first that is found."""
+    """Return the C++ compiler: the user's, or the first that is found."""
     names = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
     for name in names:
         if found := shutil.which(name):
@@ -206,10 +206,10 @@ def _compiler() -> str:
 
 
 def _build(target: pathlib.Path) -> None:
-    """Compile the sources side by side, link, and put the result in place as a whole.
+    """Compile the sources in parallel, link them, and write the result atomically.
 
-    The file ends with the digest of what is before it: half a library would not be refused by the loader, it would
-    end the process.
+    The file ends with the digest of what is before it, since the loader does not refuse a truncated library: loading it
+    ends the process.
     """
     here, compiler = pathlib.Path(__file__).parent, _compiler()
     print("jaxkd: compiling the CPU kernels, once for this machine", file=sys.stderr, flush=True)
@@ -227,11 +227,11 @@ def _build(target: pathlib.Path) -> None:
         os.replace(built, target)
 
 
-def _start(command: list[str]) -> subprocess.Popen:
+def _start(command: list[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
 
 
-def _finish(process: subprocess.Popen) -> None:
+def _finish(process: subprocess.Popen[bytes]) -> None:
     _, errors = process.communicate()
     if process.returncode:
         lines = errors.decode(errors="replace").strip().splitlines()
@@ -240,7 +240,7 @@ def _finish(process: subprocess.Popen) -> None:
 
 
 def _intact(path: pathlib.Path) -> bool:
-    """Whether a built library is there, whole."""
+    """Return whether a built library exists and is complete."""
     try:
         content = path.read_bytes()
     except OSError:

@@ -18,7 +18,7 @@ STANDARD = lax.conv_dimension_numbers((1, 1, 1, 1), (1, 1, 1, 1), LAYOUT)
 
 
 def slow_in_a_loop(jaxpr: core.Jaxpr) -> bool:
-    """Whether a program has a convolution, at any depth, that the CPU would run much slower in a loop.
+    """Return whether a program has a convolution, at any depth, that the CPU would run much slower in a loop.
 
     Example:
       >>> import jax
@@ -38,7 +38,7 @@ def _is_slow(equation: core.JaxprEqn) -> bool:
 
 
 def _on_cpu(equation: core.JaxprEqn) -> Iterator[core.Jaxpr]:
-    """The programs within an equation; of `lax.platform_dependent`, only the branch that the CPU takes."""
+    """Yield the programs within an equation; of `lax.platform_dependent`, only the branch that the CPU takes."""
     platforms = equation.params.get("branches_platforms")
     if platforms is None:
         yield from core.jaxprs_in_params(equation.params)

@@ -1,0 +1,94 @@
+"""Checks of arguments and of losses: each raises an error that names the value and the cure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def check_epoch_function(what: str, function: Callable[[jax.Array], jax.Array]) -> None:
+    """Refuse a function of the epoch that cannot be compiled, before any work is done.
+
+    Args:
+      what: the function's role, for the error message.
+      function: takes the epoch, an int32 scalar counted from 1.
+
+    Raises:
+      ValueError: where the function decides in Python what is only known on the device.
+    """
+    try:
+        jax.eval_shape(function, jax.ShapeDtypeStruct((), jnp.int32))
+    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
+        raise ValueError(
+            f"{what} cannot be compiled: write it with jax.numpy, for example "
+            "lambda epoch: jnp.minimum(epoch / 20, 1.0) instead of min(epoch / 20, 1.0)"
+        ) from error
+
+
+def check_at_least(least: int, **counts: int) -> None:
+    """Refuse counts below `least` with a ValueError that names the first of them.
+
+    Example:
+      >>> check_at_least(1, batch_size=0)
+      Traceback (most recent call last):
+      ValueError: batch_size=0: must be at least 1
+    """
+    for name, count in counts.items():
+        if count < least:
+            raise ValueError(f"{name}={count}: must be at least {least}")
+
+
+def check_number(name: str, value: float, below: float = math.inf, positive: bool = False) -> None:
+    """Refuse numbers outside [0, below), and 0 itself where a positive number is needed.
+
+    Raises:
+      TypeError: for anything that is not a number.
+      ValueError: for a number outside the range.
+
+    Example:
+      >>> check_number("momentum", 1.5, below=1.0)
+      Traceback (most recent call last):
+      ValueError: momentum is 1.5; it must be in [0, 1)
+    """
+    try:
+        value = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} is {value!r}; a number is needed") from None
+    if not 0 <= value < below or (positive and value == 0):
+        wanted = "a finite number above 0" if positive else "a finite number ≥ 0"
+        raise ValueError(f"{name} is {value}; it must be {wanted if below == math.inf else f'in [0, {below:g})'}")
+
+
+def check_finite(terms: Mapping[str, np.ndarray], first_step: int, epoch: int) -> None:
+    """Refuse losses that are NaN or infinite.
+
+    Args:
+      terms: the value of every loss term, and of their total as `loss`, at each of some steps, `[S]`.
+      first_step: the number of the first of these steps, counted from 0 over the whole training.
+      epoch: they belong to, counted from 1.
+
+    Raises:
+      FloatingPointError: it names the step and the term.
+
+    Example:
+      >>> check_finite({"loss": np.array([3.0, np.nan]), "kd": np.array([2.5, np.nan])}, first_step=100, epoch=2)
+      Traceback (most recent call last):
+      FloatingPointError: loss term 'kd' became nan at step 101 (epoch 2). Lower the learning rate or begin with a ...
+    """
+    spoilt = {name: np.flatnonzero(~np.isfinite(values)) for name, values in terms.items()}
+    if not any(steps.size for steps in spoilt.values()):
+        return
+    first = min(int(steps[0]) for steps in spoilt.values() if steps.size)
+    names = [name for name, steps in spoilt.items() if steps.size and steps[0] == first]
+    # The total is spoilt by its terms: it is the culprit only when it stands alone.
+    names = [name for name in names if name != "loss"] or names
+    became = ", ".join(f"{name!r} became {terms[name][first]}" for name in names)
+    raise FloatingPointError(
+        f"loss term {became} at step {first_step + first} (epoch {epoch}). Lower the learning rate or begin with a "
+        "warm-up, check the term's weight and temperature and that images are normalised once, then go on from the "
+        "last checkpoint, which is from before"
+    )

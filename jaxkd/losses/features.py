@@ -1,0 +1,104 @@
+"""The features of two networks that a loss compares, and the errors where they cannot be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxkd.losses.base import Loss, Network
+from jaxkd.types import Outputs
+
+
+class StageLoss(Loss):
+    """The sum over stages of what `compare` returns for the two networks' maps.
+
+    Args:
+      positions: which features; by default every stage after the stem, as in RepDistiller: 1 to 3 of a CIFAR ResNet.
+
+    Raises:
+      ValueError: at compile, where the networks have no maps at these positions or different numbers of stages.
+    """
+
+    def __init__(self, positions: Sequence[int] | None = None):
+        self.positions = None if positions is None else tuple(positions)
+
+    def build(self, student: Network, teacher: Network | None, rngs: nnx.Rngs) -> None:
+        check_stages(self, student, require_teacher(self, teacher), self.positions)
+
+    def pairs(self, student: Outputs, teacher: Outputs) -> Iterator[tuple[jax.Array, jax.Array]]:
+        """Return the pairs of maps that are compared, or of their shapes."""
+        return zip(*(select_stages(network.features, self.positions) for network in (student, teacher)), strict=True)
+
+    def compare(self, student: jax.Array, teacher: jax.Array) -> jax.Array:
+        """Return how much two batches of maps `[B, H, W, C]`, `[B, H', W', C']` differ: a scalar."""
+        raise TypeError(f"{type(self).__name__} defines no compare(student, teacher)")
+
+    def __call__(self, student, teacher, batch, progress, key) -> jax.Array:
+        return jnp.stack([self.compare(*pair) for pair in self.pairs(student, teacher)]).sum()
+
+
+def require_teacher(loss: Loss, teacher: Network | None) -> Network:
+    """Return the teacher that a loss needs.
+
+    Raises:
+      ValueError: if there is none.
+    """
+    if teacher is None:
+        raise ValueError(f"{type(loss).__name__} compares with a teacher: use jaxkd.Distiller, which has one")
+    return teacher
+
+
+def select_stages(features: Sequence[jax.Array], positions: Sequence[int] | None) -> list[jax.Array]:
+    """Return the features at these positions; for None, all stages after the stem and before the pooled embedding."""
+    return list(features[1:-1]) if positions is None else [features[i] for i in positions]
+
+
+def check_stages(loss: Loss, student: Network, teacher: Network, positions: Sequence[int] | None) -> None:
+    """Raise a ValueError unless both networks have maps `[B, H, W, C]` at these positions, as many as each other."""
+    for position in positions or ():
+        feature_maps(loss, student, teacher, position)
+    ours, theirs = (len(select_stages(network.outputs.features, positions)) for network in (student, teacher))
+    if ours != theirs or not ours:
+        raise ValueError(
+            f"{type(loss).__name__} pairs the stages between stem and pooled embedding, but the student has {ours} and "
+            f"the teacher {theirs}; give positions=(…) of features to compare"
+        )
+    for position in range(1, ours + 1) if positions is None else ():
+        feature_maps(loss, student, teacher, position)
+
+
+def feature_maps(
+    loss: Loss, student: Network, teacher: Network, position: int
+) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+    """Return the shapes of both networks' maps `[B, H, W, C]` at one position.
+
+    Raises:
+      ValueError: where a network has no feature there, or has a vector instead of a map; it names what there is.
+    """
+    ours, theirs = student.feature(position), teacher.feature(position)
+    for whose, feature in (("student", ours), ("teacher", theirs)):
+        if len(feature.shape) != 4:
+            raise ValueError(
+                f"{type(loss).__name__} compares maps [H, W, C], but the {whose}'s feature {position} has the shape "
+                f"{list(feature.shape[1:])}; choose an earlier position"
+            )
+    return ours, theirs
+
+
+def embedding_widths(loss: Loss, student: Network, teacher: Network, position: int) -> tuple[int, int]:
+    """Return the channels C of both networks' embeddings `[B, C]` at one position.
+
+    Raises:
+      ValueError: where a network has no feature there, or has a map instead of a vector; it names what there is.
+    """
+    found = student.feature(position).shape, teacher.feature(position).shape
+    for whose, shape in zip(("student", "teacher"), found, strict=True):
+        if len(shape) != 2:
+            raise ValueError(
+                f"{type(loss).__name__} compares embeddings [C], but the {whose}'s feature {position} has the shape "
+                f"{list(shape[1:])}; choose the pooled one, usually the last"
+            )
+    return found[0][-1], found[1][-1]
