@@ -79,12 +79,12 @@ def check_finite(terms: Mapping[str, np.ndarray], first_step: int, epoch: int) -
       Traceback (most recent call last):
       FloatingPointError: loss term 'kd' became nan at step 101 (epoch 2). Lower the learning rate or begin with a ...
     """
-    spoilt = {name: np.flatnonzero(~np.isfinite(values)) for name, values in terms.items()}
-    if not any(steps.size for steps in spoilt.values()):
+    broken = {name: np.flatnonzero(~np.isfinite(values)) for name, values in terms.items()}
+    if not any(steps.size for steps in broken.values()):
         return
-    first = min(int(steps[0]) for steps in spoilt.values() if steps.size)
-    names = [name for name, steps in spoilt.items() if steps.size and steps[0] == first]
-    # The total is spoilt by its terms: it is the culprit only when it stands alone.
+    first = min(int(steps[0]) for steps in broken.values() if steps.size)
+    names = [name for name, steps in broken.items() if steps.size and steps[0] == first]
+    # A term that is not finite makes the total so: the total is named only when it stands alone.
     names = [name for name in names if name != "loss"] or names
     became = ", ".join(f"{name!r} became {terms[name][first]}" for name in names)
     raise FloatingPointError(

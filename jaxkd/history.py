@@ -1,11 +1,14 @@
-"""What training has measured so far, epoch by epoch."""
+"""Measurements of training, epoch by epoch: of one run, and averaged over several."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 Mode = Literal["auto", "max", "min"]
 
@@ -37,8 +40,8 @@ class History:
     def append(self, epoch: int, logs: Mapping[str, Any]) -> None:
         """Record the logs of an epoch, counted from 0.
 
-        Records of this epoch and later ones are dropped first: training that went back to an earlier state and went on
-        from there has each epoch once.
+        Drops the records of this epoch and of later ones first, so that training which resumed from an earlier state
+        has each epoch once.
         """
         keep = sum(earlier < epoch for earlier in self.epoch)
         self.epoch = [*self.epoch[:keep], epoch]
@@ -55,7 +58,7 @@ class History:
         return self._measured(name)[-1][1]
 
     def best(self, name: str, mode: Mode = "auto") -> tuple[int, float]:
-        """Return the best value measured and its epoch, counted from 1; the earliest of equals, and never NaN.
+        """Return the epoch of the best value, counted from 1, and the value: the earliest of equals, never NaN.
 
         Args:
           name: the quantity.
@@ -80,7 +83,7 @@ class History:
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> History:
-        """The history that `to_dict` described.
+        """Return the history that `to_dict` described.
 
         Raises:
           ValueError: when a list is not as long as `epoch`.
@@ -100,16 +103,66 @@ class History:
     def __repr__(self) -> str:
         return f"History({len(self.epoch)} epochs: {', '.join(self.history) or 'nothing yet'})"
 
-    def _measured(self, name: str) -> list[tuple[int, float]]:
+    def measured(self, name: str) -> dict[int, float]:
+        """Return the values of a quantity by their epochs, counted from 1; empty where it was never measured.
+
+        Example:
+          >>> History.from_dict({"epoch": [0, 1], "history": {"val_loss": [None, 0.5]}}).measured("val_loss")
+          {2: 0.5}
+        """
         pairs = zip(self.epoch, self.history.get(name, []), strict=False)
-        measured = [(epoch + 1, value) for epoch, value in pairs if value is not None]
+        return {epoch + 1: value for epoch, value in pairs if value is not None}
+
+    def _measured(self, name: str) -> list[tuple[int, float]]:
+        measured = list(self.measured(name).items())
         if not measured:
             raise KeyError(f"{name!r} was never measured; there are: {', '.join(self.history) or 'no records yet'}")
         return measured
 
 
+class Curve(NamedTuple):
+    """A quantity over the epochs, averaged over runs.
+
+    Attributes:
+      epochs: `[E]`, counted from 1: those at which all runs measured it.
+      mean: `[E]` over the runs.
+      deviation: `[E]`, the sample deviation; None for a single run.
+    """
+
+    epochs: npt.NDArray[np.int64]
+    mean: npt.NDArray[np.float64]
+    deviation: npt.NDArray[np.float64] | None
+
+    def after(self, epoch: int) -> Curve:
+        """Return the part of the curve that comes after an epoch."""
+        late = self.epochs > epoch
+        return Curve(self.epochs[late], self.mean[late], None if self.deviation is None else self.deviation[late])
+
+
+def mean_curve(runs: Iterable[History], name: str) -> Curve:
+    """Average a quantity over runs, epoch by epoch.
+
+    Args:
+      runs: at least one that measured it; the others are left out.
+      name: the quantity.
+
+    Returns:
+      A curve of the epochs at which all of these runs measured it; it may be empty.
+
+    Example:
+      >>> losses = ([4.0, 2.0], [2.0, 2.0])
+      >>> runs = [History.from_dict({"epoch": [0, 1], "history": {"loss": values}}) for values in losses]
+      >>> mean_curve(runs, "loss").mean.tolist()
+      [3.0, 2.0]
+    """
+    tables = [table for run in runs if (table := run.measured(name))]
+    epochs = sorted(set.intersection(*map(set, tables))) if tables else []
+    values = np.array([[table[epoch] for epoch in epochs] for table in tables or [{}]], float)
+    return Curve(np.array(epochs, int), values.mean(0), values.std(0, ddof=1) if len(values) > 1 else None)
+
+
 def direction(name: str, mode: Mode = "auto") -> Literal["max", "min"]:
-    """Return whether high or low values of a quantity are good.
+    """Return whether high ("max") or low ("min") values of a quantity are good.
 
     Args:
       name: as in the logs, for example `"val_accuracy"`.

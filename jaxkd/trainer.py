@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from jaxkd.callbacks import Callback, CallbackList, Checkpoint, ProgressBar, StopOnNaN
+from jaxkd.callbacks import Callback, CallbackList, Checkpoint, ProgressBar, TerminateOnNaN
 from jaxkd.checks import check_at_least
 from jaxkd.data import Dataset
 from jaxkd.history import History
@@ -210,7 +210,7 @@ class Trainer:
         measure = None if held_out is None else self._measure(held_out)
 
         shown = [ProgressBar()] if verbose else []
-        hooks = self._follow([*shown, StopOnNaN(), *callbacks], last, batch_size, source.examples)
+        hooks = self._follow([*shown, TerminateOnNaN(), *callbacks], last, batch_size, source.examples)
         with Termination(wanted=hooks.listens_to("on_termination")) as termination:
             hooks.on_train_begin()
             logs = train(

@@ -100,9 +100,9 @@ def test_mean_and_deviation_are_what_standardisation_removes():
 
 
 def test_correlations_do_not_see_shift_and_scale_of_a_class():
-    found = analysis.class_correlation(LOGITS)
+    found = analysis.logit_correlation(LOGITS)
     np.testing.assert_allclose(np.diag(found), 1.0)
-    np.testing.assert_allclose(analysis.class_correlation(3 * LOGITS + np.arange(7)), found)
+    np.testing.assert_allclose(analysis.logit_correlation(3 * LOGITS + np.arange(7)), found)
     assert found[2, 5] == pytest.approx(stats.pearsonr(LOGITS[:, 2], LOGITS[:, 5]).statistic)
 
 
@@ -300,11 +300,11 @@ def test_what_a_softmax_says_does_not_change_with_a_shift(measure):
         (lambda: analysis.derived_statistics(LOGITS[0], LABELS), r"their shape is \(7,\)"),
         (lambda: analysis.logit_statistics(LOGITS[:, :1]), "two classes or more"),
         (lambda: analysis.logit_statistics(LOGITS[:0]), "two classes or more"),
-        (lambda: analysis.class_correlation(np.where(np.arange(60)[:, None] == 3, np.inf, LOGITS)), "image 3 are not"),
+        (lambda: analysis.logit_correlation(np.where(np.arange(60)[:, None] == 3, np.inf, LOGITS)), "image 3 are not"),
         (lambda: analysis.class_accuracy(LOGITS, LABELS[:-1]), "60 images, but 59 labels"),
         (lambda: analysis.class_accuracy(LOGITS, LABELS + 1), "out of range"),
         (lambda: analysis.agreement(LOGITS, OTHERS[:, :5], LABELS), r"\(60, 7\) and the student's \(60, 5\)"),
-        (lambda: analysis.class_correlation(LOGITS * (np.arange(7) != 2)), "the logit of class 2 is the same"),
+        (lambda: analysis.logit_correlation(LOGITS * (np.arange(7) != 2)), "the logit of class 2 is the same"),
         (lambda: analysis.class_profiles(np.ones((60, 7)), LABELS), "image 0 are all equal"),
         (lambda: analysis.derived_statistics(LOGITS, LABELS, correct=0.0), "correct is 0"),
         (lambda: analysis.derived_statistics(LOGITS, LABELS, 1.0, wrong=-1.0), "wrong is -1"),

@@ -175,7 +175,7 @@ def test_every_hook_is_dispatched():
     assert calls == hooks
 
 
-@pytest.mark.parametrize("wrong", [callbacks.StopOnNaN, "CSVLogger", print])
+@pytest.mark.parametrize("wrong", [callbacks.TerminateOnNaN, "CSVLogger", print])
 def test_only_instances_of_callback_are_accepted(wrong):
     with pytest.raises(TypeError, match="instance of"):
         callbacks.CallbackList([wrong])
@@ -193,6 +193,24 @@ def test_importing_callbacks_is_light():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("callback", "shown"),
+    [
+        (callbacks.Checkpoint("runs/kd", every=2), "Checkpoint(directory='runs/kd', every=2)"),
+        (callbacks.CSVLogger("log.csv"), "CSVLogger(path='log.csv')"),
+        (callbacks.EarlyStopping("val_accuracy", patience=5), "EarlyStopping(monitor='val_accuracy', patience=5)"),
+        (callbacks.TerminateOnNaN(), "TerminateOnNaN()"),
+        (callbacks.ProgressBar(), "ProgressBar()"),
+        (callbacks.TensorBoard("runs"), "TensorBoard(directory='runs')"),
+        (callbacks.WandB("kd", config={"lr": 0.1}), "WandB(project='kd')"),
+        (callbacks.LambdaCallback(on_epoch_end=print), "LambdaCallback(on_epoch_end)"),
+        (callbacks.CallbackList([callbacks.TerminateOnNaN()]), "CallbackList([TerminateOnNaN()])"),
+    ],
+)
+def test_callbacks_are_shown_as_they_were_made(callback, shown):
+    assert repr(callback) == shown
 
 
 # ProgressBar
@@ -235,16 +253,35 @@ def test_time_left_forgets_compilation_and_ignores_epochs_of_an_earlier_run():
     assert stream.getvalue().splitlines()[1].endswith("0:33:20 left")  # 1000 epochs of 2 s
 
 
-def test_progress_rewrites_one_line_on_a_terminal(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "60")
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_progress_rewrites_one_line_on_a_terminal(monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
     stream = Terminal()
     Rehearsal([0.5], chunks=2).fit(callbacks.ProgressBar(stream, clock=ticking(10.0)))
     text = stream.getvalue()
     assert text.count("\n") == 1
     halfway = next(part for part in text.split("\r") if "2/4" in part)
-    assert halfway.startswith(f"epoch 1/1 · {'█' * 10}{'░' * 10} 2/4 · loss 2")
-    assert max(len(part) for part in text.split("\r")[:-1]) == 59
+    # Speed and time left stay in sight at any width; loss terms have what they leave.
+    assert halfway.startswith("epoch 1/1 |")
+    assert "| 2/4 · 320 images/s · 0:00:10 left" in halfway
+    assert ("left · loss 2 · ce 1" in halfway) == (columns > 60)
+    assert halfway.partition("|")[2].partition("|")[0].count("#") == {60: 4, 80: 8, 120: 10}[columns]
+    assert max(len(part) for part in text.split("\r")[:-1]) <= columns - 1
     assert text.rsplit("\r", 1)[1].startswith("epoch 1/1 · loss 2 · ce 1 · val_accuracy 0.5")
+
+
+def test_progress_of_a_long_run_fits_sixty_columns(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    stream = Terminal()
+    bar = callbacks.ProgressBar(stream, clock=ticking(3600.0))
+    bar.set_params({"epochs": 240, "steps": 391, "batch_size": 128, "images": 50000})
+    bar.on_train_begin()
+    bar.on_epoch_begin(119)
+    bar.on_train_batch_end(128, {"loss": 3.25, "{kd}": 2.5, "images_per_second": 12345.6})
+    line = stream.getvalue().split("\r")[-1].rstrip()
+    assert line.startswith("epoch 120/240")
+    assert line.endswith("128/391 · 12346 images/s · 368:37:02 left")
+    assert len(line) <= 59
 
 
 def test_progress_without_a_known_number_of_steps():
@@ -444,14 +481,18 @@ def test_early_stopping_refuses_negative_numbers():
         callbacks.EarlyStopping(min_delta=math.nan)
 
 
-# StopOnNaN
+# TerminateOnNaN
+
+
+def test_the_earlier_name_still_works():
+    assert callbacks.StopOnNaN is callbacks.TerminateOnNaN
 
 
 def nan_watch(**steps):
     trainer = Rehearsal([0.1])
     trainer.last_steps = {name: np.array(values, np.float32) for name, values in steps.items()}
     trainer.last_steps_start = 120
-    stop = callbacks.StopOnNaN()
+    stop = callbacks.TerminateOnNaN()
     stop.set_trainer(trainer)
     stop.on_epoch_begin(1)
     return stop

@@ -189,7 +189,7 @@ def test_students_are_compared_with_their_teacher(scripts, saved, tmp_path):
 def test_relations_of_classes_by_either_matrix(scripts, saved, tmp_path):
     teacher, kd = logits(saved, "teacher"), logits(saved, "kd")
     found = run(scripts, "correlation", named("correlation", saved), tmp_path)
-    _, mean = analysis.difference(analysis.class_correlation(teacher), analysis.class_correlation(kd))
+    _, mean = analysis.difference(analysis.logit_correlation(teacher), analysis.logit_correlation(kd))
     assert found["students"][1]["mean"] == pytest.approx(mean, rel=1e-4)
     found = run(scripts, "correlation", [*named("correlation", saved), "--matrix", "profiles"], tmp_path)
     labels = digits()[1].labels[:IMAGES]

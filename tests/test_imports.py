@@ -10,7 +10,10 @@ import pytest
 import jaxkd
 
 PACKAGE = pathlib.Path(jaxkd.__file__).parent
-HEAVY = {"PIL", "grain", "matplotlib", "sklearn", "tensorboard", "tensorflow", "tensorflow_datasets", "torch", "wandb"}
+HEAVY = {
+    *("PIL", "grain", "jinja2", "matplotlib", "psutil", "sklearn", "tensorboard", "tensorflow", "tensorflow_datasets"),
+    *("torch", "tqdm", "wandb"),
+}
 
 
 def test_import_jaxkd_loads_nothing_heavy():

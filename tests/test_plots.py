@@ -187,3 +187,13 @@ def test_without_matplotlib_the_error_says_what_to_install(monkeypatch, tmp_path
     assert not plots.available()
     with pytest.raises(ImportError, match=r'pip install "jaxkd\[demo\]"'):
         plots.learning_curves({"KD": history(val_accuracy=[0.5])}, tmp_path / "curves.png")
+
+
+def test_ticks_are_round_and_whole_where_asked():
+    _, (axes,) = plots.canvas()
+    plots.curves({"KD": ([1, 2, 3], [69.2, 71.0, 73.1])}, axes)
+    axes.set_ylim(69.2, 73.1)
+    assert axes.get_yticks().tolist() == [70.0, 71.0, 72.0, 73.0]
+    assert 1.5 in axes.get_xticks()
+    axes.locator_params(axis="x", integer=True)
+    assert axes.get_xticks().tolist() == [1.0, 2.0, 3.0]

@@ -128,7 +128,7 @@ def test_names_are_text_whatever_they_hold(page):
     assert any(HOSTILE in cell["text"] for cell in page.all("td", "path"))
     assert HOSTILE in page.row(f"method.settings.{HOSTILE}")
     assert any(entry["text"].startswith(HOSTILE) for entry in page.all("li"))
-    assert any(picture.get("aria-label", "").startswith(HOSTILE) for picture in page.all("svg", "strip"))
+    assert any(picture.get("aria-label", "").startswith(HOSTILE) for picture in page.all("svg", "dots"))
 
 
 def test_everything_is_labelled(page):
@@ -229,6 +229,54 @@ def test_settings_that_differ_are_beside_each_other(page):
     assert page.row("precision") == ["float32", "float32", "float32", "bfloat16"]
     assert page.row("method.settings.temperature") == ["–", "–", "4", "4"]
     assert page.row("training.batch_size") == ["40"]
+
+
+def test_data_sets_share_no_axis_and_no_highest(tmp_path):
+    recorded.run(tmp_path / "digits", (0.9, 0.95))
+    recorded.run(
+        tmp_path / "cifar", (0.5, 0.7), data={"name": "cifar100"}, teacher={"name": "resnet56"}, finished=False
+    )
+    found = Page(report.page(records.find(tmp_path)))
+    assert [title["text"] for title in found.all("h3")] == ["cifar100", "digits"] * 2
+    assert [plot["text"].count("%") for plot in found.all("div", "dot-plot")] == [1, 1]
+    axes = [tick["text"] for tick in found.all("text", "tick") if "div" in tick["inside"] and tick.get("y") == "1.1em"]
+    assert max(map(float, axes[: axes.index("95")])) < 80
+    tiles = [figure["text"] for figure in found.all("div") if "dl" in figure["inside"]]
+    assert tiles == [
+        "Teacher resnet56–known when the first of its runs is finished, cifar100",
+        "Highest with a teacher70.00KD, teacher resnet56, cifar100",
+        "Teacher resnet1498.33test accuracy in percent, digits",
+        "Highest with a teacher95.00KD, teacher resnet14, digits",
+    ]
+
+
+@pytest.mark.parametrize("reported", ["last", "best"])
+def test_a_published_best_epoch_is_marked_as_one(tmp_path, reported):
+    recipe = {**recorded.RECIPE, "reported": reported}
+    recorded.run(tmp_path / "run", facts={"recipe": recipe, "reported": reported})
+    found = Page(report.page(records.find(tmp_path)))
+    (ring,) = found.all("circle", "published")
+    assert ("best" in ring["class"].split()) == (reported == "best")
+    assert ring["text"] == f"published{', best epoch' if reported == 'best' else ''}: 70.66"
+    notes = " ".join(note["text"] for note in found.all("p", "note"))
+    assert ("the dashed ring a published number that is its paper's best epoch" in notes) == (reported == "best")
+
+
+def test_settings_of_many_configurations_are_in_tables_that_fit_the_page(tmp_path):
+    for name in "abcdefghi":
+        recorded.run(tmp_path / name, (0.5,), method={"name": name, "settings": {name: 1.0}}, finished=False)
+    found = Page(report.page(records.find(tmp_path)))
+    first, second = [table for table in found.all("table", "settings") if table["text"].lstrip().startswith("setting")]
+    assert first["text"].lstrip().startswith("settingabcdefg\n")
+    assert second["text"].lstrip().startswith("settinghi\n")
+    assert "method.settings.a" not in second["text"]
+    assert found.row("method.settings.h") == ["1", "–"]
+
+
+def test_axes_have_names(page):
+    names = [name["text"] for name in page.all("text", "tick")]
+    assert names.count("epoch") == len(page.all("figure", "chart")) == 10
+    assert names.count("test accuracy, %") == 1
 
 
 def test_one_run_with_one_epoch(tmp_path):
@@ -392,7 +440,7 @@ PROBE = """(view, page) => {
     }
     return [255, 255, 255, 255];
   };
-  const contrasts = () => [...page.querySelectorAll("body *")].filter((e) =>
+  const contrasts = (of = "body *") => [...page.querySelectorAll(of)].filter((e) =>
     !["SCRIPT", "STYLE", "title"].includes(e.tagName) &&
     [...e.childNodes].some((node) => node.nodeType === 3 && node.data.trim()) && e.getClientRects().length
   ).map((e) => {
@@ -415,9 +463,11 @@ PROBE = """(view, page) => {
   found.light = click("theme-light");
   found.lightText = lowest(contrasts());
   found.lightLine = lowest(lines());
+  found.lightCell = lowest(contrasts('.heat td'));
   found.dark = click("theme-dark");
   found.darkText = lowest(contrasts());
   found.darkLine = lowest(lines());
+  found.darkCell = lowest(contrasts('.heat td'));
   const slider = page.querySelector(".epoch input"), first = page.querySelector("li[data-values]");
   const value = () => first.querySelector(".value").textContent;
   found.sliderSeen = slider.getClientRects().length > 0;
@@ -445,6 +495,7 @@ def test_a_browser_shows_it_well(folder, taught):
         for theme in ("light", "dark"):
             assert seen[f"{theme}Text"][0] >= 4.5, seen[f"{theme}Text"]
             assert seen[f"{theme}Line"][0] >= 3.0, seen[f"{theme}Line"]
+            assert seen[f"{theme}Cell"][0] >= 7.0, seen[f"{theme}Cell"]
         assert seen["sliderSeen"]
         assert seen["values"] == ["60.0", "70.0"]
         assert (seen["when"], seen["cursor"]) == ("epoch 3", "visible")

@@ -17,7 +17,7 @@ from figuring.figure import Figure, Record, array, numbers
 from jaxkd import analysis, plots
 
 MATRICES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "correlation": lambda logits, labels: analysis.class_correlation(logits),
+    "correlation": lambda logits, labels: analysis.logit_correlation(logits),
     "profiles": analysis.class_profiles,
 }
 WORDS = {

@@ -113,7 +113,7 @@ def draw(table: Sequence[Reached], path: pathlib.Path, caption: str) -> None:
     figure, axes = plots.canvas(columns=len(parts), width=5.2, height=height)
     for place, (pair, part) in zip(axes, parts.items(), strict=True):
         own = [reached for reached in alone if by_pair and pair.endswith(f"-{reached.row.student}")]
-        plots.reached(_named([*own, *part]), place, title=pair)
+        plots.published_vs_ours(_named([*own, *part]), place, title=pair)
     figure.suptitle(caption, fontsize="small")
     plots.save(figure, path)
 

@@ -1,4 +1,4 @@
-"""What networks answer, and what a student took over from its teacher, as numbers.
+"""Statistics of networks' answers, and of what a student learned from its teacher.
 
 Functions of logits: NumPy arrays `[N, K]` of N images and K classes in, NumPy in float64 out. `jaxkd.plots` draws them,
 and `experiments/figures.py` makes the papers' figures from both.
@@ -15,7 +15,7 @@ from jaxkd.analysis.agreement import Agreement, agreement, disagreements
 from jaxkd.analysis.calibration import Reliability, reliability
 from jaxkd.analysis.embedding import check_scikit_learn, embed, separation
 from jaxkd.analysis.logits import embeddings, predict
-from jaxkd.analysis.per_class import class_accuracy, class_correlation, class_gain, class_profiles, difference
+from jaxkd.analysis.per_class import class_accuracy, class_gain, class_profiles, difference, logit_correlation
 from jaxkd.analysis.teacher_statistics import (
     DerivedStatistics,
     LogitStatistics,
@@ -35,7 +35,6 @@ __all__ = [
     "agreement",
     "check_scikit_learn",
     "class_accuracy",
-    "class_correlation",
     "class_gain",
     "class_profiles",
     "derived_statistics",
@@ -43,6 +42,7 @@ __all__ = [
     "disagreements",
     "embed",
     "embeddings",
+    "logit_correlation",
     "logit_statistics",
     "over_temperatures",
     "predict",

@@ -1,4 +1,4 @@
-"""How often a student answers as its teacher does, rightly and wrongly."""
+"""Agreement of a student with its teacher, right and wrong."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jaxkd.analysis.logits import divergence, log_softmax, pair, with_labels
 
 
 class Agreement(NamedTuple):
-    """Parts of all images, and the divergence. The first five parts make up the whole.
+    """Shares of all images, and the divergence. The first five shares add up to 1.
 
     Attributes:
       both_right: teacher and student name the true class.
@@ -33,7 +33,7 @@ class Agreement(NamedTuple):
 
 
 def agreement(teacher: ArrayLike, student: ArrayLike, labels: ArrayLike) -> Agreement:
-    """Compares the answers of two networks to the same images.
+    """Compare the answers of two networks to the same images.
 
     Args:
       teacher: logits `[N, K]`.
@@ -66,7 +66,7 @@ def agreement(teacher: ArrayLike, student: ArrayLike, labels: ArrayLike) -> Agre
 
 
 def disagreements(teacher: ArrayLike, student: ArrayLike) -> np.ndarray:
-    """The images to which the two answer differently, those first where both are surest: indices, `[M]`.
+    """Return the indices `[M]` of images that get different answers, those first where both are surest.
 
     Args:
       teacher: logits `[N, K]`.
@@ -81,5 +81,5 @@ def disagreements(teacher: ArrayLike, student: ArrayLike) -> np.ndarray:
     """
     theirs, ours = pair(teacher, student)
     (differ,) = np.nonzero(theirs.argmax(1) != ours.argmax(1))
-    sureness = log_softmax(theirs[differ]).max(1) + log_softmax(ours[differ]).max(1)
-    return differ[np.argsort(-sureness, kind="stable")]
+    confidence = log_softmax(theirs[differ]).max(1) + log_softmax(ours[differ]).max(1)
+    return differ[np.argsort(-confidence, kind="stable")]

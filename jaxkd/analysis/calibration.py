@@ -1,4 +1,4 @@
-"""Whether a network is right as often as it says (Guo et al., On Calibration of Modern Neural Networks, ICML 2017)."""
+"""Calibration of confidences (Guo et al., On Calibration of Modern Neural Networks, ICML 2017)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Reliability(NamedTuple):
     """Images by the confidence of the network's answer, in M bins of equal width; the first begins at 0.
 
     Attributes:
-      images: how many are in each bin, `[M]`.
+      images: the number in each bin, `[M]`.
       confidence: their mean confidence, `[M]`; NaN where there are none.
-      accuracy: how many of them it gets right, `[M]`, from 0 to 1; NaN where there are none.
+      accuracy: the share of them it gets right, `[M]`, from 0 to 1; NaN where there are none.
     """
 
     images: np.ndarray
@@ -40,7 +40,7 @@ class Reliability(NamedTuple):
 
 
 def reliability(logits: ArrayLike, labels: ArrayLike, bins: int = 15, temperature: float = 1.0) -> Reliability:
-    """The reliability diagram of a network.
+    """Compute the reliability diagram of a network.
 
     An image is in the bin ((m − 1)/M, m/M] of its confidence, the largest probability.
 

@@ -1,4 +1,4 @@
-"""Embeddings in the plane, and how far apart classes lie in them; both need the extra `analysis`."""
+"""Embeddings in the plane, and the separation of classes in them; both need the extra `analysis`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 
 def embed(embeddings: ArrayLike, seed: int = 0, perplexity: float = 30.0) -> np.ndarray:
-    """t-SNE (van der Maaten and Hinton, JMLR 2008): points that are near stay near, `[N, C] -> [N, 2]`.
+    """Embed points by t-SNE (van der Maaten and Hinton, JMLR 2008), which keeps near points near.
 
     The same input and seed give the same picture: it is computed by a single thread. Distances between far groups mean
     little.
@@ -18,7 +18,10 @@ def embed(embeddings: ArrayLike, seed: int = 0, perplexity: float = 30.0) -> np.
     Args:
       embeddings: `[N, C]`.
       seed: of the optimisation; it starts from the principal components.
-      perplexity: about how many neighbours count; at most a third of N.
+      perplexity: about the number of neighbours that count; at most a third of N.
+
+    Returns:
+      `[N, 2]`.
 
     Raises:
       ImportError: without scikit-learn.
@@ -31,11 +34,11 @@ def embed(embeddings: ArrayLike, seed: int = 0, perplexity: float = 30.0) -> np.
     manifold, threads = _part("manifold"), importlib.import_module("threadpoolctl")
     near = min(perplexity, max((len(values) - 1) / 3, 1.0))
     with threads.threadpool_limits(1):
-        return manifold.TSNE(2, perplexity=near, init="pca", random_state=seed).fit_transform(values)
+        return np.asarray(manifold.TSNE(2, perplexity=near, init="pca", random_state=seed).fit_transform(values))
 
 
 def separation(embeddings: ArrayLike, labels: ArrayLike) -> float:
-    """The mean silhouette (Rousseeuw 1987) of the classes, from −1 to 1: 1 for tight groups far from each other.
+    """Return the mean silhouette (Rousseeuw 1987) of the classes, from −1 to 1: 1 for tight groups far apart.
 
     Args:
       embeddings: `[N, C]`, the network's own; those of `embed` would flatter it.
@@ -52,7 +55,7 @@ def separation(embeddings: ArrayLike, labels: ArrayLike) -> float:
 
 
 def check_scikit_learn() -> None:
-    """Says what to install, before any work is lost.
+    """Raise an error that says what to install, before any work is lost.
 
     Raises:
       ImportError: without scikit-learn.

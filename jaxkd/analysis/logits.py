@@ -1,7 +1,8 @@
-"""What all of the analysis starts from: logits that are checked, and their softmax in log space."""
+"""Logits and embeddings of networks, checks of them, softmax and divergence in NumPy."""
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 from flax import nnx
 from numpy.typing import ArrayLike
@@ -13,7 +14,7 @@ from jaxkd.types import Outputs
 
 
 def predict(model: nnx.Module, images: np.ndarray | Dataset, batch_size: int = 250) -> np.ndarray:
-    """The logits `[N, K]` of images, as `Trainer.predict` gives them.
+    """Return the logits `[N, K]` of images, as `Trainer.predict` gives them.
 
     Args:
       model: a network with its weights.
@@ -30,7 +31,7 @@ def predict(model: nnx.Module, images: np.ndarray | Dataset, batch_size: int = 2
 
 
 def embeddings(model: nnx.Module, images: np.ndarray | Dataset, batch_size: int = 250) -> np.ndarray:
-    """What the classifier sees of images: the last feature of the network, pooled, `[N, C]`.
+    """Return the last feature of a network for images, pooled, as its classifier sees it: `[N, C]`.
 
     Args:
       model: a network with its weights, whose outputs have features.
@@ -47,18 +48,18 @@ def embeddings(model: nnx.Module, images: np.ndarray | Dataset, batch_size: int 
 
 
 class _Embedding(nnx.Module):
-    """A network whose answer is its own embedding, so that what predicts logits also predicts embeddings."""
+    """A network whose output is its embedding, so that `predict` returns embeddings."""
 
     def __init__(self, network: nnx.Module):
         self.network = network
         self.normalization = getattr(network, "normalization", None)
 
-    def __call__(self, images, train: bool = False) -> Outputs:
+    def __call__(self, images: jax.Array, train: bool = False) -> Outputs:
         return Outputs(self.network(images, train=train).features[-1])
 
 
 def checked_logits(logits: ArrayLike) -> np.ndarray:
-    """Logits as float64 `[N, K]`.
+    """Return logits as float64 `[N, K]`.
 
     Raises:
       ValueError: for another shape, fewer than two classes, no images, or numbers that are not finite.
@@ -81,7 +82,7 @@ def checked_logits(logits: ArrayLike) -> np.ndarray:
 
 
 def with_labels(logits: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Logits as float64 `[N, K]`, and labels as int32 `[N]` that are classes of theirs.
+    """Return logits as float64 `[N, K]`, and labels as int32 `[N]` that are classes of theirs.
 
     Raises:
       ValueError, TypeError: as `checked_logits`, and for labels out of range or not as many.
@@ -91,7 +92,7 @@ def with_labels(logits: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.nd
 
 
 def pair(teacher: ArrayLike, student: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """The logits of two networks for the same images, as float64 `[N, K]`.
+    """Return the logits of two networks for the same images, as float64 `[N, K]`.
 
     Raises:
       ValueError: as `checked_logits`, and for shapes that differ.
@@ -106,33 +107,38 @@ def pair(teacher: ArrayLike, student: ArrayLike) -> tuple[np.ndarray, np.ndarray
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """log softmax over the last axis, without overflow.
+    """Return the logarithm of the softmax over the last axis, without overflow.
 
     Example:
       >>> np.exp(log_softmax(np.array([[1000.0, 1000.0]]))).tolist()
       [[0.5, 0.5]]
     """
     shifted = logits - logits.max(-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(-1, keepdims=True)))
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Return the softmax over the last axis, without overflow."""
+    return np.asarray(np.exp(log_softmax(logits)))
 
 
 def wrong_of(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """What belongs to the wrong classes, in their order, `[N, K], [N] -> [N, K − 1]`.
+    """Return the values of the wrong classes, in their order, `[N, K], [N] -> [N, K − 1]`.
 
     Example:
       >>> wrong_of(np.array([[1, 2, 3], [4, 5, 6]]), np.array([1, 0])).tolist()
       [[1, 3], [5, 6]]
     """
     wrong = np.arange(values.shape[1])[None] != labels[:, None]
-    return values[wrong].reshape(len(values), -1)
+    return np.asarray(values[wrong].reshape(len(values), -1))
 
 
 def divergence(teacher: np.ndarray, student: np.ndarray) -> np.ndarray:
-    """KL(softmax(teacher) ‖ softmax(student)) of each image, `[N, K], [N, K] -> [N]`.
+    """Return KL(softmax(teacher) ‖ softmax(student)) of each image, `[N, K], [N, K] -> [N]`.
 
     Example:
       >>> divergence(np.zeros((1, 2)), np.log([[0.25, 0.75]])).round(4).tolist()
       [0.1438]
     """
     target = log_softmax(teacher)
-    return np.sum(np.exp(target) * (target - log_softmax(student)), -1)
+    return np.asarray(np.sum(np.exp(target) * (target - log_softmax(student)), -1))

@@ -1,4 +1,4 @@
-"""Accuracies class by class, and what distillation gained for each."""
+"""Statistics class by class: accuracy, gain by distillation, relations between classes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jaxkd.analysis.logits import checked_logits, with_labels
 
 
 def class_accuracy(logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
-    """How many of each class's images a network gets right, from 0 to 1, `[K]`; NaN for a class without images.
+    """Return the accuracy for each class, from 0 to 1, `[K]`; NaN for a class without images.
 
     Args:
       logits: `[N, K]`.
@@ -29,7 +29,7 @@ def class_accuracy(logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
 
 
 def class_gain(student: ArrayLike, alone: ArrayLike, labels: ArrayLike) -> np.ndarray:
-    """The student's accuracy minus that of the same network trained without a teacher, class by class, `[K]`.
+    """Return the student's accuracy minus that of the same network trained without a teacher, by class, `[K]`.
 
     Args:
       student: logits `[N, K]`.
@@ -43,11 +43,11 @@ def class_gain(student: ArrayLike, alone: ArrayLike, labels: ArrayLike) -> np.nd
       >>> class_gain([[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [1.0, 0.0]], [0, 1]).tolist()
       [0.0, 1.0]
     """
-    return class_accuracy(student, labels) - class_accuracy(alone, labels)
+    return np.asarray(class_accuracy(student, labels) - class_accuracy(alone, labels))
 
 
-def class_correlation(logits: ArrayLike) -> np.ndarray:
-    """How the logits of two classes go together over the images: Pearson's correlation, `[N, K] -> [K, K]`.
+def logit_correlation(logits: ArrayLike) -> np.ndarray:
+    """Return Pearson's correlation of the logits of each two classes over the images, `[N, K] -> [K, K]`.
 
     A shift or a scale of a class's logits changes nothing, so that networks trained with and without standardisation
     compare (Tian et al., Contrastive Representation Distillation, ICLR 2020, show its difference to the teacher's).
@@ -56,7 +56,7 @@ def class_correlation(logits: ArrayLike) -> np.ndarray:
       ValueError: for what cannot be logits, and a class whose logit is the same for all images.
 
     Example:
-      >>> class_correlation([[0.0, 0.0, 2.0], [1.0, 2.0, 1.0], [2.0, 4.0, 0.0]]).round(4).tolist()
+      >>> logit_correlation([[0.0, 0.0, 2.0], [1.0, 2.0, 1.0], [2.0, 4.0, 0.0]]).round(4).tolist()
       [[1.0, 1.0, -1.0], [1.0, 1.0, -1.0], [-1.0, -1.0, 1.0]]
     """
     values = checked_logits(logits)
@@ -66,11 +66,11 @@ def class_correlation(logits: ArrayLike) -> np.ndarray:
             f"the logit of class {int(np.argmax(constant))} is the same for all {len(values)} images: it correlates "
             "with nothing"
         )
-    return np.corrcoef(values, rowvar=False)
+    return np.asarray(np.corrcoef(values, rowvar=False))
 
 
 def class_profiles(logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
-    """What a network answers on average to each class: the mean of its standardised logits, `[K, K]`, a row a class.
+    """Return the mean of the standardised logits over each class's images, `[K, K]`, a row for each class.
 
     Standardised, because a student that was trained so has logits on a scale of its own (Sun et al., CVPR 2024). The
     row of a class without images is NaN.
@@ -93,7 +93,7 @@ def class_profiles(logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
 
 
 def difference(teacher: np.ndarray, student: np.ndarray) -> tuple[np.ndarray, float]:
-    """|student − teacher| of two such matrices, the diagonal at 0, and its mean over the pairs of different classes.
+    """Return |student − teacher| of two such matrices with a diagonal of 0, and its mean off the diagonal.
 
     Example:
       >>> difference(np.array([[1.0, 0.5], [0.5, 1.0]]), np.array([[1.0, 0.25], [0.25, 1.0]]))

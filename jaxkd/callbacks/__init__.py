@@ -1,4 +1,4 @@
-"""Callbacks: what happens around training. Subclass `Callback` and override the hooks of interest."""
+"""Callbacks around training. Subclass `Callback` and override the hooks of interest."""
 
 from jaxkd.callbacks.base import Callback, CallbackList
 from jaxkd.callbacks.checkpoint import Checkpoint
@@ -6,9 +6,12 @@ from jaxkd.callbacks.csv_logger import CSVLogger
 from jaxkd.callbacks.early_stopping import EarlyStopping
 from jaxkd.callbacks.function import LambdaCallback
 from jaxkd.callbacks.progress_bar import ProgressBar
-from jaxkd.callbacks.stop_on_nan import StopOnNaN
 from jaxkd.callbacks.tensorboard import TensorBoard
+from jaxkd.callbacks.terminate_on_nan import TerminateOnNaN
 from jaxkd.callbacks.wandb import WandB
+
+StopOnNaN = TerminateOnNaN
+"""Its earlier name."""
 
 __all__ = [
     "CSVLogger",
@@ -20,5 +23,6 @@ __all__ = [
     "ProgressBar",
     "StopOnNaN",
     "TensorBoard",
+    "TerminateOnNaN",
     "WandB",
 ]

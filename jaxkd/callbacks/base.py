@@ -1,8 +1,10 @@
-"""The hooks a callback can have, and the list that calls them."""
+"""Hooks of callbacks, and a list that calls them."""
 
 from __future__ import annotations
 
+import inspect
 import os
+import reprlib
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Protocol
 
@@ -15,10 +17,10 @@ Logs = dict[str, Any]
 
 
 class TrainerView(Protocol):
-    """What a callback may use of the trainer.
+    """Interface of the trainer that callbacks may use.
 
     Attributes:
-      state: everything training changes, a pytree; assigning an earlier copy goes back to it.
+      state: everything training changes, a pytree; assign an earlier copy to go back to it.
       stop_training: set it to end training after this epoch.
       history: the records of the epochs so far.
       last_steps: for each loss term, its value at every step of the last compiled chunk.
@@ -32,19 +34,19 @@ class TrainerView(Protocol):
     last_steps_start: int
 
     def save(self, directory: str | os.PathLike[str], *, keep: int) -> object:
-        """Writes a checkpoint, between epochs or in the middle of one, and keeps the last `keep` of complete epochs."""
+        """Write a checkpoint, between epochs or in the middle of one; keep the last `keep` of complete epochs."""
         ...
 
 
 class Callback:
-    """Does something around training; every hook does nothing until it is overridden.
+    """Base of all callbacks; every hook does nothing until it is overridden.
 
     The hooks are Keras's, and so is their counting: `epoch` runs from 0. One is different: many steps are one compiled
     program, a chunk, and `on_train_batch_end` is called once per chunk.
 
     Attributes:
-      every_process: whether it runs in every process of a run, or in the first alone because it writes or shows
-        something.
+      every_process: whether it runs in every process of a run; otherwise in the first alone, because it writes or
+        shows something.
       trainer: the trainer it serves.
       params: `"epochs"`, `"steps"` per epoch (None if unknown), `"batch_size"` and `"images"` per epoch.
 
@@ -60,45 +62,54 @@ class Callback:
     trainer: TrainerView
     params: Mapping[str, Any]
 
+    def __repr__(self) -> str:
+        given = []
+        for name, parameter in inspect.signature(type(self)).parameters.items():
+            value = getattr(self, name, parameter.default)
+            shown = reprlib.repr(os.fspath(value) if isinstance(value, os.PathLike) else value)
+            if shown != reprlib.repr(parameter.default):
+                given.append(f"{name}={shown}")
+        return f"{type(self).__name__}({', '.join(given)})"
+
     def set_trainer(self, trainer: Any) -> None:
-        """Is told the trainer, before anything else."""
+        """Take the trainer, before anything else."""
         self.trainer = trainer
 
     def set_params(self, params: Mapping[str, Any]) -> None:
-        """Is told how long training will be."""
+        """Take the length of training."""
         self.params = params
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
-        """Runs before the first epoch."""
+        """Run before the first epoch."""
 
     def on_train_end(self, logs: Logs | None = None) -> None:
-        """Runs after the last epoch, with its logs; not after an error."""
+        """Run after the last epoch, with its logs; not after an error."""
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        """Runs before an epoch."""
+        """Run before an epoch."""
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        """Runs after an epoch; `logs` has its means and, as `val_…`, the validation's."""
+        """Run after an epoch; `logs` has its means and, as `val_…`, the validation's."""
 
     def on_train_batch_end(self, step: int, logs: Logs | None = None) -> None:
-        """Runs after a chunk of steps: `step` of them are done in this epoch, `logs` has the means over them."""
+        """Run after a chunk of steps: `step` of them are done in this epoch, `logs` has the means over them."""
 
     def on_termination(self, logs: Logs | None = None) -> None:
-        """Runs when the process was asked to end, before it does; `logs["signal"]` is the number of the signal.
+        """Run when the process was asked to end, before it does; `logs["signal"]` is the number of the signal.
 
-        That is SIGTERM, which ends it with exit code 75, or SIGINT (Ctrl-C), which raises KeyboardInterrupt. A callback
-        that overrides this hook makes training listen to both, between compiled chunks.
+        That is SIGTERM, which ends it with exit code 75, or SIGINT (Ctrl-C), which raises KeyboardInterrupt. Overriding
+        this hook makes training listen to both, between compiled chunks.
         """
 
     def on_test_begin(self, logs: Logs | None = None) -> None:
-        """Runs before an evaluation."""
+        """Run before an evaluation."""
 
     def on_test_end(self, logs: Logs | None = None) -> None:
-        """Runs after an evaluation, with its results."""
+        """Run after an evaluation, with its results."""
 
 
 class CallbackList(Callback):
-    """Calls several callbacks in order, as if they were one; in a later process of a run only those for every process.
+    """Call several callbacks in order, as if they were one; in later processes only those for every process.
 
     All of them receive the same `logs`, so what one adds the later ones see.
 
@@ -127,6 +138,9 @@ class CallbackList(Callback):
                 )
         if jax.process_index():
             self.callbacks = [callback for callback in self.callbacks if callback.every_process]
+
+    def __repr__(self) -> str:
+        return f"CallbackList({self.callbacks})"
 
     def listens_to(self, hook: str) -> bool:
         """Return whether any of them does something in a hook, as in `listens_to("on_termination")`."""

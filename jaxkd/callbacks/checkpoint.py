@@ -1,4 +1,4 @@
-"""Checkpoints while training runs."""
+"""Checkpoints during training."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from jaxkd.checks import check_at_least
 
 
 class Checkpoint(Callback):
-    """Saves the whole training state, so that a run that dies loses little, whatever it dies of.
+    """Save the whole training state, so that a run that was killed can be resumed with little loss.
 
     A checkpoint of a complete epoch is a folder named after the number of epochs done, `directory/3`; one from the
-    middle of an epoch is `directory/partial/STEP`, and goes when the epoch is complete. Folders appear when they are
-    complete. `fit(…, resume="auto")` goes on from the newest, as does `trainer.restore(directory)` before a `fit`.
+    middle of an epoch is `directory/partial/STEP`, and is removed when the epoch is complete. Folders appear when they
+    are complete. `fit(…, resume="auto")` resumes from the newest, as does `trainer.restore(directory)` before a `fit`.
 
     A process that gets SIGTERM saves and ends with exit code 75; one that gets Ctrl-C saves and raises
     KeyboardInterrupt, at the next step that the host hears of. A second Ctrl-C interrupts at once.
@@ -31,8 +31,8 @@ class Checkpoint(Callback):
       directory: where the checkpoints go; made if needed. All processes of a run need to reach it. A location such as
         `gs://…` needs what `etils.epath` reads it with.
       keep: how many of the last complete epochs stay, at least 1.
-      every: saves after every so many epochs, at least 1, and always after the last epoch.
-      every_steps: saves also within epochs, after at least so many steps since the last time: whenever a compiled chunk
+      every: save after every so many epochs, at least 1, and always after the last epoch.
+      every_steps: save also within epochs, after at least so many steps since the last time: whenever a compiled chunk
         of steps ends. Chunks are as long as an epoch on GPUs and TPUs, for data that stay there, unless `compile` was
         given `steps_per_execution`.
       every_minutes: likewise, after so many minutes.
@@ -68,7 +68,7 @@ class Checkpoint(Callback):
         self._steps, self._saved_at = 0, time.monotonic()
         if "://" in self.directory:
             return
-        # Better now than after the first epoch: what cannot be saved should not be computed.
+        # Fail now rather than after the first epoch.
         folder = Path(self.directory).expanduser()
         try:
             folder.mkdir(parents=True, exist_ok=True)

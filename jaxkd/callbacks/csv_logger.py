@@ -1,4 +1,4 @@
-"""A CSV file with one line per epoch."""
+"""Logs of epochs as a CSV file."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from jaxkd.formats.files import atomic_write
 
 
 class CSVLogger(Callback):
-    """Writes the logs of each epoch as a line of a CSV file: `epoch` (counted from 1), then a column per quantity.
+    """Write the logs of each epoch as a line of a CSV file: `epoch` (counted from 1), then a column per quantity.
 
-    The file is whole whenever the run dies, and a resumed run goes on in it: lines of epochs that are trained again are
+    The file is whole at any moment, and a resumed run appends to it: lines of epochs that are trained again are
     replaced, so each epoch is there once. A quantity that was not measured leaves its field empty.
 
     Args:
       path: the file; its directory is made if needed.
-      append: whether to go on in a file that is already there; otherwise it is overwritten.
+      append: whether to append to a file that is already there; otherwise it is overwritten.
 
     Raises:
       ValueError: when training begins, if `append` meets a file that is not such a log.

@@ -1,4 +1,4 @@
-"""Ends training when a quantity has stopped improving."""
+"""Early stopping."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jaxkd.history import Mode, direction
 
 
 class EarlyStopping(Callback):
-    """Ends training once `patience` epochs in a row, at least one, have brought no improvement.
+    """End training once `patience` epochs in a row, at least one, have brought no improvement.
 
     Only epochs in which the quantity was measured count, and NaN is never an improvement. A resumed run counts the
     epochs of its history as well, and so ends where it would have ended in one go.
@@ -101,7 +101,7 @@ class EarlyStopping(Callback):
         self._best_state = None
 
     def _observe(self, value: float) -> bool:
-        """Takes the next value; returns whether it is the best so far."""
+        """Take the next value and return whether it is the best so far."""
         improvement = self._sign * (value - self._best)
         if not math.isnan(value) and (math.isnan(self._best) or improvement > self.min_delta):
             self._best = value
@@ -111,7 +111,7 @@ class EarlyStopping(Callback):
         return False
 
     def _excuse(self, logs: Logs) -> None:
-        """Accepts that the monitored quantity is missing only if no validation took place in this epoch."""
+        """Raise an error for a missing quantity, unless no validation took place in this epoch."""
         validated = any(name.startswith("val_") for name in logs)
         if validated or not self.monitor.startswith("val_"):
             raise ValueError(

@@ -11,7 +11,7 @@ _HOOKS = tuple(name for name in vars(Callback) if name.startswith("on_"))
 
 
 class LambdaCallback(Callback):
-    """Calls the given functions at the hooks they are named after.
+    """Call the given functions at the hooks they are named after.
 
     Args:
       **hooks: functions with the arguments of the hook, for example `on_epoch_end=lambda epoch, logs: …`.
@@ -30,3 +30,7 @@ class LambdaCallback(Callback):
             if name not in _HOOKS:
                 raise TypeError(f"there is no hook called {name!r}; there are {', '.join(_HOOKS)}")
             setattr(self, name, function)
+        self._names = tuple(hooks)
+
+    def __repr__(self) -> str:
+        return f"LambdaCallback({', '.join(self._names)})"

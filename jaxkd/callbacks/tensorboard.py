@@ -1,4 +1,4 @@
-"""Curves for TensorBoard, written without TensorFlow."""
+"""Event files for TensorBoard, written without TensorFlow."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from jaxkd.callbacks.base import Callback, Logs
 
 
 class TensorBoard(Callback):
-    """Writes the logs of each epoch where `tensorboard --logdir DIRECTORY` finds them.
+    """Write the logs of each epoch where `tensorboard --logdir DIRECTORY` finds them.
 
     The curves of training and validation are two runs, `train` and `validation`, with the same tags: each quantity is
-    one picture. The horizontal axis is the epoch, counted from 1. A resumed run goes on in the same directory, and
+    one picture. The horizontal axis is the epoch, counted from 1. A resumed run continues in the same directory, and
     TensorBoard forgets the points that are computed again.
 
     Args:
@@ -58,7 +58,7 @@ class TensorBoard(Callback):
 
 
 class _EventFile:
-    """A file of TensorBoard events; what earlier files in its directory say of `first_step` and later is void."""
+    """A file of TensorBoard events, which replaces what earlier files in its directory hold from `first_step` on."""
 
     def __init__(self, directory: Path, first_step: int):
         from tensorboard.compat.proto.event_pb2 import SessionLog

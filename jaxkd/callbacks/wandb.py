@@ -1,4 +1,4 @@
-"""Curves for Weights & Biases."""
+"""Logs for Weights & Biases."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from jaxkd.callbacks.base import Callback, Logs
 
 
 class WandB(Callback):
-    """Sends the logs of each epoch to Weights & Biases, as `train/…` and `validation/…` at the epoch counted from 1.
+    """Send the logs of each epoch to Weights & Biases, as `train/…` and `validation/…` at the epoch counted from 1.
 
     A run is begun when training begins and finished when it ends; one that an error ended is marked as failed when the
-    next begins, or by wandb when the process ends. To go on with the run of a killed process, name it the same both
+    next begins, or by wandb when the process ends. To resume the run of a killed process, name it the same both
     times: `WandB("project", id="ctkd-seed0", resume="allow")`; epochs that are trained again change nothing there.
 
     Args:
@@ -38,6 +38,7 @@ class WandB(Callback):
         self._init = {name: value for name, value in given.items() if value is not None}
         if run is not None and self._init:
             raise ValueError(f"WandB was given a run and {', '.join(self._init)}: these belong to wandb.init(…)")
+        self.project = project
         self._given = run
         self._run: Any = None
 

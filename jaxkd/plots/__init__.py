@@ -5,7 +5,7 @@ matplotlib, which is imported only when something is drawn: `pip install "jaxkd[
 """
 
 from jaxkd.plots.canvas import COLOURS, available, canvas, save
-from jaxkd.plots.comparisons import comparison, reached, stacked_bars
+from jaxkd.plots.comparisons import comparison, published_vs_ours, stacked_bars
 from jaxkd.plots.maps import clusters, heat_map, matrices, scatter
 from jaxkd.plots.over_epochs import Runs, curves, learning_curves, temperatures
 
@@ -20,7 +20,7 @@ __all__ = [
     "heat_map",
     "learning_curves",
     "matrices",
-    "reached",
+    "published_vs_ours",
     "save",
     "scatter",
     "stacked_bars",

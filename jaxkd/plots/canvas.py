@@ -1,4 +1,4 @@
-"""Where pictures are drawn: the figure and its axes, what all of them share, and the file."""
+"""Figures, their axes and files, and the style that all pictures share."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import numpy as np
 
 from jaxkd.formats.files import atomic_write
+from jaxkd.plots.scale import nice_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 Target: TypeAlias = "Axes | str | os.PathLike[str]"
@@ -22,22 +24,21 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 """Okabe and Ito's palette (2008), told apart with every common form of colour blindness."""
 
 STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 1)))
-"""Of lines, so that they differ in a print without colours too."""
+"""Line styles, so that lines differ in a print without colours too."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-"""Of points, likewise."""
+"""Markers of points, likewise."""
 
 GREY = "#555555"
-"""Of what things are compared with: a teacher's accuracy, a diagonal."""
+"""Colour of references: a teacher's accuracy, a diagonal."""
 
-_INSIDE = 6
-"""So many names have room amid the curves."""
+_INSIDE = 6  # so many names have room among the curves
 
-_Named = TypeVar("_Named", bound=Mapping)
+_Named = TypeVar("_Named", bound=Mapping[str, Any])
 
 
 def look_of(number: int) -> tuple[str, Any, str]:
-    """Colour, line and marker of a curve by its number: the next seven have other lines and markers in each colour.
+    """Return colour, line style and marker of a curve by its number; every seven, lines and markers change.
 
     Example:
       >>> look_of(0), look_of(7)
@@ -48,9 +49,7 @@ def look_of(number: int) -> tuple[str, Any, str]:
 
 
 def canvas(columns: int = 1, width: float = 5.6, height: float = 3.8, rows: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure with axes side by side, whose parts make room for each other; `width` and `height` of one, in inches.
-
-    Of several rows, the axes come row by row.
+    """Make a figure and its axes, row by row; `width` and `height` are those of one, in inches.
 
     Raises:
       ImportError: without matplotlib.
@@ -70,7 +69,7 @@ def canvas(columns: int = 1, width: float = 5.6, height: float = 3.8, rows: int 
 
 
 def available() -> bool:
-    """Whether matplotlib is installed, for scripts whose pictures are optional."""
+    """Return whether matplotlib is installed, for scripts whose pictures are optional."""
     try:
         canvas()
     except ImportError:
@@ -79,7 +78,7 @@ def available() -> bool:
 
 
 def save(made: Figure, path: str | os.PathLike[str]) -> None:
-    """Writes a figure, in the format its suffix names; folders are made, and the file is complete or not there."""
+    """Write a figure in the format its suffix names, completely or not at all; make the folder."""
     from matplotlib import rc_context
 
     path = Path(path)
@@ -89,7 +88,7 @@ def save(made: Figure, path: str | os.PathLike[str]) -> None:
 
 
 def axes_of(target: Target) -> tuple[Axes, Figure | None]:
-    """The axes to draw into, and the figure to save where the target is a file."""
+    """Return the axes to draw into, and the figure to save where the target is a file."""
     if isinstance(target, str | os.PathLike):
         made, (axes,) = canvas()
         return axes, made
@@ -99,10 +98,15 @@ def axes_of(target: Target) -> tuple[Axes, Figure | None]:
 def finish(
     axes: Axes, made: Figure | None, target: Target, title: str = "", legend: bool = False, across: bool = False
 ) -> None:
-    """What all diagrams end with: a light grid, no box, title and legend; then the file, where there is one.
+    """Add a light grid, round ticks, title and legend, and write the file, where there is one.
 
-    The lines of the grid help to read off heights, or lengths where bars go `across`.
+    The grid helps to read off heights, or lengths where bars go `across`.
     """
+    from matplotlib.ticker import AutoLocator
+
+    for axis in (axes.xaxis, axes.yaxis):
+        if isinstance(axis.get_major_locator(), AutoLocator):
+            set_nice_ticks(axis)
     axes.grid(True, axis="x" if across else "y", color="#dddddd", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -114,15 +118,34 @@ def finish(
 
 
 def finish_picture(axes: Axes, made: Figure | None, target: Target, title: str = "") -> None:
-    """The same for maps, which have neither a grid nor a legend."""
+    """Add the title and write the file, as `finish` does, for maps, which have neither a grid nor a legend."""
     if title:
         axes.set_title(title, fontsize="medium")
     if made is not None and isinstance(target, str | os.PathLike):
         save(made, target)
 
 
+def set_nice_ticks(axis: Axis, integer: bool = False) -> None:
+    """Put ticks at multiples of 1, 2 or 5 times a power of ten; whole numbers alone on request."""
+    from matplotlib.ticker import Locator
+
+    class NiceTicks(Locator):
+        def set_params(self, integer: bool = integer) -> None:
+            self._integer = integer
+
+        def tick_values(self, vmin: float, vmax: float) -> Any:
+            return np.array(nice_ticks(min(vmin, vmax), max(vmin, vmax), integer=self._integer))
+
+        def __call__(self) -> Any:
+            return self.tick_values(*axis.get_view_interval())
+
+    ticks = NiceTicks()
+    ticks.set_params(integer)
+    axis.set_major_locator(ticks)
+
+
 def checked(named: _Named) -> _Named:
-    """What was given, if there is anything.
+    """Return what was given, if there is anything.
 
     Raises:
       ValueError: otherwise.
@@ -130,8 +153,3 @@ def checked(named: _Named) -> _Named:
     if not named:
         raise ValueError("nothing to draw: give at least one name with its runs")
     return named
-
-
-def deviation(values: np.ndarray) -> np.ndarray:
-    """The sample standard deviation over runs, the first axis; 0 for a single one."""
-    return values.std(0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1:])

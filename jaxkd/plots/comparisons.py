@@ -1,4 +1,4 @@
-"""Methods side by side, every run a dot."""
+"""Methods side by side: accuracies of runs, shares of a whole, results beside published numbers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxkd.plots.canvas import COLOURS, GREY, Target, axes_of, checked, deviation, finish
+from jaxkd.plots.canvas import COLOURS, GREY, Target, axes_of, checked, finish
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +20,7 @@ def comparison(
     label: str = "test accuracy",
     title: str = "",
 ) -> None:
-    """Methods side by side: every run a dot, their mean a bar across, with one standard deviation on both sides.
+    """Draw methods side by side: every run a dot, their mean a bar across, one standard deviation on both sides.
 
     Args:
       groups: for each name, the accuracy (0 to 1) of each run.
@@ -47,7 +47,8 @@ def comparison(
         colour, mean = COLOURS[place % len(COLOURS)], values.mean()
         spread = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else np.zeros(1)
         axes.plot(place + spread, values, "o", color=colour, alpha=0.6, markeredgewidth=0)
-        axes.errorbar(place, mean, yerr=deviation(values), color=colour, capsize=5)
+        deviation = values.std(ddof=1) if len(values) > 1 else 0.0
+        axes.errorbar(place, mean, yerr=deviation, color=colour, capsize=5)
         axes.hlines(mean, place - 0.28, place + 0.28, color=colour, linewidth=2)
         axes.annotate(f"{mean:.1f}", (place + 0.3, mean), va="center", fontsize="small")
     _reference_lines(axes, {name: 100.0 * value for name, value in (reference or {}).items()})
@@ -58,16 +59,22 @@ def comparison(
 
 
 def _reference_lines(axes: Axes, references: Mapping[str, float]) -> None:
-    """Dotted horizontal lines, each with its name and value at its left end, on the side where there is more room."""
+    """Draw dotted horizontal lines, each with name and value at its left end, on the side with more room."""
     for value in references.values():
         axes.axhline(value, color=GREY, linestyle=":", linewidth=1)
     middle = sum(axes.get_ylim()) / 2
     for name, value in references.items():
         above = value < middle
         axes.annotate(
-            f"{name} {value:.1f}", (0.02, value), (0, 3 if above else -3), xycoords=axes.get_yaxis_transform(),
-            textcoords="offset points", va="bottom" if above else "top", fontsize="small", color=GREY,
-        )  # fmt: skip
+            f"{name} {value:.1f}",
+            (0.02, value),
+            (0, 3 if above else -3),
+            xycoords=axes.get_yaxis_transform(),
+            textcoords="offset points",
+            va="bottom" if above else "top",
+            fontsize="small",
+            color=GREY,
+        )
 
 
 # Okabe and Ito's, some of them lightened: neighbours differ in a print without colours too.
@@ -76,7 +83,7 @@ _DARK = (_PARTS[0], _PARTS[5])
 
 
 def stacked_bars(named: Mapping[str, Mapping[str, float]], target: Target, label: str = "", title: str = "") -> None:
-    """One horizontal bar per name, made of parts with the same names in all.
+    """Draw one horizontal bar per name, made of parts that have the same names in all.
 
     Args:
       named: for each bar, from the top, its parts from 0 to 1 by name, at most six; shown in percent.
@@ -102,9 +109,8 @@ def stacked_bars(named: Mapping[str, Mapping[str, float]], target: Target, label
         axes.barh(range(len(names)), width, left=left, color=colour, label=part, edgecolor="white", linewidth=0.8)
         for place, (start, size) in enumerate(zip(left, width, strict=True)):
             if size >= 5:  # narrower ones have no room for a number
-                colour_of_text = "white" if colour in _DARK else "black"
-                axes.text(start + size / 2, place, f"{size:.1f}", ha="center", va="center", fontsize="small",
-                          color=colour_of_text)  # fmt: skip
+                ink, middle = "white" if colour in _DARK else "black", start + size / 2
+                axes.text(middle, place, f"{size:.1f}", ha="center", va="center", fontsize="small", color=ink)
         left += width
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
@@ -115,13 +121,13 @@ def stacked_bars(named: Mapping[str, Mapping[str, float]], target: Target, label
     finish(axes, made, target, title, across=True)
 
 
-def reached(
+def published_vs_ours(
     rows: Mapping[str, tuple[float | None, Sequence[float]]],
     target: Target,
     label: str = "test accuracy",
     title: str = "",
 ) -> None:
-    """A line for each name: its runs as dots, their mean as a stroke, the published number as an open diamond.
+    """Draw a line for each name: its runs as dots, their mean as a stroke, the published number as an open diamond.
 
     Args:
       rows: for each name, the published accuracy in percent (None where there is none) and that of each run.
@@ -137,7 +143,7 @@ def reached(
       >>> import tempfile
       >>> from pathlib import Path
       >>> with tempfile.TemporaryDirectory() as folder:
-      ...     reached({"KD": (70.66, [70.5, 70.9]), "ATS": (None, [71.0])}, Path(folder) / "r.png")
+      ...     published_vs_ours({"KD": (70.66, [70.5, 70.9]), "ATS": (None, [71.0])}, Path(folder) / "r.png")
     """
     axes, made = axes_of(target)
     for place, (published, given) in enumerate(checked(rows).values()):

@@ -1,20 +1,27 @@
-"""A table of accuracies as colours."""
+"""Maps: tables and matrices as colours, points in the plane."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxkd.plots.canvas import COLOURS, GREY, Target, axes_of, canvas, checked, finish, finish_picture, look_of, save
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.legend import Legend
-from jaxkd.plots.canvas import MARKERS
+from jaxkd.plots.canvas import (
+    COLOURS,
+    GREY,
+    MARKERS,
+    Target,
+    axes_of,
+    canvas,
+    checked,
+    finish,
+    finish_picture,
+    look_of,
+    save,
+)
 
 
 def heat_map(
@@ -25,7 +32,7 @@ def heat_map(
     labels: tuple[str, str, str] = ("", "", ""),
     title: str = "",
 ) -> None:
-    """A table of accuracies as colours, each cell with its number, the best one framed.
+    """Draw a table of accuracies as colours, each cell with its number, the best one framed.
 
     Args:
       values: `[rows, columns]`, accuracies from 0 to 1, shown in percent; NaN for what is not there yet.
@@ -72,7 +79,7 @@ def matrices(
     labels: tuple[str, str, str] = ("", "", ""),
     title: str = "",
 ) -> None:
-    """Square matrices as heat maps without numbers, the same colour for the same value in all; NaN stays white.
+    """Draw square matrices as heat maps without numbers, on one scale of colours; NaN stays white.
 
     Args:
       named: for each name, a matrix `[K, K]` of values of at least 0.
@@ -110,7 +117,7 @@ def scatter(
     labels: tuple[str, str] = ("", ""),
     title: str = "",
 ) -> None:
-    """Points of several kinds, with the diagonal on which both values are equal.
+    """Draw points of several kinds, with the diagonal on which both values are equal.
 
     Args:
       named: for each name, x `[N]` and y `[N]`, in the same unit.
@@ -131,28 +138,19 @@ def scatter(
     axes, made = axes_of(target)
     for number, (name, (x, y)) in enumerate(checked(named).items()):
         colour, _, marker = look_of(number)
-        axes.scatter(
-            np.asarray(x, float), np.asarray(y, float), s=9, alpha=0.45, linewidths=0, color=colour, marker=marker,
-            label=name,
-        )  # fmt: skip
-    axes.axline(_centre(named), slope=1, color=GREY, linewidth=1, linestyle=":", label="equal")
+        look: dict[str, Any] = {"s": 9, "alpha": 0.45, "linewidths": 0, "color": colour, "marker": marker}
+        axes.scatter(np.asarray(x, float), np.asarray(y, float), label=name, **look)
+    # Through a point that lies among the others, so that the line does not stretch the axes.
+    centre = float(np.median(np.concatenate([np.asarray(x, float) for x, _ in named.values()])))
+    axes.axline((centre, centre), slope=1, color=GREY, linewidth=1, linestyle=":", label="equal")
     axes.set_xlabel(labels[0])
     axes.set_ylabel(labels[1])
-    for handle in _legend(axes).legend_handles:
+    # On white, because there may be points anywhere below it.
+    legend = axes.legend(fontsize="small", markerscale=2, framealpha=0.85, edgecolor="none")
+    for handle in legend.legend_handles:
         if handle is not None:
             handle.set_alpha(1.0)
     finish(axes, made, target, title)
-
-
-def _legend(axes: Axes) -> Legend:
-    """On white, because there may be points anywhere below it."""
-    return axes.legend(fontsize="small", markerscale=2, framealpha=0.85, edgecolor="none")
-
-
-def _centre(named: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> tuple[float, float]:
-    """A point of the diagonal that lies amid the points, so that it does not stretch the axes."""
-    middle = float(np.median(np.concatenate([np.asarray(x, float) for x, _ in named.values()])))
-    return middle, middle
 
 
 def clusters(
@@ -163,7 +161,7 @@ def clusters(
     title: str = "",
     embedding: str = "t-SNE",
 ) -> None:
-    """Points in the plane, a colour and a marker for each class, the class's name at its median.
+    """Draw points in the plane, a colour and a marker for each class, the class's name at its median.
 
     The axes of an embedding have no unit and carry no numbers.
 
@@ -187,10 +185,8 @@ def clusters(
     axes, made = axes_of(target)
     for number, label in enumerate(np.unique(labels)):
         own = points[labels == label]
-        axes.scatter(
-            own[:, 0], own[:, 1], s=10, alpha=0.6, linewidths=0, color=COLOURS[number % len(COLOURS)],
-            marker=MARKERS[number // len(COLOURS) % len(MARKERS)],
-        )  # fmt: skip
+        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number // len(COLOURS) % len(MARKERS)]
+        axes.scatter(own[:, 0], own[:, 1], s=10, alpha=0.6, linewidths=0, color=colour, marker=marker)
         name, middle = class_names[label].replace("_", " "), np.median(own, axis=0)
         frame = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.75}
         axes.annotate(name, tuple(middle), ha="center", va="center", fontsize="small", bbox=frame)

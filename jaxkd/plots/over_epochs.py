@@ -1,4 +1,4 @@
-"""What was measured while training, over the epochs."""
+"""Curves: quantities over the epochs, and one value over another."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxkd.history import History
-from jaxkd.plots.canvas import GREY, Target, axes_of, checked, deviation, finish, look_of
+from jaxkd.history import History, mean_curve
+from jaxkd.plots.canvas import GREY, Target, axes_of, checked, finish, look_of, set_nice_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Runs = History | Sequence[History]
+
+Style = Literal["lines", "points", "both", "steps"]
 
 _PERCENT = ("accuracy", "top1", "top5")
 
@@ -26,7 +28,7 @@ def learning_curves(
     title: str = "",
     label: str = "",
 ) -> None:
-    """A quantity over the epochs, one curve per name; of several runs the mean, with a band of one deviation.
+    """Draw a quantity over the epochs, one curve per name: the mean of its runs, with a band of one deviation.
 
     Args:
       runs: for each name in the legend, a history or several (one per seed).
@@ -51,20 +53,26 @@ def learning_curves(
     axes, made = axes_of(target)
     # Curves that are already there keep their colours.
     for number, (name, histories) in enumerate(checked(runs).items(), start=len(axes.get_lines())):
-        epochs, values = _measured(histories, quantity)
-        mean, spread = scale * values.mean(0), scale * deviation(values)
+        members = [histories] if isinstance(histories, History) else list(histories)
+        if not members:
+            raise ValueError(f"{name!r} is a name without runs: leave it out")
+        for run in members:
+            run.last(quantity)  # raises, naming what there is, if it was never measured
+        curve = mean_curve(members, quantity)
+        mean = scale * curve.mean
         colour, line, _ = look_of(number)
-        axes.plot(epochs, mean, color=colour, linestyle=line, label=name)
-        if len(values) > 1:
-            axes.fill_between(epochs, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
+        axes.plot(curve.epochs, mean, color=colour, linestyle=line, label=name)
+        if curve.deviation is not None:
+            spread = scale * curve.deviation
+            axes.fill_between(curve.epochs, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
     axes.set_xlabel("epoch")
-    axes.locator_params(axis="x", integer=True)
+    set_nice_ticks(axes.xaxis, integer=True)
     axes.set_ylabel(label or _words(quantity))
     finish(axes, made, target, title, legend=True)
 
 
 def temperatures(runs: Mapping[str, Runs], target: Target, quantity: str = "kd_temperature", title: str = "") -> None:
-    """The temperature that a curriculum learned, over the epochs; the arguments are those of `learning_curves`.
+    """Draw the temperature that a curriculum learned, over the epochs, with the arguments of `learning_curves`.
 
     Example:
       >>> import tempfile
@@ -74,34 +82,6 @@ def temperatures(runs: Mapping[str, Runs], target: Target, quantity: str = "kd_t
       ...     temperatures({"CTKD": history}, Path(folder) / "temperature.png")
     """
     learning_curves(runs, target, quantity, title, label="learned temperature")
-
-
-def _measured(histories: Runs, quantity: str) -> tuple[np.ndarray, np.ndarray]:
-    """Epochs counted from 1, `[E]`, that all runs measured, and the values there, `[runs, E]`."""
-    runs = [histories] if isinstance(histories, History) else list(histories)
-    tables = []
-    for run in runs:
-        run.last(quantity)  # says what there is, if it was never measured
-        pairs = zip(run.epoch, run.history[quantity], strict=True)
-        tables.append({epoch + 1: value for epoch, value in pairs if value is not None})
-    if not tables:
-        raise ValueError("a name without runs: leave it out")
-    epochs = sorted(set.intersection(*(set(table) for table in tables)))
-    return np.asarray(epochs), np.asarray([[table[epoch] for epoch in epochs] for table in tables], float)
-
-
-def _words(quantity: str) -> str:
-    """A quantity of the logs as the label of an axis.
-
-    Example:
-      >>> _words("val_accuracy"), _words("kd_temperature")
-      ('test accuracy (%)', 'kd temperature')
-    """
-    words = quantity.replace("val_", "test ").replace("_", " ")
-    return f"{words} (%)" if quantity.endswith(_PERCENT) else words
-
-
-Style = Literal["lines", "points", "both", "steps"]
 
 
 def curves(
@@ -115,18 +95,18 @@ def curves(
     diagonal: bool = False,
     legend: bool = True,
 ) -> None:
-    """One value over another, a curve per name.
+    """Draw one value over another, a curve per name.
 
     Args:
       named: for each name, x `[P]` and y `[P]`; the curve has a gap where y is NaN.
       target: axes to draw into, or the picture file to write.
       labels: of the horizontal and the vertical axis.
       title: above the axes.
-      style: whether points are joined, marked, both, or joined by steps, each y reaching to the next x.
+      style: join the points, mark them, both, or join them by steps, each y reaching to the next x.
       deviations: for some of the names, how far y varies on both sides, `[P]`.
-      logarithmic: whether the horizontal axis is.
-      diagonal: whether y = x is drawn, in grey.
-      legend: whether names are shown.
+      logarithmic: whether to make the horizontal axis logarithmic.
+      diagonal: whether to draw y = x, in grey.
+      legend: whether to show the names.
 
     Raises:
       ImportError: without matplotlib.
@@ -155,7 +135,7 @@ def curves(
 
 
 def _look(number: int, style: Style) -> dict[str, Any]:
-    """How the curve of a number is drawn: by colour, and by line or marker for those who do not see it."""
+    """Return the style of a curve by its number: a colour, and a line or marker for those who do not see it."""
     colour, line, marker = look_of(number)
     return {
         "color": colour,
@@ -167,10 +147,21 @@ def _look(number: int, style: Style) -> dict[str, Any]:
 
 
 def _make_logarithmic(axes: Axes) -> None:
-    """A logarithmic horizontal axis with plain numbers: 1, 2, 5, 10, …"""
+    """Make the horizontal axis logarithmic with plain numbers: 1, 2, 5, 10, …"""
     from matplotlib.ticker import LogLocator, NullLocator
 
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter("{x:g}")
+
+
+def _words(quantity: str) -> str:
+    """Return a quantity of the logs as the label of an axis.
+
+    Example:
+      >>> _words("val_accuracy"), _words("kd_temperature")
+      ('test accuracy (%)', 'kd temperature')
+    """
+    words = quantity.replace("val_", "test ").replace("_", " ")
+    return f"{words} (%)" if quantity.endswith(_PERCENT) else words

@@ -1,8 +1,8 @@
-"""Records of runs: written while they train, read by everything that compares them.
+"""Records of runs, written during training and read by everything that compares runs.
 
-`RunDirectory` writes one, `read` gives it back as a `Record`; `find` gives all under some folders. Sweeps have records
-of their own: `read_sweep` and `find_sweeps`. `groups` puts runs together that differ in nothing but the seed.
-`read_log` and `find_logs` give back the logs that the authors of logit standardisation publish, to set beside them.
+`RunDirectory` writes one, `read` reads it as a `Record`, and `find` reads all under some folders; `read_sweep` and
+`find_sweeps` do so for sweeps. `groups` puts runs together that differ in nothing but the seed. `read_log` and
+`find_logs` read the logs that the authors of logit standardisation publish.
 
 Example:
   >>> import tempfile
@@ -17,11 +17,12 @@ Example:
 """
 
 from jaxkd.formats.files import sha256
+from jaxkd.history import Curve
 from jaxkd.records.authors import AuthorsLog, find_logs, read_log
 from jaxkd.records.directory import RunDirectory, summary
 from jaxkd.records.environment import environment
 from jaxkd.records.files import flat, read_json, write_json
-from jaxkd.records.groups import Curve, Group, Spread, differences, groups
+from jaxkd.records.groups import Group, Spread, differences, groups
 from jaxkd.records.reading import find, find_sweeps, read
 from jaxkd.records.record import PublishedNumber, Record
 from jaxkd.records.sweeps import Grid, SweepRecord, read_sweep

@@ -1,4 +1,4 @@
-"""The training logs that the authors of logit standardisation publish, epoch by epoch, as ours are recorded.
+"""Read the training logs that the authors of logit standardisation publish, epoch by epoch, as ours are recorded.
 
 Each is a CSV file of `sunshangquan/logit-standardization-KD`. Its name says what was run, as in
 `KD-kd_resnet56_resnet20_2_9.csv`: method, teacher, student, base temperature, weight and, for DKD, β.
@@ -21,7 +21,7 @@ from jaxkd.history import History
 
 @dataclasses.dataclass(frozen=True)
 class AuthorsLog:
-    """What one run of theirs measured.
+    """The log of one of their runs.
 
     Attributes:
       path: the file.
@@ -55,7 +55,7 @@ class AuthorsLog:
 
 
 class _Column(NamedTuple):
-    """What a column of theirs is called here, and what may stand in it."""
+    """The name that a column has here, and the values it may have."""
 
     name: str
     scale: float = 1.0
@@ -102,7 +102,7 @@ _OUR_NETWORKS = MappingProxyType(
 
 
 def read_log(path: str | os.PathLike[str]) -> AuthorsLog:
-    """Return what a log of the authors of logit standardisation holds.
+    """Read a log of the authors of logit standardisation.
 
     Some files hold two runs, one after the other: the last is the log, and `earlier` has the others.
 
@@ -146,7 +146,7 @@ def read_log(path: str | os.PathLike[str]) -> AuthorsLog:
 
 
 def find_logs(folder: str | os.PathLike[str]) -> list[AuthorsLog]:
-    """Return all logs of a folder, its CSV files, in the order of their names.
+    """Read all logs of a folder, its CSV files, in the order of their names.
 
     Raises:
       FileNotFoundError: there is no such folder, or it holds no CSV file.
@@ -178,7 +178,7 @@ def _number(text: str | None) -> float | None:
 
 
 def _runs(path: Path) -> list[History]:
-    """The runs of a file: a new one begins where the epoch is 1 again."""
+    """Return the runs of a file: a new one begins where the epoch is 1 again."""
     runs: list[History] = []
     for line, row in _rows(path):
         number = _value(path, line, "epoch", row["epoch"])
@@ -197,7 +197,7 @@ def _runs(path: Path) -> list[History]:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """The lines of a table with their numbers, after the one with the columns' names."""
+    """Yield the lines of a table with their numbers, after the one with the columns' names."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.reader(file)

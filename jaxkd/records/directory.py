@@ -1,8 +1,8 @@
-"""What a run directory holds, and how it comes about.
+"""Run directories: write what a run decides, measures and results in.
 
     config.json    every option with its resolved value, versions, device, command line, state of the user's code
     metrics.csv    a line per epoch: each loss term, learned temperatures, learning rate, accuracies, images per second
-    checkpoints/   the newest state of training, from which it goes on after it was killed
+    checkpoints/   the newest state of training, to resume from after an interruption
     result.json    the last and the best epoch and the rule that chose it, the teacher's accuracy, seconds
     curves.png     training and test accuracy, where matplotlib is installed
     NAME.pth       the trained network for PyTorch
@@ -32,7 +32,7 @@ RULE = "last: the last epoch; best: the highest val_accuracy on the test images,
 
 
 class RunDirectory:
-    """A folder with one run.
+    """The folder of one run.
 
     Args:
       path: where; made by `start`.
@@ -58,11 +58,11 @@ class RunDirectory:
         self.result_file = self.path / "result.json"
 
     def check(self, settings: Mapping[str, Any], resume: bool) -> None:
-        """Refuses what would damage a run: a folder that holds one, and going on with one under other settings.
+        """Raise an error for what would damage a run: a folder that holds one, or resuming under other settings.
 
         Args:
           settings: all that decides the run's outcome, as JSON values.
-          resume: whether the user wants to go on with a run in this folder.
+          resume: whether to resume the run in this folder.
 
         Raises:
           ValueError: with the cure; with the settings that differ.
@@ -85,12 +85,12 @@ class RunDirectory:
             raise ValueError(f"{self.path} was begun with other settings (--resume): {'; '.join(changed)}")
 
     def start(self, settings: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
-        """Makes the folder and writes down what is about to happen; a resumed run keeps what it wrote at first.
+        """Make the folder and write the configuration; a resumed run keeps the one it has.
 
         Args:
-          settings: all that decides the run's outcome, as JSON values. What reads records looks for `seed`, `student`
+          settings: all that decides the run's outcome, as JSON values. Readers of records look for `seed`, `student`
             or `model`, `teacher: {name}`, `data: {name}`, `method: {name, weights, settings}`, `training: {epochs, …}`.
-          arguments: what the user said.
+          arguments: the options that the user gave.
         """
         if self.config_file.exists():
             return
@@ -99,11 +99,11 @@ class RunDirectory:
 
     @property
     def begun(self) -> bool:
-        """Whether there is a checkpoint to go on from."""
+        """True where there is a checkpoint to resume from."""
         return checkpoint.latest(self.checkpoints) is not None
 
     def callbacks(self, every_minutes: float | None = None) -> list[callbacks.Callback]:
-        """What keeps the records while `fit` runs; the checkpoint comes last, so that it never is ahead of them.
+        """Return the callbacks that write records during `fit`; the checkpoint comes last, so that it is never ahead.
 
         Args:
           every_minutes: how often to save within an epoch; by default only after each.
@@ -116,13 +116,13 @@ class RunDirectory:
     def finish(
         self, trainer: Trainer, name: str = "student", reported: str = "last", facts: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Writes the trained network, the curves and the result, and returns the result.
+        """Write the trained network, the curves and the result, and return the result.
 
         Args:
           trainer: after `fit` with `validation_data`.
-          name: of the network's files: "student" or "model".
-          reported: "last" or "best", what the recipe's tables state.
-          facts: what else belongs to the result.
+          name: the name of the network's files: "student" or "model".
+          reported: the epoch that the recipe's tables state, "last" or "best".
+          facts: other entries of the result.
         """
         convert.to_torch(trainer.model, self.path / f"{name}.pth")
         if manifest.is_of_the_zoo(trainer.model):
@@ -139,7 +139,7 @@ class RunDirectory:
 
 
 def summary(history: History, reported: str = "last") -> dict[str, Any]:
-    """The last and the best epoch of a run, and how the best was chosen.
+    """Return the last and the best epoch of a run, and how the best was chosen.
 
     Returns:
       JSON values.
@@ -164,5 +164,5 @@ def summary(history: History, reported: str = "last") -> dict[str, Any]:
 
 
 def _as_json(content: Any) -> Any:
-    """What `content` is after a round trip through a JSON file."""
+    """Return `content` as it is after a round trip through a JSON file."""
     return json.loads(json.dumps(content, default=str))

@@ -1,4 +1,4 @@
-"""Where and with what something runs."""
+"""The environment of a run: versions, devices, machine, code."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def environment() -> dict[str, Any]:
 
 
 def _git(folder: pathlib.Path) -> dict[str, Any] | None:
-    """The commit of the code in a folder and whether it was changed since; None where git knows of none."""
+    """Return the commit of a folder and whether it was changed since; None outside of a git repository."""
 
     def ask(*words: str) -> str:
         command = ["git", "-C", str(folder), *words]
@@ -56,7 +56,7 @@ def _git(folder: pathlib.Path) -> dict[str, Any] | None:
 
 
 def environment_in(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What `environment` left in a record, as far as it is there; the moment was once called `started`.
+    """Return what `environment` wrote into a record; in old ones the moment is called `started`.
 
     Example:
       >>> environment_in({"started": "2026-11-22", "settings": {}})

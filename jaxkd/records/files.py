@@ -11,18 +11,18 @@ from typing import Any
 from jaxkd.formats.files import atomic_write
 from jaxkd.history import History
 
-Row = dict[str, str]
+TableRow = dict[str, str]
 
 
 def damaged(path: pathlib.Path, reason: object) -> ValueError:
-    """The error for a record that cannot be what was written."""
+    """Return the error for a record that cannot be what was written."""
     return ValueError(
         f"{path} is damaged ({reason}): copy it anew from where it was written, or remove the folder and run it again"
     )
 
 
 def read_json(path: pathlib.Path) -> Any:
-    """What a JSON file holds.
+    """Read a JSON file.
 
     Raises:
       FileNotFoundError: where there is none.
@@ -35,7 +35,7 @@ def read_json(path: pathlib.Path) -> Any:
 
 
 def read_mapping(path: pathlib.Path, *mappings: str) -> dict[str, Any]:
-    """A JSON object whose entries `mappings`, as far as there are any, are objects too.
+    """Read a JSON object whose entries `mappings`, as far as there are any, are objects too.
 
     Raises:
       FileNotFoundError, ValueError: as `read_json`, and for other JSON.
@@ -55,8 +55,8 @@ def write_json(path: pathlib.Path, content: Any, indent: int | None = 2) -> None
         file.write(f"{json.dumps(content, indent=indent, default=str)}\n".encode())
 
 
-def read_table(path: pathlib.Path) -> tuple[list[str], list[Row]]:
-    """Columns and rows of a CSV file with a column `epoch`.
+def read_table(path: pathlib.Path) -> tuple[list[str], list[TableRow]]:
+    """Read the columns and rows of a CSV file with a column `epoch`.
 
     Raises:
       FileNotFoundError: where there is none.
@@ -78,8 +78,8 @@ def read_table(path: pathlib.Path) -> tuple[list[str], list[Row]]:
     return columns, rows
 
 
-def history_of(path: pathlib.Path, rows: Iterable[Row], quantities: Sequence[str]) -> History:
-    """The epochs of one run; an empty field is a quantity that was not measured.
+def history_of(path: pathlib.Path, rows: Iterable[TableRow], quantities: Sequence[str]) -> History:
+    """Return the epochs of one run; an empty field is a quantity that was not measured.
 
     Raises:
       ValueError: for what is no number, and for epochs that do not follow each other.
@@ -99,7 +99,7 @@ def history_of(path: pathlib.Path, rows: Iterable[Row], quantities: Sequence[str
 
 
 def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one, with dotted names.
+    """Return nested dictionaries as one, with dotted names.
 
     Example:
       >>> flat({"method": {"name": "kd", "weights": {"ce": 0.1}}})

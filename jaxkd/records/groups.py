@@ -1,4 +1,4 @@
-"""Runs that differ in nothing but the seed, put together; and what tells such groups apart."""
+"""Groups of runs that differ in nothing but the seed, and the settings that tell groups apart."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from jaxkd import recipes
+from jaxkd.history import Curve, mean_curve
 from jaxkd.records.files import flat
 from jaxkd.records.record import PublishedNumber, Record
 
@@ -33,32 +34,13 @@ class Spread(NamedTuple):
 
     @property
     def mean(self) -> float:
-        """Their mean."""
+        """The mean."""
         return float(np.mean(self.values))
 
     @property
     def deviation(self) -> float | None:
-        """Their sample deviation; None for a single one."""
+        """The sample deviation; None for a single value."""
         return float(np.std(self.values, ddof=1)) if len(self.values) > 1 else None
-
-
-class Curve(NamedTuple):
-    """A quantity over the epochs.
-
-    Attributes:
-      epochs: `[E]`, counted from 1: those at which all runs measured it.
-      mean: `[E]` over the runs.
-      deviation: `[E]`, the sample deviation; None for a single run.
-    """
-
-    epochs: np.ndarray
-    mean: np.ndarray
-    deviation: np.ndarray | None
-
-    def after(self, epoch: int) -> Curve:
-        """The part of it that comes after an epoch."""
-        late = self.epochs > epoch
-        return Curve(self.epochs[late], self.mean[late], None if self.deviation is None else self.deviation[late])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,13 +64,13 @@ class Group:
 
     @property
     def compared(self) -> tuple[Record, ...]:
-        """The runs that numbers are taken from: the finished ones with a test accuracy, else all that have one."""
+        """The runs whose numbers count: the finished ones with a test accuracy, else all that have one."""
         measured = tuple(run for run in self.runs if run.measured)
         return tuple(run for run in measured if run.finished) or measured
 
     @property
     def alone(self) -> bool:
-        """Whether these are networks trained on labels, without a teacher."""
+        """True for networks trained on labels, without a teacher."""
         return self.runs[0].alone
 
     @property
@@ -103,29 +85,24 @@ class Group:
 
     @property
     def repeated(self) -> tuple[int, ...]:
-        """Seeds that are there more than once: such runs are no independent ones, and a deviation over them is none."""
+        """Seeds that are there more than once: such runs are not independent, and their deviation is too small."""
         seeds = [run.seed for run in self.runs if run.seed is not None]
         return tuple(sorted({seed for seed in seeds if seeds.count(seed) > 1}))
 
     def spread(self, which: Literal["last", "best"], quantity: str = "val_accuracy") -> Spread | None:
-        """A quantity at the last or the best epoch of every run; None where no run measured it."""
+        """Return a quantity at the last or the best epoch of every run; None where no run measured it."""
         values = [getattr(run, which).get(quantity) for run in self.compared]
         measured = tuple(value for value in values if value is not None)
         return Spread(measured) if measured else None
 
     def curve(self, quantity: str) -> Curve | None:
-        """A quantity over the epochs, averaged over the runs; None where they have no epoch of it in common."""
-        tables = [_measured(run, quantity) for run in self.compared or self.runs]
-        tables = [table for table in tables if table]
-        epochs = sorted(set.intersection(*map(set, tables))) if tables else []
-        if not epochs:
-            return None
-        values = np.array([[table[epoch] for epoch in epochs] for table in tables])
-        return Curve(np.array(epochs), values.mean(0), values.std(0, ddof=1) if len(values) > 1 else None)
+        """Average a quantity over the runs, epoch by epoch; None where they have no epoch of it in common."""
+        curve = mean_curve([run.history for run in self.compared or self.runs], quantity)
+        return curve if len(curve.epochs) else None
 
 
 def groups(runs: Iterable[Record]) -> list[Group]:
-    """Runs by configuration, in the order in which they first appear.
+    """Group runs by configuration, in the order in which they first appear.
 
     A label is the method's title, and as many settings as it takes to tell it from the others.
 
@@ -138,24 +115,24 @@ def groups(runs: Iterable[Record]) -> list[Group]:
       >>> [(group.label, len(group.runs)) for group in found]
       [('KD, temperature 4', 2), ('KD, temperature 2', 1), ('DIST', 1)]
     """
-    together: dict[str, list[Record]] = {}
+    by_settings: dict[str, list[Record]] = {}
     for run in runs:
-        together.setdefault(json.dumps(_shared(run), sort_keys=True, default=str), []).append(run)
-    members = list(together.values())
+        by_settings.setdefault(json.dumps(_shared(run), sort_keys=True, default=str), []).append(run)
+    members = list(by_settings.values())
     settings = [_shared(found[0]) for found in members]
     labels = _labels([title(found[0]) for found in members], settings)
     return [Group(*each) for each in zip(labels, settings, map(tuple, members), strict=True)]
 
 
 def differences(of: Sequence[Group]) -> dict[str, list[Any]]:
-    """The settings that are not the same in all groups, with the value in each; None where a group has none."""
+    """Return the settings that are not the same in all groups, with the value in each; None where it has none."""
     names = sorted(dict.fromkeys(name for group in of for name in group.settings), key=_rank)
     values = {name: [group.settings.get(name) for group in of] for name in names}
     return {name: found for name, found in values.items() if any(value != found[0] for value in found)}
 
 
 def title(run: Record) -> str:
-    """The method of a run in words.
+    """Return the method of a run in words.
 
     Example:
       >>> from jaxkd.history import History
@@ -171,7 +148,7 @@ def title(run: Record) -> str:
 
 
 def words(setting: str, value: Any) -> str:
-    """A setting with its value, for a label.
+    """Return a setting with its value, for a label.
 
     Example:
       >>> words("method.settings.temperature", 4.0), words("method.weights.kd", 0.9), words("teacher.name", "resnet56")
@@ -184,7 +161,7 @@ def words(setting: str, value: Any) -> str:
 
 
 def text(value: Any) -> str:
-    """A setting's value as a user would write it.
+    """Return a setting's value as a user would write it.
 
     Example:
       >>> text(4.0), text([150, 180]), text(None), text(True), text("0b48a688325d142954688f7a98752e2293661baa0a2a3812")
@@ -204,7 +181,7 @@ def text(value: Any) -> str:
 
 
 def _shared(run: Record) -> dict[str, Any]:
-    """What a run has in common with runs of other seeds; a network trained on labels has one description."""
+    """Return what a run shares with runs of other seeds; networks trained on labels have one description."""
     settings = dict(run.settings)
     if "model" in settings:
         settings["student"] = settings.pop("model")
@@ -214,7 +191,7 @@ def _shared(run: Record) -> dict[str, Any]:
 
 
 def _labels(titles: Sequence[str], settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The titles, told apart where they are the same by the fewest settings that do so."""
+    """Return the titles, with the fewest settings that tell equal ones apart."""
     labels = list(titles)
     names = sorted({name for each in settings for name in each}, key=_rank)
     for name in names:
@@ -232,8 +209,10 @@ def _labels(titles: Sequence[str], settings: Sequence[Mapping[str, Any]]) -> lis
                 else old
                 for old, new in zip(labels, longer, strict=True)
             ]
-    return [f"{label} ({labels[:place].count(label) + 1})" if labels.count(label) > 1 else label
-            for place, label in enumerate(labels)]  # fmt: skip
+    return [
+        f"{label} ({labels[:place].count(label) + 1})" if labels.count(label) > 1 else label
+        for place, label in enumerate(labels)
+    ]
 
 
 def _rank(name: str) -> tuple[int, str]:
@@ -241,8 +220,3 @@ def _rank(name: str) -> tuple[int, str]:
         if name == prefix or name.startswith(f"{prefix}."):
             return rank, name
     return len(_TELLING), name
-
-
-def _measured(run: Record, quantity: str) -> dict[int, float]:
-    pairs = zip(run.history.epoch, run.history.history.get(quantity, ()), strict=False)
-    return {epoch + 1: value for epoch, value in pairs if value is not None}

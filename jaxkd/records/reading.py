@@ -1,4 +1,4 @@
-"""Run directories, read back."""
+"""Find and read run directories."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Found = TypeVar("Found")
 
 
 def read(path: str | os.PathLike[str]) -> Record:
-    """The run in a folder, finished or not.
+    """Read the run in a folder, finished or not.
 
     Args:
       path: a folder that `RunDirectory` wrote: the `--output` of `distill.py` and `train_teacher.py`.
@@ -64,7 +64,7 @@ def read(path: str | os.PathLike[str]) -> Record:
 
 
 def find(*paths: str | os.PathLike[str]) -> list[Record]:
-    """All single runs in some folders and the folders below them, in the order of their names.
+    """Read all single runs in some folders and the folders below them, in the order of their names.
 
     Args:
       paths: run directories, or folders of them.
@@ -82,7 +82,7 @@ def find(*paths: str | os.PathLike[str]) -> list[Record]:
 
 
 def find_sweeps(*paths: str | os.PathLike[str]) -> list[SweepRecord]:
-    """All sweeps in some folders and the folders below them; a path may also be a file that `Sweep.to_csv` wrote.
+    """Read all sweeps in some folders and those below them; a path may also be a file that `Sweep.to_csv` wrote.
 
     Raises:
       FileNotFoundError: a path does not exist.
@@ -106,7 +106,7 @@ def _each(
 
 
 def _places(path: Path) -> Iterator[Path]:
-    """A path and the folders below it, but for those inside a run."""
+    """Yield a path and the folders below it, except those inside a run."""
     if path.is_file():
         yield path
     for folder, below, files in os.walk(path):
@@ -115,7 +115,7 @@ def _places(path: Path) -> Iterator[Path]:
 
 
 def _check_agreement(result: dict[str, Any], history: History, directory: RunDirectory) -> None:
-    """Refuses a result that its own epochs do not have, as after a copy of one file alone."""
+    """Raise an error for a result that its own epochs do not have, as after a copy of one file alone."""
     for which in ("last", "best"):
         stated = result.get(which, {})
         if stated.get("epoch", 0) - 1 not in history.epoch:
@@ -129,5 +129,5 @@ def _check_agreement(result: dict[str, Any], history: History, directory: RunDir
 
 
 def _same(stated: float, measured: float | None) -> bool:
-    """Nine digits of each number are in the table."""
+    """Return whether two numbers are the same: the table has nine digits of each."""
     return measured is not None and (math.isclose(stated, measured, rel_tol=1e-6) or stated != stated)

@@ -1,4 +1,4 @@
-"""One run as it was recorded."""
+"""The record of one run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jaxkd.records.directory import summary
 
 @dataclasses.dataclass(frozen=True)
 class PublishedNumber:
-    """What a paper states for the recipe of a run.
+    """A paper's result for the recipe of a run.
 
     Attributes:
       name: of the recipe.
@@ -42,17 +42,17 @@ class PublishedNumber:
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """One run: what was decided, where it ran, what was measured.
+    """One run: its settings, environment and measurements.
 
     Attributes:
       path: its folder; for a run of a sweep, that of the sweep.
-      name: what to call it: the folder's name, and for a run of a sweep its settings.
-      settings: all that decides how the run ends, resolved.
+      name: the folder's name, and for a run of a sweep its settings.
+      settings: all that decides the run's outcome, resolved.
       history: every epoch so far.
       environment: `versions`, `device`, `convolutions`, `machine`, `git`, `command`, `written`, as far as they were
         recorded.
-      arguments: what the user said.
-      result: what the run wrote at its end; None for a run that is not finished.
+      arguments: the options that the user gave.
+      result: what the run wrote at its end; None before.
     """
 
     path: Path
@@ -65,12 +65,12 @@ class Record:
 
     @property
     def finished(self) -> bool:
-        """Whether the run came to its end."""
+        """True for a run that came to its end."""
         return self.result is not None
 
     @property
     def seed(self) -> int | None:
-        """Of initial weights, order and augmentation."""
+        """The seed of initial weights, order and augmentation."""
         return self.settings.get("seed")
 
     @property
@@ -85,7 +85,7 @@ class Record:
 
     @property
     def alone(self) -> bool:
-        """Whether the network was trained on labels, without a teacher."""
+        """True for a network trained on labels, without a teacher."""
         return self.method == "ce" or (self.method is None and self.teacher is None)
 
     @property
@@ -105,12 +105,12 @@ class Record:
 
     @property
     def epochs(self) -> int | None:
-        """How many epochs the run was to have."""
+        """The number of epochs the run is to have."""
         return (self.settings.get("training") or {}).get("epochs")
 
     @property
     def measured(self) -> bool:
-        """Whether test accuracy was measured at all."""
+        """True where test accuracy was measured."""
         return any(value is not None for value in self.history.history.get("val_accuracy", ()))
 
     @property
@@ -124,7 +124,7 @@ class Record:
 
     @property
     def best(self) -> Mapping[str, Any]:
-        """The same of the best epoch so far, chosen by `rule`.
+        """`epoch` and every `val_…` of the best epoch so far, chosen by `rule`.
 
         Raises:
           KeyError: where test accuracy was never measured.
@@ -133,12 +133,12 @@ class Record:
 
     @property
     def rule(self) -> str:
-        """How `last` and `best` were chosen, in words."""
-        return self._ends["rule"]
+        """The rule by which `last` and `best` were chosen, in words."""
+        return str(self._ends["rule"])
 
     @property
     def reported(self) -> Literal["last", "best"]:
-        """Which of the two epochs the tables of the run's recipe state."""
+        """The epoch that the tables of the run's recipe state."""
         return (self.result or {}).get("reported") or (self.settings.get("training") or {}).get("reported") or "last"
 
     @property
@@ -148,7 +148,7 @@ class Record:
         return None if recipe is None else PublishedNumber(**recipe)
 
     def student(self) -> nnx.Module:
-        """The trained network, from its stand-alone weights.
+        """Load the trained network from its stand-alone weights.
 
         Raises:
           FileNotFoundError: the run is not finished, or its weights were not kept.
@@ -169,10 +169,10 @@ class Record:
         raise FileNotFoundError(f"{self.path} holds no network that can be loaded; {cure}")
 
     @functools.cached_property
-    def _ends(self) -> Mapping[str, Any]:
+    def _ends(self) -> Mapping[str, Mapping[str, Any]]:
         return self.result if self.result and "last" in self.result else summary(self.history, self.reported)
 
 
 def _named(entry: Any) -> str | None:
-    """The name in a setting that is a name, or an object with one."""
+    """Return the name in a setting that is a name, or an object with one."""
     return entry.get("name") if isinstance(entry, Mapping) else entry

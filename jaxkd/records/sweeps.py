@@ -1,4 +1,4 @@
-"""Sweeps, read back: many runs that share a configuration and differ in the settings of their cells."""
+"""Records of sweeps: many runs that share a configuration and differ in the settings of their cells."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from jaxkd import recipes
 from jaxkd.history import History
 from jaxkd.records.environment import environment_in
-from jaxkd.records.files import Row, damaged, history_of, read_mapping, read_table
+from jaxkd.records.files import TableRow, damaged, history_of, read_mapping, read_table
 from jaxkd.records.record import Record
 
 Cell = Mapping[str, Any]
@@ -53,7 +53,7 @@ class SweepRecord:
       histories: what each run measured.
       settings: what all runs share.
       environment: where they ran, as far as it was recorded.
-      arguments: what the user said.
+      arguments: the options that the user gave.
     """
 
     path: Path
@@ -65,7 +65,7 @@ class SweepRecord:
 
     @property
     def name(self) -> str:
-        """What to call it: the name of its folder or file."""
+        """The name of its folder or file."""
         return self.path.resolve().name
 
     @property
@@ -95,7 +95,7 @@ class SweepRecord:
         )
 
     def last(self, quantity: str = "val_accuracy") -> np.ndarray:
-        """The last value of a quantity in each run, `[cells]`.
+        """Return the last value of a quantity in each run, `[cells]`.
 
         Raises:
           KeyError: for a quantity that was never measured.
@@ -103,7 +103,7 @@ class SweepRecord:
         return np.array([history.last(quantity) for history in self.histories])
 
     def grid(self, quantity: str = "val_accuracy") -> Grid:
-        """The last value of a quantity over two settings.
+        """Return the last value of a quantity over two settings.
 
         Raises:
           ValueError: unless exactly two settings vary.
@@ -126,7 +126,7 @@ class SweepRecord:
 
 
 def holds_sweep(path: Path) -> bool:
-    """Whether a path is a table of a sweep, or a folder with one."""
+    """Return whether a path is a table of a sweep, or a folder with one."""
     if path.is_dir():
         return (path / TABLE).exists() or holds_sweep(path / COMPARISON)
     if path.name == COMPARISON and path.is_file():
@@ -136,7 +136,7 @@ def holds_sweep(path: Path) -> bool:
 
 
 def read_sweep(path: str | os.PathLike[str]) -> SweepRecord:
-    """The runs of a sweep.
+    """Read the runs of a sweep.
 
     Args:
       path: a folder that `ats_grid.py` or `quickstart.py` wrote, or a file that `Sweep.to_csv` wrote.
@@ -168,7 +168,7 @@ def _read_table(path: Path, file: Path) -> SweepRecord:
     settings, quantities = columns[:place], columns[place + 1 :]
     if not settings:
         raise ValueError(f"{file} has no setting before its column 'epoch': it is the log of one run; name its folder")
-    by_cell: dict[tuple[str, ...], list[Row]] = {}
+    by_cell: dict[tuple[str, ...], list[TableRow]] = {}
     for row in rows:
         by_cell.setdefault(tuple(row[name] for name in settings), []).append(row)
     config_file = file.with_name("config.json")
@@ -184,7 +184,7 @@ def _read_table(path: Path, file: Path) -> SweepRecord:
 
 
 def _read_comparison(path: Path, file: Path) -> SweepRecord:
-    """What quickstart.py wrote: some histories, one per seed, for each method."""
+    """Read what quickstart.py wrote: some histories, one per seed, for each method."""
     content = read_mapping(file, "runs")
     names = {recipes.get_method(name).title: name for name in recipes.methods()}
     try:
@@ -205,7 +205,7 @@ def _read_comparison(path: Path, file: Path) -> SweepRecord:
 
 
 def _value(text: str) -> Any:
-    """A setting as it was before it was written into a table: a number where it is one.
+    """Return a setting as it was before it was written into a table: a number where it is one.
 
     Example:
       >>> _value("4"), _value("0.5"), _value("kd"), _value("")

@@ -1,4 +1,4 @@
-"""A page about some runs: what was compared, where it ended, how it went there, and what was decided.
+"""A page about some runs: results, learning curves, settings, environment.
 
 The page is one file that needs no network. `python -m jaxkd.report RUNS… -o report.html` writes it.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from jaxkd import records
 from jaxkd.formats.files import atomic_write
 from jaxkd.report import disagreements
-from jaxkd.report.page import gathered, page
+from jaxkd.report.page import gathered, page, render
 
 __all__ = ["page", "write"]
 
@@ -26,7 +26,7 @@ def write(
     data: str | None = None,
     data_dir: str | os.PathLike[str] | None = None,
 ) -> Path:
-    """Writes a page about all runs and sweeps in some folders.
+    """Write a page about all runs and sweeps in some folders.
 
     Args:
       paths: run directories, sweeps, or folders of them.
@@ -38,7 +38,7 @@ def write(
       data_dir: where it is.
 
     Returns:
-      Where the page is.
+      The path of the page.
 
     Raises:
       FileNotFoundError: a path does not exist.
@@ -59,7 +59,7 @@ def write(
         )
     compared = records.groups(gathered(runs, sweeps))
     comparison = None if teacher is None else disagreements.compare(compared, teacher, data, data_dir)
-    content = page(runs, sweeps, comparison, title)
+    content = render(compared, sweeps, comparison, title)
     target = Path(output).expanduser()
     target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(target) as file:

@@ -1,4 +1,4 @@
-"""`python -m jaxkd.report`: a page about some runs."""
+"""`python -m jaxkd.report`: write a page about some runs."""
 
 from __future__ import annotations
 
@@ -16,16 +16,20 @@ EXAMPLES = """examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; None takes the process's own command line."""
+    """Run the command; None takes the process's own command line."""
     parser = _parser()
     options = parser.parse_intermixed_args(arguments)
     if options.teacher is None and (options.data or options.data_dir):
         parser.error("--data and --data-dir are for images that a --teacher and its students disagree on: give one")
     try:
         path = report.write(
-            options.runs, options.output, title=options.title, teacher=options.teacher, data=options.data,
+            options.runs,
+            options.output,
+            title=options.title,
+            teacher=options.teacher,
+            data=options.data,
             data_dir=options.data_dir,
-        )  # fmt: skip
+        )
     except (ValueError, OSError) as error:
         parser.error(str(error))
     print(f"{path}: {path.stat().st_size / 1024:,.0f} KiB, to be opened in any browser")
@@ -34,9 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m jaxkd.report", epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Writes one page about some runs: results, learning curves, settings, environment.",
-    )  # fmt: skip
+        prog="python -m jaxkd.report",
+        description="Write one page about some runs: results, learning curves, settings, environment.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUNS", help="run directories, sweeps, or folders in which there are some"
     )

@@ -1,4 +1,4 @@
-"""Where a student and its teacher disagree."""
+"""Test images on which a student and its teacher disagree."""
 
 from __future__ import annotations
 
@@ -14,23 +14,25 @@ from typing import Any
 import numpy as np
 
 from jaxkd import convert, data
+from jaxkd.analysis.logits import softmax
 from jaxkd.convert.checkpoint import locate
 from jaxkd.data import Dataset
 from jaxkd.records import Group, Record
-from jaxkd.report.charts import named, swatch
-from jaxkd.report.markup import Element, scrolling, tag
+from jaxkd.report.tables import Name, Row, Table
 from jaxkd.trainer import Trainer
+
+_LARGEST = 112  # pixels along a side
 
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """A test image, and who says what of it.
+    """A test image, and what teacher and student answer.
 
     Attributes:
       index: its place among the test images.
       image: `[H, W, C]` uint8.
       truth: its class.
-      teacher: the teacher's class, and how sure it is, from 0 to 1.
+      teacher: the teacher's class and its probability.
       student: likewise.
     """
 
@@ -40,6 +42,18 @@ class Example:
     teacher: tuple[str, float]
     student: tuple[str, float]
 
+    @property
+    def words(self) -> str:
+        """Its number and class in words."""
+        return f"test image {self.index}, {self.truth}"
+
+    @property
+    def source(self) -> str:
+        """The image as a data URL, made smaller where it is large."""
+        step = -(-max(self.image.shape[:2]) // _LARGEST)
+        content = png(np.ascontiguousarray(self.image[::step, ::step]))
+        return f"data:image/png;base64,{base64.b64encode(content).decode()}"
+
 
 @dataclasses.dataclass(frozen=True)
 class Disagreement:
@@ -47,9 +61,9 @@ class Disagreement:
 
     Attributes:
       label: the student's configuration.
-      place: that configuration's, among all.
-      run: whose weights these are.
-      images: how many test images there are.
+      place: the place of that configuration among all.
+      run: the run with the student's weights.
+      images: the number of test images.
       counts: of images by who is right: "both", "teacher", "student", and of those that nobody gets, "same answer" and
         "different answers".
       examples: images with different answers, those first of which both are surest.
@@ -64,8 +78,14 @@ class Disagreement:
 
     @property
     def agreement(self) -> float:
-        """The part of all images of which both say the same."""
+        """The share of images to which both give the same answer."""
         return (self.counts["both"] + self.counts["same answer"]) / self.images
+
+    @property
+    def shown(self) -> str:
+        """How many of the images with different answers are examples, in words."""
+        differing = self.images - self.counts["both"] - self.counts["same answer"]
+        return f"{len(self.examples)} of {differing:,}" if self.examples else "they never disagree"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +102,15 @@ class Comparison:
     students: tuple[Disagreement, ...]
     notes: tuple[str, ...]
 
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """What the page says below the counts."""
+        said = (
+            f"{self.students[0].images:,} test images, one student of each configuration beside the {self.teacher}. "
+            "Below: the images of which both are surest, and say different things."
+        )
+        return (said, *self.notes)
+
 
 def compare(
     groups: Sequence[Group],
@@ -90,7 +119,7 @@ def compare(
     data_dir: str | os.PathLike[str] | None = None,
     count: int = 12,
 ) -> Comparison:
-    """Shows the test images to the teacher, and to the first finished student of each configuration.
+    """Compare the answers of the teacher and of the first finished student of each configuration to the test images.
 
     Args:
       groups: the configurations.
@@ -136,10 +165,8 @@ def compare(
 
 
 def probabilities(model: Any, images: Dataset) -> np.ndarray:
-    """`[N, K]`, the softmax of a network's logits."""
-    logits = Trainer(model).predict(images).astype(np.float64)
-    odds = np.exp(logits - logits.max(1, keepdims=True))
-    return odds / odds.sum(1, keepdims=True)
+    """Return the softmax of a network's logits, `[N, K]`."""
+    return softmax(Trainer(model).predict(images).astype(np.float64))
 
 
 def _disagreements(
@@ -151,11 +178,14 @@ def _disagreements(
     names = test.class_names
     examples = tuple(
         Example(
-            index, test.images[index], names[truth[index]],
-            (names[told[index]], float(teacher[index].max())), (names[said[index]], float(student[index].max())),
+            index=index,
+            image=test.images[index],
+            truth=names[truth[index]],
+            teacher=(names[told[index]], float(teacher[index].max())),
+            student=(names[said[index]], float(student[index].max())),
         )
         for index in order[:count]
-    )  # fmt: skip
+    )
     right, too = told == truth, said == truth
     wrong = ~right & ~too
     kinds = {"both": right & too, "teacher": right & ~too, "student": ~right & too}
@@ -174,43 +204,34 @@ def _load_teacher(path: str | os.PathLike[str], name: str | None) -> convert.Pre
 
 
 def _test_images(name: str, data_dir: str | os.PathLike[str] | None, runs: Sequence[Record]) -> Dataset:
-    """The test images, normalised as in the runs."""
+    """Load the test images, normalised as in the runs."""
     known = [(run.settings.get("data") or {}).get("normalization") for run in runs]
     normalization: dict[str, list[float]] = next(filter(None, known), {})
     return data.load(name, Path(data_dir) if data_dir else None, split="test", **normalization)
 
 
 def _the_one(what: str, names: Iterable[str | None]) -> str | None:
-    """The only name there is, if there is any."""
+    """Return the only name there is, if there is any."""
     found = sorted({name for name in names if name is not None})
     if len(found) > 1:
         raise ValueError(f"the runs have more than one {what} ({', '.join(found)}): name runs that share it")
     return found[0] if found else None
 
 
-_LARGEST = 112  # pixels along a side
-
-
-def gallery(comparison: Comparison) -> list[Element | None]:
-    """Counts for all students, then the images of each."""
-    columns = ("configuration", "same answer, %", "both right", "teacher only", "student only", "both wrong")
-    head = tag("tr", [tag("th", name, scope="col") for name in columns])
-    table = tag("table", tag("thead", head), tag("tbody", map(_counts, comparison.students)), class_="numbers")
-    images = comparison.students[0].images
-    note = (
-        f"{images:,} test images, one student of each configuration beside the {comparison.teacher}. Below: the images "
-        "of which both are surest, and say different things."
-    )
-    return [
-        scrolling("Agreement with the teacher", table),
-        tag("p", note, class_="note"),
-        *(tag("p", note, class_="note") for note in comparison.notes),
-        *(_examples(student, open_=place == 0) for place, student in enumerate(comparison.students)),
-    ]
+def counts_table(comparison: Comparison) -> Table:
+    """Return a row for each student: how often it agrees with the teacher, and who of the two is right."""
+    columns = ["configuration", "same answer, %", "both right", "teacher only", "student only", "both wrong"]
+    rows = []
+    for student in comparison.students:
+        counts = student.counts
+        wrong = counts["same answer"] + counts["different answers"]
+        numbers = [f"{count:,}" for count in (counts["both"], counts["teacher"], counts["student"], wrong)]
+        rows.append(Row(Name(student.place, student.label), [f"{100 * student.agreement:.1f}", *numbers]))
+    return Table("Agreement with the teacher", columns, rows)
 
 
 def png(image: np.ndarray) -> bytes:
-    """An image `[H, W, 1 or 3]` of bytes as a PNG file.
+    """Encode an image `[H, W, 1 or 3]` of bytes as a PNG file.
 
     Example:
       >>> png(np.zeros((2, 3, 1), np.uint8))[1:4]
@@ -226,38 +247,3 @@ def png(image: np.ndarray) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 8, kind, 0, 0, 0)
     parts = [(b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), 9)), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
-
-
-def _counts(student: Disagreement) -> Element:
-    counts = student.counts
-    wrong = counts["same answer"] + counts["different answers"]
-    cells = [f"{100 * student.agreement:.1f}", counts["both"], counts["teacher"], counts["student"], wrong]
-    texts = [value if isinstance(value, str) else f"{value:,}" for value in cells]
-    return tag("tr", tag("th", named(student.place, student.label), scope="row"), [tag("td", text) for text in texts])
-
-
-def _examples(student: Disagreement, open_: bool) -> Element:
-    differing = student.images - student.counts["both"] - student.counts["same answer"]
-    shown = f"{len(student.examples)} of {differing:,}" if student.examples else "they never disagree"
-    return tag(
-        "details",
-        tag("summary", swatch(student.place), f"{student.label}: {shown}"),
-        tag("ul", map(_card, student.examples), class_="gallery"),
-        open=open_,
-    )
-
-
-def _card(example: Example) -> Element:
-    step = -(-max(example.image.shape[:2]) // _LARGEST)
-    source = base64.b64encode(png(np.ascontiguousarray(example.image[::step, ::step]))).decode()
-    answers = {"teacher": example.teacher, "student": example.student}
-    said = [_said(who, *answer, example.truth) for who, answer in answers.items()]
-    words = f"test image {example.index}, {example.truth}"
-    image = tag("img", alt=words, title=words, src=f"data:image/png;base64,{source}", width=88, height=88)
-    return tag("li", image, tag("strong", example.truth), said)
-
-
-def _said(who: str, answer: str, sure: float, truth: str) -> Element:
-    sign, word = ("✓", "right") if answer == truth else ("✗", "wrong")
-    mark = tag("span", sign, class_=word, role="img", aria_label=word)
-    return tag("span", mark, f" {who}: {answer}, {sure:.0%}", class_="said")

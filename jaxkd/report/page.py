@@ -1,20 +1,62 @@
-"""The page as a whole: its head, its parts, and nothing that is elsewhere."""
+"""The page as a whole: gather what its templates show, and render them."""
 
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from importlib.resources import files
+from typing import Any, NamedTuple
+
+import jinja2
+from markupsafe import Markup
 
 from jaxkd.records import Group, Record, SweepRecord, groups
-from jaxkd.report import charts, disagreements, tables
-from jaxkd.report.disagreements import Comparison
-from jaxkd.report.markup import Child, Element, html, tag
+from jaxkd.report import charts, tables
+from jaxkd.report.disagreements import Comparison, counts_table
 from jaxkd.report.quantities import accuracy, counted, mean_text
+from jaxkd.report.tables import Placed
 
-THEMES = ("auto", "light", "dark")
+_SECTIONS = {
+    "results": "Results",
+    "curves": "Learning curves",
+    "grids": "Grids",
+    "disagreements": "Disagreements with the teacher",
+    "configuration": "Configuration",
+    "environment": "Environment",
+}
+
+
+class Part(NamedTuple):
+    """The configurations of one data set, which alone can be compared with each other.
+
+    Attributes:
+      name: of the data set; empty where there is one only.
+      dots: the last epoch of every run; None where no test accuracy was measured.
+      results: a row for each configuration.
+      notes: on the results.
+      size: the number of runs, in words.
+      runs: a row for each run.
+      charts: the learning curves.
+    """
+
+    name: str
+    dots: charts.DotPlot | None
+    results: tables.Table
+    notes: list[str]
+    size: str
+    runs: tables.Table
+    charts: list[charts.Chart]
+
+
+class Tile(NamedTuple):
+    """One of the few numbers that a reader looks for first."""
+
+    name: str
+    value: str
+    what: str
 
 
 def page(
@@ -23,156 +65,168 @@ def page(
     comparison: Comparison | None = None,
     title: str = "Distillation report",
 ) -> str:
-    """A page about some runs.
+    """Return a page about some runs.
 
     Args:
-      runs: single runs, in the order in which their configurations are shown.
+      runs: single runs, in the order in which to show their configurations.
       sweeps: those over two settings become heat maps; the runs of the others join the single ones.
-      comparison: where students and their teacher disagree, see `samples.compare`.
+      comparison: where students and their teacher disagree, see `disagreements.compare`.
       title: of the page.
 
     Returns:
       HTML, complete in itself.
     """
+    return render(groups(gathered(runs, sweeps)), sweeps, comparison, title)
+
+
+def render(
+    configurations: Sequence[Group], sweeps: Sequence[SweepRecord], comparison: Comparison | None, title: str
+) -> str:
+    """Return a page, as `page` does, of runs that were gathered and grouped."""
+    compared = list(enumerate(configurations))
     maps = [sweep for sweep in sweeps if len(sweep.axes) == 2]
-    compared = groups(gathered(runs, sweeps))
-    sections = list(_sections(compared, maps, comparison))
-    head = tag(
-        "header",
-        tag("div", tag("h1", title), tag("p", _lead(compared, maps), class_="lead")),
-        tag("fieldset", tag("legend", "Theme"), [_theme(name) for name in THEMES], class_="theme"),
+    by_data: dict[str, list[Placed]] = {}
+    for place, group in compared:
+        by_data.setdefault(group.runs[0].data or "", []).append((place, group))
+    parts = [_part(name if len(by_data) > 1 else "", members) for name, members in by_data.items()]
+    single = [run for _, group in compared for run in group.runs]
+    everything = [*single, *(sweep.runs[0] for sweep in maps)]
+    has_curves = any(part.charts for part in parts)
+    present = {
+        "results": parts,
+        "curves": has_curves,
+        "grids": maps,
+        "disagreements": comparison,
+        "configuration": True,
+        "environment": True,
+    }
+    shared = [tables.pairs("Settings that all share", tables.in_common(compared))] if compared else []
+    heat = "".join(f".h{step}{{--part:{100 * step / charts.STEPS:g}%}}" for step in range(charts.STEPS + 1))
+    return (
+        _templates()
+        .get_template("page.html.j2")
+        .render(
+            title=title,
+            # Our own, and the hashes in the page's policy are of these very characters: nothing in them is escaped.
+            style=Markup(_text("style.css") + heat + "\n"),
+            script=Markup(_text("script.js")),
+            lead=_lead(len(compared), single, maps),
+            contents={key: name for key, name in _SECTIONS.items() if present[key]},
+            tiles=[
+                tile
+                for part, members in zip(parts, by_data.values(), strict=True)
+                for tile in _tiles(members, part.name)
+            ],
+            parts=parts,
+            note=tables.NOTE,
+            last_epoch=max(run.history.epoch[-1] + 1 for run in single if run.history.epoch) if has_curves else None,
+            maps=[charts.heat_map(sweep) for sweep in maps],
+            comparison=comparison,
+            counts=None if comparison is None else counts_table(comparison),
+            different=tables.different(compared),
+            alike="There is one configuration." if len(compared) == 1 else "All configurations have the same settings.",
+            shared=[*shared, *(tables.of_sweep(sweep) for sweep in maps)],
+            environment=tables.environment(everything),
+            commands=tables.commands(everything),
+            version=version("jaxkd"),
+        )
+        + "\n"
     )
-    contents = tag("nav", tag("ul", [tag("li", tag("a", name, href=f"#{key}")) for key, name, _ in sections]),
-                   aria_label="Contents")  # fmt: skip
-    body = tag(
-        "body",
-        tag(
-            "div",
-            head,
-            contents,
-            tag("main", _figures(compared), [_section(*section) for section in sections]),
-            tag("footer", tag("p", f"Made by jaxkd {version('jaxkd')} from the records of these runs.")),
-            class_="page",
-        ),
-    )
-    style, script = _part("style.css") + charts.colours(), _part("script.js")
-    body.append(tag("script", script))
-    return "<!doctype html>\n" + html(tag("html", _head(title, style, script), body, lang="en")) + "\n"
 
 
 def gathered(runs: Sequence[Record], sweeps: Sequence[SweepRecord]) -> list[Record]:
-    """The runs compared one by one: single ones, and those of sweeps that are no grids; students alone come first."""
+    """Return the runs to compare one by one: single ones and those of sweeps that are no grids, baselines first."""
     found = [*runs, *(run for sweep in sweeps if len(sweep.axes) != 2 for run in sweep.runs)]
     return sorted(found, key=lambda run: not run.alone)
 
 
-def _sections(
-    compared: Sequence[Group], maps: Sequence[SweepRecord], comparison: Comparison | None
-) -> list[tuple[str, str, Child]]:
-    """The parts of the page that there is something to say in: key, heading, content."""
-    found: list[tuple[str, str, Child]] = []
-    runs = [run for group in compared for run in group.runs]
-    if compared:
-        found.append(("results", "Results", [
-            charts.picture(compared), tables.table(compared),
-            tag("details", tag("summary", counted(len(runs), "run")), tables.run_table(compared)),
-        ]))  # fmt: skip
-        if curves := charts.charts(compared):
-            found.append(("curves", "Learning curves", [_slider(runs), tag("div", curves, class_="charts")]))
-    if maps:
-        found.append(("grids", "Grids", [charts.heat_map(sweep) for sweep in maps]))
-    if comparison is not None:
-        found.append(("disagreements", "Disagreements with the teacher", disagreements.gallery(comparison)))
-    settings: list[Child] = []
-    if compared:
-        shared = tag("details", tag("summary", "Settings that all share"), tables.shared(compared))
-        settings += [tables.different(compared), shared]
-    settings += [tag("details", tag("summary", f"Settings of {s.name}"), tables.of_sweep(s)) for s in maps]
-    found.append(("configuration", "Configuration", settings))
-    everything = [*runs, *(sweep.runs[0] for sweep in maps)]
-    lines = tag("details", tag("summary", "Command lines"), tables.commands(everything))
-    found.append(("environment", "Environment", [tables.environment(everything), lines]))
-    return found
+@functools.cache
+def _templates() -> jinja2.Environment:
+    made = jinja2.Environment(
+        loader=jinja2.PackageLoader("jaxkd.report"),
+        autoescape=True,  # what a run brings along is text in the page, and can be nothing else
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_printable,
+    )
+    made.filters |= {
+        "colour": lambda place: f"s{place % charts.COLOURS}" if place >= 0 else "all",
+        "dash": lambda place: charts.DASHES[max(place, 0) // charts.COLOURS % len(charts.DASHES)],
+        "percent": lambda part: f"{100 * part:.2f}%",
+        "digest": lambda text: f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'",
+    }
+    return made
 
 
-def _section(key: str, name: str, content: Child) -> Element:
-    return tag("section", tag("h2", name, id=f"{key}-title"), content, id=key, aria_labelledby=f"{key}-title")
+def _printable(value: Any) -> Any:
+    """Give numbers as many digits as a picture needs, and drop characters that HTML does not have."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return "".join(letter for letter in value if letter in "\t\n\r" or ord(letter) >= 32)
+    return value
 
 
-def _head(title: str, style: str, script: str) -> Element:
-    # Nothing is loaded, and no script runs but the page's own, whatever the runs bring along.
-    policy = f"default-src 'none'; img-src data:; style-src {_digest(style)}; script-src {_digest(script)}"
-    return tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=policy),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("title", title),
-        tag("style", style),
+def _text(name: str) -> str:
+    return files("jaxkd.report").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _part(name: str, members: Sequence[Placed]) -> Part:
+    return Part(
+        name=name,
+        dots=charts.dot_plot(members),
+        results=tables.results(members),
+        notes=tables.notes(members),
+        size=counted(sum(len(group.runs) for _, group in members), "run"),
+        runs=tables.runs(members),
+        charts=charts.charts(members),
     )
 
 
-def _digest(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+def _lead(configurations: int, single: Sequence[Record], maps: Sequence[SweepRecord]) -> str:
+    """Say in a sentence what was compared."""
+    everything = [*single, *(run for sweep in maps for run in sweep.runs)]
 
-
-def _part(name: str) -> str:
-    return files("jaxkd.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def _theme(name: str) -> Element:
-    box = tag("input", type="radio", name="theme", id=f"theme-{name}", checked=name == THEMES[0])
-    return tag("label", box, tag("span", name.capitalize()), for_=f"theme-{name}")
-
-
-def _slider(runs: Sequence[Record]) -> Element:
-    last = max((run.history.epoch[-1] + 1 for run in runs if run.history.epoch), default=1)
-    box = tag("input", type="range", id="epoch", min=1, max=last, value=last, step=1)
-    output = tag("output", "last", for_="epoch")
-    return tag("p", tag("label", "Epoch", for_="epoch"), box, output, class_="epoch", hidden=True)
-
-
-def _lead(compared: Sequence[Group], maps: Sequence[SweepRecord]) -> str:
-    """What was compared, in a sentence."""
-    runs = [run for group in compared for run in group.runs]
-    everything = [*runs, *(run for sweep in maps for run in sweep.runs)]
-
-    def names(found: list[str | None]) -> str:
+    def names(found: Iterable[str | None]) -> str:
         return ", ".join(dict.fromkeys(name for name in found if name))
 
-    parts = [f"{counted(len(runs), 'run')} of {counted(len(compared), 'configuration')}"] if runs else []
+    parts = [f"{counted(len(single), 'run')} of {counted(configurations, 'configuration')}"] if single else []
     parts += [f"a grid of {counted(len(sweep.cells), 'run')}" for sweep in maps]
-    sentences = [" and ".join(parts) + (f", on {data}" if (data := names([run.data for run in everything])) else "")]
-    if students := names([run.network for run in everything if run.teacher]):
-        teachers = names([run.teacher.get("name") for run in everything if run.teacher])
+    data = names(run.data for run in everything)
+    sentences = [" and ".join(parts) + (f", on {data}" if data else "")]
+    if students := names(run.network for run in everything if run.teacher):
+        teachers = names(run.teacher.get("name") for run in everything if run.teacher)
         sentences.append(f"Student {students}, teacher {teachers}")
-    elif networks := names([run.network for run in everything]):
+    elif networks := names(run.network for run in everything):
         sentences.append(f"Network {networks}")
-    return "".join(f"{sentence[:1].upper()}{sentence[1:]}. " for sentence in sentences).strip()
+    return " ".join(f"{sentence[:1].upper()}{sentence[1:]}." for sentence in sentences)
 
 
-def _figures(compared: Sequence[Group]) -> Element | None:
-    """The few numbers that are looked for first."""
-    teachers = {
-        ((group.runs[0].teacher or {}).get("name", ""), group.runs[0].data or "", group.teacher_accuracy)
-        for group in compared
-        if group.teacher_accuracy is not None
-    }
-    tiles = [
-        _tile(f"Teacher {name}", ", ".join(filter(None, ("test accuracy in percent", data))), accuracy(value))
-        for name, data, value in sorted(teachers)
-    ]
-    ends = [(group, spread) for group in compared if (spread := group.spread("last")) is not None]
+def _tiles(members: Sequence[Placed], data: str) -> list[Tile]:
+    """Return the numbers looked for first: teachers, students alone, the highest of the distilled ones."""
+    teachers: dict[str, set[float]] = {}
+    for _, group in members:
+        if group.runs[0].teacher:
+            measured = teachers.setdefault(group.runs[0].teacher.get("name", ""), set())
+            if group.teacher_accuracy is not None:
+                measured.add(group.teacher_accuracy)
+
+    def tile(name: str, value: str, *what: str | None) -> Tile:
+        return Tile(name, value, ", ".join(filter(None, what)))
+
+    made = []
+    for name, accuracies in sorted(teachers.items()):
+        on = members[0][1].runs[0].data
+        for value in sorted(accuracies):
+            made.append(tile(f"Teacher {name}", accuracy(value), "test accuracy in percent", on))
+        if not accuracies:
+            made.append(tile(f"Teacher {name}", "–", "known when the first of its runs is finished", data))
+    ends = [(group, spread) for _, group in members if (spread := group.spread("last")) is not None]
     for group, spread in ends:
-        if group.alone and group.runs[0].network not in {name for name, *_ in teachers}:
-            tiles.append(_tile("Without a teacher", group.label, mean_text(spread.mean, spread.deviation)))
-    taught = [(group, spread) for group, spread in ends if not group.alone]
-    if taught:
+        if group.alone and group.runs[0].network not in teachers:
+            made.append(tile("Without a teacher", mean_text(spread.mean, spread.deviation), group.label, data))
+    if taught := [end for end in ends if not end[0].alone]:
         group, spread = max(taught, key=lambda end: end[1].mean)
-        tiles.append(_tile("Highest with a teacher", group.label, mean_text(spread.mean, spread.deviation)))
-    return tag("dl", tiles, class_="figures") if tiles else None
-
-
-def _tile(name: str, what: str, value: str) -> Element:
-    return tag("div", tag("dt", name), tag("dd", value, tag("small", what)))
+        made.append(tile("Highest with a teacher", mean_text(spread.mean, spread.deviation), group.label, data))
+    return made

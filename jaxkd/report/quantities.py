@@ -1,4 +1,4 @@
-"""What was measured, in words and numbers."""
+"""Names of quantities in words, and numbers as text."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class Quantity:
     percent: bool
 
     def number(self, value: float) -> float:
-        """A value in the unit that is shown."""
+        """Return a value in the unit that is shown."""
         return 100.0 * value if self.percent else value
 
     def text(self, value: float) -> str:
-        """A value as text, without its unit.
+        """Return a value as text, without its unit.
 
         Example:
           >>> quantity("accuracy").text(0.93456), quantity("loss").text(2.34567), quantity("learning_rate").text(0.0005)
@@ -58,7 +58,7 @@ class Quantity:
 
 
 def quantity(name: str) -> Quantity:
-    """What a name in the logs means.
+    """Return what a name in the logs means.
 
     Example:
       >>> quantity("val_accuracy").title, quantity("kd_temperature").title, quantity("ce").title
@@ -79,7 +79,7 @@ def quantity(name: str) -> Quantity:
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Names of quantities in the order in which they are shown.
+    """Sort names of quantities into the order in which they are shown.
 
     Example:
       >>> in_order(["kd_temperature", "kd", "learning_rate", "ce", "val_accuracy"])
@@ -95,7 +95,7 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 
 def accuracy(value: float | None) -> str:
-    """An accuracy in percent with two digits, as the tables of papers have it.
+    """Return an accuracy in percent with two digits, as the tables of papers have it.
 
     Example:
       >>> accuracy(0.70661), accuracy(None)
@@ -105,7 +105,7 @@ def accuracy(value: float | None) -> str:
 
 
 def mean_text(mean: float, deviation: float | None) -> str:
-    """An accuracy and its deviation over seeds.
+    """Return an accuracy and its deviation over seeds as text.
 
     Example:
       >>> mean_text(0.7066, 0.0021), mean_text(0.7066, None)
@@ -115,7 +115,7 @@ def mean_text(mean: float, deviation: float | None) -> str:
 
 
 def signed(value: float) -> str:
-    """A difference of accuracies in percentage points, with its sign.
+    """Return a difference of accuracies in percentage points, with its sign.
 
     Example:
       >>> signed(0.0123), signed(-0.004), signed(0.0)
@@ -126,7 +126,7 @@ def signed(value: float) -> str:
 
 
 def counted(count: int, singular: str, plural: str | None = None) -> str:
-    """A number with its noun.
+    """Return a number with its noun.
 
     Example:
       >>> counted(1, "run"), counted(1437, "image")

@@ -1,18 +1,63 @@
-"""Results as tables: configurations beside the published numbers, and every single run."""
+"""Tables: results beside the published numbers, every run, settings, environment."""
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from jaxkd.records import Group, PublishedNumber, Record, SweepRecord, differences, flat
+from jaxkd.records import Group, Record, SweepRecord, differences, flat
 from jaxkd.records.groups import text
-from jaxkd.report.charts import named
-from jaxkd.report.markup import Element, scrolling, tag
 from jaxkd.report.quantities import accuracy, counted, mean_text, signed
 
-_NOTE = (
+Placed = tuple[int, Group]
+"""A configuration with its place among all, which gives it its colour."""
+
+
+class Name(NamedTuple):
+    """A configuration's name, shown with a piece of its line."""
+
+    place: int
+    label: str
+
+
+class Cell(NamedTuple):
+    """A cell that is more than its text: bold, explained by a title, or of a CSS class."""
+
+    text: str
+    bold: bool = False
+    title: str | None = None
+    css: str | None = None
+
+
+class Row(NamedTuple):
+    """A row: what it is about, and its cells."""
+
+    heading: Name | str
+    cells: Sequence[Cell | str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Attributes:
+      label: what it holds, for those who do not see it.
+      columns: their headings, that of the rows' headings included; none are shown where there are none.
+      rows: its rows.
+      css: its class.
+      code: whether the rows' headings are names in a program.
+    """
+
+    label: str
+    columns: Sequence[Name | str]
+    rows: Sequence[Row]
+    css: str = "numbers"
+    code: bool = False
+
+
+NOTE = (
     "Test accuracy in percent; mean ± sample deviation over seeds where there are several. The last epoch is the "
     "result; the best one was chosen by looking at the test images, as some papers do. In bold: the one that the "
     "recipe's tables state."
@@ -22,91 +67,132 @@ _DIFFERENT = (
     "the two numbers do not mean the same."
 )
 
+_SIDE_BY_SIDE = 7  # configurations whose settings a page of 1280 pixels has room for
 
-def table(groups: Sequence[Group]) -> Element:
-    """A row for each configuration."""
-    numbers = [group.published for group in groups]
+
+def results(members: Sequence[Placed]) -> Table:
+    """Return a row for each configuration: its results, its gain, and the published number."""
+    gains = [_gain(group, members) for _, group in members]
     columns = ["runs", "last epoch", "best epoch"]
-    columns += ["over the student alone"] * any(gain(group, groups) is not None for group in groups)
-    columns += ["published", "difference"] * any(numbers)
-    head = tag("thead", tag("tr", [tag("th", name, scope="col") for name in ("configuration", *columns)]))
-    rows = tag("tbody", [_row(place, group, groups, columns) for place, group in enumerate(groups)])
-    notes = [_NOTE, *([_DIFFERENT] if any(n and not n.as_published for n in numbers) else []), *remarks(groups)]
-    return tag(
-        "div",
-        scrolling("Results", tag("table", head, rows, class_="numbers")),
-        [tag("p", note, class_="note") for note in notes],
-    )
+    columns += ["over the student alone"] * any(gain is not None for gain in gains)
+    columns += ["published", "difference"] * any(group.published for _, group in members)
+    rows: list[Row] = []
+    for (place, group), gain in zip(members, gains, strict=True):
+        found = _results_of(group, gain)
+        cells: list[Cell | str] = [found[name] for name in columns]
+        rows.append(Row(Name(place, group.label), cells))
+    return Table("Results", ["configuration", *columns], rows)
 
 
-def run_table(groups: Sequence[Group]) -> Element:
-    """A row for each run."""
-    rows = [
-        tag(
-            "tr",
-            tag("th", named(place, group.label), scope="row"),
-            tag("td", "–" if run.seed is None else str(run.seed)),
-            tag("td", _ended(run, "last")),
-            tag("td", _ended(run, "best")),
-            tag("td", _state(run)),
-            tag("td", str(run.path) if run.name == run.path.name else run.name, class_="path"),
-        )
-        for place, group in enumerate(groups)
-        for run in group.runs
-    ]
-    names = ("configuration", "seed", "last epoch", "best epoch", "state", "folder")
-    head = tag("thead", tag("tr", [tag("th", name, scope="col") for name in names]))
-    return scrolling("Every run", tag("table", head, tag("tbody", rows), class_="numbers runs"))
+def runs(members: Sequence[Placed]) -> Table:
+    """Return a row for each run."""
+    rows = []
+    for place, group in members:
+        for run in group.runs:
+            seed = "–" if run.seed is None else str(run.seed)
+            folder = Cell(str(run.path) if run.name == run.path.name else run.name, css="path")
+            cells: list[Cell | str] = [seed, _ended(run, "last"), _ended(run, "best"), _state(run), folder]
+            rows.append(Row(Name(place, group.label), cells))
+    columns = ["configuration", "seed", "last epoch", "best epoch", "state", "folder"]
+    return Table("Every run", columns, rows, "numbers runs")
 
 
-def gain(group: Group, groups: Sequence[Group]) -> float | None:
+def notes(members: Sequence[Placed]) -> list[str]:
+    """Return what a reader has to know to trust the results, beside `NOTE`, which is true of all."""
+    numbers = [group.published for _, group in members]
+    found = [_DIFFERENT] if any(number and not number.as_published for number in numbers) else []
+    for _, group in members:
+        unfinished = len(group.runs) - len(group.finished)
+        if unfinished:
+            state = "left out" if group.finished else f"shown as far as {'it is' if unfinished == 1 else 'they are'}"
+            found.append(f"{group.label}: {counted(unfinished, 'run is', 'runs are')} not finished, and {state}.")
+        if group.repeated:
+            seeds = ", ".join(map(str, group.repeated))
+            found.append(f"{group.label}: seed {seeds} is there more than once; the deviation is too small.")
+    return found
+
+
+def different(members: Sequence[Placed]) -> list[Table]:
+    """Return the settings that are not the same everywhere, a column for each configuration.
+
+    Many configurations are in several tables, as many side by side as a page has room for, without the settings that
+    none of them has.
+    """
+    found = differences([group for _, group in members])
+    made = []
+    for start in range(0, len(members) if found else 0, _SIDE_BY_SIDE):
+        part = slice(start, start + _SIDE_BY_SIDE)
+        rows = [
+            Row(name, [text(value) for value in values[part]])
+            for name, values in found.items()
+            if any(value is not None for value in values[part])
+        ]
+        columns: list[Name | str] = ["setting", *(Name(place, group.label) for place, group in members[part])]
+        made.append(Table("Settings that differ", columns, rows, "settings", code=True))
+    return made
+
+
+def in_common(members: Sequence[Placed]) -> dict[str, Any]:
+    """Return the settings that are the same everywhere."""
+    varying = differences([group for _, group in members])
+    return {name: value for name, value in members[0][1].settings.items() if name not in varying}
+
+
+def of_sweep(sweep: SweepRecord) -> Table:
+    """Return the settings of a sweep."""
+    return pairs(f"Settings of {sweep.name}", flat(sweep.settings))
+
+
+def pairs(label: str, settings: Mapping[str, Any]) -> Table:
+    """Return settings with their values."""
+    return Table(label, (), [Row(name, [text(value)]) for name, value in settings.items()], "settings", code=True)
+
+
+def environment(of: Sequence[Record]) -> Table:
+    """Return versions, devices, machines and code; where runs differ, every value with the number of runs."""
+    kinds: dict[str, list[str]] = {}
+    for run in of:
+        for name, value in _surroundings(run):
+            kinds.setdefault(name, []).append(value)
+    return Table("Environment", (), [Row(name, [_counted(values)]) for name, values in kinds.items()], "settings")
+
+
+def commands(of: Iterable[Record]) -> list[str]:
+    """Return the command lines, each once."""
+    lines = dict.fromkeys(shlex.join(map(str, run.environment.get("command", ()))) for run in of)
+    return [line for line in lines if line]
+
+
+def _results_of(group: Group, gain: float | None) -> dict[str, Cell | str]:
+    """Return every cell of a configuration by the name of its column."""
+    number, count, finished = group.published, len(group.runs), len(group.finished)
+    cells: dict[str, Cell | str] = {"runs": str(count) if count == finished else f"{finished} of {count}"}
+    ends: tuple[Literal["last", "best"], ...] = ("last", "best")
+    for which in ends:
+        spread = group.spread(which)
+        shown = "–" if spread is None else mean_text(spread.mean, spread.deviation)
+        cells[f"{which} epoch"] = Cell(shown, bold=group.runs[0].reported == which)
+    cells["over the student alone"] = "–" if gain is None else signed(gain)
+    cells["published"] = cells["difference"] = "–"
+    if number is not None:
+        source = f"{number.paper}: {number.table}; {number.reported} epoch; recipe {number.name}"
+        cells["published"] = Cell(mean_text(number.accuracy, number.deviation), title=source)
+        if (spread := group.spread(number.reported)) is not None:
+            cells["difference"] = signed(spread.mean - number.accuracy) + ("" if number.as_published else " †")
+    return cells
+
+
+def _gain(group: Group, members: Sequence[Placed]) -> float | None:
     """By how much the last epoch is better than that of the same student alone, on the same data, for as long."""
     own = group.spread("last")
     if own is None or group.alone or not group.finished:
         return None
-    for other in groups:
+    for _, other in members:
         one, two = group.runs[0], other.runs[0]
         alike = (one.network, one.data, one.epochs) == (two.network, two.data, two.epochs)
         if alike and other.alone and (base := other.spread("last")) is not None:
             return own.mean - base.mean
     return None
-
-
-def remarks(groups: Sequence[Group]) -> Iterable[str]:
-    """What a reader has to know to trust the numbers."""
-    for group in groups:
-        unfinished = len(group.runs) - len(group.finished)
-        if unfinished:
-            state = "left out" if group.finished else "shown as far as it is"
-            yield f"{group.label}: {counted(unfinished, 'run is', 'runs are')} not finished, and {state}."
-        if group.repeated:
-            seeds = ", ".join(map(str, group.repeated))
-            yield f"{group.label}: seed {seeds} is there more than once; the deviation is too small."
-
-
-def _row(place: int, group: Group, groups: Sequence[Group], columns: Sequence[str]) -> Element:
-    number, own_gain, runs, finished = group.published, gain(group, groups), len(group.runs), len(group.finished)
-    cells = {"runs": str(runs) if runs == finished else f"{finished} of {runs}"}
-    ends: tuple[Literal["last", "best"], ...] = ("last", "best")
-    for which in ends:
-        spread = group.spread(which)
-        cells[f"{which} epoch"] = "–" if spread is None else mean_text(spread.mean, spread.deviation)
-    cells["over the student alone"] = "–" if own_gain is None else signed(own_gain)
-    cells["published"] = "–" if number is None else mean_text(number.accuracy, number.deviation)
-    spread = None if number is None else group.spread(number.reported)
-    cells["difference"] = "–"
-    if number is not None and spread is not None:
-        cells["difference"] = signed(spread.mean - number.accuracy) + ("" if number.as_published else " †")
-    stated = f"{group.runs[0].reported} epoch"
-    shown = {name: tag("b", cells[name]) if name == stated else cells[name] for name in columns}
-    values = [tag("td", value, title=_source(number, name)) for name, value in shown.items()]
-    return tag("tr", tag("th", named(place, group.label), scope="row"), values)
-
-
-def _source(number: PublishedNumber | None, column: str) -> str | None:
-    if number is None or column != "published":
-        return None
-    return f"{number.paper}: {number.table}; {number.reported} epoch; recipe {number.name}"
 
 
 def _ended(run: Record, which: Literal["last", "best"]) -> str:
@@ -121,50 +207,6 @@ def _state(run: Record) -> str:
         return "finished"
     done = len(run.history.epoch)
     return f"{done} of {run.epochs} epochs" if run.epochs else counted(done, "epoch")
-
-
-def different(groups: Sequence[Group]) -> Element:
-    """A row for each setting that is not the same everywhere, a column for each configuration."""
-    found = differences(groups)
-    if not found:
-        what = "There is one configuration." if len(groups) == 1 else "All configurations have the same settings."
-        return tag("p", what)
-    head = tag("tr", tag("th", "setting", scope="col"),
-               [tag("th", named(place, group.label), scope="col") for place, group in enumerate(groups)])  # fmt: skip
-    rows = [
-        tag("tr", tag("th", tag("code", name), scope="row"), [tag("td", text(value)) for value in values])
-        for name, values in found.items()
-    ]
-    return scrolling("Settings that differ", tag("table", tag("thead", head), tag("tbody", rows), class_="settings"))
-
-
-def shared(groups: Sequence[Group]) -> Element:
-    """The settings that are the same everywhere."""
-    varying = differences(groups)
-    same = {name: value for name, value in groups[0].settings.items() if name not in varying} if groups else {}
-    return _pairs("Settings that all share", same)
-
-
-def of_sweep(sweep: SweepRecord) -> Element:
-    """The settings of a sweep."""
-    return _pairs(f"Settings of {sweep.name}", flat(sweep.settings))
-
-
-def environment(runs: Sequence[Record]) -> Element:
-    """Versions, devices, machines and code; where runs differ, every value with the number of runs."""
-    kinds: dict[str, list[str]] = {}
-    for run in runs:
-        for name, value in _surroundings(run):
-            kinds.setdefault(name, []).append(value)
-    rows = [tag("tr", tag("th", name, scope="row"), tag("td", _counted(values))) for name, values in kinds.items()]
-    table = tag("table", tag("tbody", rows), class_="settings")
-    return scrolling("Environment", table) if rows else tag("p", "It was not recorded.")
-
-
-def commands(runs: Iterable[Record]) -> Element:
-    """The command lines, each once."""
-    lines = dict.fromkeys(shlex.join(map(str, run.environment.get("command", ()))) for run in runs)
-    return tag("ul", [tag("li", tag("code", line)) for line in lines if line], class_="commands")
 
 
 def _surroundings(run: Record) -> Iterable[tuple[str, str]]:
@@ -193,10 +235,3 @@ def _counted(values: Sequence[str]) -> str:
     if len(distinct) == 1:
         return distinct[0]
     return "; ".join(f"{value} ({values.count(value)} of {len(values)} runs)" for value in distinct)
-
-
-def _pairs(label: str, settings: Mapping[str, Any]) -> Element:
-    rows = [
-        tag("tr", tag("th", tag("code", name), scope="row"), tag("td", text(value))) for name, value in settings.items()
-    ]
-    return scrolling(label, tag("table", tag("tbody", rows), class_="settings"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -104,7 +103,7 @@ class TeacherCache:
     def _reserve(self, wanted: dict[str, Any]) -> None:
         slots, width = wanted["slots"], wanted["width"]
         needed, free = slots * width * self.dtype.itemsize, free_memory()
-        if free is not None and needed > free:
+        if needed > free:
             raise MemoryError(
                 f"the teacher cache may grow to {in_words(needed)}, and {in_words(free)} of memory are free: use "
                 "TeacherCache(directory=…), which keeps it on disk, dtype='float16', or no cache"
@@ -147,12 +146,11 @@ def fingerprint(arrays: list[np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def free_memory() -> int | None:
-    """Return how many bytes of memory are free on this machine, where it can say."""
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None
+def free_memory() -> int:
+    """Return the bytes of memory that programs can get on this machine without swapping."""
+    import psutil
+
+    return int(psutil.virtual_memory().available)
 
 
 def in_words(count: int) -> str:

@@ -1,4 +1,4 @@
-"""Ends training at the first loss that is not a number."""
+"""Termination at the first loss that is not a finite number."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from jaxkd.callbacks.base import Callback, Logs
 from jaxkd.checks import check_finite
 
 
-class StopOnNaN(Callback):
-    """Raises as soon as a loss term is NaN or infinite, and says which one it was and at which step.
+class TerminateOnNaN(Callback):
+    """Raise an error as soon as a loss term is NaN or infinite, naming the term and the step.
 
-    The compiled chunk of steps has run to its end by then, so the state is spoilt; the last checkpoint is not.
+    The compiled chunk of steps has run to its end by then: the state holds the NaN, the last checkpoint does not.
 
     Raises:
       FloatingPointError: from `on_train_batch_end`.
@@ -17,7 +17,7 @@ class StopOnNaN(Callback):
     Example:
       >>> import numpy as np
       >>> from types import SimpleNamespace
-      >>> stop = StopOnNaN()
+      >>> stop = TerminateOnNaN()
       >>> stop.set_trainer(SimpleNamespace(last_steps={"kd": np.array([2.5, np.nan])}, last_steps_start=100))
       >>> stop.on_train_batch_end(2)  # doctest: +ELLIPSIS
       Traceback (most recent call last):
