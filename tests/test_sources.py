@@ -147,10 +147,18 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
         data.load("cifar100", tmp_path / "cifar-100-python.tar.gz")
 
 
-def test_importing_pulls_in_neither_tensorflow_datasets_nor_scikit_learn():
-    code = "import sys, jaxkd.data as d; d.load('digits'); print({'tensorflow_datasets', 'sklearn'} & set(sys.modules))"
+def test_importing_and_looking_pull_in_neither_tensorflow_datasets_nor_scikit_learn():
+    code = """
+import sys, jaxkd.data as d
+d.load("digits")
+for name in ("cifar100", "imagenet2012"):
+    try:
+        d.load(name, "/nowhere")
+    except FileNotFoundError:
+        print({"tensorflow_datasets", "sklearn"} & set(sys.modules))
+"""
     result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert result.stdout.strip() == "set()"
+    assert result.stdout.split() == ["set()"] * 2
 
 
 PREPARED = {"train": 150, "test": 120}

@@ -12,6 +12,7 @@ import pytest
 from image_tree import image_tree
 from streamed_sources import CLASSES, Fatal, Noise, Odd, plan, small
 
+import jaxkd
 from jaxkd import data
 from jaxkd.data.pipeline import workers
 from jaxkd.data.pipeline.decode import decode
@@ -20,8 +21,9 @@ ORDER = np.random.default_rng(0).permutation(20)
 
 
 def delivered(dataset, picks, train, start=0):
-    batches = dataset.batches(picks, train, start)
-    return [(batch.images.copy(), batch.labels.copy(), batch.index.copy()) for batch in batches]
+    batches = list(dataset.batches(picks, train, start))
+    assert all(type(batch) is jaxkd.Batch and batch.strong is None for batch in batches)
+    return [(batch.images, batch.labels, batch.index) for batch in batches]
 
 
 def assert_same(ours, theirs):

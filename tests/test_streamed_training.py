@@ -34,7 +34,8 @@ def compiled(**options):
 
 
 def fit(distiller, train, test=None, *hooks, epochs=EPOCHS, **options):
-    return distiller.fit(train, test, epochs, BATCH_SIZE, hooks, verbose=0, **options)
+    options |= {"epochs": epochs, "batch_size": BATCH_SIZE, "callbacks": hooks, "verbose": 0}
+    return distiller.fit(train, validation_data=test, **options)
 
 
 def test_it_trains_on_the_batches_of_its_plan():

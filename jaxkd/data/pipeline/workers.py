@@ -111,8 +111,7 @@ def read_ahead(
     try:
         with suppress(StopIteration):
             while opened:
-                batch, unreadable = next(opened[0])
-                yield _out_of_shared_memory(batch), unreadable
+                yield _out_of_shared_memory(*next(opened[0]))  # under no name here, which would keep the memory
     except RuntimeError as error:
         _explain(error)
         raise
@@ -162,10 +161,9 @@ def _in_processes(batches: Any, workers: int, batch_bytes: int) -> Any:
     return stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers), worker_init_fn=_begin)
 
 
-def _out_of_shared_memory(batch: Batch) -> Batch:
+def _out_of_shared_memory(batch: Batch, unreadable: tuple[Unreadable, ...]) -> tuple[Batch, tuple[Unreadable, ...]]:
     """Copy what lies in shared memory, which is returned at once, whatever becomes of the batch."""
-    copied: Batch = jax.tree.map(lambda array: array if type(array) is np.ndarray else np.array(array), batch)
-    return copied
+    return jax.tree.map(lambda array: array if type(array) is np.ndarray else np.array(array), batch), unreadable
 
 
 def _begin(worker: int, workers: int) -> None:
