@@ -95,7 +95,7 @@ def command_line() -> argparse.ArgumentParser:
 
 def generated(folder: pathlib.Path, images: int) -> pathlib.Path:
     """Write JPEG files like photographs, at most 64 different ones in each split, which the system keeps in memory."""
-    sys.path.append(str(ROOT / "tests"))
+    sys.path.append(str(ROOT / "tests" / "helpers"))
     from image_tree import PHOTOGRAPHS, image_tree
 
     each = min(8, -(-images // 8))

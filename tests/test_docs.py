@@ -26,7 +26,7 @@ FRONT = (ROOT / "README.md", ROOT / "experiments" / "README.md")
 PAGES = sorted(page for page in DOCS.rglob("*.md") if "build" not in page.relative_to(DOCS).parts)
 FENCE = re.compile(r"^(`{3,})(\S*)[^\n]*\n(.*?)^\1$", re.DOTALL | re.MULTILINE)
 EXAMPLE = re.compile(r"(?:<!-- needs (?P<needs>[^\n]*) -->\n)?^```python\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE)
-ON_THE_FRONT_PAGES = ("ats_grid", "distill", "quickstart", "train_teacher")  # see tests/test_experiments.py
+ON_THE_FRONT_PAGES = ("ats_grid", "distill", "quickstart", "train_teacher")  # see tests/experiments/test_experiments.py
 
 
 class Example(NamedTuple):

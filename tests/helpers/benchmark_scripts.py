@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-EXPERIMENTS = pathlib.Path(__file__).parents[1] / "experiments"
+EXPERIMENTS = pathlib.Path(__file__).parents[2] / "experiments"
 
 
 @pytest.fixture(autouse=True)

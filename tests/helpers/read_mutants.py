@@ -1,4 +1,4 @@
-"""A process that reads damaged files within bounds: `python tests/read_mutants.py FILE FIRST COUNT`.
+"""A process that reads damaged files within bounds: `python tests/helpers/read_mutants.py FILE FIRST COUNT`.
 
 It mutates the file COUNT times, with FIRST, FIRST + 1, … as seeds, reads each by `convert.from_torch`, and prints what
 became of them as one line of JSON. While it reads it may take a gibibyte more than before, and run nothing.

@@ -14,7 +14,7 @@ from tiny import digits
 from jaxkd import analysis, convert, models, plots, records
 from jaxkd.records import RunDirectory
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 OF_STUDENTS = ("logits", "correlation", "agreement", "wrong")
 OF_NETWORKS = (*OF_STUDENTS, "fig7", "fig13", "tsne", "reliability", "gain")
 ALL = (*OF_NETWORKS, "fig10", "temperature", "sweep", "authors")

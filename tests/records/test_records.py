@@ -12,7 +12,7 @@ import recorded
 from jaxkd import History, convert, models, records
 from jaxkd.sweep import Sweep
 
-RESULTS = pathlib.Path(__file__).parents[1] / "experiments" / "results"
+RESULTS = pathlib.Path(__file__).parents[2] / "experiments" / "results"
 
 
 def test_a_run_comes_back(tmp_path):

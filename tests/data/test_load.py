@@ -11,7 +11,7 @@ import pytest
 from jaxkd import data
 from jaxkd.data import Augmentation
 
-SHARED = Path(__file__).parents[2] / "shared"
+SHARED = Path(__file__).parents[3] / "shared"
 
 
 def unpack(archive: str, destination: Path) -> Path:

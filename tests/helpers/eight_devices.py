@@ -6,6 +6,9 @@ import pathlib
 import subprocess
 import sys
 
+TESTS = pathlib.Path(__file__).parents[1]
+PATHS = (TESTS, TESTS / "helpers", TESTS / "training")
+
 
 def report_of(module, function):
     """What a function of a test module returns, as JSON has it, when it is called where there are eight devices.
@@ -16,7 +19,7 @@ def report_of(module, function):
     environment = os.environ | {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_allow_excess_precision=false",
         "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": os.pathsep.join([str(pathlib.Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": os.pathsep.join([*map(str, PATHS), os.environ.get("PYTHONPATH", "")]),
     }
     script = f"import conftest, json, {module} as module; print(json.dumps(module.{function}()))"
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)

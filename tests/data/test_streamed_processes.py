@@ -32,7 +32,7 @@ print(worker, flush=True)
 @contextlib.contextmanager
 def running(rest):
     """A script that reads one batch in another process, and the number of that process."""
-    code = SCRIPT.format(tests=str(pathlib.Path(__file__).parent), rest=rest)
+    code = SCRIPT.format(tests=str(pathlib.Path(__file__).parents[1] / "helpers"), rest=rest)
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True

@@ -12,7 +12,7 @@ from flax import nnx
 from jaxkd import Batch, Outputs, Progress, analysis, convert, data, losses, recipes, records
 from jaxkd.training import program
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 LOGS = ROOT / "experiments" / "results" / "authors"
 FOUR_EPOCHS = ROOT / "experiments" / "results" / "cpu" / "four-epochs"
 CTKD = LOGS / "CTKD-ctkd_resnet56_resnet20_2_9.csv"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from reference import reference_weights
-from test_models import relative_error
+from values import relative_error
 
 from jaxkd import convert, models
 from jaxkd.convert.architectures import abstract_model

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from reference import python_path
 from tiny import TinyNet
 
 import jaxkd
@@ -62,7 +63,7 @@ def train(kind):
 @pytest.mark.skipif(not pathlib.Path("/proc/self/statm").exists(), reason="reads memory as Linux shows it")
 @pytest.mark.parametrize("kind", ["resident", "streamed"])
 def test_memory_does_not_grow_over_epochs(kind):
-    environment = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parent), "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {"PYTHONPATH": python_path(__file__), "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", f"import test_memory; test_memory.train({kind!r})"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     held = json.loads(done.stdout)

@@ -56,3 +56,10 @@ def assert_same_bits(ours, theirs):
     )
     for key, one, other in pairs:
         np.testing.assert_array_equal(one, other, err_msg=str(key))
+
+
+def reproducible(history):
+    """What of a history is the same in every run: all but the speed."""
+    record = history.to_dict()
+    del record["history"]["images_per_second"]
+    return record

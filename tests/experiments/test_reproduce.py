@@ -9,7 +9,7 @@ import recorded
 
 from jaxkd import convert, models, recipes
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 PARTS = ("rows", "result_table")
 METHODS = ("ctkd", "ats")
 

@@ -11,6 +11,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from reference import python_path
 from tiny import TinyNet, digits, leaves
 
 import jaxkd
@@ -61,7 +62,7 @@ def start_two(folder, pause=0.0, streamed=False):
     call = f"test_hosts.train({str(folder)!r}, {pause}, {streamed})"
     script = f"import jaxkd; jaxkd.distributed.initialize(); import test_hosts; {call}"
     common = os.environ | {
-        "PYTHONPATH": str(pathlib.Path(__file__).parent),
+        "PYTHONPATH": python_path(__file__),
         "JAX_PLATFORMS": "cpu",
         "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
         "JAX_NUM_PROCESSES": "2",

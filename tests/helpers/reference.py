@@ -1,6 +1,7 @@
 """The reference numbers, and networks with the weights they were computed with."""
 
 import json
+import os
 import pathlib
 import zlib
 
@@ -10,8 +11,8 @@ import pytest
 from jaxkd import models
 from jaxkd.convert import load_state_dict, to_state_dict
 
-GOLDENS = pathlib.Path(__file__).parent / "goldens"
-SHARED = pathlib.Path(__file__).parents[2] / "shared"
+GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"
+SHARED = pathlib.Path(__file__).parents[3] / "shared"
 
 
 def golden(name):
@@ -55,3 +56,8 @@ def reference_model(name, salt, logits_factor=1.0):
     shapes = [(key, value.shape) for key, value in to_state_dict(model).items()]
     load_state_dict(model, reference_weights(shapes, salt, logits_factor), source=name)
     return model
+
+
+def python_path(test):
+    """The path on which another process finds a test's module and what tests share."""
+    return os.pathsep.join([str(pathlib.Path(test).parent), str(pathlib.Path(__file__).parent)])

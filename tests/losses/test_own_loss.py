@@ -10,7 +10,7 @@ from tiny import TinyNet, digits
 import jaxkd
 from jaxkd import losses, optimizers
 
-README = pathlib.Path(__file__).parents[1] / "README.md"
+README = pathlib.Path(__file__).parents[2] / "README.md"
 
 
 @pytest.fixture

@@ -11,8 +11,7 @@ import threading
 import time
 
 import numpy as np
-from test_resume import reproducible
-from tiny import TinyNet, digits, leaves
+from tiny import TinyNet, digits, leaves, reproducible
 
 import jaxkd
 from jaxkd import callbacks, data, losses, optimizers
@@ -58,7 +57,7 @@ def train(run, folder, pause):
 
     hooks = [callbacks.Checkpoint(folder / "checkpoints", every_steps=1)]
     hooks += [callbacks.LambdaCallback(on_train_batch_end=tell)]
-    history = distiller.fit(images, test, EPOCHS, BATCH_SIZE, hooks, resume="auto")
+    history = distiller.fit(images, test, epochs=EPOCHS, batch_size=BATCH_SIZE, callbacks=hooks, resume="auto")
     np.savez(folder / "end.npz", *leaves(distiller.state), history=json.dumps(reproducible(history)))
 
 

@@ -3,8 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from test_resume import reproducible
-from tiny import TinyNet, assert_same_bits, digits, leaves
+from tiny import TinyNet, assert_same_bits, digits, leaves, reproducible
 
 import jaxkd
 from jaxkd import callbacks, data, losses, optimizers, recipes

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from reference import golden, listing, reference_weights
+from values import relative_error
 
 from jaxkd import convert
 from jaxkd.convert.architectures import abstract_model
@@ -29,10 +30,6 @@ ENTRIES = [
     *(f"ats/{name}" for name in ATS.split()),
     *(pytest.param(entry, marks=pytest.mark.slow) for entry in SLOW.split()),
 ]
-
-
-def relative_error(ours, theirs) -> float:
-    return float(np.abs(np.asarray(ours) - theirs).max() / np.abs(theirs).max())
 
 
 @pytest.mark.parametrize("entry", ENTRIES)

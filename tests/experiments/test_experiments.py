@@ -17,7 +17,7 @@ import pytest
 from jaxkd import callbacks, convert, optimizers, recipes, records
 from jaxkd.formats import torch_reader
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 SCRIPTS = ("quickstart", "train_teacher", "distill", "ats_grid")
 PARTS = ("recipe_table", "common.config", "common.run")
 SMALL = ["--data", "digits", "--batch-size", "479", "--quiet"]  # three equal steps an epoch
@@ -505,7 +505,7 @@ def test_the_example_on_the_front_page_runs(teacher, tmp_path, monkeypatch):
     code, own_loss, cache, sweep = re.findall(
         r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL
     )
-    assert "class " in own_loss  # which tests/test_own_loss.py runs
+    assert "class " in own_loss  # which tests/losses/test_own_loss.py runs
     smaller = {
         '"cifar100", data_dir="~/data"': '"digits"',
         '"cifar100_resnet56.pth", "resnet56"': f'"{teacher / "model.pth"}", "resnet8"',

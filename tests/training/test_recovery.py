@@ -13,8 +13,8 @@ import warnings
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_resume import reproducible
-from tiny import TinyNet, assert_same_bits, digits, leaves
+from reference import python_path
+from tiny import TinyNet, assert_same_bits, digits, leaves, reproducible
 
 import jaxkd
 from jaxkd import callbacks, losses, optimizers
@@ -260,7 +260,7 @@ def fill_the_disk(folder):
 
 
 def start(call):
-    environment = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parent), "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {"PYTHONPATH": python_path(__file__), "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", f"import test_recovery; test_recovery.{call}"]
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 

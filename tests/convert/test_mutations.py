@@ -1,7 +1,7 @@
 """Damaged files end in intact weights or in one error, soon, within a gibibyte, and nothing of them runs.
 
-`tests/mutations.py` says what is done to them, `tests/read_mutants.py` within which bounds they are read. By hand:
-`python tests/read_mutants.py some.pth 0 1000`.
+`tests/helpers/mutations.py` says what is done to them, `tests/helpers/read_mutants.py` within which bounds they are read. By hand:
+`python tests/helpers/read_mutants.py some.pth 0 1000`.
 """
 
 import json
@@ -18,7 +18,7 @@ from jaxkd import convert
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits and measures memory as Linux does")
 
-WORKER = pathlib.Path(__file__).with_name("read_mutants.py")
+WORKER = pathlib.Path(__file__).parents[1] / "helpers" / "read_mutants.py"
 
 
 def outcome(file: pathlib.Path, first: int, count: int) -> dict:

@@ -10,7 +10,8 @@ import time
 
 import numpy as np
 import pytest
-from tiny import TinyNet, assert_same_bits, digits, leaves, weights
+from reference import python_path
+from tiny import TinyNet, assert_same_bits, digits, leaves, reproducible, weights
 
 import jaxkd
 from jaxkd import Normalization, callbacks, losses, optimizers
@@ -31,12 +32,6 @@ def fit(distiller, epochs=EPOCHS, hooks=(), examples=72):
     return distiller.fit(
         train.subset(examples), test.subset(64), epochs=epochs, batch_size=32, callbacks=hooks, verbose=0
     )
-
-
-def reproducible(history):
-    record = history.to_dict()
-    del record["history"]["images_per_second"]
-    return record
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +117,7 @@ def run_to_the_end(folder, out, pause):
 
 def start(folder, out, pause):
     script = f"import test_resume; test_resume.run_to_the_end({str(folder)!r}, {str(out)!r}, {pause})"
-    environment = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parent), "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {"PYTHONPATH": python_path(__file__), "JAX_PLATFORMS": "cpu"}
     return subprocess.Popen([sys.executable, "-c", script], env=environment)
 
 
