@@ -172,7 +172,7 @@ def test_commands_are_taken(scripts, page):
         if name == "distill":
             options = script.command_line().parse_args(own)
             scripts("lesson").method_of(options, scripts("training_options").recipe_of(options))
-    for name, arguments in filter(lambda command: command[1], commands(page, r"python -m jaxkd\.(\w+)")):
+    for name, arguments in filter(lambda command: command[1], commands(page, r"python -m jaxkd\.([\w.]+)")):
         takes(scripts(f"jaxkd.{name}.__main__")._parser().parse_intermixed_args, page, arguments)
 
 
