@@ -50,7 +50,7 @@ def read_mapping(path: pathlib.Path, *mappings: str) -> dict[str, Any]:
 
 
 def write_json(path: pathlib.Path, content: Any, indent: int | None = 2) -> None:
-    """Writes a JSON file completely or not at all; `indent=None` puts all of it on one line."""
+    """Write a JSON file completely or not at all; `indent=None` puts all of it on one line."""
     with atomic_write(path) as file:
         file.write(f"{json.dumps(content, indent=indent, default=str)}\n".encode())
 

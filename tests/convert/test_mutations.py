@@ -1,7 +1,7 @@
 """Damaged files end in intact weights or in one error, soon, within a gibibyte, and nothing of them runs.
 
-`tests/helpers/mutations.py` says what is done to them, `tests/helpers/read_mutants.py` within which bounds they are read.
-By hand: `python tests/helpers/read_mutants.py some.pth 0 1000`.
+`tests/helpers/mutations.py` says what is done to them, and `read_mutants.py` beside it within which bounds they are read:
+by hand, `python tests/helpers/read_mutants.py some.pth 0 1000`.
 """
 
 import json
