@@ -1,6 +1,6 @@
 """Damaged files end in intact weights or in one error, soon, within a gibibyte, and nothing of them runs.
 
-`tests/helpers/mutations.py` says what is done to them, and `read_mutants.py` beside it within which bounds they are read:
+`tests/helpers/mutations.py` says what is done to them, `read_mutants.py` beside it within which bounds they are read;
 by hand, `python tests/helpers/read_mutants.py some.pth 0 1000`.
 """
 
