@@ -18,9 +18,9 @@ from jaxkd.callbacks import Callback, CallbackList, Checkpoint
 from jaxkd.checks import check_at_least
 from jaxkd.history import History
 from jaxkd.losses import cross_entropy
+from jaxkd.nn.convolution import slow_in_a_loop
 from jaxkd.trainer import Data, Trainer
 from jaxkd.training.compiled_epoch import make_resident_loop
-from jaxkd.training.cpu_loops import slow_in_a_loop
 from jaxkd.training.epochs import BoundProgram, check_same_batches, resident_epoch, seed_of
 from jaxkd.training.inputs import InMemory, as_source, padded_batches
 from jaxkd.training.loop import Means, Runs, train

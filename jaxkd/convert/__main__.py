@@ -15,12 +15,12 @@ from typing import Any
 import jax
 from flax import nnx
 
-import jaxkd
 from jaxkd import data
 from jaxkd.convert.architecture_index import synonyms
 from jaxkd.convert.checkpoint import check_replaceable, is_saved, load_pretrained, locate, save
 from jaxkd.convert.torch_models import to_torch
 from jaxkd.formats.torch_reader import SUFFIXES
+from jaxkd.trainer import Trainer
 from jaxkd.types import Normalization
 
 FILE_SUFFIXES = (".pth", ".pt", ".safetensors")
@@ -128,7 +128,7 @@ def _convert(
     if test is not None and test.num_classes != classes:
         print(f"accuracy       not measured: {test.name} has {test.num_classes} classes, the network {classes}")
     elif test is not None:
-        logs = jaxkd.Trainer(model).evaluate(test)
+        logs = Trainer(model).evaluate(test)
         accuracies = (f"{logs['accuracy']:.2%}", f"{logs['top5']:.2%}")
         print(f"accuracy       top-1 {accuracies[0]}, top-5 {accuracies[1]} of {len(test):,} images of {test.name}")
     if output.suffix in FILE_SUFFIXES:

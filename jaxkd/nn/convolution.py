@@ -4,21 +4,26 @@ On the CPU oneDNN computes it where `jaxkd.nn.cpu_kernels` are usable, elsewhere
 XLA runs the gradient convolutions that autodiff writes 15 to 30 times slower inside `lax.scan` than outside it, which
 would make a compiled epoch useless. The input gradient is therefore again a plain forward convolution, the
 weight gradient one or a few matrix products, and grouped convolutions, for which XLA has no fast CPU code at all, are
-computed group by group. On GPU and TPU XLA's own forms are the right ones and are kept.
+computed group by group. On GPU and TPU XLA's own forms are the right ones and are kept. `slow_in_a_loop` tells the
+engine of networks with convolutions that lack such gradients: these take one step a call, and one run at a time.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.extend import core
 
 from jaxkd.nn import cpu_kernels
 from jaxkd.types import at_least_float32
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
+STANDARD = lax.conv_dimension_numbers((1, 1, 1, 1), (1, 1, 1, 1), LAYOUT)
+"""The layout of a forward convolution; autodiff writes its gradients as convolutions in others."""
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
@@ -237,3 +242,33 @@ def _as_matrix(images):
 def _product(left, right):
     """Return `leftᵀ · right`, summed in float32 at least: there are as many terms as pixels in a batch."""
     return at_least_float32(left).T @ at_least_float32(right)
+
+
+def slow_in_a_loop(jaxpr: core.Jaxpr) -> bool:
+    """Return whether a program has a convolution, at any depth, that the CPU would run much slower in a loop.
+
+    Example:
+      >>> import jax
+      >>> images, kernel = jax.numpy.ones((1, 4, 4, 1)), jax.numpy.ones((3, 3, 1, 1))
+      >>> convolved = lambda kernel: lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=LAYOUT)
+      >>> total = lambda kernel: convolved(kernel).sum()
+      >>> [slow_in_a_loop(jax.make_jaxpr(function)(kernel).jaxpr) for function in (total, jax.grad(total))]
+      [False, True]
+    """
+    return any(_is_slow(equation) for equation in jaxpr.eqns)
+
+
+def _is_slow(equation: core.JaxprEqn) -> bool:
+    if equation.primitive is lax.conv_general_dilated_p:
+        return equation.params["dimension_numbers"] != STANDARD
+    return any(slow_in_a_loop(inner) for inner in _on_cpu(equation))
+
+
+def _on_cpu(equation: core.JaxprEqn) -> Iterator[core.Jaxpr]:
+    """Yield the programs within an equation; of `lax.platform_dependent`, only the branch that the CPU takes."""
+    platforms = equation.params.get("branches_platforms")
+    if platforms is None:
+        yield from core.jaxprs_in_params(equation.params)
+    else:
+        branches = zip(equation.params["branches"], platforms, strict=True)
+        yield next(branch.jaxpr for branch, names in branches if names is None or "cpu" in names)

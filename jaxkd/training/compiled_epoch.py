@@ -84,7 +84,7 @@ def _scan(body, state: TrainState, xs) -> tuple[TrainState, Logs]:
         after, logs = body(replace(carry, teacher=teacher), x)
         return after.without_teacher(), logs
 
-    if len(jax.tree.leaves(xs)[0]) == 1:  # no loop at all, so that nothing is compiled for one (see `cpu_loops`)
+    if len(jax.tree.leaves(xs)[0]) == 1:  # no loop at all, so that nothing is compiled for one (see `slow_in_a_loop`)
         after, logs = without_teacher(state.without_teacher(), jax.tree.map(lambda leaf: leaf[0], xs))
         logs = jax.tree.map(lambda value: value[None], logs)
     else:

@@ -147,7 +147,7 @@ def mapped_over_runs(placement: Placement) -> Callable:
 
 
 def _one_after_the_other(function: Callable, stacked: Tree) -> Tree:
-    """`lax.map`, but for a single run, which needs no loop (see `cpu_loops`)."""
+    """`lax.map`, but for a single run, which needs no loop (see `slow_in_a_loop`)."""
     if len(jax.tree.leaves(stacked)[0]) > 1:
         return lax.map(function, stacked)
     return jax.tree.map(lambda value: value[None], function(jax.tree.map(lambda leaf: leaf[0], stacked)))

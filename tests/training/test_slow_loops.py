@@ -10,10 +10,9 @@ from tiny import TinyNet, digits
 
 import jaxkd
 from jaxkd import Outputs, callbacks, losses, models, optimizers
-from jaxkd.nn.convolution import LAYOUT, convolve
+from jaxkd.nn.convolution import LAYOUT, convolve, slow_in_a_loop
 from jaxkd.nn.layers import global_average_pool
 from jaxkd.training.compiled_epoch import make_resident_loop, make_stream_loop
-from jaxkd.training.cpu_loops import slow_in_a_loop
 from jaxkd.training.sharding import Placement
 from jaxkd.training.stacked_runs import make_many_step, stack
 from jaxkd.types import Batch
