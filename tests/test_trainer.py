@@ -9,7 +9,7 @@ from flax import nnx
 from tiny import TinyNet, assert_same_bits, digits, leaves, weights
 
 import jaxkd
-from jaxkd import Normalization, losses, optimizers
+from jaxkd import Normalization, losses, models, optimizers
 
 SGD = optimizers.sgd(0.1, momentum=0.9, weight_decay=5e-4)  # one object: equal programs are compiled once
 N, B = 96, 32
@@ -247,3 +247,56 @@ def test_counts_that_cannot_be_are_refused_by_name(train, test, option):
     [(name, value)] = option.items()
     with pytest.raises(ValueError, match=f"{name}={value}"):
         trainer.fit(train, test, verbose=0, **option)
+
+
+# Keras's call.
+
+
+def test_images_and_labels_may_come_apart(train, test):
+    def fitted(*data, **options):
+        trainer = jaxkd.Trainer(TinyNet())
+        trainer.compile(SGD)
+        trainer.fit(*data, epochs=1, batch_size=32, verbose=0, **options)
+        return trainer
+
+    apart, together = fitted(train.images, train.labels), fitted((train.images, train.labels))
+    assert_same_bits(leaves(apart.state), leaves(together.state))
+    assert apart.evaluate(test.images, list(test.labels)) == apart.evaluate((test.images, test.labels))
+    positional, named = fitted(train, test), fitted(train, validation_data=test)
+    assert positional.history.last("val_loss") == named.history.last("val_loss")
+    in_pairs = fitted(train.images, train.labels, validation_data=(test.images, test.labels))
+    assert "val_loss" in in_pairs.history.history
+
+
+def test_labels_beside_data_that_bring_their_own_are_refused(train, test):
+    trainer = jaxkd.Trainer(TinyNet())
+    trainer.compile(SGD)
+    with pytest.raises(TypeError, match="x=Dataset brings its labels"):
+        trainer.fit(train, train.labels, validation_data=test)
+    with pytest.raises(TypeError, match="x=Dataset brings its labels"):
+        trainer.evaluate(train, train.labels)
+    with pytest.raises(TypeError, match="validation data are named, as in fit"):
+        trainer.fit(train.images, test)
+    with pytest.raises(TypeError, match="positional"):
+        trainer.fit(train, test, 3)
+
+
+def test_names_in_place_of_losses_and_optimizers_are_refused_with_the_cure():
+    trainer = jaxkd.Trainer(TinyNet())
+    with pytest.raises(TypeError, match=r"optimizer='sgd': give one .* optimizers.sgd\(0.05, momentum=0.9\)"):
+        trainer.compile("sgd")
+    with pytest.raises(TypeError, match=r"loss 'kd' is 'kd': give an instance.*losses.KD\(temperature=4.0\)"):
+        trainer.compile(optimizers.sgd(0.1), loss="kd")
+
+
+def test_what_is_shown_of_an_object_is_a_few_lines(train):
+    network = models.create("resnet8", num_classes=10)
+    distiller = jaxkd.Distiller(student=network, teacher=TinyNet())
+    shown = [repr(distiller)]
+    distiller.compile(optimizers.sgd(0.1), loss={"ce": losses.CrossEntropy(), "kd": losses.KD()})
+    history = distiller.fit(train.subset(32), batch_size=16, verbose=0)
+    shown += [repr(distiller), repr(network), str(network), repr(history), repr(jaxkd.TeacherCache())]
+    assert all(len(text.splitlines()) <= 4 and len(text) < 400 for text in shown), shown
+    assert shown[0] == "Distiller(student=resnet8, teacher=TinyNet), not compiled"
+    assert "losses ce, kd; 1 epochs, 2 steps" in shown[1]
+    assert "resnet8(num_classes=10)" in shown[2]

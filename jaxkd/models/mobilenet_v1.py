@@ -7,7 +7,7 @@ from itertools import pairwise
 import jax
 from flax import nnx
 
-from jaxkd.models.registry import family
+from jaxkd.models.registry import Classifier, family
 from jaxkd.nn.layers import BatchNorm, DefaultConv, Linear, Preactivation, conv_norm
 from jaxkd.nn.stack import pooled_outputs, preactivations
 from jaxkd.types import Outputs
@@ -41,7 +41,7 @@ class SeparableUnit(nnx.Dict):
         return conv_norm(self["3"], self["4"], out, train)
 
 
-class MobileNetV1(nnx.Module):
+class MobileNetV1(Classifier):
     """MobileNetV1 at full width, for images of any size; published for 224×224.
 
     Features: f0 the stem, f1 to f4 the last maps of each size from a quarter of the image's down to a 32nd (all after

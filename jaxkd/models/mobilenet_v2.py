@@ -12,7 +12,7 @@ import jax
 from flax import nnx
 from jax.nn.initializers import normal, zeros
 
-from jaxkd.models.registry import family
+from jaxkd.models.registry import Classifier, family
 from jaxkd.nn.layers import BatchNorm, Conv, Linear, Preactivation, conv_norm, global_average_pool
 from jaxkd.types import Outputs
 
@@ -84,7 +84,7 @@ class InvertedResidual(nnx.Module):
         return list(zip(flat[::2], flat[1::2], strict=True))
 
 
-class MobileNetV2(nnx.Module):
+class MobileNetV2(Classifier):
     """The network of both forms, which name its layers, list them in `parts` and set the width and the kind of ReLU.
 
     Features: f0 the stem (after its ReLU), f1 to f4 the last maps of each size, f5 the pooled embedding. A linear

@@ -8,9 +8,42 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
+import jax
 from flax import nnx
 
-_Builder = Callable[..., nnx.Module]
+from jaxkd.types import Normalization
+
+
+class Classifier(nnx.Module):
+    """A network of the zoo, called as `model(images, train=False) -> Outputs`.
+
+    Attributes:
+      name: as `create` takes it.
+      num_classes: K, the width of the logits.
+      image_shape: `(H, W, C)` of the images it was published for; most networks take others too.
+      normalization: of its images; None until weights or data say it.
+      options: of its family, as `(name, value)`.
+    """
+
+    name: str
+    num_classes: int
+    image_shape: tuple[int, int, int]
+    normalization: Normalization | None
+    options: tuple[tuple[str, Any], ...]
+
+    def __repr__(self) -> str:
+        if not hasattr(self, "name"):
+            return object.__repr__(self)
+        size = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(self, nnx.Param)))
+        given = "".join(f", {name}={value!r}" for name, value in self.options)
+        shape = "×".join(map(str, self.image_shape))
+        mean = "no normalization" if self.normalization is None else f"{self.normalization}"
+        return f"{self.name}(num_classes={self.num_classes}{given})\n  {size:,} parameters; images {shape}; {mean}"
+
+    __str__ = __repr__
+
+
+_Builder = Callable[..., Classifier]
 Builder = TypeVar("Builder", bound=_Builder)
 
 
@@ -50,7 +83,7 @@ def names() -> list[str]:
     return sorted(name for family in _FAMILIES for name in family.published)
 
 
-def create(name: str, num_classes: int = 100, seed: int = 0, **options: Any) -> nnx.Module:
+def create(name: str, num_classes: int = 100, seed: int = 0, **options: Any) -> Classifier:
     """Create a freshly initialised network.
 
     Args:
@@ -77,7 +110,7 @@ def create(name: str, num_classes: int = 100, seed: int = 0, **options: Any) -> 
         if match := known.pattern.fullmatch(name):
             sizes = {key: int(value) for key, value in match.groupdict().items() if value is not None}
             _check_options(name, known.build, options, sizes)
-            model: Any = known.build(num_classes=num_classes, rngs=nnx.Rngs(seed), **sizes, **options)
+            model = known.build(num_classes=num_classes, rngs=nnx.Rngs(seed), **sizes, **options)
             model.name, model.num_classes, model.normalization = name, num_classes, None
             model.image_shape = (known.size, known.size, options.get("channels", 3))  # others work too
             model.options = tuple(sorted(options.items()))

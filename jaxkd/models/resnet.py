@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxkd.models.registry import family
+from jaxkd.models.registry import Classifier, family
 from jaxkd.nn.layers import BatchNorm, Conv, Linear, Preactivation, conv_norm
 from jaxkd.nn.stack import last_block, pooled_outputs, preactivations, stack_blocks
 from jaxkd.types import Outputs
@@ -49,7 +49,7 @@ class BasicBlock(nnx.Module):
         return jnp.pad(kept, ((0, 0), (0, 0), (0, 0), (extra // 2, extra - extra // 2)))
 
 
-class ResNet(nnx.Module):
+class ResNet(Classifier):
     """A CIFAR ResNet for images of any size from 4×4; `widths` are the channels of the stem and the three stages.
 
     Features: f0 the stem, f1 to f3 the stages (after their last ReLU), f4 the pooled embedding.

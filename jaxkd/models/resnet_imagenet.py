@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from jaxkd.models.registry import family
+from jaxkd.models.registry import Classifier, family
 from jaxkd.nn.layers import BatchNorm, Conv, Linear, Preactivation, check_image_size, conv_norm, max_pool
 from jaxkd.nn.stack import last_block, pooled_outputs, preactivations, stack_blocks
 from jaxkd.types import Outputs
@@ -124,7 +124,7 @@ DEPTHS: dict[int, tuple[Block, tuple[int, ...]]] = {
 """By depth, the kind of block and the number of blocks in each stage."""
 
 
-class StagedResNet(nnx.Module):
+class StagedResNet(Classifier):
     """A ResNet whose stages have 64, 128, 256, … planes; all but the first halve the maps.
 
     Features: f0 the stem, one per stage (after its last ReLU), then the pooled embedding. In a network for large images

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxkd.models.registry import family
+from jaxkd.models.registry import Classifier, family
 from jaxkd.nn.convolution import convolve
 from jaxkd.nn.layers import BatchNorm, DefaultConv, Linear, Preactivation, channel_shuffle, conv_norm
 from jaxkd.nn.stack import last_block, pooled_outputs, preactivations, stack_blocks
@@ -54,7 +54,7 @@ def _average_pool(images: jax.Array) -> jax.Array:
     return convolve(images, jnp.full((3, 3, 1, channels), 1 / 9, images.dtype), 2, 1, channels)
 
 
-class ShuffleNetV1(nnx.Module):
+class ShuffleNetV1(Classifier):
     """ShuffleNetV1 for small images of any size; published for 32×32.
 
     Features: f0 the stem, f1 to f3 the stages (after their last ReLU), f4 the pooled embedding.

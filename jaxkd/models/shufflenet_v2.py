@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxkd.models.registry import family
+from jaxkd.models.registry import Classifier, family
 from jaxkd.nn.layers import (
     BatchNorm,
     Conv,
@@ -106,7 +106,7 @@ def _depthwise(channels: int, stride: int, rngs: nnx.Rngs) -> Layer:
     return DefaultConv(channels, channels, 3, stride, groups=channels, rngs=rngs), BatchNorm(channels)
 
 
-class ShuffleNetV2(nnx.Module):
+class ShuffleNetV2(Classifier):
     """The network of both forms, which name its layers and list them in `parts`.
 
     Features: f0 the stem, f1 to f3 the stages (after their last ReLU), f4 the pooled embedding. The preactivations are

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.nn.initializers import normal, zeros
 
-from jaxkd.models.registry import family
+from jaxkd.models.registry import Classifier, family
 from jaxkd.nn.layers import BatchNorm, Conv, Linear, check_image_size, conv_norm, global_average_pool, max_pool
 from jaxkd.types import Outputs, at_least_float32
 
@@ -18,7 +18,7 @@ CONVOLUTIONS = {8: (1, 1, 1, 1, 1), 11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16
 """By depth, the number of convolutions in each block."""
 
 
-class VGG(nnx.Module):
+class VGG(Classifier):
     """A VGG for images of any size from 8×8, with one linear layer as the classifier.
 
     Features: f0 to f4 the blocks (after their last ReLU), f5 the pooled embedding. The fourth block is followed by a
@@ -82,7 +82,7 @@ GRID = 7
 """Height and width of the maps that the classifier takes."""
 
 
-class ImageNetVGG(nnx.Module):
+class ImageNetVGG(Classifier):
     """A VGG for images of any size from 32×32, with a classifier of three linear layers.
 
     Features: f0 to f3 early outputs, see `FEATURES`, f4 the last maps, f5 the embedding: the last maps averaged to a

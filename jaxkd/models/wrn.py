@@ -6,7 +6,7 @@ import jax
 from flax import nnx
 from jax.nn.initializers import zeros
 
-from jaxkd.models.registry import family
+from jaxkd.models.registry import Classifier, family
 from jaxkd.nn.layers import BatchNorm, Conv, Linear, conv_norm, global_average_pool
 from jaxkd.nn.stack import stack_blocks
 from jaxkd.types import Outputs
@@ -42,7 +42,7 @@ class WideStage(nnx.Module):
         return images
 
 
-class WideResNet(nnx.Module):
+class WideResNet(Classifier):
     """WRN-depth-width for images of any size from 4×4.
 
     Features: f0 the stem, f1 to f3 the stages (before the closing BatchNorm), f4 the pooled embedding.
