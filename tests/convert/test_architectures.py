@@ -4,13 +4,11 @@ import math
 
 import numpy as np
 import pytest
-from seeded import same_weights, seeded
+from seeded import HALF, same_weights, seeded
 
-from jaxkd import Normalization, convert, models
+from jaxkd import convert, models
 from jaxkd.convert.architecture_index import networks
 from jaxkd.convert.architectures import CHANNELS, CLASSES
-
-HALF = Normalization(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
 
 def size(name: str) -> int:

@@ -7,15 +7,13 @@ import json
 import jax
 import numpy as np
 import pytest
-from seeded import same_weights, seeded
+from seeded import HALF, same_weights, seeded
 
 import jaxkd
 from jaxkd import Normalization, convert, data, losses, models, optimizers
 from jaxkd.convert import ConversionError, manifest
 from jaxkd.convert.checkpoint import read_manifest
 from jaxkd.formats.files import sha256
-
-HALF = Normalization(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
 
 def test_save_then_load_is_the_identity(tmp_path):

@@ -4,24 +4,12 @@ import subprocess
 import sys
 
 import pytest
-from seeded import same_weights, seeded
+from seeded import HALF, same_weights, seeded
 
-from jaxkd import Normalization, convert
+from jaxkd import convert
 from jaxkd.convert.__main__ import COLUMNS, main
 from jaxkd.formats import torch_writer
 from jaxkd.formats.torch_reader import read
-
-HALF = Normalization(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-
-
-@pytest.fixture(scope="module")
-def resnet8():
-    return seeded("resnet8")
-
-
-@pytest.fixture(scope="module")
-def weights(resnet8):
-    return convert.to_state_dict(resnet8)
 
 
 def test_command_writes_a_checkpoint_with_a_manifest(resnet8, tmp_path, capsys):

@@ -5,25 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from seeded import filled, same_weights, seeded
+from seeded import HALF, filled, same_weights, seeded
 
-from jaxkd import Normalization, convert
+from jaxkd import convert
 from jaxkd.convert import ConversionError
 from jaxkd.formats import torch_writer
 from jaxkd.nn.layers import BatchNorm, Conv, Linear
-
-HALF = Normalization(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-
-
-@pytest.fixture(scope="module")
-def resnet8():
-    return seeded("resnet8")
-
-
-@pytest.fixture(scope="module")
-def weights(resnet8):
-    return convert.to_state_dict(resnet8)
-
 
 # There and back.
 

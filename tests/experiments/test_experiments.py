@@ -1,7 +1,6 @@
 """The scripts, run as a user runs them, on the digits."""
 
 import csv
-import importlib
 import json
 import pathlib
 import re
@@ -13,6 +12,7 @@ import time
 
 import numpy as np
 import pytest
+from experiment_scripts import imported
 
 from jaxkd import callbacks, convert, optimizers, recipes, records
 from jaxkd.formats import torch_reader
@@ -25,10 +25,8 @@ SMALL = ["--data", "digits", "--batch-size", "479", "--quiet"]  # three equal st
 
 @pytest.fixture(scope="module", autouse=True)
 def scripts():
-    """The scripts' own folder on the import path, as Python puts it there when one of them is started."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "experiments"))
-        yield {name: importlib.import_module(name) for name in (*SCRIPTS, *PARTS)}
+    with imported(*SCRIPTS, *PARTS) as modules:
+        yield modules
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """The figures' command, run as a user runs it, on small networks and written records."""
 
 import csv
-import importlib
 import json
 import pathlib
 import re
@@ -9,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from experiment_scripts import imported
 from tiny import digits
 
 from jaxkd import analysis, convert, models, plots, records
@@ -23,10 +23,8 @@ IMAGES = 48
 
 @pytest.fixture(scope="module", autouse=True)
 def scripts():
-    """The scripts' own folder on the import path, as Python puts it there when one of them is started."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "experiments"))
-        yield {name: importlib.import_module(name) for name in ("figures", "figuring.smoke", "figuring.registry")}
+    with imported("figures", "figuring.smoke", "figuring.registry") as modules:
+        yield modules
 
 
 @pytest.fixture(scope="module")

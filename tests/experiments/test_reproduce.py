@@ -1,11 +1,11 @@
 """The command that runs a published table: which runs, what is skipped, and the table beside the published numbers."""
 
 import csv
-import importlib
 import pathlib
 
 import pytest
 import recorded
+from experiment_scripts import imported
 
 from jaxkd import convert, models, recipes
 
@@ -16,11 +16,8 @@ METHODS = ("ctkd", "ats")
 
 @pytest.fixture(scope="module", autouse=True)
 def scripts():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "experiments"))
-        yield {name: importlib.import_module(f"tables.{name}") for name in PARTS} | {
-            "reproduce": importlib.import_module("reproduce")
-        }
+    with imported("reproduce", *(f"tables.{name}" for name in PARTS)) as modules:
+        yield {name.removeprefix("tables."): module for name, module in modules.items()}
 
 
 def test_a_pair_is_every_method_published_for_it_and_the_student_alone(scripts):

@@ -1,11 +1,9 @@
 """The scripts of the benchmark, for its tests."""
 
 import importlib
-import pathlib
 
 import pytest
-
-EXPERIMENTS = pathlib.Path(__file__).parents[2] / "experiments"
+from experiment_scripts import EXPERIMENTS
 
 
 @pytest.fixture(autouse=True)

@@ -1,12 +1,10 @@
 """Losses on features as the engine uses them: built for two networks, then pure functions of their variables."""
 
-import contextlib
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from flax import nnx
 from reference import golden
 
@@ -14,15 +12,7 @@ from jaxkd import Batch, Outputs, Progress
 from jaxkd.losses import Network
 from jaxkd.training.state import split
 
-single = pytest.param(jnp.float32, 1e-5, 1e-4, id="float32")
-double = pytest.param(jnp.float64, 1e-9, 1e-9, id="float64")
-both_precisions = pytest.mark.parametrize(("dtype", "value_tolerance", "gradient_tolerance"), [single, double])
-
 PROGRESS = Progress(jnp.int32(0), jnp.int32(1))
-
-
-def precision(dtype):
-    return jax.enable_x64(True) if dtype == jnp.float64 else contextlib.nullcontext()
 
 
 def golden_arrays(name, dtype):
@@ -63,10 +53,6 @@ def _compiled(graph):
         return found, split(loss)[2]
 
     return jax.jit(jax.value_and_grad(value, argnums=(0, 1), has_aux=True))
-
-
-def relative_error(ours, theirs):
-    return float(np.abs(np.asarray(ours) - np.asarray(theirs)).max() / np.abs(theirs).max())
 
 
 def finite(tree):

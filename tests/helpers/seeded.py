@@ -3,9 +3,11 @@
 import numpy as np
 from reference import reference_weights
 
-from jaxkd import convert
+from jaxkd import Normalization, convert
 from jaxkd.convert.architectures import abstract_model
 from jaxkd.convert.weights import entries
+
+HALF = Normalization(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
 
 def seeded(name: str, num_classes: int = 10, **options):

@@ -11,13 +11,16 @@ import pytest
 from conformance_cases import OTHER_WIDTHS, QUICK, TABLE, WIDTHS, B, Case, dotted, largest, said
 from feature_cases import finite
 from flax import nnx
+from sweeps import marked
 from tiny import assert_same_bits, leaves
 
 from jaxkd import losses
 from jaxkd.losses import HyperParameter
 
+CORE = ("kd_ctkd", "fitnet", "crd")  # one learns a number, one a projection of features, one remembers every example
 
-@pytest.fixture(scope="module", params=TABLE)
+
+@pytest.fixture(scope="module", params=marked(TABLE, CORE))
 def case(request):
     """Each loss is compiled once for all tests that use batches of one shape."""
     return Case(request.param)

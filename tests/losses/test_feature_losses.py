@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from feature_cases import PROGRESS, batch_of, both_precisions, golden_arrays, precision, relative_error
+from feature_cases import PROGRESS, batch_of, golden_arrays
 from flax import nnx
+from values import both_precisions, precision, relative_error
 
 from jaxkd import Outputs
 from jaxkd.losses import Network

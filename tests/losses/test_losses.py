@@ -1,6 +1,5 @@
 """Losses against the authors' code, and against values worked out by hand."""
 
-import contextlib
 import json
 from math import log, sqrt
 
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from reference import GOLDENS
+from values import both_precisions, precision, relative_error
 
 from jaxkd import Batch, Outputs, Progress, losses
 from jaxkd.training.state import split
@@ -21,22 +21,10 @@ ATS_CASES = [name for name in CASES if name.startswith("ats_") and "total" not i
 TOTAL_CASES = [name for name in CASES if name.startswith("ats_total")]
 CTKD_CASES = [name for name in CASES if name.startswith("ctkd_global")]
 
-single = pytest.param(jnp.float32, 1e-5, 1e-4, id="float32")
-double = pytest.param(jnp.float64, 1e-9, 1e-9, id="float64")
-both_precisions = pytest.mark.parametrize(("dtype", "value_tolerance", "gradient_tolerance"), [single, double])
-
-
-def precision(dtype):
-    return jax.enable_x64(True) if dtype == jnp.float64 else contextlib.nullcontext()
-
 
 def ats(params):
     taus = params["tau1_correct"], params["tau2_wrong"], params["student_temperature"]
     return losses.ATS(*taus)
-
-
-def relative_error(ours, theirs):
-    return float(np.abs(np.asarray(ours) - theirs).max() / np.abs(theirs).max())
 
 
 def value_and_gradients(terms, name, dtype):

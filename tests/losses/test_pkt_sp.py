@@ -5,7 +5,8 @@ from math import log, sqrt
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from feature_cases import both_precisions, built, evaluate, golden_arrays, network, normal, precision, relative_error
+from feature_cases import built, evaluate, golden_arrays, network, normal
+from values import both_precisions, precision, relative_error
 
 from jaxkd import Outputs
 from jaxkd.losses.pkt import PKT, probabilistic_transfer

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from feature_cases import both_precisions, built, evaluate, golden_arrays, network, normal, precision, relative_error
+from feature_cases import built, evaluate, golden_arrays, network, normal
 from flax import nnx
+from values import both_precisions, precision, relative_error
 
 from jaxkd.losses.vid import VID, Regressor, gaussian_nll
 
