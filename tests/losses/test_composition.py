@@ -45,11 +45,22 @@ def always(combination):
     return divergence == (rule + feature) % 3 and standardize == (rule + feature // 2) % 2
 
 
+CORE = (  # every divergence, every rule
+    "kd-fixed-raw-alone",
+    "kd-global-raw-crd",
+    "dkd-ats-raw-vid",
+    "dkd-instance-standardized-pkt",
+    "mlkd-fixed-raw-srrl",
+)
+
+
 def cases():
     tables = (DIVERGENCES, RULES, STANDARDIZE, FEATURES)
     for combination in COMBINATIONS:
         names = [list(table)[place] for table, place in zip(tables, combination, strict=True)]
-        yield pytest.param(*names, id="-".join(names), marks=() if always(combination) else pytest.mark.slow)
+        case = "-".join(names)
+        rest = pytest.mark.thorough if always(combination) else pytest.mark.slow
+        yield pytest.param(*names, id=case, marks=() if case in CORE else rest)
 
 
 class Staged(nnx.Module):

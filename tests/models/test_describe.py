@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from sweeps import sweep
 
 from jaxkd import models
 
@@ -13,7 +14,7 @@ def residual_stage(pixels, inputs, outputs, blocks, projects):
     return pixels * (first + (blocks - 1) * 18 * outputs * outputs)
 
 
-@pytest.mark.parametrize(("depth", "millions"), [(20, 41), (56, 126), (110, 253)])
+@sweep(("depth", "millions"), [(20, 41), (56, 126), (110, 253)], core=[(20, 41)])
 def test_cifar_resnets_counted_by_hand(depth, millions):
     blocks = (depth - 2) // 6
     by_hand = (
@@ -67,7 +68,7 @@ PUBLISHED = {
 """Parameters and billions of multiply-accumulates, with 1000 classes at 224×224."""
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@sweep("name", PUBLISHED, core=["resnet18", "mobilenet_v2"])
 def test_imagenet_networks_are_as_large_as_published(name):
     found = models.describe(name, num_classes=1000)
     parameters, billions = PUBLISHED[name]
@@ -76,7 +77,7 @@ def test_imagenet_networks_are_as_large_as_published(name):
     assert abs(found.macs / 1e9 - billions) <= 0.0051
 
 
-@pytest.mark.parametrize("name", ["resnet8", "wrn_10_1", "vgg8"])
+@sweep("name", ["resnet8", "wrn_10_1", "vgg8"], core=["resnet8"])
 def test_shapes_are_those_of_the_outputs(name):
     found = models.describe(name, 10, image_shape=(16, 24, 1), channels=1)
     outputs = models.create(name, 10, channels=1)(jnp.zeros((2, 16, 24, 1)))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from reference import reference_weights
+from sweeps import sweep
 from tiny import TinyNet
 
 import jaxkd
@@ -50,7 +51,7 @@ def distilled(student, teacher, images, **terms):
     return {name: logs[name][-1] for name in ("loss", "ce", "kd", *terms)}
 
 
-@pytest.mark.parametrize("name", [*SMALL, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)])
+@sweep("name", [*SMALL, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)], core=["resnet8", "ShuffleV2"])
 def test_a_converted_teacher_distils(name, converted, images):
     """Its logits, its embedding and its classifier are all learnt from."""
     found = distilled(TinyNet(), converted(name), images, srrl=losses.SRRL())

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from sweeps import sweep
 
 from jaxkd import models
 from jaxkd.convert.architectures import abstract_model
@@ -54,7 +55,7 @@ def listing(name):
 # Names.
 
 
-@pytest.mark.parametrize(
+@sweep(
     ("name", "same"),
     [
         ("ResNet18", "resnet18"),
@@ -65,6 +66,7 @@ def listing(name):
         ("vgg11_imagenet", "vgg11_bn"),
         ("vgg13_imagenet", "vgg13_bn"),
     ],
+    core=[("ResNet18", "resnet18")],
 )
 def test_one_network_has_the_names_of_two_repositories(name, same):
     assert listing(name) == listing(same)
@@ -72,6 +74,7 @@ def test_one_network_has_the_names_of_two_repositories(name, same):
     assert {name, same} <= set(models.list())
 
 
+@pytest.mark.thorough
 def test_networks_of_one_layout_differ_in_width_and_depth_only():
     keys = {name: [key for key, _ in listing(name)] for name in ("resnet50", "wide_resnet50_2", "resnext50_32x4d")}
     assert keys["resnet50"] == keys["wide_resnet50_2"] == keys["resnext50_32x4d"]
@@ -104,7 +107,7 @@ def test_networks_that_do_not_exist(name, message):
 # Images.
 
 
-@pytest.mark.parametrize("name", SMALLEST)
+@sweep("name", SMALLEST, core=["ResNet18_cifar"])
 def test_the_smallest_images(name):
     size, model = SMALLEST[name], abstract_model(name, 10)
     graph, state = nnx.split(model)
@@ -118,7 +121,7 @@ def test_the_smallest_images(name):
         shapes(size - 1)
 
 
-@pytest.mark.parametrize("name", SMALLEST)
+@sweep("name", SMALLEST, core=["ResNet18_cifar"])
 def test_images_of_other_channels(name):
     graph, state = nnx.split(abstract_model(name, 10, channels=1))
     run = jax.eval_shape(lambda state: nnx.merge(graph, state)(images(32, channels=1)), state)
@@ -129,7 +132,7 @@ def test_images_of_other_channels(name):
 # Outputs.
 
 
-@pytest.mark.parametrize("name", SMALLEST)
+@sweep("name", SMALLEST, core=["ResNet18_cifar"])
 def test_preactivations_are_what_the_relu_before_each_feature_receives(name, network):
     model, given = network(name), images(2 * SMALLEST[name])
     outputs = model(given)
@@ -139,7 +142,7 @@ def test_preactivations_are_what_the_relu_before_each_feature_receives(name, net
         assert float(before.min()) < 0
 
 
-@pytest.mark.parametrize("name", [name for name in SMALLEST if name != "ResNet50"])  # whose stacks give copies
+@sweep("name", [name for name in SMALLEST if name != "ResNet50"], core=["ResNet18_cifar"])  # whose stacks give copies
 def test_the_norms_are_the_last_ones_before_the_preactivations(name, network):
     model, given = network(name), images(2 * SMALLEST[name])
     outputs, norms = model(given), model.preactivation_norms()
@@ -152,14 +155,14 @@ def test_the_norms_are_the_last_ones_before_the_preactivations(name, network):
         np.testing.assert_allclose(shifted[i], outputs.preactivations[i] + 1.0, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", SMALLEST)
+@sweep("name", SMALLEST, core=["ResNet18_cifar"])
 def test_the_classifier_is_a_function_of_the_embedding(name, network):
     outputs = network(name)(images(2 * SMALLEST[name]))
     np.testing.assert_allclose(outputs.classify(outputs.features[-1]), outputs.logits, rtol=1e-6)
     assert np.ptp(np.asarray(outputs.logits)) > 0
 
 
-@pytest.mark.parametrize("name", SMALLEST)
+@sweep("name", SMALLEST, core=["ResNet18_cifar"])
 def test_bfloat16_images_make_bfloat16_maps_and_a_float32_embedding(name):
     graph, state = nnx.split(abstract_model(name, 10))
     given = images(2 * SMALLEST[name]).astype(jnp.bfloat16)
@@ -190,7 +193,7 @@ def _statistics_after(graph, state, given):
 # The VGGs' grid.
 
 
-@pytest.mark.parametrize("size", [(1, 1), (2, 3), (6, 7), (7, 7), (8, 9), (13, 14), (20, 15)])
+@sweep("size", [(1, 1), (2, 3), (6, 7), (7, 7), (8, 9), (13, 14), (20, 15)], core=[(1, 1), (8, 9)])
 def test_averaging_to_a_grid_is_pytorchs(size):
     torch = pytest.importorskip("torch")
     maps = np.random.default_rng(0).standard_normal((2, *size, 3)).astype(np.float32)
@@ -204,6 +207,7 @@ def test_averaging_to_a_grid():
     np.testing.assert_allclose(grid, np.tile(np.arange(0.5, 14, 2)[:, None], (1, 7)))
 
 
+@pytest.mark.thorough
 def test_the_embedding_of_a_vgg_is_flattened_channel_by_channel(network):
     outputs = network("vgg11_bn")(images(64, count=1))
     maps, embedding = outputs.features[-2:]
@@ -213,7 +217,11 @@ def test_the_embedding_of_a_vgg_is_flattened_channel_by_channel(network):
 # Initial weights.
 
 
-@pytest.mark.parametrize("name", ["ResNet18_cifar", "ResNeXt11-4-4d", pytest.param("vgg11_bn", marks=pytest.mark.slow)])
+@sweep(
+    "name",
+    ["ResNet18_cifar", "ResNeXt11-4-4d", pytest.param("vgg11_bn", marks=pytest.mark.slow)],
+    core=["ResNeXt11-4-4d"],
+)
 def test_convolutions_start_as_the_authors(name):
     found = 0
     for _, module in nnx.iter_modules(models.create(name, num_classes=10)):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sweeps import sweep
 from flax import nnx
 from reference import reference_weights
 from values import relative_error
@@ -72,7 +73,7 @@ def test_mobilenet_v1_has_the_parameters_counted_by_hand():
     assert parameters("MobileNetV1", 1000) == 3 * 9 * 32 + 2 * 32 + units + 1024 * 1000 + 1000 == 4_231_976
 
 
-@pytest.mark.parametrize(
+@sweep(
     ("name", "published"),
     [
         ("mobilenet_v2", 3_504_872),
@@ -81,12 +82,13 @@ def test_mobilenet_v1_has_the_parameters_counted_by_hand():
         ("shufflenet_v2_x1_5", 3_503_624),
         ("shufflenet_v2_x2_0", 7_393_996),
     ],
+    core=[("mobilenet_v2", 3_504_872)],
 )
 def test_torchvisions_networks_have_the_published_parameters(name, published):
     assert parameters(name, 1000) == published
 
 
-@pytest.mark.parametrize("name", ALL)
+@sweep("name", ALL, core=["MobileNetV1", "ShuffleV1"])
 def test_small_grey_images_of_odd_sizes(name):
     def look(images):
         model = models.create(name, num_classes=7, channels=1)
@@ -117,7 +119,7 @@ def test_the_norm_before_each_preactivation_is_the_last_one_of_its_stage(name):
         np.testing.assert_array_equal(norm.var[...], weights[f"{key}.running_var"])
 
 
-@pytest.mark.parametrize("name", ["MobileNetV1", "ShuffleV2", "shufflenet_v2_x0_5"])
+@sweep("name", ["MobileNetV1", "ShuffleV2", "shufflenet_v2_x0_5"], core=["MobileNetV1"])
 def test_each_channel_of_a_preactivation_comes_from_the_norm_that_is_told(name):
     # Without scale a BatchNorm's output is its shift, which then marks the channel on its way through the shuffles.
     def only_shift(key, value):
@@ -157,6 +159,7 @@ def test_gradient_through_the_depthwise_convolution_is_autodiffs(monkeypatch, st
         assert relative_error(one, np.asarray(other)) < 1e-4
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("name", "size"),
     [
@@ -192,6 +195,7 @@ def test_steps_of_sgd_lower_the_loss_as_the_gradient_says_and_move_every_statist
     assert [key for key, value in before.items() if "running" in key and np.array_equal(value, after[key])] == []
 
 
+@pytest.mark.thorough
 def test_initial_weights_are_those_of_the_published_code():
     half = models.create("MobileNetV2")
     depthwise = half.blocks[5][1].conv["3"].kernel[...]

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sweeps import sweep
 from flax import nnx
 from reference import golden, listing, reference_weights
 from values import relative_error
@@ -18,6 +19,8 @@ CTKD = (
     "ResNet18"
 )
 ATS = "ResNet14 WRN28-1 ResNeXt29-4-4d"
+# One of each family.
+CORE = "ctkd/resnet8 ctkd/wrn_16_2 ctkd/vgg8 ctkd/ResNet18 ctkd/MobileNetV2 ctkd/ShuffleV2 ats/ResNeXt29-4-4d"
 # Of the same families, of other sizes or under other names.
 SLOW = (
     "ctkd/resnet14 ctkd/resnet32 ctkd/resnet44 ctkd/resnet8x4_double ctkd/vgg11 ctkd/vgg13 ctkd/vgg16 ctkd/vgg19 "
@@ -32,7 +35,7 @@ ENTRIES = [
 ]
 
 
-@pytest.mark.parametrize("entry", ENTRIES)
+@sweep("entry", ENTRIES, core=CORE.split())
 def test_state_dict_logits_and_features_are_the_authors(entry):
     expected = listing(f"models/{entry}")
     # Put together again by Flax, which sorts attributes: the order of keys is tested where it is hardest.
