@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from seeded import HALF, same_weights, seeded
+from sweeps import sweep
 
 from jaxkd import convert, models
 from jaxkd.convert.architecture_index import networks
@@ -19,11 +20,11 @@ def size(name: str) -> int:
     )
 
 
-def marked(name: str):
-    return pytest.param(name, marks=() if size(name) < 800_000 else pytest.mark.slow)
+def parameter(name: str):
+    return name if size(name) < 800_000 else pytest.param(name, marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize("name", [marked(name) for name in models.list()])
+@sweep("name", [parameter(name) for name in models.list()], core=["resnet8", "wrn_16_1", "vgg8"])
 def test_there_and_back_is_the_identity(name, tmp_path):
     model = seeded(name, num_classes=7)
     model.normalization = HALF

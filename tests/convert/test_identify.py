@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 from seeded import same_weights, seeded
+from sweeps import sweep
 
 from jaxkd import convert, models
 from jaxkd.convert import ConversionError, architecture_index, identify
@@ -25,7 +26,7 @@ def weights_of(shapes, num_classes=7, channels=3):
 # The list of networks in the package.
 
 
-@pytest.mark.parametrize("name", models.list())
+@sweep("name", models.list(), core=["resnet8"])
 def test_the_list_of_networks_is_up_to_date(name):
     """If it is not: `python -m jaxkd.convert.architecture_index`."""
     listed = json.loads(gzip.decompress(architecture_index.FILE.read_bytes()))

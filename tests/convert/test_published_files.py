@@ -5,12 +5,14 @@ import json
 import numpy as np
 import pytest
 from reference import GOLDENS
+from sweeps import sweep
 
 import jaxkd
 from jaxkd import convert, data
 from jaxkd.formats.files import sha256
 
 INDEX = {entry["file"]: entry for entry in json.loads((GOLDENS / "checkpoints/index.json").read_text())}
+SMALLEST = "cifar100_resnet20.pth"
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +40,7 @@ def published(shared):
     return load
 
 
-@pytest.mark.parametrize("file", INDEX)
+@sweep("file", INDEX, core=[SMALLEST])
 def test_conversion_and_first_logits(file, published, cifar):
     model, entry = published(file), INDEX[file]
     assert model.num_classes == (100 if file.startswith("cifar100") else 10)
@@ -48,18 +50,19 @@ def test_conversion_and_first_logits(file, published, cifar):
     np.testing.assert_allclose(logits, np.load(GOLDENS / f"checkpoints/{file}.npz")["logits_first_64"], atol=1e-3)
 
 
-def marked(file: str):
-    return pytest.param(file, marks=() if file == "cifar100_resnet20.pth" else pytest.mark.slow)
+def parameter(file: str):
+    return file if file == SMALLEST else pytest.param(file, marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize("file", [marked(file) for file in INDEX])
+@pytest.mark.thorough
+@pytest.mark.parametrize("file", [parameter(file) for file in INDEX])
 def test_accuracy_on_the_whole_test_set(file, published, cifar):
     logs = jaxkd.Trainer(published(file)).evaluate(cifar(file))
     assert abs(logs["accuracy"] * 10_000 - INDEX[file]["top1_correct"]) <= 3
     assert abs(logs["top5"] * 10_000 - INDEX[file]["top5_correct"]) <= 3
 
 
-@pytest.mark.parametrize("file", INDEX)
+@sweep("file", INDEX, core=[SMALLEST])
 def test_pytorch_reads_back_what_was_converted(file, published, shared, tmp_path):
     torch = pytest.importorskip("torch")
     convert.to_torch(published(file), tmp_path / "x.pth")

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sweeps import sweep
 from flax import nnx
 from reference import golden, listing, reference_weights
+from sweeps import sweep
 from values import relative_error
 
 from jaxkd import convert

@@ -182,6 +182,7 @@ def report():
     return report_of("test_batch_norm_per_device", "work")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", ["at once", "all together"])
 def test_it_is_the_loop_over_shares(report, case):
     found = report["beside the loop"][case]
@@ -190,18 +191,21 @@ def test_it_is_the_loop_over_shares(report, case):
     assert found["loss"] < 1e-5
 
 
+@pytest.mark.thorough
 def test_it_is_another_training_than_the_global_one_but_on_one_device(report):
     assert report["from global"] > 1e-3
     assert report["equal"]
     assert bn_mesh_of("per_device", Placement(jax.devices()[:1])) is None
 
 
+@pytest.mark.thorough
 def test_devices_draw_for_themselves_and_the_keys_stay(report):
     assert report["draws"]["apart"] > 0.1
     assert report["draws"]["keys"][0] == report["draws"]["keys"][1]
     assert report["draws"]["count"] == 2
 
 
+@pytest.mark.thorough
 def test_what_cannot_be_done_is_refused(report):
     cut, sweep = report["errors"]
     assert "batch_size=64 does not divide into 3 parts over 8 devices" in cut

@@ -98,6 +98,7 @@ def straight(tmp_path_factory):
     return folder, outputs
 
 
+@pytest.mark.thorough
 def test_two_processes_end_where_one_does(straight, tmp_path):
     train(tmp_path)
     one = np.load(tmp_path / "end0.npz")
@@ -119,12 +120,14 @@ def test_two_processes_that_each_read_their_share_end_where_one_does(tmp_path):
             np.testing.assert_allclose(values, one[name], rtol=1e-5, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.thorough
 def test_both_processes_have_the_same_bits(straight):
     first, second = ends(straight[0])
     for name in first:
         np.testing.assert_array_equal(first[name], second[name])
 
 
+@pytest.mark.thorough
 def test_the_first_process_alone_shows_and_writes(straight):
     folder, (first, second) = straight
     assert "epoch 3/3" in first
@@ -132,6 +135,7 @@ def test_the_first_process_alone_shows_and_writes(straight):
     assert len((folder / "log.csv").read_text().splitlines()) == 1 + EPOCHS
 
 
+@pytest.mark.thorough
 def test_their_checkpoint_fits_one_process(straight, tmp_path):
     (tmp_path / "checkpoints").symlink_to(straight[0] / "checkpoints")
     train(tmp_path)
@@ -140,6 +144,7 @@ def test_their_checkpoint_fits_one_process(straight, tmp_path):
         np.testing.assert_array_equal(one[name], two[name])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_when_one_is_killed_the_other_ends_and_a_restart_resumes(victim, straight, tmp_path):
     folder = tmp_path / "killed"
@@ -194,6 +199,7 @@ def test_what_torchrun_sets():
     assert _from_variables({"SLURM_JOB_ID": "7", "MASTER_ADDR": "node0"}) == {}
 
 
+@pytest.mark.thorough
 def test_alone_it_says_how_to_start_several():
     script = "import jaxkd; jaxkd.distributed.initialize()"
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}

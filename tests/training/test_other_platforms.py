@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sweeps import sweep
 
 import jaxkd
 from jaxkd import data, models, optimizers, recipes
@@ -52,7 +53,7 @@ def resident(source, *shape):
     return images, labels, jnp.zeros((*shape, STEPS, BATCH), jnp.int32)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@sweep("method", METHODS, core=["kd"])
 def test_a_method_can_be_lowered(method, train, teacher):
     distiller = compiled(method, train, teacher)
     source = as_source(train, distiller.student)
@@ -65,6 +66,7 @@ def test_a_method_can_be_lowered(method, train, teacher):
         assert "custom_call" not in text  # a kernel of one kind of device
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_convolutions_are_left_to_the_compiler_there(precision, train, teacher):
     """On the CPU the gradient of a kernel is a product of matrices."""
@@ -79,6 +81,7 @@ def test_convolutions_are_left_to_the_compiler_there(precision, train, teacher):
     assert counted["cuda"] == counted["tpu"] > counted["cpu"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("seeds", [(0, 0), (0, 1)])
 def test_several_runs_are_batched_there(seeds, train, teacher, monkeypatch):
     """On the CPU they follow one another, in a loop that is not there when they are batched."""
@@ -106,6 +109,7 @@ def test_several_runs_are_batched_there(seeds, train, teacher, monkeypatch):
         assert "custom_call" not in text
 
 
+@pytest.mark.thorough
 def test_evaluation_can_be_lowered(train, teacher):
     trainer = jaxkd.Trainer(teacher)
     trainer.compile(optimizers.sgd(0.1))

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sweeps import sweep
 
 import jaxkd
 from jaxkd import data, losses, models, optimizers
@@ -12,7 +13,7 @@ from jaxkd.training.forward import forward
 NAMES = ["resnet8", "wrn_10_1", "vgg8", "resnet32"]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@sweep("name", NAMES, core=["resnet8"])
 def test_outputs_are_float32_and_close(name):
     model = models.create(name, num_classes=10)
     images = jnp.asarray(np.random.default_rng(0).standard_normal((4, 32, 32, 3)), jnp.float32)
@@ -24,7 +25,7 @@ def test_outputs_are_float32_and_close(name):
     assert np.any(reduced.logits != exact.logits)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@sweep("name", NAMES, core=["resnet8"])
 def test_the_networks_convolutions_are_bfloat16(name):
     model = models.create(name, num_classes=10)
     jaxpr = jax.make_jaxpr(lambda images: forward(model, images, False, "bfloat16").logits)(jnp.zeros((1, 32, 32, 3)))
@@ -33,6 +34,7 @@ def test_the_networks_convolutions_are_bfloat16(name):
     assert not [line for line in text.splitlines() if "conv_general_dilated" in line and "f32[" in line.split("=")[0]]
 
 
+@pytest.mark.thorough
 def test_training_keeps_everything_else_in_float32():
     train, test = data.load("digits")
     ends = {}

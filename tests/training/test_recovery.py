@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from reference import python_path
+from sweeps import sweep
 from tiny import TinyNet, assert_same_bits, digits, leaves, reproducible
 
 import jaxkd
@@ -67,7 +68,7 @@ def straight():
     return distiller
 
 
-@pytest.mark.parametrize(("epoch", "step"), [(0, 2), (1, 4), (2, 5)])
+@sweep(("epoch", "step"), [(0, 2), (1, 4), (2, 5)], core=[(1, 4)])
 def test_a_run_broken_off_within_an_epoch_ends_the_same(straight, tmp_path, epoch, step):
     broken_off(tmp_path, epoch, step)
     assert checkpoint.latest(tmp_path).parent.name == "partial"
@@ -168,6 +169,7 @@ def damages():
     }
 
 
+@pytest.mark.thorough
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path):
     broken_off(tmp_path)
     newest = pathlib.Path(checkpoint.latest(tmp_path))
@@ -265,6 +267,7 @@ def start(call):
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.thorough
 def test_a_full_disk_ends_the_run_and_leaves_the_last_good_checkpoint(straight, tmp_path):
     process = start(f"fill_the_disk({str(tmp_path)!r})")
     _, error = process.communicate(timeout=120)
@@ -330,8 +333,10 @@ def sweep_slowly(folder):
     swept(folder, slowly())
 
 
-SIGNALS = pytest.mark.parametrize(
-    ("number", "name", "code"), [(signal.SIGTERM, "SIGTERM", 75), (signal.SIGINT, "Ctrl-C", -signal.SIGINT)]
+SIGNALS = sweep(
+    ("number", "name", "code"),
+    [(signal.SIGTERM, "SIGTERM", 75), (signal.SIGINT, "Ctrl-C", -signal.SIGINT)],
+    core=[(signal.SIGTERM, "SIGTERM", 75)],
 )
 
 
@@ -357,6 +362,7 @@ def test_a_run_that_is_told_to_stop_saves_and_ends_with_a_code_of_its_own(number
     assert reproducible(history) == reproducible(straight.history)
 
 
+@pytest.mark.thorough
 @SIGNALS
 def test_a_sweep_that_is_told_to_stop_saves_every_run(number, name, code, tmp_path):
     error, found = stopped(f"sweep_slowly({str(tmp_path / 'stopped')!r})", number)

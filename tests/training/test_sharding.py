@@ -112,6 +112,7 @@ def report():
     return report_of("test_sharding", "some_runs")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", ["all methods", "in parts"])
 def test_many_devices_end_where_one_does(report, case):
     check(report[case])
@@ -123,11 +124,13 @@ def test_every_method_on_two_four_and_eight_devices_ends_where_one_does():
         check(found)
 
 
+@pytest.mark.thorough
 def test_a_sweep_on_four_devices_ends_where_one_on_one_does(report):
     assert report["sweep"]["weights"] < 1e-5
     assert report["sweep"]["accuracies"][0] == report["sweep"]["accuracies"][1]
 
 
+@pytest.mark.thorough
 def test_a_batch_that_does_not_divide_is_refused_with_one_that_does(report):
     assert "batch_size=30 does not divide over 8 devices" in report["error"]
     assert report["error"].endswith("is 32")

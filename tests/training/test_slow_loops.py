@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from jax import lax
+from sweeps import sweep
 from tiny import TinyNet, digits
 
 import jaxkd
@@ -71,7 +72,7 @@ def test_a_convolution_is_found_at_any_depth(wrapped):
     assert found(jax.grad(lambda kernel: jnp.sum(wrapped(kernel, IMAGES))), KERNEL)
 
 
-@pytest.mark.parametrize("name", ["resnet8", "wrn_16_1", "vgg8", "MobileNetV2", "ShuffleV1", "ShuffleV2"])
+@sweep("name", ["resnet8", "wrn_16_1", "vgg8", "MobileNetV2", "ShuffleV1", "ShuffleV2"], core=["resnet8"])
 def test_networks_of_the_zoo_are_taken_in_loops(name):
     trainer = jaxkd.Trainer(models.create(name, num_classes=10))
     trainer.compile(optimizers.sgd(0.1))
@@ -100,6 +101,7 @@ def test_a_teachers_convolutions_do_not_matter():
     assert steps_of_calls(OwnNet(), teacher=TinyNet()) == [1] * 5
 
 
+@pytest.mark.thorough
 def test_a_kept_teacher_takes_part():
     assert steps_of_calls(TinyNet(), teacher=OwnNet(), cache_teacher=True) == [4, 1]
     assert steps_of_calls(OwnNet(), teacher=TinyNet(), cache_teacher=True) == [1] * 5
@@ -109,6 +111,7 @@ def test_what_the_user_says_is_done():
     assert steps_of_calls(OwnNet(), steps_per_execution=2) == [2, 2, 1]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("network", "together"), [(TinyNet, 2), (OwnNet, 1)])
 @pytest.mark.parametrize("seeds", [(0, 0), (0, 1)], ids=["shared batches", "own batches"])
 def test_a_sweep_puts_only_runs_together_that_loop_well(network, together, seeds, capsys):

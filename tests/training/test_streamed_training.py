@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from sweeps import sweep
 from tiny import TinyNet, assert_same_bits, digits, leaves, reproducible
 
 import jaxkd
@@ -85,7 +86,7 @@ def test_it_evaluates_as_images_in_memory_do():
     assert read == pytest.approx(whole, rel=1e-6)
 
 
-@pytest.mark.parametrize("step", [2, 4, 5])
+@sweep("step", [2, 4, 5], core=[4])
 def test_a_broken_off_run_goes_on_at_the_very_next_example(step, tmp_path):
     class BrokenError(Exception):
         pass

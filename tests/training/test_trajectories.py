@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from flax import nnx
 from reference import GOLDENS, golden, reference_model
+from sweeps import sweep
 
 import jaxkd
 from jaxkd import losses, optimizers
@@ -111,7 +111,7 @@ def assert_close(found, wanted, tolerance, where=""):
             assert np.abs(found[key] - value).max() <= tolerance * np.abs(value).max(), f"{where}.{key}"
 
 
-@pytest.mark.parametrize("method", TERMS)
+@sweep("method", TERMS, core=["ctkd"])
 def test_five_steps(method):
     case, final, batches = CASES[method], golden(f"trajectories/{method}"), BATCHES
     terms, weights = TERMS[method]
