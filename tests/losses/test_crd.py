@@ -6,19 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from feature_cases import (
-    batch_of,
-    both_precisions,
-    built,
-    evaluate,
-    golden_arrays,
-    network,
-    normal,
-    precision,
-    relative_error,
-)
+from feature_cases import batch_of, built, evaluate, golden_arrays, network, normal
 from flax import nnx
 from tiny import TinyNet, assert_same_bits, digits, leaves
+from values import both_precisions, precision, relative_error
 
 import jaxkd
 from jaxkd import losses, optimizers
