@@ -16,7 +16,10 @@ from torch_bytes import write_legacy_weights
 
 from jaxkd import convert
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits and measures memory as Linux does")
+pytestmark = [
+    pytest.mark.thorough,
+    pytest.mark.skipif(sys.platform != "linux", reason="limits and measures memory as Linux does"),
+]
 
 WORKER = pathlib.Path(__file__).parents[1] / "helpers" / "read_mutants.py"
 

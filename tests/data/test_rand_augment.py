@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sweeps import sweep
 
 from jaxkd.data import RandAugment
 from jaxkd.data.transforms.rand_augment import OPERATIONS
@@ -67,7 +68,7 @@ def reference(name, image, magnitude, backward):
 ROUNDED = ("auto_contrast", "brightness", "contrast", "color", "sharpness")
 
 
-@pytest.mark.parametrize("magnitude", [0, 3, 9, 20, 30])
+@sweep("magnitude", [0, 3, 9, 20, 30], core=[9])
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_the_operations_of_pil(name, magnitude):
     given = images()
@@ -98,7 +99,7 @@ def test_by_hand():
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-@pytest.mark.parametrize("shape", [(2, 1, 1, 1), (1, 2, 5, 3), (3, 8, 8, 4)])
+@sweep("shape", [(2, 1, 1, 1), (1, 2, 5, 3), (3, 8, 8, 4)], core=[(3, 8, 8, 4)])
 def test_any_size_and_number_of_channels(name, shape):
     given = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     found = applied(name, given, magnitude=20)

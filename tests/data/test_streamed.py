@@ -71,6 +71,7 @@ def test_a_later_start_delivers_the_same_batches(start):
     assert_same(delivered(dataset, picks, True, start), delivered(dataset, picks, True)[start:])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("count", "room", "start"), [(1, 0, 2), (2, 2**40, 0)])
 def test_processes_deliver_what_threads_deliver(tmp_path, monkeypatch, count, room, start):
     """With shared memory and, where it has no room, without."""
@@ -233,6 +234,7 @@ def test_what_is_missing_is_named_with_the_extra(monkeypatch):
         small(Noise())
 
 
+@pytest.mark.thorough
 def test_a_script_without_a_guard_gets_threads(tmp_path, monkeypatch):
     script = types.ModuleType("__main__")
     script.__file__ = str(tmp_path / "train.py")
@@ -258,12 +260,14 @@ def test_what_cannot_be_sent_is_refused():
         delivered(dataset, plan([0]), train=True)
 
 
+@pytest.mark.thorough
 def test_errors_of_another_process_arrive():
     dataset = small(Odd(missing=(2, 3, 4), item=(None, 0))).replace(max_unreadable=1, workers=2)
     with pytest.raises(data.UnreadableImages, match=r"2 images .*\n  example 2 .*\n  example 3"):
         delivered(dataset, plan([0, 1, 2, 5, 6, 7], batch_size=3), train=True)
 
 
+@pytest.mark.thorough
 def test_a_process_that_dies_is_explained():
     dataset = small(Fatal(), workers=1)
     with pytest.raises(RuntimeError, match=r"exit code -9: the system may have run out of memory: choose fewer"):

@@ -56,7 +56,10 @@ def gone(process, seconds=30):
     return False
 
 
-pytestmark = pytest.mark.skipif(not pathlib.Path("/proc/self/stat").exists(), reason="looks at processes as Linux has")
+pytestmark = [
+    pytest.mark.thorough,
+    pytest.mark.skipif(not pathlib.Path("/proc/self/stat").exists(), reason="looks at processes as Linux has"),
+]
 
 
 def test_an_iteration_that_is_broken_off_leaves_no_process():

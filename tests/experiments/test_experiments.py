@@ -168,6 +168,7 @@ def test_a_killed_run_resumed_ends_as_if_it_had_not_been(scripts, distilled, tmp
     assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 3
 
 
+@pytest.mark.thorough
 def test_seeds_of_one_program_leave_what_runs_of_their_own_leave(scripts, distilled, tmp_path, capsys):
     whole, arguments = distilled
     own = [option for option in arguments if option != "--quiet"]
@@ -202,6 +203,7 @@ def test_a_teacher_folder_and_a_student_alone(scripts, teacher, tmp_path, capsys
     assert "last epoch    1" in capsys.readouterr().out
 
 
+@pytest.mark.thorough
 def test_a_published_recipe_runs_with_some_of_it_overridden(scripts, teacher, tmp_path, capsys):
     path = tmp_path / "run"
     arguments = [
@@ -411,6 +413,7 @@ def test_a_fingerprint_changes_with_any_byte_or_name(scripts, tmp_path):
     assert len(seen) == 4
 
 
+@pytest.mark.thorough
 def test_quickstart_compares_methods(scripts, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(scripts["quickstart"], "TEACHER", "resnet8")
     monkeypatch.setattr(scripts["quickstart"], "TEACHER_EPOCHS", 2)
@@ -442,6 +445,7 @@ def test_help_explains(scripts, name, capsys):
     assert f"python experiments/{name}.py" in capsys.readouterr().out
 
 
+@pytest.mark.thorough
 def test_the_teachers_outputs_are_kept_for_other_runs(scripts, teacher, tmp_path, capsys):
     command = ["--teacher", str(teacher / "model"), "--student", "resnet8", "--epochs", "1", *SMALL]
     command += ["--cache-teacher", str(tmp_path / "outputs"), "--precision", "bfloat16"]
@@ -455,6 +459,7 @@ def test_the_teachers_outputs_are_kept_for_other_runs(scripts, teacher, tmp_path
         np.testing.assert_array_equal(value, second[key])
 
 
+@pytest.mark.thorough
 def test_the_grid_of_temperatures(scripts, teacher, tmp_path, capsys):
     folder = tmp_path / "grid"
     command = [
@@ -498,6 +503,7 @@ def test_commands_on_the_pages_are_valid(scripts, page):
             scripts[name].config_of(options)
 
 
+@pytest.mark.thorough
 def test_the_example_on_the_front_page_runs(teacher, tmp_path, monkeypatch):
     """As it stands, but for the sizes, the files and the data."""
     code, own_loss, cache, sweep = re.findall(
@@ -537,6 +543,7 @@ def test_links_on_the_pages_lead_somewhere():
         assert [link for link in links if not (page.parent / link).exists()] == []
 
 
+@pytest.mark.thorough
 def test_ctrl_c_saves_and_says_how_to_resume(tmp_path):
     command = [
         sys.executable, "experiments/train_teacher.py", "--data", "digits", "--model", "resnet8", "--epochs", "200",

@@ -13,7 +13,7 @@ from jaxkd.nn import cpu_kernels
 from jaxkd.nn.cpu_kernels import library
 
 needs_kernels = pytest.mark.skipif(not cpu_kernels.usable(jnp.float32), reason=cpu_kernels.describe())
-pytestmark = needs_kernels
+pytestmark = [needs_kernels, pytest.mark.thorough]
 
 SCRIPT = """
 import jax.numpy as jnp

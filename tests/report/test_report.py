@@ -482,6 +482,7 @@ PROBE = """(view, page) => {
 }"""
 
 
+@pytest.mark.thorough
 def test_a_browser_shows_it_well(folder, taught):
     runs = records.find(folder, taught)
     comparison = disagreements.compare(records.groups(records.find(taught)), taught / "teacher", count=3)
@@ -502,6 +503,7 @@ def test_a_browser_shows_it_well(folder, taught):
         assert seen["images"] == [8] * 6
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("preferred", [0, 1])
 def test_the_theme_is_that_of_the_system_until_another_is_chosen(written, preferred):
     probe = """(view, page) => {
@@ -518,6 +520,7 @@ def test_the_theme_is_that_of_the_system_until_another_is_chosen(written, prefer
     assert own == (dark if is_dark else light)
 
 
+@pytest.mark.thorough
 def test_a_script_that_got_in_would_not_run(written):
     smuggled = written.replace("</body>", "<script>document.title = 'taken over'</script></body>")
     found, console = browser.inspect(smuggled, "(view, page) => page.title", [600])
