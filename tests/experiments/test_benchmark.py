@@ -156,6 +156,7 @@ def test_help_explains(capsys):
 # Processes of their own
 
 
+@pytest.mark.thorough
 def test_a_process_waits_works_and_tells(tmp_path):
     processes = script("benchmarks.processes")
     work("step", count=16).save(tmp_path / "work.npz")
@@ -175,6 +176,7 @@ def test_a_process_waits_works_and_tells(tmp_path):
     assert told["facts"]["convolutions"]
 
 
+@pytest.mark.thorough
 def test_what_libraries_print_is_no_answer(tmp_path):
     noisy = ['import os; print("loud"); os.write(1, b"louder\\n"); os.read(0, 1)', '__version__ = "3.0"']
     (tmp_path / "keras.py").write_text("\n".join([*noisy, "class backend:", "    backend = lambda: 'jax'"]))
@@ -198,6 +200,7 @@ def test_a_failing_process_says_why():
 # Everything at once
 
 
+@pytest.mark.thorough
 def test_the_smallest_row(tmp_path, monkeypatch, capsys):
     peer("benchmarks.torch_side")
     cost = script("benchmarks.network_cost")

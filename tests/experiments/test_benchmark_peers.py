@@ -11,6 +11,8 @@ from benchmark_scripts import on_the_path, peer, script, settings_for, work  # n
 
 from jaxkd import Batch, Outputs, Progress, convert, data, losses, models
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.mark.parametrize("name", ["benchmarks.torch_networks", "benchmarks.torch_tuned"])
 def test_examples_of_the_peers_run(name):

@@ -192,6 +192,7 @@ def test_the_directory_of_a_run_is_its_network(scripts, teacher, name):
     assert read(["--teacher", str(teacher / "model.pth")]).teacher == teacher / "model.pth"
 
 
+@pytest.mark.thorough
 def test_a_teacher_folder_and_a_student_alone(scripts, teacher, tmp_path, capsys):
     folder = ["--teacher", str(teacher / "model"), "--no-evaluate-teacher", "--method", "kd", "--temperature", "2"]
     common = ["--student", "resnet8", "--epochs", "1", *SMALL]

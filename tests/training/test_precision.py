@@ -8,6 +8,7 @@ from sweeps import sweep
 
 import jaxkd
 from jaxkd import data, losses, models, optimizers
+from jaxkd.nn import cpu_kernels
 from jaxkd.training.forward import forward
 
 NAMES = ["resnet8", "wrn_10_1", "vgg8", "resnet32"]
@@ -58,3 +59,10 @@ def test_other_precisions_are_refused():
     trainer = jaxkd.Trainer(models.create("resnet8", num_classes=10))
     with pytest.raises(ValueError, match=r"precision='float16': choose one of 'float32', 'bfloat16'"):
         trainer.compile(optimizers.sgd(0.1), precision="float16")
+
+
+def test_a_cpu_that_is_slower_in_it_is_warned_of(monkeypatch):
+    monkeypatch.setattr(cpu_kernels, "usable", lambda dtype: False)
+    trainer = jaxkd.Trainer(models.create("resnet8", num_classes=10))
+    with pytest.warns(UserWarning, match="precision='bfloat16' is slower than float32 on this CPU"):
+        trainer.compile(optimizers.sgd(0.1), precision="bfloat16")
