@@ -7,6 +7,7 @@ import importlib
 import jax
 import numpy as np
 import pytest
+from sweeps import sweep
 from tiny import TinyNet, digits
 
 import jaxkd
@@ -76,7 +77,7 @@ Group = importlib.import_module("jaxkd.sweep")._Group  # `jaxkd.sweep` is the fu
 SEEDS = [{"correct": 4.0, "wrong": 2.0, "seed": seed} for seed in range(3)]
 
 
-@pytest.mark.parametrize("mapped", ["one after the other", "batched"])
+@sweep("mapped", ["one after the other", "batched"], core=["one after the other"])
 def test_seeds_are_one_program_with_batches_of_their_own(source, mapped, monkeypatch, capsys):
     """On the CPU runs follow one another within the program; on other devices they are batched."""
     if mapped == "batched":
@@ -89,6 +90,7 @@ def test_seeds_are_one_program_with_batches_of_their_own(source, mapped, monkeyp
     assert_equal_to_separate_runs(found, source)
 
 
+@pytest.mark.thorough
 def test_seeds_share_a_cache(source):
     def cached(**cell):
         return make(**cell, cache=cache)
@@ -128,6 +130,7 @@ def test_a_sweep_goes_on_where_its_runs_were(source, tmp_path, capsys):
     assert done.last("val_accuracy").tolist() == whole.last("val_accuracy").tolist()
 
 
+@pytest.mark.thorough
 def test_runs_that_are_further_on_are_a_program_of_their_own(source, tmp_path, capsys):
     hooks = {"callbacks": kept(tmp_path), "resume": "auto"}
     jaxkd.sweep(make, SEEDS[:1], *source, epochs=1, batch_size=32, **hooks, verbose=0)
@@ -138,6 +141,7 @@ def test_runs_that_are_further_on_are_a_program_of_their_own(source, tmp_path, c
     assert found.histories[0].epoch == [0, 1, 2]  # that it was restored once no longer counts
 
 
+@pytest.mark.thorough
 def test_a_run_broken_off_within_an_epoch_goes_on_by_itself(source, tmp_path):
     class Ends(callbacks.Callback):
         def on_train_batch_end(self, step, logs=None):
@@ -153,6 +157,7 @@ def test_a_run_broken_off_within_an_epoch_goes_on_by_itself(source, tmp_path):
     assert_equal_to_separate_runs(found, source)
 
 
+@pytest.mark.thorough
 def test_a_run_that_stops_leaves_the_others_going(source, tmp_path):
     class StopsAfter(callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
@@ -170,6 +175,7 @@ def test_a_run_that_stops_leaves_the_others_going(source, tmp_path):
         assert run.history.last("loss") == pytest.approx(alone.history.last("loss"), rel=1e-4)
 
 
+@pytest.mark.thorough
 def test_a_shared_cache_teaches_all(source):
     cache = jaxkd.TeacherCache()
 
@@ -183,6 +189,7 @@ def test_a_shared_cache_teaches_all(source):
     np.testing.assert_allclose(found.last("loss"), again.last("loss"), rtol=1e-6)
 
 
+@pytest.mark.thorough
 def test_what_does_not_fit_is_halved(source, monkeypatch):
     sizes = []
     train = Group.train
