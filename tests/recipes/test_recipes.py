@@ -264,6 +264,7 @@ def test_methods_of_logits_train_and_report_their_terms():
         assert history.last("loss") == pytest.approx(total, rel=1e-5), name
 
 
+@pytest.mark.thorough
 def test_every_method_can_be_compiled():
     """A ResNet-14 and a ResNet-8 have all that any method asks of networks."""
     train, optimizer = digits()[0], recipes.get_training("digits").optimizer()
