@@ -216,6 +216,7 @@ def test_values_that_are_not_finite_are_passed_on():
     assert bool(jnp.isnan(convolve(images, jnp.ones((3, 3, 16, 16)), 1, 1)).all())
 
 
+@pytest.mark.thorough
 def test_the_gradient_of_a_network_is_as_exact_as_xlas():
     """A whole ResNet-20 in training: at most twice the error of XLA's own float32 form, against float64."""
     script = """
