@@ -33,6 +33,7 @@ def cifar10_dir(tmp_path_factory):
     return unpack("cifar-10-test.zip", tmp_path_factory.mktemp("cifar10"))
 
 
+@pytest.mark.thorough
 def test_the_real_cifar100(cifar100_dir):
     train, test = data.load("cifar100", str(cifar100_dir))
     assert (train.images.shape, test.images.shape) == ((50_000, 32, 32, 3), (10_000, 32, 32, 3))

@@ -58,6 +58,7 @@ def test_blocks_of_a_stack_can_be_looked_at():
     np.testing.assert_array_equal(last_block(stage).bn2.scale[...], stacked[4].bn2.scale[...])
 
 
+@pytest.mark.thorough
 def test_a_deep_network_trains_like_one_that_is_written_out(monkeypatch):
     def gradients(loop_from):
         monkeypatch.setattr(stack, "LOOP_FROM", loop_from)
