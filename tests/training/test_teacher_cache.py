@@ -122,8 +122,13 @@ def stream(dataset):
 @pytest.mark.parametrize(
     ("loss", "prepare", "reason"),
     [
-        (lambda: {"at": losses.AT()}, lambda dataset: dataset, "a loss reads the teacher's feature maps"),
-        (losses.MLKD, lambda dataset: dataset, "cannot be numbered"),
+        pytest.param(
+            lambda: {"at": losses.AT()},
+            lambda dataset: dataset,
+            "a loss reads the teacher's feature maps",
+            marks=pytest.mark.thorough,
+        ),
+        pytest.param(losses.MLKD, lambda dataset: dataset, "cannot be numbered", marks=pytest.mark.thorough),
         (kd, stream, "a stream of batches does not say"),
     ],
 )
