@@ -17,7 +17,7 @@ from tiny import assert_same_bits, leaves
 from jaxkd import losses
 from jaxkd.losses import HyperParameter
 
-CORE = ("kd_ctkd", "fitnet", "crd")  # one learns a number, one a projection of features, one remembers every example
+CORE = ("kd_ctkd", "crd")  # one learns a temperature, one embeddings of features, and remembers every example
 
 
 @pytest.fixture(scope="module", params=marked(TABLE, CORE))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from feature_cases import batch_of, built, evaluate, golden_arrays, network, normal
 from flax import nnx
+from sweeps import sweep
 from tiny import TinyNet, assert_same_bits, digits, leaves
 from values import both_precisions, precision, relative_error
 
@@ -164,7 +165,7 @@ def test_where_others_are_few_each_is_drawn_as_often():
     assert counts[2][3] == 0
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 16, 17, 1000])
+@sweep("size", [1, 2, 3, 16, 17, 1000], core=[17])
 def test_every_row_is_a_permutation(size):
     positions = jnp.broadcast_to(jnp.arange(size), (3, size))
     found = permuted(jax.random.key(0), positions, jnp.full(3, size), most=1200)

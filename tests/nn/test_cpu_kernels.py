@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from sweeps import sweep
 
 from jaxkd import models
 from jaxkd.nn import cpu_kernels
@@ -70,7 +71,7 @@ def close(found, wanted, tolerance, flips=0.0):
     assert np.mean(~(error <= tolerance)) <= flips, error.max()
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@sweep("dtype", ["float32", "bfloat16"], core=["float32"])
 @pytest.mark.parametrize("case", CONVOLUTIONS, ids=str)
 def test_convolutions_and_their_gradients(case, dtype):
     if not cpu_kernels.usable(dtype):
@@ -161,7 +162,7 @@ NORMS = [
 
 
 @pytest.mark.parametrize(("shape", "relu", "adds"), NORMS)
-@pytest.mark.parametrize("offset", [0.0, 1000.0])
+@sweep("offset", [0.0, 1000.0], core=[1000.0])
 def test_batch_normalisation_and_its_gradient(shape, relu, adds, offset):
     images, residual, cotangent, scale, bias = arrays(6, jnp.float32, shape, shape, shape, shape[-1:], shape[-1:])
     images = images + offset

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from jax import lax
+from sweeps import sweep
 
 from jaxkd import models
 from jaxkd.nn.convolution import _grouped, _loop_gradients, convolve
@@ -18,7 +19,7 @@ def double(rng, *shape):
     return jnp.asarray(rng.standard_normal(shape))
 
 
-@pytest.mark.parametrize("window", [1, 2, 3, 5])
+@sweep("window", [1, 2, 3, 5], core=[3])
 def test_the_loops_gradient_rule_is_autodiffs(window):
     rng = np.random.default_rng(window)
     with jax.enable_x64(True):
@@ -40,9 +41,10 @@ def test_the_loops_gradient_rule_is_autodiffs(window):
                 np.testing.assert_allclose(one, other, atol=1e-10, err_msg=f"{stride} {size} {padding}")
 
 
-@pytest.mark.parametrize(
+@sweep(
     ("groups", "outputs"),
     [(2, 6), (6, 12), pytest.param(3, 6, marks=pytest.mark.slow), pytest.param(6, 6, marks=pytest.mark.slow)],
+    core=[(2, 6)],
 )
 def test_grouped_convolutions_on_both_kinds_of_platform(groups, outputs):
     rng = np.random.default_rng(groups)
@@ -58,7 +60,7 @@ def test_grouped_convolutions_on_both_kinds_of_platform(groups, outputs):
                 np.testing.assert_allclose(one, other, atol=1e-10, err_msg=f"{window} {stride} {size}")
 
 
-@pytest.mark.parametrize("size", [(8, 8), (7, 9)])
+@sweep("size", [(8, 8), (7, 9)], core=[(7, 9)])
 @pytest.mark.parametrize(("window", "padding"), [(2, 0), (3, 1)])
 def test_max_pooling_is_pytorchs(size, window, padding):
     torch = pytest.importorskip("torch")

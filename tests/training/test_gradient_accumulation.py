@@ -143,6 +143,7 @@ def test_each_part_has_its_own_examples_views_and_draws(train):
     assert history["witness"] == pytest.approx([float(jnp.mean(jnp.abs(logits)))], rel=1e-5)
 
 
+@pytest.mark.thorough
 def test_memory_falls_with_the_parts(train):
     """Student and teacher, whose maps a loss reads, hold one part at a time."""
     batch = jaxkd.Batch(*(np.resize(rows, (1, 256, *rows.shape[1:])) for rows in (train.images, train.labels)), None)
@@ -157,6 +158,7 @@ def test_memory_falls_with_the_parts(train):
     assert needed[8] < needed[1] / 3
 
 
+@pytest.mark.thorough
 def test_a_sweep_in_parts_ends_where_its_runs_do(train):
     def make(temperature):
         return compiled(4, loss=lambda: losses.KD(temperature))
