@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 from experiment_scripts import imported
+from sweeps import sweep
 from tiny import digits
 
 from jaxkd import analysis, convert, models, plots, records
@@ -100,7 +101,7 @@ def logits(saved, name):
     return analysis.predict(convert.load(saved / name), digits()[1].subset(IMAGES))
 
 
-@pytest.mark.parametrize("name", ALL)
+@sweep("name", ALL, core=["logits", "fig10"])
 def test_every_figure_is_a_picture_and_data_that_draws_it_again(scripts, name, saved, runs, tmp_path, monkeypatch):
     drawn, save = [], plots.save
 

@@ -37,6 +37,7 @@ def test_descending_along_the_gradient_of_what_it_learns_lowers_it(name, rate):
     assert values[-1] < 0.97 * values[0]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("teacher", ["wrn_10_2", pytest.param("resnet14", marks=pytest.mark.slow)])
 def test_all_train_together_between_published_networks(teacher):
     train = digits()[0].subset(32)

@@ -142,6 +142,7 @@ def test_it_takes_a_learned_temperature(rule):
     assert 1.0 < logs["mlkd_temperature"][0] < 21.0
 
 
+@pytest.mark.thorough
 def test_the_strong_view_is_the_one_given():
     def weak_again(key, images):
         return images
