@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
 from sweeps import sweep
+from jax import lax
 
 from jaxkd import models
 from jaxkd.nn import cpu_kernels
@@ -252,6 +252,7 @@ def run_and_load(script, dtype, switch, **variables):
         return np.load(path)
 
 
+@pytest.mark.thorough
 def test_processes_with_as_many_threads_end_with_the_same_bits():
     script = """
 import sys, numpy as np, jax, jax.numpy as jnp
