@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sweeps import sweep
 from jax import lax
+from sweeps import sweep
 
 from jaxkd import models
 from jaxkd.nn import cpu_kernels
