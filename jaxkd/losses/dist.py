@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxkd.losses.base import HyperParameter, Loss
 from jaxkd.losses.functional import length
 from jaxkd.losses.temperature import Temperature, as_temperature, temper
+from jaxkd.types import Batch, Key, Outputs, Progress
 
 _EPSILON = 1e-8
 
@@ -60,7 +61,7 @@ class DIST(Loss):
         self.temperature = as_temperature(temperature)
         self.standardize = standardize
 
-    def __call__(self, student, teacher, batch, progress, key) -> jax.Array:
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress, key: Key) -> jax.Array:
         ready = temper(self.temperature, self.standardize, student, teacher, batch, progress)
         ours, theirs = jax.nn.softmax(ready.student), jax.nn.softmax(ready.teacher)
         inter = jnp.mean(ready.scale * (1 - correlation(ours, theirs)))

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxkd.losses.base import HyperParameter, Loss
 from jaxkd.losses.functional import kl_divergence
 from jaxkd.losses.temperature import Temperature, as_temperature, temper
+from jaxkd.types import Batch, Key, Outputs, Progress
 
 
 def other_logits(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -77,7 +78,7 @@ class DKD(Loss):
         self.temperature = as_temperature(temperature)
         self.standardize = standardize
 
-    def __call__(self, student, teacher, batch, progress, key) -> jax.Array:
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress, key: Key) -> jax.Array:
         ready = temper(self.temperature, self.standardize, student, teacher, batch, progress)
         target, others = decoupled_divergence(ready.teacher, ready.student, batch.labels)
         alpha, beta = (weight[...].astype(target.dtype) for weight in (self.alpha, self.beta))

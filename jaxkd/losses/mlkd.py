@@ -18,7 +18,7 @@ from jaxkd.losses.base import Loss, Monitor
 from jaxkd.losses.functional import cross_entropy
 from jaxkd.losses.temperature import FixedTemperature, Temperature, Tempered, as_temperature, temper
 from jaxkd.losses.tempered_kl import scaled_kl
-from jaxkd.types import Outputs, at_least_float32
+from jaxkd.types import Batch, Key, Outputs, Progress, at_least_float32
 
 BOTH_VIEWS, WEAK_VIEW = (3.0, 5.0), (2.0, 6.0)
 """Temperatures beside the base: those at which the published code compares both views, and the weak view only."""
@@ -104,7 +104,7 @@ class MLKD(Loss):
         self.strong_view = strong_view
         self.kd, self.class_correlation, self.batch_correlation = (Monitor(jnp.float32(0.0)) for _ in range(3))
 
-    def __call__(self, student, teacher, batch, progress, key) -> jax.Array:
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress, key: Key) -> jax.Array:
         rules = [self.temperature, *self.fixed]
 
         def tempered(student: Outputs, teacher: Outputs | None, standardize: bool = self.standardize) -> list[Tempered]:
@@ -140,7 +140,7 @@ class TwoViewCrossEntropy(Loss):
       1.3863
     """
 
-    def __call__(self, student, teacher, batch, progress, key) -> jax.Array:
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress, key: Key) -> jax.Array:
         views = student, strong_outputs(student)
         return _total(jnp.mean(cross_entropy(view.logits, batch.labels)) for view in views)
 

@@ -182,7 +182,7 @@ def _read(folder: epath.Path, like: TrainState) -> tuple[TrainState, dict[str, A
     return replace(state, teacher=like.teacher), record
 
 
-def _check_fit(folder: epath.Path, written: Mapping[str, list], wanted: Mapping[str, list]) -> None:
+def _check_fit(folder: epath.Path, written: Mapping[str, list[Any]], wanted: Mapping[str, list[Any]]) -> None:
     """Raise a ValueError that names what differs between a checkpoint and the run that is to be restored."""
     differences = [
         *(f"{name} is {written[name][:2]} there and {kind} here" for name, kind in wanted.items()
@@ -211,7 +211,7 @@ def _check_finite(state: TrainState, root: epath.Path) -> None:
         )
 
 
-def _contents(state: TrainState) -> dict[str, list]:
+def _contents(state: TrainState) -> dict[str, list[Any]]:
     return {name: [*_kind(leaf), _crc(leaf)] for name, leaf in _leaves(state)}
 
 
@@ -221,12 +221,12 @@ def _leaves(state: TrainState) -> list[tuple[str, jax.Array]]:
     return [(jax.tree_util.keystr(path, simple=True, separator="."), leaf) for path, leaf in leaves]
 
 
-def _kind(leaf: jax.Array) -> list:
+def _kind(leaf: jax.Array) -> list[Any]:
     return [str(leaf.dtype), list(leaf.shape)]
 
 
 def _crc(leaf: jax.Array) -> int:
-    bits = jax.random.key_data(leaf) if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+    bits = jax.random.key_data(leaf) if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
     return zlib.crc32(np.ascontiguousarray(bits).view(np.uint8).data)
 
 

@@ -97,7 +97,7 @@ def convolution(
 
 
 def convolution_input_gradient(
-    kernel: jax.Array, cotangent: jax.Array, size: tuple[int, int], *, stride: int, padding: int, groups: int
+    kernel: jax.Array, cotangent: jax.Array, size: tuple[int, ...], *, stride: int, padding: int, groups: int
 ) -> jax.Array:
     """Return the gradient for images of a size `(H, W)`, `[N, H, W, C]`, in the cotangent's type."""
     channels = kernel.shape[2] * groups
@@ -107,7 +107,7 @@ def convolution_input_gradient(
 
 
 def convolution_kernel_gradient(
-    images: jax.Array, cotangent: jax.Array, window: tuple[int, int], *, stride: int, padding: int, groups: int
+    images: jax.Array, cotangent: jax.Array, window: tuple[int, ...], *, stride: int, padding: int, groups: int
 ) -> jax.Array:
     """Return the gradient for a kernel with a window `(kh, kw)`, `[kh, kw, C / groups, O]`, summed in float32."""
     out = jax.ShapeDtypeStruct((*window, images.shape[-1] // groups, cotangent.shape[-1]), jnp.float32)
