@@ -51,11 +51,7 @@ class DIST(Loss):
     """
 
     def __init__(
-        self,
-        beta: float = 1.0,
-        gamma: float = 1.0,
-        temperature: float | Temperature = 1.0,
-        standardize: bool = False,
+        self, beta: float = 1.0, gamma: float = 1.0, temperature: float | Temperature = 1.0, standardize: bool = False
     ):
         self.beta, self.gamma = HyperParameter(jnp.float32(beta)), HyperParameter(jnp.float32(gamma))
         self.temperature = as_temperature(temperature)

@@ -68,11 +68,7 @@ class DKD(Loss):
     """
 
     def __init__(
-        self,
-        alpha: float = 1.0,
-        beta: float = 2.0,
-        temperature: float | Temperature = 4.0,
-        standardize: bool = False,
+        self, alpha: float = 1.0, beta: float = 2.0, temperature: float | Temperature = 4.0, standardize: bool = False
     ):
         self.alpha, self.beta = HyperParameter(jnp.float32(alpha)), HyperParameter(jnp.float32(beta))
         self.temperature = as_temperature(temperature)

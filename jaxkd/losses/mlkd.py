@@ -120,11 +120,7 @@ class MLKD(Loss):
         kd += _total(jnp.mean(scaled_kl(each)) for each in (*strong[:both], *weak[both:]))
         by_class = classes * _total(class_correlation_loss(each.student, each.teacher) for each in raw)
         by_batch = examples * _total(batch_correlation_loss(each.student, each.teacher) for each in raw)
-        for monitor, value in (
-            (self.kd, kd),
-            (self.class_correlation, by_class),
-            (self.batch_correlation, by_batch),
-        ):
+        for monitor, value in ((self.kd, kd), (self.class_correlation, by_class), (self.batch_correlation, by_batch)):
             monitor[...] = jax.lax.stop_gradient(value).astype(jnp.float32)
         return kd + by_class + by_batch
 

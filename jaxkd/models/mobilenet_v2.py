@@ -128,11 +128,7 @@ def new_classifier(num_classes: int, rngs: nnx.Rngs) -> Linear:
 
 
 def new_blocks(
-    inputs: int,
-    stages: Sequence[Stage],
-    arrange: Callable[..., nnx.Dict[Any]],
-    activation: Activation,
-    rngs: nnx.Rngs,
+    inputs: int, stages: Sequence[Stage], arrange: Callable[..., nnx.Dict[Any]], activation: Activation, rngs: nnx.Rngs
 ) -> list[InvertedResidual]:
     """Create the blocks of all stages in one list.
 

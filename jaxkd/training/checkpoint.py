@@ -56,7 +56,8 @@ def save(directory: str | os.PathLike[str], state: TrainState, record: dict[str,
     between = record["running"] is None
     number = int(state.epoch) if between else int(state.step)
     _check_finite(state, root)
-    content = {**record, "epoch": int(state.epoch), "arrays": _contents(state)}
+    arrays = {name: [*_kind(leaf), _crc(leaf)] for name, leaf in _leaves(state)}
+    content = {**record, "epoch": int(state.epoch), "arrays": arrays}
     folder = root if between else root / PARTIAL
     if _holds(folder / str(number), content):  # replacing it would be a moment without it
         return folder / str(number)
@@ -209,10 +210,6 @@ def _check_finite(state: TrainState, root: epath.Path) -> None:
             f"nothing is saved, so that what {root} holds stays good. Lower the learning rate or begin with a warm-up, "
             "then go on from there"
         )
-
-
-def _contents(state: TrainState) -> dict[str, list[Any]]:
-    return {name: [*_kind(leaf), _crc(leaf)] for name, leaf in _leaves(state)}
 
 
 def _leaves(state: TrainState) -> list[tuple[str, jax.Array]]:

@@ -14,11 +14,10 @@ from jax import lax
 from jax.sharding import PartitionSpec
 from jax.stages import Wrapped
 
-from jaxkd.metrics import Metric
 from jaxkd.training.cached_teacher import CachedTeacher
 from jaxkd.training.compiled_epoch import resident_steps
 from jaxkd.training.epochs import Chunk, Epoch, chunk_steps, cut, order_of, seed_of, skip
-from jaxkd.training.evaluation import make_evaluate
+from jaxkd.training.evaluation import Metrics, make_evaluate
 from jaxkd.training.gradient_accumulation import Number, StepGrads, accumulated
 from jaxkd.training.inputs import InMemory
 from jaxkd.training.program import Augment, Program
@@ -125,10 +124,7 @@ def make_many_step(
 
 @functools.lru_cache(maxsize=32)
 def make_evaluate_many(
-    program: Program,
-    normalization: Normalization | None,
-    metrics: tuple[tuple[str, Metric], ...],
-    placement: Placement,
+    program: Program, normalization: Normalization | None, metrics: Metrics, placement: Placement
 ) -> Wrapped:
     """Build `evaluate(params, variables, images, labels, indices) -> sums [n]`; see `make_evaluate`."""
     evaluate = make_evaluate(program.model, normalization, program.precision, metrics)

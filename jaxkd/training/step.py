@@ -104,7 +104,8 @@ def make_grad_fn(program: Program, normalization: Normalization | None) -> GradF
 
         (loss, aux), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
         student, terms, variables, monitored = aux
-        logs = {"loss": loss, **terms, **_measure(program, student, batch), **monitored}
+        metrics = {name: jnp.mean(metric(student.logits, batch.labels)) for name, metric in program.metrics}
+        logs = {"loss": loss, **terms, **metrics, **monitored}
         return StepGrads(gradients, variables, logs)
 
     return grad_fn
@@ -149,10 +150,6 @@ def monitored_values(losses: nnx.Module) -> Logs:
     """Return the `Monitor`s of all terms as `{term}_{attribute}`."""
     paths = nnx.to_flat_state(nnx.state(losses, Monitor))
     return {log_name(path): variable[...] for path, variable in paths}
-
-
-def _measure(program: Program, student: Outputs, batch: Batch) -> Logs:
-    return {name: jnp.mean(metric(student.logits, batch.labels)) for name, metric in program.metrics}
 
 
 def _rate(opt_state: Tree) -> Logs:

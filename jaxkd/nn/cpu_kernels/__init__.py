@@ -80,12 +80,8 @@ def convolution(
         raise ValueError(f"a kernel {kernel.shape} in {groups} groups for images of {images.shape[-1]} channels")
     size = ((n + 2 * padding - k) // stride + 1 for n, k in zip(images.shape[1:3], window, strict=True))
     out = jax.ShapeDtypeStruct((images.shape[0], *size, kernel.shape[-1]), images.dtype)
-    call = jax.ffi.ffi_call(
-        "jaxkd_convolution",
-        out,
-        vmap_method="sequential",
-        input_output_aliases=None if residual is None else {3: 0},
-    )
+    aliases = None if residual is None else {3: 0}
+    call = jax.ffi.ffi_call("jaxkd_convolution", out, vmap_method="sequential", input_output_aliases=aliases)
     return call(
         images,
         kernel,
