@@ -76,10 +76,7 @@ class History:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a copy made of dicts, lists and numbers, for JSON."""
-        return {
-            "epoch": list(self.epoch),
-            "history": {name: list(values) for name, values in self.history.items()},
-        }
+        return {"epoch": list(self.epoch), "history": {name: list(values) for name, values in self.history.items()}}
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> History:

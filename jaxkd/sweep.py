@@ -19,10 +19,10 @@ from jaxkd.checks import check_at_least
 from jaxkd.history import History
 from jaxkd.losses import cross_entropy
 from jaxkd.nn.convolution import slow_in_a_loop
-from jaxkd.trainer import Data, Trainer
+from jaxkd.trainer import Trainer
 from jaxkd.training.compiled_epoch import make_resident_loop
 from jaxkd.training.epochs import BoundProgram, check_same_batches, resident_epoch, seed_of
-from jaxkd.training.inputs import InMemory, as_source, padded_batches
+from jaxkd.training.inputs import Data, InMemory, as_source, padded_batches
 from jaxkd.training.loop import Means, Runs, train
 from jaxkd.training.preemption import Termination
 from jaxkd.training.stacked_runs import make_evaluate_many, make_many_step, own_batches_epoch

@@ -402,7 +402,7 @@ class Trainer:
 
         return measure
 
-    def _network(self) -> tuple[nnx.GraphDef, tuple[Tree, Tree]]:
+    def _network(self) -> tuple[nnx.GraphDef[Any], tuple[Tree, Tree]]:
         """Return structure, parameters and other variables of the network, on the devices."""
         if self.state is None:
             graph, *weights = split(self._model)

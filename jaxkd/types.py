@@ -8,6 +8,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+Key = jax.Array
+"""A random key of `jax.random`."""
+
 
 class Outputs(NamedTuple):
     """The outputs of a network for a batch of B images.

@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import signal
 import subprocess
 import sys
 
@@ -12,9 +11,6 @@ from reference import SHARED
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are the workers'; kernels on several threads would fight for them
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what runs in its background
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests of Ctrl-C, and the processes they start, need it
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -232,7 +232,8 @@ def public(module):
     names = getattr(module, "__all__", [name for name in vars(module) if not name.startswith("_")])
     defined = {name: getattr(module, name) for name in names}
     own = {name for name, value in defined.items() if getattr(value, "__module__", module.__name__) == module.__name__}
-    return {name for name in (names if hasattr(module, "__all__") else own) if not inspect.ismodule(defined[name])}
+    shown = names if hasattr(module, "__all__") else own
+    return {name for name in shown if not inspect.ismodule(defined[name]) and not name.startswith("_")}
 
 
 def test_the_reference_has_every_public_name():

@@ -98,7 +98,7 @@ def on_device(work: Work) -> Iterable[list[torch.Tensor]]:
     return [list(batch) for batch in zip(inputs.split(work.batch_size), labels.split(work.batch_size), strict=True)]
 
 
-class PicturesOneByOne(Dataset):
+class PicturesOneByOne(Dataset[tuple[torch.Tensor, int]]):
     """Images as network inputs `[3, H, W]` with their labels, each read, cropped, mirrored and normalised by itself.
 
     Args:
@@ -130,7 +130,7 @@ def random_view(picture: Any) -> Any:
     return ImageOps.mirror(crop) if torch.rand(1).item() < 0.5 else crop
 
 
-def loader(work: Work, workers: int) -> DataLoader:
+def loader(work: Work, workers: int) -> DataLoader[tuple[torch.Tensor, int]]:
     """Return batches from the host's pixels, the last smaller one included.
 
     Workers stay from one epoch to the next, so that starting them is no part of what is measured.

@@ -21,7 +21,6 @@ __all__ = [
     "EarlyStopping",
     "LambdaCallback",
     "ProgressBar",
-    "StopOnNaN",
     "TensorBoard",
     "TerminateOnNaN",
     "WandB",

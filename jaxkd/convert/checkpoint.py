@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from flax import nnx
 from orbax.checkpoint import v1 as ocp
@@ -114,7 +114,7 @@ def load(path: str | PathLike[str]) -> nnx.Module:
     loaded = load_state_dict(model, unwrap(weights, path), path)
     if manifests.weights_sha256(loaded) != expected:
         raise ConversionError(path, "the checkpoint is damaged: its weights are not those it was saved with")
-    return cast(nnx.Module, model)
+    return model
 
 
 class Pretrained(NamedTuple):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import cast
 
 from flax import nnx
 
@@ -71,7 +70,7 @@ def from_torch(
         normalization or manifest.normalization_in(contents.metadata, path) or (known.normalization if known else None)
     )
     model.source = manifest.Source(Path(path).name, contents.sha256, manifest.weights_sha256(loaded))
-    return cast(nnx.Module, model)
+    return model
 
 
 def to_torch(model: nnx.Module, path: str | PathLike[str]) -> None:
@@ -99,10 +98,7 @@ def to_torch(model: nnx.Module, path: str | PathLike[str]) -> None:
 
 
 def _network(
-    shapes: Mapping[str, tuple[int, ...]],
-    name: str | None,
-    metadata: Mapping[str, str],
-    path: str | PathLike[str],
+    shapes: Mapping[str, tuple[int, ...]], name: str | None, metadata: Mapping[str, str], path: str | PathLike[str]
 ) -> Candidate:
     """Return the network that was named or that the file names, otherwise the one it fits."""
     if name is not None:

@@ -76,8 +76,7 @@ class PickledDType:
 def read_scalar(dtype: Any, raw: Any) -> int | float | bool:
     """Stand in for `numpy.core.multiarray.scalar`: return the number in `raw`."""
     raw = raw.encode("latin-1") if isinstance(raw, str) else raw
-    number: int | float | bool = _from_bytes(raw, dtype, (1,), "C")[0].item()
-    return number
+    return _from_bytes(raw, dtype, (1,), "C")[0].item()
 
 
 def encode(text: Any, encoding: Any) -> bytes:

@@ -118,8 +118,7 @@ def write(
 def _parse(header: bytes) -> dict[str, Any]:
     if not header.startswith(b"{"):
         raise ValueError("a safetensors header that does not begin with {: not a safetensors file, or a corrupt one")
-    parsed: dict[str, Any] = json.loads(header.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
-    return parsed
+    return json.loads(header.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

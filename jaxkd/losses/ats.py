@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxkd.losses.base import HyperParameter, Loss
 from jaxkd.losses.functional import soft_cross_entropy
 from jaxkd.losses.temperature import Tempered, checked_temperature, temper
-from jaxkd.types import Progress
+from jaxkd.types import Batch, Key, Outputs, Progress
 
 
 def asymmetric_scaling(logits: jax.Array, labels: jax.Array, correct: jax.Array, wrong: jax.Array) -> jax.Array:
@@ -57,6 +57,6 @@ class ATS(Loss):
         softened = asymmetric_scaling(teacher, labels, correct, wrong)
         return Tempered(student / own, softened, jnp.square(own))
 
-    def __call__(self, student, teacher, batch, progress, key) -> jax.Array:
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress, key: Key) -> jax.Array:
         ready = temper(self, self.standardize, student, teacher, batch, progress)
         return jnp.mean(ready.scale * soft_cross_entropy(ready.teacher, ready.student))

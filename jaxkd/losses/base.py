@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from flax import nnx
 
-from jaxkd.types import Batch, Outputs, Progress
+from jaxkd.types import Batch, Key, Outputs, Progress
 
 
-class HyperParameter(nnx.Variable):
+class HyperParameter(nnx.Variable[jax.Array]):
     """A constant of a loss, kept as an array so that a sweep can run many values in one program. It is not trained."""
 
 
-class Monitor(nnx.Variable):
+class Monitor(nnx.Variable[jax.Array]):
     """A value a loss computes at every step for the logs, under the name of its attribute (`kd_temperature`).
 
     Made with `low` and `high`, as `Monitor(value, low=1.0, high=21.0)`, it is watched: training warns when it stays at
@@ -77,8 +77,9 @@ class Loss(nnx.Module):
       1.0
     """
 
+    # Any stands for None, so that a loss which needs a teacher may declare `teacher: Outputs`.
     def __call__(
-        self, student: Outputs, teacher: Outputs | None, batch: Batch, progress: Progress, key: jax.Array
+        self, student: Outputs, teacher: Outputs | Any, batch: Batch, progress: Progress, key: Key
     ) -> jax.Array:
         """Return the loss of one batch.
 

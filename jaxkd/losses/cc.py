@@ -9,7 +9,7 @@ from flax import nnx
 from jaxkd.losses.base import Loss, Network
 from jaxkd.losses.features import embedding_widths, require_teacher
 from jaxkd.losses.layers import Projection
-from jaxkd.types import at_least_float32
+from jaxkd.types import Batch, Key, Outputs, Progress, at_least_float32
 
 
 def adjacent_congruence(student: jax.Array, teacher: jax.Array) -> jax.Array:
@@ -50,6 +50,6 @@ class CC(Loss):
         self.student_embedding = Projection(ours, self.width, bias=True, rngs=rngs)
         self.teacher_embedding = Projection(theirs, self.width, bias=True, rngs=rngs)
 
-    def __call__(self, student, teacher, batch, progress, key) -> jax.Array:
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress, key: Key) -> jax.Array:
         ours, theirs = (at_least_float32(network.features[self.position]) for network in (student, teacher))
         return adjacent_congruence(self.student_embedding(ours), self.teacher_embedding(theirs))

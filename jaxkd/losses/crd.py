@@ -19,7 +19,7 @@ from jaxkd.losses.features import embedding_widths, require_teacher
 from jaxkd.losses.functional import unit
 from jaxkd.losses.layers import Projection
 from jaxkd.losses.temperature import checked_temperature
-from jaxkd.types import Batch, at_least_float32
+from jaxkd.types import Batch, Key, Outputs, Progress, at_least_float32
 
 _EPSILON = 1e-7
 
@@ -112,13 +112,13 @@ class CRD(Loss):
         widths = embedding_widths(self, student, require_teacher(self, teacher), self.position)
         self.student, self.teacher = (Side(width, self.feature_dim, len(self.classes), rngs=rngs) for width in widths)
 
-    def draw(self, batch: Batch, key: jax.Array) -> jax.Array:
+    def draw(self, batch: Batch, key: Key) -> jax.Array:
         """Draw the indices `[B, 1 + negatives]` of what each example is compared with, its match first."""
         fellow, others = jax.random.split(key)
         match = batch.index if self.mode == "exact" else self.classes.fellows(batch.labels, fellow)
         return jnp.concatenate([match[:, None], self.classes.others(batch.labels, self.negatives, others)], axis=1)
 
-    def __call__(self, student, teacher, batch, progress, key) -> jax.Array:
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress, key: Key) -> jax.Array:
         ours = self.student.embed(student.features[self.position])
         theirs = self.teacher.embed(teacher.features[self.position])
         drawn, memories = self.draw(batch, key), (self.student.memory[...], self.teacher.memory[...])
@@ -211,14 +211,14 @@ class Classes(nnx.Module):
         """Return whether the batch's examples have the labels given here for their indices."""
         return jnp.all(self.labels[...].at[batch.index].get(mode="fill", fill_value=-1) == batch.labels)
 
-    def others(self, labels: jax.Array, count: int, key: jax.Array) -> jax.Array:
+    def others(self, labels: jax.Array, count: int, key: Key) -> jax.Array:
         """Draw `count` examples of other classes for each label, `[B] -> [B, count]`, each once before any twice."""
         rest = len(self) - self.counts[...][labels]
         chosen = permuted(key, jnp.broadcast_to(jnp.arange(count), (len(labels), count)), rest, most=len(self))
         # In the grouped order, read as a ring, those of other classes follow the end of one's own.
         return self.grouped[...][(self.ends[...][labels][:, None] + chosen) % len(self)]
 
-    def fellows(self, labels: jax.Array, key: jax.Array) -> jax.Array:
+    def fellows(self, labels: jax.Array, key: Key) -> jax.Array:
         """Draw a random example of each label, `[B] -> [B]`."""
         count = self.counts[...][labels]
         return self.grouped[...][self.ends[...][labels] - 1 - jax.random.randint(key, labels.shape, 0, count)]
@@ -229,7 +229,7 @@ _ROUNDS = 6
 after six all pairs of entries are equally likely to within a hundredth, even at size 100."""
 
 
-def permuted(key: jax.Array, positions: jax.Array, sizes: jax.Array, most: int) -> jax.Array:
+def permuted(key: Key, positions: jax.Array, sizes: jax.Array, most: int) -> jax.Array:
     """Return the entries at these positions of a random permutation of 0…size−1, another for every row.
 
     Drawing K of N without replacement by sorting N random numbers would take most of a training step at N = 50,000.

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from jaxkd.losses.base import Loss
 from jaxkd.losses.functional import cross_entropy
+from jaxkd.types import Batch, Key, Outputs, Progress
 
 
 class CrossEntropy(Loss):
@@ -19,5 +20,5 @@ class CrossEntropy(Loss):
       0.6931
     """
 
-    def __call__(self, student, teacher, batch, progress, key) -> jax.Array:
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress, key: Key) -> jax.Array:
         return jnp.mean(cross_entropy(student.logits, batch.labels))

@@ -70,10 +70,7 @@ class LearnedTemperature(nnx.Module):
     """
 
     def __init__(
-        self,
-        t_start: float = 1.0,
-        t_end: float = 20.0,
-        curriculum: Callable[[jax.Array], jax.Array] | None = None,
+        self, t_start: float = 1.0, t_end: float = 20.0, curriculum: Callable[[jax.Array], jax.Array] | None = None
     ):
         self.t_start, self.t_end = checked_temperature("t_start", t_start), checked_temperature("t_end", t_end)
         initial = self.t_start + self.t_end * jax.nn.sigmoid(jnp.float32(1.0))
@@ -113,10 +110,7 @@ class CurriculumTemperature(LearnedTemperature):
     """
 
     def __init__(
-        self,
-        t_start: float = 1.0,
-        t_end: float = 20.0,
-        curriculum: Callable[[jax.Array], jax.Array] | None = None,
+        self, t_start: float = 1.0, t_end: float = 20.0, curriculum: Callable[[jax.Array], jax.Array] | None = None
     ):
         super().__init__(t_start, t_end, curriculum)
         self.raw = nnx.Param(jnp.float32(1.0))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxkd.losses.base import HyperParameter, Loss
 from jaxkd.losses.functional import length
 from jaxkd.losses.temperature import Temperature, as_temperature, temper
+from jaxkd.types import Batch, Key, Outputs, Progress
 
 _EPSILON = 1e-8
 
@@ -50,17 +51,13 @@ class DIST(Loss):
     """
 
     def __init__(
-        self,
-        beta: float = 1.0,
-        gamma: float = 1.0,
-        temperature: float | Temperature = 1.0,
-        standardize: bool = False,
+        self, beta: float = 1.0, gamma: float = 1.0, temperature: float | Temperature = 1.0, standardize: bool = False
     ):
         self.beta, self.gamma = HyperParameter(jnp.float32(beta)), HyperParameter(jnp.float32(gamma))
         self.temperature = as_temperature(temperature)
         self.standardize = standardize
 
-    def __call__(self, student, teacher, batch, progress, key) -> jax.Array:
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress, key: Key) -> jax.Array:
         ready = temper(self.temperature, self.standardize, student, teacher, batch, progress)
         ours, theirs = jax.nn.softmax(ready.student), jax.nn.softmax(ready.teacher)
         inter = jnp.mean(ready.scale * (1 - correlation(ours, theirs)))

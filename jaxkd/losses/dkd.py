@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxkd.losses.base import HyperParameter, Loss
 from jaxkd.losses.functional import kl_divergence
 from jaxkd.losses.temperature import Temperature, as_temperature, temper
+from jaxkd.types import Batch, Key, Outputs, Progress
 
 
 def other_logits(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -67,17 +68,13 @@ class DKD(Loss):
     """
 
     def __init__(
-        self,
-        alpha: float = 1.0,
-        beta: float = 2.0,
-        temperature: float | Temperature = 4.0,
-        standardize: bool = False,
+        self, alpha: float = 1.0, beta: float = 2.0, temperature: float | Temperature = 4.0, standardize: bool = False
     ):
         self.alpha, self.beta = HyperParameter(jnp.float32(alpha)), HyperParameter(jnp.float32(beta))
         self.temperature = as_temperature(temperature)
         self.standardize = standardize
 
-    def __call__(self, student, teacher, batch, progress, key) -> jax.Array:
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress, key: Key) -> jax.Array:
         ready = temper(self.temperature, self.standardize, student, teacher, batch, progress)
         target, others = decoupled_divergence(ready.teacher, ready.student, batch.labels)
         alpha, beta = (weight[...].astype(target.dtype) for weight in (self.alpha, self.beta))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxkd.losses.base import Loss, Network
-from jaxkd.types import Outputs
+from jaxkd.types import Batch, Key, Outputs, Progress
 
 
 class StageLoss(Loss):
@@ -36,7 +36,7 @@ class StageLoss(Loss):
         """Return how much two batches of maps `[B, H, W, C]`, `[B, H', W', C']` differ: a scalar."""
         raise TypeError(f"{type(self).__name__} defines no compare(student, teacher)")
 
-    def __call__(self, student, teacher, batch, progress, key) -> jax.Array:
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress, key: Key) -> jax.Array:
         return jnp.stack([self.compare(*pair) for pair in self.pairs(student, teacher)]).sum()
 
 

@@ -9,7 +9,7 @@ from flax import nnx
 from jaxkd.losses.base import Loss, Network
 from jaxkd.losses.features import feature_maps, require_teacher
 from jaxkd.losses.layers import Projection, to_smaller
-from jaxkd.types import at_least_float32
+from jaxkd.types import Batch, Key, Outputs, Progress, at_least_float32
 
 
 def hint_loss(student: jax.Array, teacher: jax.Array) -> jax.Array:
@@ -44,7 +44,7 @@ class FitNet(Loss):
         ours, hint = feature_maps(self, student, require_teacher(self, teacher), self.position)
         self.regressor = Projection(ours.shape[-1], hint.shape[-1], bias=True, rngs=rngs)
 
-    def __call__(self, student, teacher, batch, progress, key) -> jax.Array:
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress, key: Key) -> jax.Array:
         maps = (at_least_float32(network.features[self.position]) for network in (student, teacher))
         ours, hint = to_smaller(*maps)
         return hint_loss(self.regressor(ours), hint)

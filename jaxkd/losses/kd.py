@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxkd.losses.base import Loss
 from jaxkd.losses.temperature import Temperature, as_temperature, temper
 from jaxkd.losses.tempered_kl import scaled_kl
+from jaxkd.types import Batch, Key, Outputs, Progress
 
 
 class KD(Loss):
@@ -30,6 +31,6 @@ class KD(Loss):
         self.temperature = as_temperature(temperature)
         self.standardize = standardize
 
-    def __call__(self, student, teacher, batch, progress, key) -> jax.Array:
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress, key: Key) -> jax.Array:
         ready = temper(self.temperature, self.standardize, student, teacher, batch, progress)
         return jnp.mean(scaled_kl(ready))

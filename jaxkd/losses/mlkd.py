@@ -18,7 +18,7 @@ from jaxkd.losses.base import Loss, Monitor
 from jaxkd.losses.functional import cross_entropy
 from jaxkd.losses.temperature import FixedTemperature, Temperature, Tempered, as_temperature, temper
 from jaxkd.losses.tempered_kl import scaled_kl
-from jaxkd.types import Outputs, at_least_float32
+from jaxkd.types import Batch, Key, Outputs, Progress, at_least_float32
 
 BOTH_VIEWS, WEAK_VIEW = (3.0, 5.0), (2.0, 6.0)
 """Temperatures beside the base: those at which the published code compares both views, and the weak view only."""
@@ -104,7 +104,7 @@ class MLKD(Loss):
         self.strong_view = strong_view
         self.kd, self.class_correlation, self.batch_correlation = (Monitor(jnp.float32(0.0)) for _ in range(3))
 
-    def __call__(self, student, teacher, batch, progress, key) -> jax.Array:
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress, key: Key) -> jax.Array:
         rules = [self.temperature, *self.fixed]
 
         def tempered(student: Outputs, teacher: Outputs | None, standardize: bool = self.standardize) -> list[Tempered]:
@@ -120,11 +120,7 @@ class MLKD(Loss):
         kd += _total(jnp.mean(scaled_kl(each)) for each in (*strong[:both], *weak[both:]))
         by_class = classes * _total(class_correlation_loss(each.student, each.teacher) for each in raw)
         by_batch = examples * _total(batch_correlation_loss(each.student, each.teacher) for each in raw)
-        for monitor, value in (
-            (self.kd, kd),
-            (self.class_correlation, by_class),
-            (self.batch_correlation, by_batch),
-        ):
+        for monitor, value in ((self.kd, kd), (self.class_correlation, by_class), (self.batch_correlation, by_batch)):
             monitor[...] = jax.lax.stop_gradient(value).astype(jnp.float32)
         return kd + by_class + by_batch
 
@@ -140,7 +136,7 @@ class TwoViewCrossEntropy(Loss):
       1.3863
     """
 
-    def __call__(self, student, teacher, batch, progress, key) -> jax.Array:
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress, key: Key) -> jax.Array:
         views = student, strong_outputs(student)
         return _total(jnp.mean(cross_entropy(view.logits, batch.labels)) for view in views)
 

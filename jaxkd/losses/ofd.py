@@ -12,8 +12,8 @@ from flax import nnx
 from jaxkd.losses.base import Loss, Network
 from jaxkd.losses.features import require_teacher
 from jaxkd.losses.layers import Projection, StatelessBatchNorm
-from jaxkd.nn.layers import kaiming_fan_out
-from jaxkd.types import at_least_float32
+from jaxkd.nn.layers import BatchNorm, kaiming_fan_out
+from jaxkd.types import Batch, Key, Outputs, Progress, at_least_float32
 
 _RARE = 0.001
 
@@ -83,7 +83,7 @@ class OFD(Loss):
             [Connector(student.preactivation(i).shape[-1], margins[i], rngs=rngs) for i in stages]
         )
 
-    def __call__(self, student, teacher, batch, progress, key) -> jax.Array:
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress, key: Key) -> jax.Array:
         pairs = zip(student.preactivations[1:], teacher.preactivations[1:], strict=True)
         costs = jnp.stack([connector(*pair) for connector, pair in zip(self.connectors, pairs, strict=True)])
         return jnp.sum(costs * jnp.asarray(0.5 ** np.arange(len(costs))[::-1], costs.dtype))
@@ -114,6 +114,6 @@ def _margins(teacher: Network) -> list[np.ndarray]:
     return [_margin(norm) for norm in norms()]
 
 
-def _margin(norm) -> np.ndarray:
+def _margin(norm: BatchNorm) -> np.ndarray:
     means, deviations = (np.asarray(value[...], np.float64) for value in (norm.bias, norm.scale))
     return np.array([expected_negative(*pair) for pair in zip(means, deviations, strict=True)])

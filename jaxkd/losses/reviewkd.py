@@ -18,7 +18,7 @@ from jaxkd.losses.base import Loss, Network
 from jaxkd.losses.features import check_stages, embedding_widths, require_teacher
 from jaxkd.losses.layers import Projection, StatelessBatchNorm, average_pool, nearest
 from jaxkd.nn.convolution import convolve
-from jaxkd.types import at_least_float32
+from jaxkd.types import Batch, Key, Outputs, Progress, at_least_float32
 
 _SIZES = (4, 2, 1)
 _WIDEST = 512
@@ -89,7 +89,7 @@ class ReviewKD(Loss):
         self.fusions = nnx.List([Fusion(*widths, passed_on, deepest=False, rngs=rngs) for widths in stages])
         self.fusions.append(Fusion(*embedding, passed_on, deepest=True, rngs=rngs))
 
-    def __call__(self, student, teacher, batch, progress, key) -> jax.Array:
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress, key: Key) -> jax.Array:
         targets = [_as_maps(out) for out in (*teacher.preactivations[1 : len(self.fusions)], teacher.features[-1])]
         fused = self.review(student.features, [target.shape[1:3] for target in targets])
         return jnp.stack([hierarchical_context(*pair) for pair in zip(fused, targets, strict=True)]).sum()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 from jaxkd.losses.base import HyperParameter, Loss, Network
 from jaxkd.losses.features import embedding_widths, require_teacher
 from jaxkd.losses.functional import length, unit
-from jaxkd.types import at_least_float32
+from jaxkd.types import Batch, Key, Outputs, Progress, at_least_float32
 
 
 def distance_loss(student: jax.Array, teacher: jax.Array) -> jax.Array:
@@ -84,10 +85,10 @@ class RKD(Loss):
         self.angle = HyperParameter(jnp.float32(angle))
         self.position = position
 
-    def build(self, student: Network, teacher: Network | None, rngs) -> None:
+    def build(self, student: Network, teacher: Network | None, rngs: nnx.Rngs) -> None:
         embedding_widths(self, student, require_teacher(self, teacher), self.position)
 
-    def __call__(self, student, teacher, batch, progress, key) -> jax.Array:
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress, key: Key) -> jax.Array:
         pair = student.features[self.position], teacher.features[self.position]
         distances, angles = distance_loss(*pair), angle_loss(*pair)
         return self.distance[...].astype(distances.dtype) * distances + self.angle[...].astype(angles.dtype) * angles

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 from jaxkd.losses.base import Loss, Network
 from jaxkd.losses.features import require_teacher
 from jaxkd.losses.functional import unit
-from jaxkd.types import at_least_float32
+from jaxkd.types import Batch, Key, Outputs, Progress, at_least_float32
 
 
 def similarity_preservation(student: jax.Array, teacher: jax.Array) -> jax.Array:
@@ -44,9 +45,9 @@ class SP(Loss):
     def __init__(self, position: int = -2):
         self.position = position
 
-    def build(self, student: Network, teacher: Network | None, rngs) -> None:
+    def build(self, student: Network, teacher: Network | None, rngs: nnx.Rngs) -> None:
         for network in (student, require_teacher(self, teacher)):
             network.feature(self.position)
 
-    def __call__(self, student, teacher, batch, progress, key) -> jax.Array:
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress, key: Key) -> jax.Array:
         return similarity_preservation(student.features[self.position], teacher.features[self.position])

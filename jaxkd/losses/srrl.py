@@ -9,7 +9,7 @@ from flax import nnx
 from jaxkd.losses.base import Loss, Network
 from jaxkd.losses.features import embedding_widths, require_teacher
 from jaxkd.losses.layers import Projection, StatelessBatchNorm
-from jaxkd.types import at_least_float32
+from jaxkd.types import Batch, Key, Outputs, Progress, at_least_float32
 
 
 def representation_loss(student: tuple[jax.Array, jax.Array], teacher: tuple[jax.Array, jax.Array]) -> jax.Array:
@@ -66,7 +66,8 @@ class SRRL(Loss):
         self.projection = Projection(ours, theirs, rngs=rngs)
         self.norm = StatelessBatchNorm(theirs)
 
-    def __call__(self, student, teacher, batch, progress, key) -> jax.Array:
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress, key: Key) -> jax.Array:
         mapped = jax.nn.relu(self.norm(self.projection(at_least_float32(student.features[self.position]))))
         theirs = teacher.features[self.position], teacher.logits
+        assert teacher.classify is not None  # as `build` has seen
         return representation_loss((mapped, teacher.classify(mapped)), theirs)

@@ -14,6 +14,7 @@ where r = e⁻ᵃ − 1 + a, s = 2r − a², m = E[r] and h = (1 + m)·log(1 + m
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,8 @@ from jaxkd.losses.temperature import Tempered
 
 FAR = 8.0
 """The largest |a| for which the combined form is taken."""
+
+Triple = tuple[jax.Array, jax.Array, jax.Array]
 
 
 def scaled_kl(ready: Tempered) -> jax.Array:
@@ -49,20 +52,16 @@ def tempered_kl(student: jax.Array, teacher: jax.Array, temperature: jax.Array) 
       >>> round(float(tempered_kl(student, teacher, jnp.float32(4.0))[0]), 4)
       0.4585
     """
-    return _value(student, teacher, temperature)
-
-
-def _value(student, teacher, temperature):
     columns = _column(temperature)
     return jnp.square(temperature) * kl_divergence(teacher / columns, student / columns)
 
 
-def _forward(student, teacher, temperature):
-    return _value(student, teacher, temperature), (student, teacher, temperature)
+def _forward(student: jax.Array, teacher: jax.Array, temperature: jax.Array) -> tuple[jax.Array, Triple]:
+    return tempered_kl(student, teacher, temperature), (student, teacher, temperature)
 
 
-def _backward(residuals, cotangent):
-    student, teacher, temperature = residuals
+def _backward(saved: Triple, cotangent: jax.Array) -> Triple:
+    student, teacher, temperature = saved
     scale = _column(temperature)
     log_p, log_q = jax.nn.log_softmax(teacher / scale), jax.nn.log_softmax(student / scale)
     p, weight = jnp.exp(log_p), scale * cotangent[:, None]
@@ -77,10 +76,10 @@ def _backward(residuals, cotangent):
 tempered_kl.defvjp(_forward, _backward)
 
 
-def _by_temperature(student, teacher, scale, p, kl):
+def _by_temperature(student: jax.Array, teacher: jax.Array, scale: jax.Array, p: jax.Array, kl: jax.Array) -> jax.Array:
     """Return d/dT of each example."""
 
-    def mean(values):
+    def mean(values: jax.Array) -> jax.Array:
         return jnp.sum(p * values, -1, keepdims=True)
 
     a = (teacher - student) / scale
@@ -97,16 +96,15 @@ def _by_temperature(student, teacher, scale, p, kl):
     return jnp.where(near, combined / (1.0 + m), parts)[:, 0]
 
 
-def _second_order(a):
+def _second_order(a: jax.Array) -> jax.Array:
     """Return e⁻ᵃ − 1 + a."""
     small = jnp.abs(a) < 0.5
     x = jnp.where(small, a, 0.0)
-    return jnp.where(
-        small, x * x * _series(x, [(-1) ** n / math.factorial(n + 2) for n in range(12)]), jnp.expm1(-a) + a
-    )
+    series = x * x * _series(x, [(-1) ** n / math.factorial(n + 2) for n in range(12)])
+    return jnp.where(small, series, jnp.expm1(-a) + a)
 
 
-def _third_order(a):
+def _third_order(a: jax.Array) -> jax.Array:
     """Return 2 · (e⁻ᵃ − 1 + a) − a²."""
     small = jnp.abs(a) < 0.5
     x = jnp.where(small, a, 0.0)
@@ -114,7 +112,7 @@ def _third_order(a):
     return jnp.where(small, series, 2.0 * (jnp.expm1(-a) + a) - a * a)
 
 
-def _log_remainder(m):
+def _log_remainder(m: jax.Array) -> jax.Array:
     """Return (1 + m) · log(1 + m) − m, for m ≥ 0."""
     small = m < 0.1
     x = jnp.where(small, m, 0.0)
@@ -122,12 +120,12 @@ def _log_remainder(m):
     return jnp.where(small, series, (1.0 + m) * jnp.log1p(m) - m)
 
 
-def _series(x, coefficients):
+def _series(x: jax.Array, coefficients: Sequence[float]) -> jax.Array:
     total = jnp.zeros_like(x)
     for coefficient in reversed(coefficients):
         total = total * x + coefficient
     return total
 
 
-def _column(temperature):
+def _column(temperature: jax.Array) -> jax.Array:
     return temperature[:, None] if jnp.ndim(temperature) else temperature

@@ -13,7 +13,7 @@ from flax import nnx
 from jaxkd.losses.base import Network
 from jaxkd.losses.features import StageLoss, require_teacher
 from jaxkd.losses.layers import Projection, to_smaller
-from jaxkd.types import at_least_float32
+from jaxkd.types import Batch, Key, Outputs, Progress, at_least_float32
 
 _EPSILON = 1e-5
 
@@ -87,6 +87,6 @@ class VID(StageLoss):
             Regressor(ours.shape[-1], theirs.shape[-1], self.variance, rngs=rngs) for ours, theirs in pairs
         )
 
-    def __call__(self, student, teacher, batch, progress, key) -> jax.Array:
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress, key: Key) -> jax.Array:
         pairs = self.pairs(student, teacher)
         return jnp.stack([regressor(*pair) for regressor, pair in zip(self.regressors, pairs, strict=True)]).sum()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import jax
 from flax import nnx
@@ -20,7 +21,7 @@ STAGE_ENDS = (1, 4, 6, 12, 14)
 """The layers before which f0 to f4 are taken; the stem is layer 0, the units are layers 1 to 13."""
 
 
-class SeparableUnit(nnx.Dict):
+class SeparableUnit(nnx.Dict[Any]):
     """A depthwise 3×3 and a 1×1 convolution, each with BatchNorm and ReLU, under their positions in PyTorch.
 
     It maps one preactivation to the next: the ReLU that closes a unit in the paper is applied by the unit after it.

@@ -128,11 +128,7 @@ def new_classifier(num_classes: int, rngs: nnx.Rngs) -> Linear:
 
 
 def new_blocks(
-    inputs: int,
-    stages: Sequence[Stage],
-    arrange: Callable[..., nnx.Dict],
-    activation: Activation,
-    rngs: nnx.Rngs,
+    inputs: int, stages: Sequence[Stage], arrange: Callable[..., nnx.Dict[Any]], activation: Activation, rngs: nnx.Rngs
 ) -> list[InvertedResidual]:
     """Create the blocks of all stages in one list.
 
@@ -164,13 +160,13 @@ class SmallMobileNetV2(MobileNetV2):
 
     def __init__(self, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
         stem, last = STEM // 2, SMALL_STAGES[-1].width
-        self.conv1 = nnx.List(new_layer(channels, stem, 3, 2, rngs=rngs))
+        self.conv1: nnx.List[Any] = nnx.List(new_layer(channels, stem, 3, 2, rngs=rngs))
         blocks = iter(new_blocks(stem, SMALL_STAGES, _flat, self.activation, rngs))
         self.blocks = nnx.List([nnx.List([next(blocks) for _ in range(stage.blocks)]) for stage in SMALL_STAGES])
-        self.conv2 = nnx.List(new_layer(last, EMBEDDING, 1, rngs=rngs))
+        self.conv2: nnx.List[Any] = nnx.List(new_layer(last, EMBEDDING, 1, rngs=rngs))
         self.classifier = nnx.List([new_classifier(num_classes, rngs)])
 
-    def parts(self):
+    def parts(self) -> tuple[Layer, list[InvertedResidual], Layer, Linear]:
         blocks = [block for stage in self.blocks for block in stage]
         return tuple(self.conv1), blocks, tuple(self.conv2), self.classifier[0]
 
@@ -215,7 +211,7 @@ class MobileNetV2ImageNet(MobileNetV2):
         self.features = nnx.List([stem, *blocks, last])
         self.classifier = nnx.Dict({"1": new_classifier(num_classes, rngs)})  # position 0 is the dropout's
 
-    def parts(self):
+    def parts(self) -> tuple[Layer, list[InvertedResidual], Layer, Linear]:
         features: Any = self.features
         stem, *blocks, last = features
         return tuple(stem), blocks, tuple(last), self.classifier["1"]

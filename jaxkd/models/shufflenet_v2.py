@@ -183,7 +183,7 @@ class SmallShuffleNetV2(ShuffleNetV2):
         self.conv2, self.bn2 = _pointwise(widths.stages[-1], widths.embedding, rngs)
         self.linear = Linear(widths.embedding, num_classes, rngs=rngs)
 
-    def parts(self):
+    def parts(self) -> tuple[Layer, list[nnx.List[Any]], Layer, Linear]:
         stages = [self.layer1, self.layer2, self.layer3]
         return (self.conv1, self.bn1), stages, (self.conv2, self.bn2), self.linear
 
@@ -227,13 +227,13 @@ class ShuffleNetV2ImageNet(ShuffleNetV2):
 
     def __init__(self, tenths: int = 10, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
         widths = WIDTHS[tenths]
-        self.conv1 = nnx.List([DefaultConv(channels, STEM, 3, 2, rngs=rngs), BatchNorm(STEM)])
+        self.conv1: nnx.List[Any] = nnx.List([DefaultConv(channels, STEM, 3, 2, rngs=rngs), BatchNorm(STEM)])
         self.stage2, self.stage3, self.stage4 = stages_of(BranchedShuffleUnit, widths, rngs)
         last = DefaultConv(widths.stages[-1], widths.embedding, 1, rngs=rngs)
-        self.conv5 = nnx.List([last, BatchNorm(widths.embedding)])
+        self.conv5: nnx.List[Any] = nnx.List([last, BatchNorm(widths.embedding)])
         self.fc = Linear(widths.embedding, num_classes, rngs=rngs)
 
-    def parts(self):
+    def parts(self) -> tuple[Layer, list[nnx.List[Any]], Layer, Linear]:
         stages = [self.stage2, self.stage3, self.stage4]
         return tuple(self.conv1), stages, tuple(self.conv5), self.fc
 

@@ -7,6 +7,7 @@ which reuses values of the forward pass that are saved anyway: the images, and t
 from __future__ import annotations
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,20 @@ from jax import lax
 
 from jaxkd.nn import cpu_kernels
 from jaxkd.types import at_least_float32
+
+Gradients = tuple[jax.Array, jax.Array | None, jax.Array, jax.Array]
+"""Of images, residual, scale and bias."""
+
+
+class Saved(NamedTuple):
+    """What the gradient needs; `out` only for the ReLU's mask, `adds` empty where there was no residual."""
+
+    images: jax.Array
+    out: jax.Array | None
+    mean: jax.Array
+    var: jax.Array
+    scale: jax.Array
+    adds: tuple[None, ...]
 
 
 def batch_moments(images: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -30,7 +45,7 @@ def batch_moments(images: jax.Array) -> tuple[jax.Array, jax.Array]:
     return lax.platform_dependent(images, cpu=cpu_kernels.batch_moments, default=_moments)
 
 
-def _moments(images):
+def _moments(images: jax.Array) -> tuple[jax.Array, jax.Array]:
     images = images.astype(jnp.float32)
     axes = tuple(range(images.ndim - 1))
     mean = images.mean(axes)
@@ -72,45 +87,54 @@ def batch_norm(
     return lax.platform_dependent(*args, cpu=partial(cpu_kernels.batch_norm, relu=relu), default=by_xla)
 
 
-def _normalized(images, mean, factor, bias, residual, relu):
+def _normalized(
+    images: jax.Array, mean: jax.Array, factor: jax.Array, bias: jax.Array, residual: jax.Array | None, relu: bool
+) -> jax.Array:
     # The mean is taken off first: folded into the bias, it would cost the digits by which it exceeds the deviation.
     out = (at_least_float32(images) - _along(mean, images)) * _along(factor, images) + _along(bias, images)
     out = out if residual is None else out + at_least_float32(residual)
     return (jax.nn.relu(out) if relu else out).astype(images.dtype)
 
 
-def _save(images, mean, var, scale, bias, residual, epsilon, relu):
+def _save(
+    images: jax.Array,
+    mean: jax.Array,
+    var: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    residual: jax.Array | None,
+    epsilon: float,
+    relu: bool,
+) -> tuple[jax.Array, Saved]:
     out = batch_norm(images, mean, var, scale, bias, residual, epsilon, relu)
-    added = () if residual is None else (None,)  # only whether there was one
-    return out, (images, out if relu else None, mean, var, scale, added)
+    return out, Saved(images, out if relu else None, mean, var, scale, () if residual is None else (None,))
 
 
-def _gradients(epsilon, relu, saved, cotangent):
-    images, out, mean, var, scale, added = saved
-    by_xla = partial(_gradients_by_xla, epsilon=epsilon, adds=bool(added))
-    if cpu_kernels.usable(images.dtype):
-        by_kernel = partial(_gradients_by_kernel, epsilon=epsilon, adds=bool(added))
-        found = lax.platform_dependent(images, out, cotangent, mean, var, scale, cpu=by_kernel, default=by_xla)
+def _gradients(epsilon: float, relu: bool, saved: Saved, cotangent: jax.Array) -> tuple[jax.Array | None, ...]:
+    by_xla = partial(_gradients_by_xla, epsilon=epsilon)
+    if cpu_kernels.usable(saved.images.dtype):
+        by_kernel = partial(_gradients_by_kernel, epsilon=epsilon)
+        found = lax.platform_dependent(saved, cotangent, cpu=by_kernel, default=by_xla)
     else:
-        found = by_xla(images, out, cotangent, mean, var, scale)
+        found = by_xla(saved, cotangent)
     of_images, of_residual, of_scale, of_bias = found
-    return of_images, jnp.zeros_like(mean), jnp.zeros_like(var), of_scale, of_bias, of_residual
+    return of_images, jnp.zeros_like(saved.mean), jnp.zeros_like(saved.var), of_scale, of_bias, of_residual
 
 
 batch_norm.defvjp(_save, _gradients)
 
 
-def _gradients_by_kernel(images, out, cotangent, mean, var, scale, epsilon, adds):
-    relu = out is not None
+def _gradients_by_kernel(saved: Saved, cotangent: jax.Array, epsilon: float) -> Gradients:
+    images, out, mean, var, scale, adds = saved
+    relu, rectified = out is not None, images if out is None else out
     of_images, of_residual, of_scale, of_bias = cpu_kernels.batch_norm_gradient(
-        images, out if relu else images, cotangent, mean, var, scale, epsilon=epsilon, relu=relu, residual=adds and relu
+        images, rectified, cotangent, mean, var, scale, epsilon=epsilon, relu=relu, residual=bool(adds) and relu
     )
-    if adds and not relu:
-        of_residual = cotangent
-    return of_images, of_residual if adds else None, of_scale, of_bias
+    return of_images, (of_residual if relu else cotangent) if adds else None, of_scale, of_bias
 
 
-def _gradients_by_xla(images, out, cotangent, mean, var, scale, epsilon, adds):
+def _gradients_by_xla(saved: Saved, cotangent: jax.Array, epsilon: float) -> Gradients:
+    images, out, mean, var, scale, adds = saved
     passed = cotangent if out is None else jnp.where(out > 0, cotangent, 0)
     given, axes, count = at_least_float32(passed), tuple(range(images.ndim - 1)), images.size // images.shape[-1]
     inverse = lax.rsqrt(var + epsilon)

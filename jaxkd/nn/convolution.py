@@ -10,7 +10,7 @@ engine of networks with convolutions that lack such gradients: these take one st
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import jax
@@ -24,6 +24,11 @@ from jaxkd.types import at_least_float32
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 STANDARD = lax.conv_dimension_numbers((1, 1, 1, 1), (1, 1, 1, 1), LAYOUT)
 """The layout of a forward convolution; autodiff writes its gradients as convolutions in others."""
+
+Size = tuple[int, ...]
+Pair = tuple[jax.Array, jax.Array]
+Saved = tuple[jax.Array, jax.Array, jax.Array | None, tuple[None, ...]]
+"""Images, kernel, the output for the ReLU's mask, and an empty entry where there was a residual."""
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
@@ -44,13 +49,14 @@ def convolve(images: jax.Array, kernel: jax.Array, stride: int = 1, padding: int
       >>> convolve(jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 1)), 1, 1)[0, :, :, 0].tolist()[0]
       [4.0, 6.0, 6.0, 4.0]
     """
+    by_xla = partial(_by_xla, stride=stride, padding=padding, groups=groups)
     if cpu_kernels.usable(images.dtype):
-        by_kernel = partial(cpu_kernels.convolution, stride=stride, padding=padding, groups=groups)
-        return lax.platform_dependent(images, kernel, cpu=by_kernel, default=partial(_grouped, stride, padding, groups))
-    if groups == 1:
-        return _grouped(stride, padding, groups, images, kernel)
-    per_group = _per_group(kernel, stride, padding, groups)
-    return lax.platform_dependent(images, kernel, cpu=per_group, default=partial(_grouped, stride, padding, groups))
+        on_cpu = partial(cpu_kernels.convolution, stride=stride, padding=padding, groups=groups)
+    elif groups == 1:
+        return by_xla(images, kernel)
+    else:
+        on_cpu = _per_group(kernel, stride, padding, groups)
+    return lax.platform_dependent(images, kernel, cpu=on_cpu, default=by_xla)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6, 7))
@@ -79,27 +85,30 @@ def convolve_add_relu(
     Returns:
       As `convolve`.
     """
-    composed = partial(_composed, stride, padding, groups, relu)
+
+    def composed(images: jax.Array, kernel: jax.Array, bias: jax.Array, residual: jax.Array | None) -> jax.Array:
+        out = convolve(images, kernel, stride, padding, groups) + bias.astype(images.dtype).reshape(1, 1, 1, -1)
+        out = out if residual is None else out + residual
+        return jax.nn.relu(out) if relu else out
+
     if not cpu_kernels.usable(images.dtype):
         return composed(images, kernel, bias, residual)
     fused = partial(cpu_kernels.convolution, stride=stride, padding=padding, groups=groups, relu=relu)
     return lax.platform_dependent(images, kernel, bias, residual, cpu=fused, default=composed)
 
 
-def _composed(stride, padding, groups, relu, images, kernel, bias, residual):
-    out = convolve(images, kernel, stride, padding, groups) + bias.astype(images.dtype).reshape(1, 1, 1, -1)
-    out = out if residual is None else out + residual
-    return jax.nn.relu(out) if relu else out
+def _save_all(
+    images: jax.Array, kernel: jax.Array, bias: jax.Array, residual: jax.Array | None, *geometry_and_relu: int
+) -> tuple[jax.Array, Saved]:
+    out = convolve_add_relu(images, kernel, bias, residual, *geometry_and_relu)
+    return out, (images, kernel, out if geometry_and_relu[-1] else None, () if residual is None else (None,))
 
 
-def _save_all(images, kernel, bias, residual, stride, padding, groups, relu):
-    out = convolve_add_relu(images, kernel, bias, residual, stride, padding, groups, relu)
-    return out, (images, kernel, out if relu else None, () if residual is None else (None,))
-
-
-def _all_gradients(stride, padding, groups, relu, saved, cotangent):
+def _all_gradients(
+    stride: int, padding: int, groups: int, relu: bool, saved: Saved, cotangent: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]:
     images, kernel, out, residual = saved
-    passed = jnp.where(out > 0, cotangent, 0) if relu else cotangent
+    passed = cotangent if out is None else jnp.where(out > 0, cotangent, 0)
     of_images, of_kernel = _gradients(stride, padding, groups, (images, kernel), passed)
     of_bias = at_least_float32(passed).sum((0, 1, 2)).astype(kernel.dtype)
     return of_images, of_kernel, of_bias, passed if residual else None
@@ -108,28 +117,20 @@ def _all_gradients(stride, padding, groups, relu, saved, cotangent):
 convolve_add_relu.defvjp(_save_all, _all_gradients)
 
 
-def _dense(images, kernel, stride, padding, groups=1):
+def _by_xla(images: jax.Array, kernel: jax.Array, stride: int, padding: int, groups: int = 1) -> jax.Array:
+    strides, borders = (stride, stride), [(padding, padding)] * 2
     return lax.conv_general_dilated(
-        images,
-        kernel.astype(images.dtype),
-        (stride, stride),
-        [(padding, padding)] * 2,
-        dimension_numbers=LAYOUT,
-        feature_group_count=groups,
+        images, kernel.astype(images.dtype), strides, borders, dimension_numbers=LAYOUT, feature_group_count=groups
     )
 
 
-def _grouped(stride, padding, groups, images, kernel):
-    return _dense(images, kernel, stride, padding, groups)
-
-
-def _per_group(kernel, stride, padding, groups):
+def _per_group(kernel: jax.Array, stride: int, padding: int, groups: int) -> partial[jax.Array]:
     """Return a grouped convolution made of plain ones, as a function of images and kernel."""
     depthwise = kernel.shape[2:] == (1, groups)
-    return partial(_depthwise if depthwise else _group_by_group, stride, padding, groups)
+    return partial(_depthwise if depthwise else _group_by_group, stride=stride, padding=padding, groups=groups)
 
 
-def _depthwise(stride, padding, groups, images, kernel):
+def _depthwise(images: jax.Array, kernel: jax.Array, stride: int, padding: int, groups: int) -> jax.Array:
     """Sum the shifted images, each times its tap of the kernel."""
     kernel = kernel.astype(images.dtype)
     padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
@@ -139,54 +140,53 @@ def _depthwise(stride, padding, groups, images, kernel):
     return sum(products[1:], start=products[0])
 
 
-def _group_by_group(stride, padding, groups, images, kernel):
+def _group_by_group(images: jax.Array, kernel: jax.Array, stride: int, padding: int, groups: int) -> jax.Array:
     """Map one dense convolution over the groups."""
     parts = jnp.stack(jnp.split(images, groups, axis=-1)), jnp.stack(jnp.split(kernel, groups, axis=-1))
     outputs = lax.map(lambda part: convolve(*part, stride, padding, 1), parts)
     return jnp.moveaxis(outputs, 0, 3).reshape(*outputs.shape[1:4], -1)
 
 
-def _save(images, kernel, stride, padding, groups):
-    return convolve(images, kernel, stride, padding, groups), (images, kernel)
+def _save(images: jax.Array, kernel: jax.Array, *geometry: int) -> tuple[jax.Array, Pair]:
+    return convolve(images, kernel, *geometry), (images, kernel)
 
 
-def _gradients(stride, padding, groups, saved, cotangent):
+def _gradients(stride: int, padding: int, groups: int, saved: Pair, cotangent: jax.Array) -> Pair:
     images, kernel = saved
     if cpu_kernels.usable(cotangent.dtype):
-        on_cpu = partial(_kernel_gradients, stride, padding, groups)
+        on_cpu = partial(_kernel_gradients, stride=stride, padding=padding, groups=groups)
     elif groups == 1:
-        on_cpu = partial(_loop_gradients, stride, padding)
+        on_cpu = partial(_loop_gradients, stride=stride, padding=padding)
     else:
         on_cpu = partial(_autodiff_gradients, _per_group(kernel, stride, padding, groups))
-    by_xla = partial(_autodiff_gradients, partial(_grouped, stride, padding, groups))
+    by_xla = partial(_autodiff_gradients, partial(_by_xla, stride=stride, padding=padding, groups=groups))
     return lax.platform_dependent(images, kernel, cotangent, cpu=on_cpu, default=by_xla)
 
 
 convolve.defvjp(_save, _gradients)
 
 
-def _autodiff_gradients(forward, images, kernel, cotangent):
+def _autodiff_gradients(
+    forward: Callable[..., jax.Array], images: jax.Array, kernel: jax.Array, cotangent: jax.Array
+) -> Pair:
     _, transpose = jax.vjp(forward, images, kernel)
     return transpose(cotangent)
 
 
-def _kernel_gradients(stride, padding, groups, images, kernel, cotangent):
-    how = {"stride": stride, "padding": padding, "groups": groups}
-    of_kernel = cpu_kernels.convolution_kernel_gradient(images, cotangent, kernel.shape[:2], **how)
-    return (
-        cpu_kernels.convolution_input_gradient(kernel, cotangent, images.shape[1:3], **how),
-        of_kernel.astype(kernel.dtype),
-    )
+def _kernel_gradients(images: jax.Array, kernel: jax.Array, cotangent: jax.Array, **geometry: int) -> Pair:
+    of_kernel = cpu_kernels.convolution_kernel_gradient(images, cotangent, kernel.shape[:2], **geometry)
+    of_images = cpu_kernels.convolution_input_gradient(kernel, cotangent, images.shape[1:3], **geometry)
+    return of_images, of_kernel.astype(kernel.dtype)
 
 
-def _loop_gradients(stride, padding, images, kernel, cotangent):
-    return (
-        _input_gradient(kernel, cotangent, stride, padding, images.shape[1:3]),
-        _kernel_gradient(images, cotangent, stride, padding, kernel.shape[:2]).astype(kernel.dtype),
-    )
+def _loop_gradients(images: jax.Array, kernel: jax.Array, cotangent: jax.Array, stride: int, padding: int) -> Pair:
+    padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    of_kernel = (_crossed if stride == 1 else _row_by_row)(padded, cotangent, stride, kernel.shape[:2])
+    of_images = _input_gradient(kernel, cotangent, stride, padding, images.shape[1:3])
+    return of_images, of_kernel.astype(kernel.dtype)
 
 
-def _input_gradient(kernel, cotangent, stride, padding, size):
+def _input_gradient(kernel: jax.Array, cotangent: jax.Array, stride: int, padding: int, size: Size) -> jax.Array:
     """Convolve the (dilated) cotangent with the flipped kernel."""
     window = kernel.shape[:2]
     before = [k - 1 - padding for k in window]
@@ -194,15 +194,10 @@ def _input_gradient(kernel, cotangent, stride, padding, size):
     after = [n + k - 1 - lo - d for n, k, lo, d in zip(size, window, before, dilated, strict=True)]
     borders = [(0, 0, 0), *((lo, hi, stride - 1) for lo, hi in zip(before, after, strict=True)), (0, 0, 0)]
     spread = lax.pad(cotangent, jnp.zeros((), cotangent.dtype), borders)
-    return _dense(spread, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), 1, 0)
+    return _by_xla(spread, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), 1, 0)
 
 
-def _kernel_gradient(images, cotangent, stride, padding, window):
-    padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    return (_crossed if stride == 1 else _row_by_row)(padded, cotangent, stride, window)
-
-
-def _crossed(padded, cotangent, stride, window):
+def _crossed(padded: jax.Array, cotangent: jax.Array, stride: int, window: Size) -> jax.Array:
     """Multiply two matrices: images shifted along the columns against cotangents shifted along the rows.
 
     Pairing two small sets of shifts, instead of all shifts of one side, halves what has to be copied and gives the
@@ -211,35 +206,35 @@ def _crossed(padded, cotangent, stride, window):
     rows, columns = window
     height, width, outputs = cotangent.shape[1:]
     below = padded.shape[1] - height
-    left = [padded[:, :, j : j + width] for j in range(columns)]
-    right = [jnp.pad(cotangent, ((0, 0), (i, below - i), (0, 0), (0, 0))) for i in range(rows)]
-    left, right = (_as_matrix(jnp.concatenate(shifts, axis=-1)) for shifts in (left, right))
+    images = [padded[:, :, j : j + width] for j in range(columns)]
+    cotangents = [jnp.pad(cotangent, ((0, 0), (i, below - i), (0, 0), (0, 0))) for i in range(rows)]
+    left, right = (_as_matrix(jnp.concatenate(shifts, axis=-1)) for shifts in (images, cotangents))
     return _product(left, right).reshape(columns, -1, rows, outputs).transpose(2, 0, 1, 3)
 
 
-def _row_by_row(padded, cotangent, stride, window):
+def _row_by_row(padded: jax.Array, cotangent: jax.Array, stride: int, window: Size) -> jax.Array:
     """Multiply matrices for each kernel row: the row's shifted images, side by side, against the cotangent."""
     rows, columns = window
     height, width, outputs = cotangent.shape[1:]
     flat = _as_matrix(cotangent)
 
-    def row(i):
+    def row(i: int) -> jax.Array:
         patches = jnp.concatenate([_shifted(padded, i, j, height, width, stride) for j in range(columns)], axis=-1)
         return _product(_as_matrix(patches), flat).reshape(columns, -1, outputs)
 
     return jnp.stack([row(i) for i in range(rows)])
 
 
-def _shifted(padded, i, j, height, width, stride):
+def _shifted(padded: jax.Array, i: int, j: int, height: int, width: int, stride: int) -> jax.Array:
     """Return the pixels that the kernel's tap (i, j) meets, `[N, height, width, C]`."""
     return padded[:, i : i + (height - 1) * stride + 1 : stride, j : j + (width - 1) * stride + 1 : stride]
 
 
-def _as_matrix(images):
+def _as_matrix(images: jax.Array) -> jax.Array:
     return images.reshape(-1, images.shape[-1])
 
 
-def _product(left, right):
+def _product(left: jax.Array, right: jax.Array) -> jax.Array:
     """Return `leftᵀ · right`, summed in float32 at least: there are as many terms as pixels in a batch."""
     return at_least_float32(left).T @ at_least_float32(right)
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.stages import Wrapped
 
 from jaxkd.data import Augmentation, StreamedDataset
 from jaxkd.training.compiled_epoch import view_key
@@ -195,7 +196,7 @@ def _numbers(augmentation: Augmentation, batch_size: int, key: jax.Array, steps:
 @functools.lru_cache(maxsize=32)
 def make_teacher_fn(
     program: Program, normalization: Normalization | None, augmentation: Augmentation | None, keeps_embedding: bool
-):
+) -> Wrapped:
     """Build `teacher_fn(variables, images, index [1, B], number [1, B]) -> [B, width]`, for views of images."""
     teacher_forward = make_teacher_forward(program, normalization)
 
@@ -237,7 +238,7 @@ def teacher_reads(program: Program, state: TrainState, image_shape: tuple[int, .
     return read, outputs
 
 
-def _part(path: tuple, last: int) -> str:
+def _part(path: tuple[Any, ...], last: int) -> str:
     name = path[0].name
     if name == "features":
         return "embedding" if path[1].idx == last else "maps"

@@ -56,7 +56,8 @@ def save(directory: str | os.PathLike[str], state: TrainState, record: dict[str,
     between = record["running"] is None
     number = int(state.epoch) if between else int(state.step)
     _check_finite(state, root)
-    content = {**record, "epoch": int(state.epoch), "arrays": _contents(state)}
+    arrays = {name: [*_kind(leaf), _crc(leaf)] for name, leaf in _leaves(state)}
+    content = {**record, "epoch": int(state.epoch), "arrays": arrays}
     folder = root if between else root / PARTIAL
     if _holds(folder / str(number), content):  # replacing it would be a moment without it
         return folder / str(number)
@@ -182,7 +183,7 @@ def _read(folder: epath.Path, like: TrainState) -> tuple[TrainState, dict[str, A
     return replace(state, teacher=like.teacher), record
 
 
-def _check_fit(folder: epath.Path, written: Mapping[str, list], wanted: Mapping[str, list]) -> None:
+def _check_fit(folder: epath.Path, written: Mapping[str, list[Any]], wanted: Mapping[str, list[Any]]) -> None:
     """Raise a ValueError that names what differs between a checkpoint and the run that is to be restored."""
     differences = [
         *(f"{name} is {written[name][:2]} there and {kind} here" for name, kind in wanted.items()
@@ -211,22 +212,18 @@ def _check_finite(state: TrainState, root: epath.Path) -> None:
         )
 
 
-def _contents(state: TrainState) -> dict[str, list]:
-    return {name: [*_kind(leaf), _crc(leaf)] for name, leaf in _leaves(state)}
-
-
 def _leaves(state: TrainState) -> list[tuple[str, jax.Array]]:
     """Return all arrays that are saved, by their paths."""
     leaves = jax.tree_util.tree_leaves_with_path(state.without_teacher())
     return [(jax.tree_util.keystr(path, simple=True, separator="."), leaf) for path, leaf in leaves]
 
 
-def _kind(leaf: jax.Array) -> list:
+def _kind(leaf: jax.Array) -> list[Any]:
     return [str(leaf.dtype), list(leaf.shape)]
 
 
 def _crc(leaf: jax.Array) -> int:
-    bits = jax.random.key_data(leaf) if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+    bits = jax.random.key_data(leaf) if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
     return zlib.crc32(np.ascontiguousarray(bits).view(np.uint8).data)
 
 

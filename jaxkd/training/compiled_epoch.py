@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
+from jax.stages import Wrapped
 
-from jaxkd.training.state import AUGMENT, TrainState, random_key
+from jaxkd.training.program import Augment
+from jaxkd.training.state import AUGMENT, TrainState, Tree, random_key
 from jaxkd.training.step import CachedOutputs, Logs, Step
 from jaxkd.types import Batch
-
-Augment = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def view_key(key: jax.Array, step: jax.Array) -> jax.Array:
@@ -26,17 +25,16 @@ def _augmentation_keys(key: jax.Array, step: jax.Array) -> jax.Array:
 
 
 @functools.lru_cache(maxsize=32)
-def make_resident_loop(step: Step, augment: Augment | None, strong_view: Augment | None = None):
+def make_resident_loop(step: Step, augment: Augment | None, strong_view: Augment | None = None) -> Wrapped:
     """Build `run(state, images, labels, indices, cached=None) -> (state, logs)` for data that live on the device.
 
     `augment` and `strong_view` are called as `(key, images)`. `indices` is `[S, B]`: the program takes S steps on the
     batches they select; `cached` is what is known of the teacher's outputs for them, `[S, B, …]`. The logs are `[S]`.
     """
-
     return jax.jit(resident_steps(step, augment, strong_view), donate_argnums=0)
 
 
-def resident_steps(step: Step, augment: Augment | None, strong_view: Augment | None = None):
+def resident_steps(step: Step, augment: Augment | None, strong_view: Augment | None = None) -> Step:
     """Build what `make_resident_loop` compiles."""
 
     def run(
@@ -58,7 +56,7 @@ def resident_steps(step: Step, augment: Augment | None, strong_view: Augment | N
 
 
 @functools.lru_cache(maxsize=32)
-def make_stream_loop(step: Step, strong_view: Augment | None = None):
+def make_stream_loop(step: Step, strong_view: Augment | None = None) -> Wrapped:
     """Build `run(state, batches) -> (state, logs)` for batches that come from the host, stacked to `[S, B, …]`.
 
     Where pixels come without a strong view, it is made of them.
@@ -76,11 +74,11 @@ def make_stream_loop(step: Step, strong_view: Augment | None = None):
     return jax.jit(run, donate_argnums=0)
 
 
-def _scan(body, state: TrainState, xs) -> tuple[TrainState, Logs]:
+def _scan(body: Step, state: TrainState, xs: Tree) -> tuple[TrainState, Logs]:
     """Scan with the teacher outside the carry: it is constant, and XLA should know."""
     teacher = state.teacher
 
-    def without_teacher(carry, x):
+    def without_teacher(carry: TrainState, x: Tree) -> tuple[TrainState, Logs]:
         after, logs = body(replace(carry, teacher=teacher), x)
         return after.without_teacher(), logs
 

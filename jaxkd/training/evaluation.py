@@ -110,8 +110,7 @@ def predicted(
 
 
 def _unstacked(batch: Batch) -> Batch:
-    first: Batch = jax.tree.map(lambda array: array[0], batch)
-    return first
+    return jax.tree.map(lambda array: array[0], batch)
 
 
 @functools.lru_cache(maxsize=32)
@@ -120,9 +119,8 @@ def make_predict(model: nnx.GraphDef[Any], normalization: Normalization | None, 
 
     @jax.jit
     def predict(params: Tree, variables: Tree, images: jax.Array) -> jax.Array:
-        return forward(
-            nnx.merge(model, params, variables), network_input(images, normalization), False, precision
-        ).logits
+        network = nnx.merge(model, params, variables)
+        return forward(network, network_input(images, normalization), False, precision).logits
 
     return predict
 

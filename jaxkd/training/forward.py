@@ -72,7 +72,7 @@ def forward(network: Any, images: jax.Array, train: bool, precision: str) -> Out
             f"{type(network).__name__} returned {type(outputs).__name__}: a network returns "
             "jaxkd.Outputs(logits, features)"
         )
-    return jax.tree.map(_as_float32, outputs) if reduced else outputs
+    return jax.tree.map(lambda value: value.astype(jnp.float32), outputs) if reduced else outputs
 
 
 def both_views(network: Any, batch: Batch, train: bool, precision: str) -> Outputs:
@@ -81,7 +81,3 @@ def both_views(network: Any, batch: Batch, train: bool, precision: str) -> Outpu
     if batch.strong is None:
         return outputs
     return outputs._replace(strong=forward(network, batch.strong, train, precision))
-
-
-def _as_float32(value: jax.Array) -> jax.Array:
-    return value.astype(jnp.float32)

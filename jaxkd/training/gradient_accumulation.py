@@ -27,6 +27,8 @@ class StepGrads(NamedTuple):
 
 
 GradFn = Callable[..., StepGrads]
+Number = jax.Array | int | None
+"""Of a microbatch, counted from 0; None for a whole batch."""
 
 
 def accumulated(
@@ -51,7 +53,7 @@ def accumulated(
     size = -(-examples // microbatches)
     full, rest = divmod(examples, size)
 
-    def one(carry: tuple[Tree, Tree], x: tuple) -> tuple[tuple[Tree, Tree], dict[str, jax.Array]]:
+    def one(carry: tuple[Tree, Tree], x: tuple[Any, ...]) -> tuple[tuple[Tree, Tree], dict[str, jax.Array]]:
         gradients, variables = carry
         found = grad_fn(variables, *x)
         return (_plus(gradients, found.gradients, size / examples), found.variables), found.logs

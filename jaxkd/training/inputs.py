@@ -174,8 +174,7 @@ def checked_images(images: Any) -> NDArray[Any]:
 
 def one_step(batch: Batch) -> Batch:
     """Return a batch as the `[1, B, …]` that a compiled loop takes one step on."""
-    stacked: Batch = jax.tree.map(lambda array: array[None], batch)
-    return stacked
+    return jax.tree.map(lambda array: array[None], batch)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +28,9 @@ from jaxkd.types import Outputs
 
 Weight = Callable[[jax.Array], jax.Array]
 Shape = tuple[int, int, int]
-Losses = Loss | Callable | Mapping[str, Loss | Callable]
+Augment = Callable[[jax.Array, jax.Array], jax.Array]
+Term = Loss | Callable[..., jax.Array]
+Losses = Term | Mapping[str, Term]
 
 STRONG_VIEWS = {"rand_augment": RandAugment()}
 """What a loss may ask for by name in its attribute `strong_view`."""
@@ -43,7 +46,7 @@ class ConstantWeight:
         return jnp.float32(self.value)
 
 
-def named_losses(loss: Losses | None, has_teacher: bool) -> nnx.Dict:
+def named_losses(loss: Losses | None, has_teacher: bool) -> nnx.Dict[Term]:
     """Return the loss terms by name; a single loss goes by the name of its class in lower case.
 
     Raises:
@@ -68,12 +71,12 @@ def named_losses(loss: Losses | None, has_teacher: bool) -> nnx.Dict:
     return nnx.Dict(terms)
 
 
-def _name(loss: Loss | Callable) -> str:
+def _name(loss: Term) -> str:
     return getattr(loss, "__name__", type(loss).__name__).lower()
 
 
 def build_losses(
-    losses: nnx.Dict, model: nnx.Module, teacher: nnx.Module | None, image_shape: Shape, seed: int
+    losses: nnx.Dict[Term], model: nnx.Module, teacher: nnx.Module | None, image_shape: Shape, seed: int
 ) -> None:
     """Build every part of the losses that depends on the shapes of the networks' features.
 
@@ -100,7 +103,7 @@ def _output_shapes(model: nnx.Module, image_shape: Shape) -> Outputs:
         ) from error
 
 
-def strong_view_of(losses: nnx.Dict) -> Callable | None:
+def strong_view_of(losses: nnx.Dict[Term]) -> Augment | None:
     """Return the strong augmentation that a loss asks for by an attribute `strong_view`, a function or a name.
 
     Raises:
@@ -115,14 +118,14 @@ def strong_view_of(losses: nnx.Dict) -> Callable | None:
     return views.pop() if views else None
 
 
-def watched_bounds(losses: nnx.Dict) -> dict[str, tuple[float, float]]:
+def watched_bounds(losses: nnx.Dict[Term]) -> dict[str, tuple[float, float]]:
     """Return the bounds of the monitored values that have any, by their names in the logs."""
     found = nnx.to_flat_state(nnx.state(losses, Monitor))
     metadata = {log_name(path): variable.get_metadata() for path, variable in found}
     return {name: (given["low"], given["high"]) for name, given in metadata.items() if {"low", "high"} <= given.keys()}
 
 
-def log_name(path: tuple) -> str:
+def log_name(path: tuple[Any, ...]) -> str:
     """Return the name of a monitored value in the logs: that of its term and that of its attribute.
 
     Example:
@@ -176,13 +179,13 @@ class Program:
       bn_mesh: the devices on each of which BatchNorm sees its own part of the batch; None where it sees all of it.
     """
 
-    model: nnx.GraphDef
-    teacher: nnx.GraphDef | None
-    losses: nnx.GraphDef
+    model: nnx.GraphDef[Any]
+    teacher: nnx.GraphDef[Any] | None
+    losses: nnx.GraphDef[Any]
     weights: tuple[tuple[str, Weight], ...]
     metrics: tuple[tuple[str, Metric], ...]
     optimizer: optax.GradientTransformationExtraArgs
-    strong_view: Callable | None
+    strong_view: Augment | None
     bounds: tuple[tuple[str, tuple[float, float]], ...]
     precision: str
     microbatches: int
@@ -211,7 +214,7 @@ def assemble(
     precision: str,
     microbatches: int,
     bn_mesh: Mesh | None,
-) -> tuple[Program, nnx.Dict]:
+) -> tuple[Program, nnx.Dict[Term]]:
     """Return the program of a run and its loss terms, built for the networks; see `Trainer.compile`."""
     if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
         raise TypeError(

@@ -102,7 +102,7 @@ class Placement:
         sharding = NamedSharding(self.mesh, spec)
         if len(self.processes) == 1:
             return jax.device_put(leaf, sharding)
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             bits = self._put(jax.random.key_data(leaf), spec)
             return jax.random.wrap_key_data(bits, impl=jax.random.key_impl(leaf))
         whole = np.asarray(leaf)  # each process takes what belongs to its devices, and tells the others nothing

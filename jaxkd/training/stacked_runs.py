@@ -12,19 +12,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import PartitionSpec
+from jax.stages import Wrapped
 
-from jaxkd.metrics import Metric
 from jaxkd.training.cached_teacher import CachedTeacher
-from jaxkd.training.compiled_epoch import Augment, resident_steps
+from jaxkd.training.compiled_epoch import resident_steps
 from jaxkd.training.epochs import Chunk, Epoch, chunk_steps, cut, order_of, seed_of, skip
-from jaxkd.training.evaluation import make_evaluate
-from jaxkd.training.gradient_accumulation import StepGrads, accumulated
+from jaxkd.training.evaluation import Metrics, make_evaluate
+from jaxkd.training.gradient_accumulation import Number, StepGrads, accumulated
 from jaxkd.training.inputs import InMemory
-from jaxkd.training.program import Program
+from jaxkd.training.program import Augment, Program
 from jaxkd.training.sharding import Placement
 from jaxkd.training.state import TrainState, Tree, copied
 from jaxkd.training.step import CachedOutputs, Logs, Step, make_grad_fn, make_teacher_forward, take_step
 from jaxkd.types import Batch, Normalization
+
+Function = Callable[..., Tree]
 
 EACH, ALL = PartitionSpec("data"), PartitionSpec()
 
@@ -101,7 +103,9 @@ def make_many_step(
                 teacher = teacher_forward(common.teacher, batch, cached)
                 return over_runs(lambda own: take(own, grad_fn(run(*own), batch, teacher)), own)
 
-            def microbatch_grads(variables: Tree, batch: Batch, cached: CachedOutputs | None, number) -> StepGrads:
+            def microbatch_grads(
+                variables: Tree, batch: Batch, cached: CachedOutputs | None, number: Number
+            ) -> StepGrads:
                 teacher = teacher_forward(common.teacher, batch, cached)
                 return over_runs(lambda one: grad_fn(run(*one), batch, teacher, number), (own[0], variables, None))
 
@@ -120,11 +124,8 @@ def make_many_step(
 
 @functools.lru_cache(maxsize=32)
 def make_evaluate_many(
-    program: Program,
-    normalization: Normalization | None,
-    metrics: tuple[tuple[str, Metric], ...],
-    placement: Placement,
-):
+    program: Program, normalization: Normalization | None, metrics: Metrics, placement: Placement
+) -> Wrapped:
     """Build `evaluate(params, variables, images, labels, indices) -> sums [n]`; see `make_evaluate`."""
     evaluate = make_evaluate(program.model, normalization, program.precision, metrics)
     over_runs = mapped_over_runs(placement)
@@ -139,26 +140,26 @@ def make_evaluate_many(
     return evaluate_many
 
 
-def mapped_over_runs(placement: Placement) -> Callable:
+def mapped_over_runs(placement: Placement) -> Callable[[Function, Tree], Tree]:
     """`over_runs(function, stacked)`: on the CPU one run after the other, since a batched convolution is slow there."""
     if placement.devices[0].platform == "cpu":
         return _one_after_the_other
     return lambda function, stacked: jax.vmap(function)(stacked)
 
 
-def _one_after_the_other(function: Callable, stacked: Tree) -> Tree:
+def _one_after_the_other(function: Function, stacked: Tree) -> Tree:
     """`lax.map`, but for a single run, which needs no loop (see `slow_in_a_loop`)."""
     if len(jax.tree.leaves(stacked)[0]) > 1:
         return lax.map(function, stacked)
     return jax.tree.map(lambda value: value[None], function(jax.tree.map(lambda leaf: leaf[0], stacked)))
 
 
-def on_every_device(placement: Placement, function: Callable, outputs=(EACH, EACH)) -> Callable:
+def on_every_device(placement: Placement, function: Function, outputs: Any = (EACH, EACH)) -> Function:
     """Cut a function's first argument, and all it returns, over the devices along the runs."""
     if len(placement.devices) == 1:
         return function
 
-    def cut(own: Tree, *rest: Tree):
+    def cut(own: Tree, *rest: Tree) -> Tree:
         specs = (EACH, *([ALL] * len(rest)))
         spread = jax.shard_map(function, mesh=placement.mesh, in_specs=specs, out_specs=outputs, check_vma=False)
         return spread(own, *rest)
@@ -199,7 +200,9 @@ def own_batches_epoch(
 
 
 @functools.lru_cache(maxsize=32)
-def make_own_batches_loop(step: Step, augment: Augment | None, strong_view: Augment | None, placement: Placement):
+def make_own_batches_loop(
+    step: Step, augment: Augment | None, strong_view: Augment | None, placement: Placement
+) -> Wrapped:
     """Build `run(state, images, labels, indices, cached=None) -> (state, logs)` for a state with a key for each run.
 
     `indices` is `[n, S, B]` and `cached` `[n, S, B, …]`; the logs are `[S, n]`.

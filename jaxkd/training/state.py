@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import nnx
 
 Tree = Any
@@ -52,7 +53,7 @@ def random_key(key: jax.Array, stream: int, count: jax.Array) -> jax.Array:
     return jax.random.fold_in(jax.random.fold_in(key, stream), count)
 
 
-def split(module: nnx.Module) -> tuple[nnx.GraphDef, Tree, Tree]:
+def split(module: nnx.Module) -> tuple[nnx.GraphDef[Any], Tree, Tree]:
     """Split a module into its static structure, its parameters and its other variables, the latter two plain dicts."""
     graph, params, rest = nnx.split(module, nnx.Param, ...)  # type: ignore[misc]
     return graph, nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
@@ -68,7 +69,13 @@ def _copied(leaf: jax.Array) -> jax.Array:
     return jnp.copy(leaf) if elsewhere else jax.device_put(leaf, may_alias=False)
 
 
-def create_state(model: nnx.Module, losses: nnx.Module, teacher: nnx.Module | None, optimizer, seed: int) -> TrainState:
+def create_state(
+    model: nnx.Module,
+    losses: nnx.Module,
+    teacher: nnx.Module | None,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+) -> TrainState:
     """Return the state before the first step, in copies: it is donated to each step, the modules live on."""
     _, model_params, model_rest = split(model)
     _, loss_params, loss_rest = split(losses)

@@ -14,16 +14,17 @@ from flax import nnx
 
 from jaxkd.losses import Monitor
 from jaxkd.training.forward import as_seen, both_views
-from jaxkd.training.gradient_accumulation import StepGrads, accumulated
+from jaxkd.training.gradient_accumulation import GradFn, Number, StepGrads, accumulated
 from jaxkd.training.program import Program, log_name
 from jaxkd.training.sharding import on_each_device
 from jaxkd.training.state import LOSSES, TrainState, Tree, split
-from jaxkd.types import Batch, Normalization, Outputs, Progress
+from jaxkd.types import Batch, Key, Normalization, Outputs, Progress
 
 Logs = dict[str, jax.Array]
 TeacherForward = Callable[[Tree, Batch, "CachedOutputs | None"], Outputs | None]
-GradFn = Callable[..., StepGrads]
 Step = Callable[..., tuple[TrainState, Logs]]
+Forward = tuple[Outputs, Logs, Tree, Logs]
+"""The student's outputs, the terms of the loss, the variables after the batch and the monitored values."""
 
 
 class CachedOutputs(NamedTuple):
@@ -52,7 +53,7 @@ def make_step(
     grad_fn = make_grad_fn(program, normalization)
 
     def step(state: TrainState, batch: Batch, cached: CachedOutputs | None = None) -> tuple[TrainState, Logs]:
-        def microbatch_grads(variables: Tree, batch: Batch, cached: CachedOutputs | None, number) -> StepGrads:
+        def microbatch_grads(variables: Tree, batch: Batch, cached: CachedOutputs | None, number: Number) -> StepGrads:
             teacher = teacher_forward(state.teacher, batch, cached)
             return grad_fn(replace(state, variables=variables), batch, teacher, number)
 
@@ -87,16 +88,14 @@ def make_grad_fn(program: Program, normalization: Normalization | None) -> GradF
     the learning rate.
     """
 
-    def grad_fn(
-        state: TrainState, batch: Batch, teacher: Outputs | None, number: jax.Array | int | None = None
-    ) -> StepGrads:
+    def grad_fn(state: TrainState, batch: Batch, teacher: Outputs | None, number: Number = None) -> StepGrads:
         progress = Progress(state.step, state.epoch + 1)
         seen = as_seen(batch, normalization)
         key = state.random(LOSSES, state.step)
         if number is not None:
             key = jax.random.fold_in(key, number)
 
-        def objective(params: Tree):
+        def objective(params: Tree) -> tuple[jax.Array, Forward]:
             student, terms, variables, monitored = _forward(
                 program, params, state.variables, seen, teacher, progress, key
             )
@@ -105,7 +104,8 @@ def make_grad_fn(program: Program, normalization: Normalization | None) -> GradF
 
         (loss, aux), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
         student, terms, variables, monitored = aux
-        logs = {"loss": loss, **terms, **_measure(program, student, batch), **monitored}
+        metrics = {name: jnp.mean(metric(student.logits, batch.labels)) for name, metric in program.metrics}
+        logs = {"loss": loss, **terms, **metrics, **monitored}
         return StepGrads(gradients, variables, logs)
 
     return grad_fn
@@ -124,7 +124,9 @@ def take_step(program: Program, state: TrainState, grads: StepGrads) -> tuple[Tr
     return after, grads.logs | _rate(opt_state)
 
 
-def _forward(program: Program, params, variables, batch: Batch, teacher, progress: Progress, key):
+def _forward(
+    program: Program, params: Tree, variables: Tree, batch: Batch, teacher: Outputs | None, progress: Progress, key: Key
+) -> Forward:
     student_forward = on_each_device(program.bn_mesh, functools.partial(_student_forward, program))
     student, model_variables = student_forward(params["model"], variables["model"], batch)
     losses = nnx.merge(program.losses, params["losses"], variables["losses"])
@@ -148,10 +150,6 @@ def monitored_values(losses: nnx.Module) -> Logs:
     """Return the `Monitor`s of all terms as `{term}_{attribute}`."""
     paths = nnx.to_flat_state(nnx.state(losses, Monitor))
     return {log_name(path): variable[...] for path, variable in paths}
-
-
-def _measure(program: Program, student: Outputs, batch: Batch) -> Logs:
-    return {name: jnp.mean(metric(student.logits, batch.labels)) for name, metric in program.metrics}
 
 
 def _rate(opt_state: Tree) -> Logs:

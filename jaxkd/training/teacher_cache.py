@@ -122,16 +122,9 @@ class TeacherCache:
         else:
             self.directory.mkdir(parents=True, exist_ok=True)
             mode = "w+"
-        shapes = {"outputs": (wanted["slots"], wanted["width"]), "filled": (wanted["slots"],)}
-        self._outputs, self._filled = (
-            np.lib.format.open_memmap(
-                self.directory / f"{name}.npy",
-                mode,
-                self.dtype if name == "outputs" else np.dtype(bool),
-                shape,
-            )
-            for name, shape in shapes.items()
-        )
+        slots, width, open_array = wanted["slots"], wanted["width"], np.lib.format.open_memmap
+        self._outputs = open_array(self.directory / "outputs.npy", mode, self.dtype, (slots, width))
+        self._filled = open_array(self.directory / "filled.npy", mode, np.dtype(bool), (slots,))
         if self._contents is None:
             manifest.write_text(json.dumps(wanted, indent=1) + "\n")  # last: a folder without it is begun anew
             self._contents = wanted

@@ -550,7 +550,12 @@ def test_ctrl_c_saves_and_says_how_to_resume(tmp_path):
         sys.executable, "experiments/train_teacher.py", "--data", "digits", "--model", "resnet8", "--epochs", "200",
         "--output", str(tmp_path / "run"),
     ]  # fmt: skip
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    # As from a terminal: jobs that a shell puts into the background begin with Ctrl-C ignored.
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
     while not (tmp_path / "run" / "metrics.csv").exists():
         assert process.poll() is None
         time.sleep(0.1)

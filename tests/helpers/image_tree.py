@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -80,7 +80,7 @@ def picture(rng: np.random.Generator, width: int, height: int, hue: float) -> Im
     return Image.fromarray(np.clip(0.75 * detail + 0.25 * colour, 0, 255).astype(np.uint8))
 
 
-def encoded(image: Image.Image, file_format: str, **options) -> bytes:
+def encoded(image: Image.Image, file_format: str, **options: Any) -> bytes:
     """The bytes of a file."""
     file = io.BytesIO()
     image.save(file, file_format, **options)

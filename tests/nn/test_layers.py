@@ -11,7 +11,7 @@ from jax import lax
 from sweeps import sweep
 
 from jaxkd import models
-from jaxkd.nn.convolution import _grouped, _loop_gradients, convolve
+from jaxkd.nn.convolution import _by_xla, _loop_gradients, convolve
 from jaxkd.nn.layers import BatchNorm, Conv, Linear, max_pool
 
 
@@ -34,7 +34,7 @@ def test_the_loops_gradient_rule_is_autodiffs(window):
             out, transpose = jax.vjp(plain, images, kernel)
             np.testing.assert_allclose(convolve(images, kernel, stride, padding), out, atol=1e-12)
             cotangent = double(rng, *out.shape)
-            ours = jax.jit(_loop_gradients, static_argnums=(0, 1))(stride, padding, images, kernel, cotangent)
+            ours = jax.jit(_loop_gradients, static_argnums=(3, 4))(images, kernel, cotangent, stride, padding)
             theirs = transpose(cotangent)
             for one, other in zip(ours, theirs, strict=True):
                 assert one.shape == other.shape
@@ -52,7 +52,7 @@ def test_grouped_convolutions_on_both_kinds_of_platform(groups, outputs):
         for window, stride, size in [(1, 1, (5, 5)), (3, 1, (5, 6)), (3, 2, (6, 7)), (1, 2, (4, 5))]:
             padding = window // 2
             images, kernel = double(rng, 2, *size, 6), double(rng, window, window, 6 // groups, outputs)
-            out, transpose = jax.vjp(partial(_grouped, stride, padding, groups), images, kernel)
+            out, transpose = jax.vjp(partial(_by_xla, stride=stride, padding=padding, groups=groups), images, kernel)
             ours, pullback = jax.vjp(lambda *args: convolve(*args, stride, padding, groups), images, kernel)  # noqa: B023
             np.testing.assert_allclose(ours, out, atol=1e-12)
             cotangent = double(rng, *out.shape)

@@ -263,7 +263,9 @@ def fill_the_disk(folder):
 
 def start(call):
     environment = os.environ | {"PYTHONPATH": python_path(__file__), "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", f"import test_recovery; test_recovery.{call}"]
+    # Jobs that a shell puts into the background begin with Ctrl-C ignored.
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    command = [sys.executable, "-c", f"{heed}; import test_recovery; test_recovery.{call}"]
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
@@ -376,12 +378,17 @@ def test_a_sweep_that_is_told_to_stop_saves_every_run(number, name, code, tmp_pa
 
 
 def test_a_second_ctrl_c_interrupts_at_once(tmp_path):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
     def twice(step, logs):
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt):
-        fit(compiled(), callbacks.LambdaCallback(on_train_batch_end=twice), callbacks.Checkpoint(tmp_path))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fit(compiled(), callbacks.LambdaCallback(on_train_batch_end=twice), callbacks.Checkpoint(tmp_path))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert checkpoint.latest(tmp_path) is None
 
 

@@ -80,12 +80,8 @@ def convolution(
         raise ValueError(f"a kernel {kernel.shape} in {groups} groups for images of {images.shape[-1]} channels")
     size = ((n + 2 * padding - k) // stride + 1 for n, k in zip(images.shape[1:3], window, strict=True))
     out = jax.ShapeDtypeStruct((images.shape[0], *size, kernel.shape[-1]), images.dtype)
-    call = jax.ffi.ffi_call(
-        "jaxkd_convolution",
-        out,
-        vmap_method="sequential",
-        input_output_aliases=None if residual is None else {3: 0},
-    )
+    aliases = None if residual is None else {3: 0}
+    call = jax.ffi.ffi_call("jaxkd_convolution", out, vmap_method="sequential", input_output_aliases=aliases)
     return call(
         images,
         kernel,
@@ -97,7 +93,7 @@ def convolution(
 
 
 def convolution_input_gradient(
-    kernel: jax.Array, cotangent: jax.Array, size: tuple[int, int], *, stride: int, padding: int, groups: int
+    kernel: jax.Array, cotangent: jax.Array, size: tuple[int, ...], *, stride: int, padding: int, groups: int
 ) -> jax.Array:
     """Return the gradient for images of a size `(H, W)`, `[N, H, W, C]`, in the cotangent's type."""
     channels = kernel.shape[2] * groups
@@ -107,7 +103,7 @@ def convolution_input_gradient(
 
 
 def convolution_kernel_gradient(
-    images: jax.Array, cotangent: jax.Array, window: tuple[int, int], *, stride: int, padding: int, groups: int
+    images: jax.Array, cotangent: jax.Array, window: tuple[int, ...], *, stride: int, padding: int, groups: int
 ) -> jax.Array:
     """Return the gradient for a kernel with a window `(kh, kw)`, `[kh, kw, C / groups, O]`, summed in float32."""
     out = jax.ShapeDtypeStruct((*window, images.shape[-1] // groups, cotangent.shape[-1]), jnp.float32)

@@ -185,7 +185,7 @@ def _key() -> str:
     for name in SOURCES:
         digest.update((here / name).read_bytes())
     processor = {line for line in _processor().splitlines() if line.startswith(("model name", "flags"))}
-    for part in (*sorted(processor), jax.lib.__version__, *FLAGS):
+    for part in (*sorted(processor), importlib.metadata.version("jaxlib"), *FLAGS):
         digest.update(f"{part}\n".encode())
     return digest.hexdigest()[:20]
 
