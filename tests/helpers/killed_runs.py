@@ -82,18 +82,18 @@ def kill(run, folder, seconds, pause):
     Returns:
       The step it went on from, the last step it said it had saved, and whether it came to an end before the kill.
     """
-    process = start(run, folder, pause)
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if line.startswith("saved"):
-            break
-    timer = threading.Timer(seconds, process.send_signal, [signal.SIGKILL])
-    timer.start()
-    lines += process.stdout.readlines()
-    code = process.wait(60)
-    timer.cancel()
-    assert code in (0, -signal.SIGKILL), process.stderr.read()
+    with start(run, folder, pause) as process:  # which closes its pipes
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith("saved"):
+                break
+        timer = threading.Timer(seconds, process.send_signal, [signal.SIGKILL])
+        timer.start()
+        lines += process.stdout.readlines()
+        code = process.wait(60)
+        timer.cancel()
+        assert code in (0, -signal.SIGKILL), process.stderr.read()
     return resumed_step(lines), saved_step(lines), code == 0
 
 
