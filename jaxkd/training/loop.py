@@ -7,7 +7,6 @@ anew for every chunk, since callbacks may replace it.
 from __future__ import annotations
 
 import copy
-import itertools
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -205,11 +204,13 @@ def train(
         runs.call("on_epoch_begin", epoch)
         progress = runs.begin_epoch(program, epoch + 1)
         chunks = start_epoch(runs.state, progress[0].steps)
-        for values, batch_size in prefetch_logs(chunks, take, progress[0].waiting):
+        for values, batch_size in prefetch_logs(chunks, take, progress[0].waiting, termination):
             for own in progress:
                 own.add(values, batch_size)
             runs.hear()
             runs.call("on_train_batch_end", progress[0].steps, logs=[own.logs() for own in progress])
+            end_if_asked()
+        if termination.noticed:  # before the first chunk
             end_if_asked()
         for own in progress:
             own.warn()
@@ -232,19 +233,29 @@ def train(
 
 
 def prefetch_logs(
-    chunks: Iterator[Chunk], take: Callable[[Chunk], Logs], waiting: list[tuple[Logs, int]]
+    chunks: Iterator[Chunk],
+    take: Callable[[Chunk], Logs],
+    waiting: list[tuple[Logs, int]],
+    termination: Termination,
 ) -> Iterator[tuple[dict[str, np.ndarray], int]]:
     """Take the chunks, and give the logs and batch size of each when the next is under way.
 
     So the device always has something to work on while the host reads. What was taken and not given yet is in
-    `waiting`.
+    `waiting`. Nothing more is taken once this process was asked to end.
     """
-    for chunk in itertools.chain(chunks, [None]):
-        if chunk is not None:
-            waiting.append((take(chunk), chunk.batch_size))
-        if len(waiting) > (chunk is not None):
-            logs, batch_size = waiting.pop(0)
-            yield {name: np.asarray(value) for name, value in logs.items()}, batch_size
+
+    def heard() -> tuple[dict[str, np.ndarray], int]:
+        logs, batch_size = waiting.pop(0)
+        return {name: np.asarray(value) for name, value in logs.items()}, batch_size
+
+    for chunk in chunks:
+        if termination.noticed:
+            break
+        waiting.append((take(chunk), chunk.batch_size))
+        if len(waiting) > 1:
+            yield heard()
+    while waiting:
+        yield heard()
 
 
 class EpochProgress:

@@ -51,6 +51,11 @@ class Termination:
             signal.signal(number, handler)
         self._before = {}
 
+    @property
+    def noticed(self) -> bool:
+        """Whether this process, the only one of the run, has been asked to end; several have to agree first."""
+        return self._single and self._noticed is not None
+
     def requested(self) -> bool:
         """Return whether to end now. The processes of a run ask equally often, and hear the same."""
         if not self._wanted or self._single:
