@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -21,9 +22,11 @@ from jaxkd.metrics import Metric
 from jaxkd.training.cached_teacher import CacheRequest, requested
 from jaxkd.training.epochs import BoundProgram, check_same_batches
 from jaxkd.training.evaluation import Evaluation, predicted
+from jaxkd.training.expectations import Expectations
 from jaxkd.training.forward import warn_of_slow_types
-from jaxkd.training.inputs import Data, Source, as_source, checked_images
+from jaxkd.training.inputs import Data, Source, Stream, as_source
 from jaxkd.training.loop import Run, Runs, train
+from jaxkd.training.modes import fitting_batch_size, refuse_single, smallest_part, warn_of_changes
 from jaxkd.training.preemption import Termination
 from jaxkd.training.program import Losses, Program, Weight, assemble, metrics_of
 from jaxkd.training.sharding import Placement, bn_mesh_of
@@ -64,6 +67,7 @@ class Trainer:
         self._cache = CacheRequest(None, False)
         self._run = Run()
         self._restored_epochs = 0  # done when the run was restored, until `fit`
+        self._evaluated: set[tuple[int, tuple[int, ...]]] = set()  # networks that were tried, and on which images
 
     def __repr__(self) -> str:
         network = _described(self._model)
@@ -200,9 +204,13 @@ class Trainer:
         check_at_least(0, epochs=epochs, initial_epoch=done)
         check_at_least(1, validation_freq=validation_freq, batch_size=batch_size)
         last = first + max(epochs - done, 0)
-        source = as_source(data, self._model, passes=last - first)
-        held_out = None if validation_data is None else as_source(validation_data, self._model, passes=last - first)
+        source = as_source(data, self._model, last - first, self._known_normalization(), training=True)
+        held_out = None
+        if validation_data is not None:
+            known = self._known_normalization(source.normalization)
+            held_out = as_source(validation_data, self._model, last - first, known)
         check_same_batches(self._run.resumed, source.examples, batch_size)
+        source = self._check(source, batch_size)
         bound = self._bind(source)
         start_epoch, cached_teacher = bound.epochs(
             bound.step(), self._run.compiled_state(), source, batch_size, last, self._cache, bool(verbose)
@@ -239,13 +247,18 @@ class Trainer:
           `loss`, the cross-entropy with the labels (distillation terms are about training examples), and each metric:
           those of `compile`, or accuracy and top-5.
         """
-        return self._measure(as_source(_with_labels(x, y), self._model), batch_size)()
+        known = self._known_normalization()
+        return self._measure(as_source(_with_labels(x, y), self._model, normalization=known), batch_size)()
 
     def predict(self, x: np.ndarray | Dataset, batch_size: int = 256) -> np.ndarray:
         """Return logits `[N, K]` of images `[N, H, W, C]`: uint8 pixels, or float32 already normalised."""
         check_at_least(1, batch_size=batch_size)
+        if not isinstance(x, Dataset | list) and not hasattr(x, "shape"):
+            raise TypeError(f"predict takes images `[N, H, W, C]` or a data.Dataset, and no {type(x).__name__}")
         given = x.normalization if isinstance(x, Dataset) else None
-        pixels = checked_images(x.images if isinstance(x, Dataset) else x)
+        expected = Expectations.of(self._model, self._known_normalization(given))
+        pixels = expected.checked_images(x.images if isinstance(x, Dataset) else x)
+        self._check_evaluated(self._model)(pixels.shape[1:])
         graph, weights = self._network()
         normalization = normalization_of(self._model, given)
         return predicted(graph, weights, normalization, self._precision, pixels, self._placement, batch_size)
@@ -373,6 +386,52 @@ class Trainer:
         for place in places:
             checkpoint.check_behind(place, self._run.compiled_state())
 
+    def _known_normalization(self, given: Normalization | None = None) -> Normalization | None:
+        """Return what images are normalised with, for any of the networks; None where that is not known."""
+        teacher = None if self._teacher is None else normalization_of(self._teacher, None)
+        return normalization_of(self._model, given) or teacher
+
+    def _check(self, source: Source, batch_size: int) -> Source:
+        """Check that the networks and the losses can be trained on some data, now or with the first batch.
+
+        Raises:
+          ValueError: BatchNorm would see a single value for each channel.
+        """
+        program, model = self._compiled_program(), self._model
+        evaluated = () if self._teacher is None else (self._check_evaluated(self._teacher),)
+        if isinstance(source, Stream):
+            return replace(
+                source,
+                index_readers=program.index_readers,
+                at_first=(*source.at_first, *evaluated),
+                at_single=lambda shape: refuse_single(model, shape, "a batch", "leave it out, or make batches larger"),
+            )
+        for check in evaluated:
+            check(source.image_shape)
+        examples, devices = source.examples, 1 if program.bn_mesh is None else program.bn_mesh.size
+
+        def smallest(size: int) -> int:
+            sizes = {min(size, examples), examples % size or size}
+            return min(smallest_part(size, program.microbatches, devices) for size in sizes)
+
+        if smallest(batch_size) == 1:
+            divides = program.microbatches * len(self._placement.devices)
+            near = fitting_batch_size(batch_size, lambda size: smallest(size) > 1 and not size % divides)
+            cure = "give more examples" if near is None else f"choose another batch_size, such as {near}"
+            what = f"with {examples} examples and batch_size={batch_size}, a batch or a part of it"
+            refuse_single(model, source.image_shape, what, cure)
+        return source
+
+    def _check_evaluated(self, network: nnx.Module) -> Callable[[tuple[int, ...]], None]:
+        """Return what warns, once for each shape of images, of a network that evaluation changes."""
+
+        def check(image_shape: tuple[int, ...]) -> None:
+            if (id(network), image_shape) not in self._evaluated:
+                self._evaluated.add((id(network), image_shape))
+                warn_of_changes(network, image_shape)
+
+        return check
+
     def _bind(self, source: Source) -> BoundProgram:
         """Return the program with what it needs over some data.
 
@@ -391,6 +450,11 @@ class Trainer:
 
     def _measure(self, source: Source, batch_size: int = 256) -> Callable[[], dict[str, float]]:
         """Return what evaluates the present network on data, which are put in place now."""
+        check = self._check_evaluated(self._model)
+        if isinstance(source, Stream):
+            source = replace(source, at_first=(*source.at_first, check))
+        else:
+            check(source.image_shape)
         evaluation = Evaluation(source, self._placement, batch_size)
         normalization = normalization_of(self._model, source.normalization)
         metrics = metrics_of(("accuracy", "top5")) if self._program is None else self._program.metrics
