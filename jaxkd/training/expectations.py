@@ -75,7 +75,8 @@ class Expectations:
         """
         pixels: NDArray[Any] = np.asarray(images)
         if pixels.ndim != 4 or not pixels.size:
-            raise ValueError(f"images have shape {pixels.shape}: expected [N, H, W, C], at least one")
+            cure = ", as images[None] makes one image or images[..., None] grey ones" if pixels.ndim == 3 else ""
+            raise ValueError(f"images have shape {pixels.shape}: expected [N, H, W, C], at least one{cure}")
         self.check_shape(pixels.shape)
         if pixels.dtype == np.uint8:
             return pixels
