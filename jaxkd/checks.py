@@ -100,6 +100,6 @@ def check_finite(terms: Mapping[str, np.ndarray], first_step: int, epoch: int) -
     became = ", ".join(f"{name!r} became {terms[name][first]}" for name in names)
     raise FloatingPointError(
         f"loss term {became} at step {first_step + first} (epoch {epoch}). Lower the learning rate or begin with a "
-        "warm-up, check the term's weight and temperature and that images are normalised once, then go on from the "
-        "last checkpoint, which is from before"
+        "warm-up, check the term's weight and temperature, that images are normalised once and, for CRD, that its "
+        "labels are those of the training set in its order, then go on from the last checkpoint, which is from before"
     )

@@ -173,7 +173,8 @@ class Trainer:
 
         Args:
           x: images `[N, H, W, C]` with labels `y`; or both in one: a `data.Dataset` or `data.StreamedDataset`, a tuple
-            of arrays `(images, labels)`, or an iterable of such batches. uint8 pixels are normalised on the device,
+            of arrays `(images, labels)`, or an iterable of batches: these, `(images, labels, index)`, a `Batch` or a
+            dict of image and label. uint8 pixels are normalised on the device,
             with the network's own statistics or else the data set's; float images are taken as normalised already. A
             data set brings its augmentation.
           y: labels `[N]`, where `x` is images alone; else the validation data, as in `fit(train, test)`.
@@ -192,7 +193,7 @@ class Trainer:
 
         Raises:
           RuntimeError: before `compile`.
-          ValueError, TypeError: for data that cannot be right.
+          ValueError, TypeError: for data that cannot be right, or that the network cannot be trained on.
           FloatingPointError: when a loss term is no longer finite; it names the step and the term.
         """
         if y is not None and not hasattr(x, "shape") and validation_data is None:

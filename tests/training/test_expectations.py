@@ -113,7 +113,7 @@ def test_the_range_of_floats_is_judged_by_what_is_known(dtype):
 
 def test_the_normalisation_of_a_teacher_or_of_the_training_set_counts_as_well():
     distiller = jaxkd.Distiller(student=TinyNet(3), teacher=TinyNet(3, seed=1, normalization=HALF))
-    distiller.compile(SGD)
+    distiller.compile(SGD, loss=losses.KD(4.0))
     with pytest.raises(ValueError, match="run from 0 to 1"):
         distiller.fit((UNIT, LABELS), verbose=0)
     plain = trainer(normalization=None)
