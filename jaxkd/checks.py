@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import math
+import os
+import sys
+import warnings
 from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+
+def warn_caller(message: str) -> None:
+    """Warn at the line outside of jaxkd that the call came from."""
+    package, level, frame = os.path.dirname(__file__) + os.sep, 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)
 
 
 def check_epoch_function(what: str, function: Callable[[jax.Array], jax.Array]) -> None:
@@ -89,6 +100,6 @@ def check_finite(terms: Mapping[str, np.ndarray], first_step: int, epoch: int) -
     became = ", ".join(f"{name!r} became {terms[name][first]}" for name in names)
     raise FloatingPointError(
         f"loss term {became} at step {first_step + first} (epoch {epoch}). Lower the learning rate or begin with a "
-        "warm-up, check the term's weight and temperature and that images are normalised once, then go on from the "
-        "last checkpoint, which is from before"
+        "warm-up, check the term's weight and temperature, that images are normalised once and, for CRD, that its "
+        "labels are those of the training set in its order, then go on from the last checkpoint, which is from before"
     )

@@ -142,11 +142,18 @@ def sweep(
     trainers = [_new(make(**cell)) for cell in cells]
     own = [[] if callbacks is None else list(callbacks(**cell)) for cell in cells]
     _check_directories(own)
-    source, held_out = (
-        None if given is None else as_source(given, trainers[0].model) for given in (data, validation_data)
-    )
+    first = trainers[0]
+    source = as_source(data, first.model, epochs, first._known_normalization(), training=True)
+    held_out = None
+    if validation_data is not None:
+        known = first._known_normalization(source.normalization)
+        held_out = as_source(validation_data, first.model, epochs, known)
     if not isinstance(source, InMemory) or not isinstance(held_out, InMemory | None):
         raise ValueError("a sweep needs data that can be on the device: a data.Dataset, or arrays (images, labels)")
+    for trainer in {trainer._compiled_program().model: trainer for trainer in trainers}.values():
+        trainer._check(source, batch_size)
+    if held_out is not None:
+        first._check_evaluated(first.model)(held_out.image_shape)
     members = []
     for trainer, each in zip(trainers, own, strict=True):
         trainer._resume(resume, each, bool(verbose))

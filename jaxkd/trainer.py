@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -21,14 +22,17 @@ from jaxkd.metrics import Metric
 from jaxkd.training.cached_teacher import CacheRequest, requested
 from jaxkd.training.epochs import BoundProgram, check_same_batches
 from jaxkd.training.evaluation import Evaluation, predicted
+from jaxkd.training.expectations import Expectations
 from jaxkd.training.forward import warn_of_slow_types
-from jaxkd.training.inputs import Data, Source, as_source, checked_images
+from jaxkd.training.inputs import Data, Source, as_source
 from jaxkd.training.loop import Run, Runs, train
+from jaxkd.training.modes import EvaluationWatch, check_batch_parts, refuse_single
 from jaxkd.training.preemption import Termination
 from jaxkd.training.program import Losses, Program, Weight, assemble, metrics_of
 from jaxkd.training.sharding import Placement, bn_mesh_of
 from jaxkd.training.state import TrainState, Tree, copied, create_state, split
 from jaxkd.training.step import Step, make_step
+from jaxkd.training.stream import Stream
 from jaxkd.training.teacher_cache import TeacherCache
 from jaxkd.types import Normalization
 
@@ -64,6 +68,7 @@ class Trainer:
         self._cache = CacheRequest(None, False)
         self._run = Run()
         self._restored_epochs = 0  # done when the run was restored, until `fit`
+        self._check_evaluated = EvaluationWatch()
 
     def __repr__(self) -> str:
         network = _described(self._model)
@@ -169,9 +174,9 @@ class Trainer:
 
         Args:
           x: images `[N, H, W, C]` with labels `y`; or both in one: a `data.Dataset` or `data.StreamedDataset`, a tuple
-            of arrays `(images, labels)`, or an iterable of such batches. uint8 pixels are normalised on the device,
-            with the network's own statistics or else the data set's; float images are taken as normalised already. A
-            data set brings its augmentation.
+            of arrays `(images, labels)`, or an iterable of batches: these, `(images, labels, index)`, a `Batch` or a
+            dict of image and label. uint8 pixels are normalised on the device, with the network's own statistics or
+            else the data set's; float images are taken as normalised already. A data set brings its augmentation.
           y: labels `[N]`, where `x` is images alone; else the validation data, as in `fit(train, test)`.
           validation_data: in one, as `x` can be; evaluated after each epoch as `val_…`.
           epochs: how many in all: it trains `epochs - initial_epoch`.
@@ -188,7 +193,7 @@ class Trainer:
 
         Raises:
           RuntimeError: before `compile`.
-          ValueError, TypeError: for data that cannot be right.
+          ValueError, TypeError: for data that cannot be right, or that the network cannot be trained on.
           FloatingPointError: when a loss term is no longer finite; it names the step and the term.
         """
         if y is not None and not hasattr(x, "shape") and validation_data is None:
@@ -200,9 +205,13 @@ class Trainer:
         check_at_least(0, epochs=epochs, initial_epoch=done)
         check_at_least(1, validation_freq=validation_freq, batch_size=batch_size)
         last = first + max(epochs - done, 0)
-        source = as_source(data, self._model, passes=last - first)
-        held_out = None if validation_data is None else as_source(validation_data, self._model, passes=last - first)
+        source = as_source(data, self._model, last - first, self._known_normalization(), training=True)
+        held_out = None
+        if validation_data is not None:
+            known = self._known_normalization(source.normalization)
+            held_out = as_source(validation_data, self._model, last - first, known)
         check_same_batches(self._run.resumed, source.examples, batch_size)
+        source = self._check(source, batch_size)
         bound = self._bind(source)
         start_epoch, cached_teacher = bound.epochs(
             bound.step(), self._run.compiled_state(), source, batch_size, last, self._cache, bool(verbose)
@@ -239,13 +248,18 @@ class Trainer:
           `loss`, the cross-entropy with the labels (distillation terms are about training examples), and each metric:
           those of `compile`, or accuracy and top-5.
         """
-        return self._measure(as_source(_with_labels(x, y), self._model), batch_size)()
+        known = self._known_normalization()
+        return self._measure(as_source(_with_labels(x, y), self._model, normalization=known), batch_size)()
 
     def predict(self, x: np.ndarray | Dataset, batch_size: int = 256) -> np.ndarray:
         """Return logits `[N, K]` of images `[N, H, W, C]`: uint8 pixels, or float32 already normalised."""
         check_at_least(1, batch_size=batch_size)
+        if not isinstance(x, Dataset | list) and not hasattr(x, "shape"):
+            raise TypeError(f"predict takes images `[N, H, W, C]` or a data.Dataset, and no {type(x).__name__}")
         given = x.normalization if isinstance(x, Dataset) else None
-        pixels = checked_images(x.images if isinstance(x, Dataset) else x)
+        expected = Expectations.of(self._model, self._known_normalization(given))
+        pixels = expected.checked_images(x.images if isinstance(x, Dataset) else x)
+        self._check_evaluated(self._model)(pixels.shape[1:])
         graph, weights = self._network()
         normalization = normalization_of(self._model, given)
         return predicted(graph, weights, normalization, self._precision, pixels, self._placement, batch_size)
@@ -373,6 +387,32 @@ class Trainer:
         for place in places:
             checkpoint.check_behind(place, self._run.compiled_state())
 
+    def _known_normalization(self, given: Normalization | None = None) -> Normalization | None:
+        """Return what images are normalised with, for any of the networks; None where that is not known."""
+        teacher = None if self._teacher is None else normalization_of(self._teacher, None)
+        return normalization_of(self._model, given) or teacher
+
+    def _check(self, source: Source, batch_size: int) -> Source:
+        """Check that the networks and the losses can be trained on some data, now or with the first batch.
+
+        Raises:
+          ValueError: BatchNorm would see a single value for each channel.
+        """
+        program, model = self._compiled_program(), self._model
+        evaluated = () if self._teacher is None else (self._check_evaluated(self._teacher),)
+        if isinstance(source, Stream):
+            return replace(
+                source,
+                index_readers=program.index_readers,
+                at_first=(*source.at_first, *evaluated),
+                at_single=lambda shape: refuse_single(model, shape, "a batch", "leave it out, or make batches larger"),
+            )
+        for check in evaluated:
+            check(source.image_shape)
+        devices = len(self._placement.devices)
+        check_batch_parts(model, source.image_shape, source.examples, batch_size, program, devices)
+        return source
+
     def _bind(self, source: Source) -> BoundProgram:
         """Return the program with what it needs over some data.
 
@@ -391,6 +431,11 @@ class Trainer:
 
     def _measure(self, source: Source, batch_size: int = 256) -> Callable[[], dict[str, float]]:
         """Return what evaluates the present network on data, which are put in place now."""
+        check = self._check_evaluated(self._model)
+        if isinstance(source, Stream):
+            source = replace(source, at_first=(*source.at_first, check))
+        else:
+            check(source.image_shape)
         evaluation = Evaluation(source, self._placement, batch_size)
         normalization = normalization_of(self._model, source.normalization)
         metrics = metrics_of(("accuracy", "top5")) if self._program is None else self._program.metrics

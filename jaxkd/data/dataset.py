@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-import warnings
 from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from jaxkd.checks import warn_caller
 from jaxkd.data.transforms.pad_crop_flip import Augmentation
 from jaxkd.types import Normalization
 
@@ -155,8 +155,9 @@ def from_arrays(
       TypeError, ValueError: as `Dataset`; also where names and `num_classes` disagree.
 
     Warns:
-      UserWarning: K was given, there are at least ten images per class, and yet most classes have none: the labels may
-        be coarser than meant, like CIFAR-100's 20 superclasses.
+      UserWarning: a class has no images: class 0 alone, as where labels count from 1; any, where K is not given and
+        there are at least ten images per class; or most of them, where K is given and there are as many images, so that
+        the labels may be coarser than meant, like CIFAR-100's 20 superclasses.
 
     Example:
       >>> import numpy as np
@@ -178,14 +179,9 @@ def from_arrays(
     else:
         count = max(int(classes.max()) + 1, 1) if classes.size and classes.dtype.kind in "iu" else 1
     classes = checked_labels(classes, len(pixels), count)
-    used = len(np.unique(classes))
-    if len(classes) >= 10 * count and 2 * used < count:
-        warnings.warn(
-            f"{len(classes)} labels use only {used} of {count} classes: check that they are not coarser than meant",
-            stacklevel=2,
-        )
+    warn_of_missing_classes(classes, count, declared=class_names is not None or num_classes is not None)
     if mean is None or std is None:
-        own = _pixel_statistics(pixels)
+        own = pixel_statistics(pixels)
         mean, std = (own.mean if mean is None else mean), (own.std if std is None else std)
     names = tuple(class_names) if class_names is not None else tuple(str(label) for label in range(count))
     return Dataset(pixels, classes, names, Normalization(mean, std), augmentation)  # type: ignore[arg-type]
@@ -205,12 +201,49 @@ def _checked_images(images: NDArray[Any]) -> NDArray[np.uint8]:
         raise ValueError(f"images must be [N, H, W, C]; their shape is {images.shape}: {cure}")
     if 0 in images.shape:
         raise ValueError(f"there are no images, or no pixels in them: their shape is {images.shape}")
-    if images.shape[1] in _CHANNELS and images.shape[3] not in _CHANNELS:
-        raise ValueError(
-            f"images of shape {images.shape} look like channels first (NCHW), and Dataset takes channels last (NHWC): "
-            "pass images.transpose(0, 2, 3, 1)"
-        )
+    check_channels_last(images.shape)
     return images
+
+
+def check_channels_last(shape: tuple[int, ...]) -> None:
+    """Refuse images `[N, C, H, W]`: one, three or four rows that are not as long, and another number of channels.
+
+    Raises:
+      ValueError: with the cure.
+    """
+    if shape[1] in _CHANNELS and shape[3] not in _CHANNELS and shape[1] != shape[2]:
+        raise ValueError(
+            f"images of shape {shape} look like channels first (NCHW), and jaxkd takes channels last (NHWC): "
+            "pass images.transpose(0, 2, 3, 1), or images.permute(0, 2, 3, 1) of PyTorch's"
+        )
+
+
+def warn_of_missing_classes(labels: NDArray[Any], classes: int, declared: bool) -> None:
+    """Warn once where labels leave classes empty in a way that is seldom meant.
+
+    Args:
+      labels: `[N]`, from 0 to K-1.
+      classes: K.
+      declared: whether somebody said K, so that some of the classes may be absent; else it is the last label plus one.
+    """
+    empty = np.flatnonzero(np.bincount(labels, minlength=classes) == 0)
+    many = len(labels) >= 10 * classes
+    if empty.tolist() == [0] and (many or classes > 2):
+        warn_caller(
+            f"class 0 has no images, and the labels run from 1 to {classes - 1}: if they count from 1, pass labels - "
+            f"1; as they are, a network needs {classes} classes"
+        )
+    elif many and 2 * (classes - len(empty)) < classes:
+        warn_caller(
+            f"{len(labels)} labels use only {classes - len(empty)} of {classes} classes: check that they are not "
+            "coarser than meant"
+        )
+    elif many and len(empty) and not declared:
+        some = ", ".join(map(str, empty[:5])) + (" and more" if len(empty) > 5 else "")
+        warn_caller(
+            f"no images in class {some}, of {classes} that the labels need: number the classes without gaps, or say "
+            f"that they are meant with num_classes={classes} in data.from_arrays"
+        )
 
 
 def _pixel_cure(images: NDArray[Any]) -> str:
@@ -231,9 +264,12 @@ def checked_labels(labels: NDArray[Any], images: int, classes: int) -> NDArray[n
     if classes < 1:
         raise ValueError(f"there are {classes} classes; give at least one name")
     if labels.ndim != 1:
-        cure = f"take labels.argmax(axis=1), {classes} classes being one-hot" if labels.ndim == 2 else "flatten them"
-        if labels.ndim == 2 and labels.shape[1] == 1:
-            cure = "pass labels[:, 0]"
+        cure = "flatten them"
+        if labels.ndim == 2:
+            one_hot = labels.dtype.kind in "biuf" and ((labels == 0) | (labels == 1)).all()
+            seen = "one-hot" if one_hot else "scores or probabilities"
+            cure = f"take labels.argmax(axis=1), {labels.shape[1]} columns being {seen}, one for each class"
+            cure = "pass labels[:, 0]" if labels.shape[1] == 1 else cure
         raise ValueError(f"labels must be [N] class indices; their shape is {labels.shape}: {cure}")
     if len(labels) != images:
         raise ValueError(f"{images} images, but {len(labels)} labels: each image needs one")
@@ -271,7 +307,8 @@ def checked_normalization(normalization: Normalization, channels: int) -> Normal
     return Normalization(mean, std)
 
 
-def _pixel_statistics(images: NDArray[np.uint8]) -> Normalization:
+def pixel_statistics(images: NDArray[np.uint8]) -> Normalization:
+    """Return mean and standard deviation of each channel of `[N, H, W, C]`, rounded to four digits."""
     # Whole-number histograms: exact, and no floating-point copy of the images.
     grey = np.arange(256) / 255.0
     means, stds = [], []

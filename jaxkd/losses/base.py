@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 from flax import nnx
@@ -64,7 +64,11 @@ class Loss(nnx.Module):
 
     Parts that depend on the networks, such as a regressor between two widths, are made in an optional method
     `build(self, student: Network, teacher: Network | None, rngs: nnx.Rngs)`, which `compile` calls, also on parts of a
-    loss such as its temperature rule.
+    loss such as its temperature rule. One that looks up what it remembers of each example says so by `needs_index`.
+
+    Attributes:
+      needs_index: whether `batch.index` has to be the true position of each example in the training set; batches of the
+        user's own that bring none are then refused.
 
     Example:
       >>> import jax.numpy as jnp
@@ -76,6 +80,8 @@ class Loss(nnx.Module):
       >>> float(LogitL2()(ones, zeros, None, None, None))
       1.0
     """
+
+    needs_index: ClassVar[bool] = False
 
     # Any stands for None, so that a loss which needs a teacher may declare `teacher: Outputs`.
     def __call__(

@@ -87,6 +87,8 @@ class CRD(Loss):
       True
     """
 
+    needs_index = True
+
     def __init__(
         self,
         labels: np.ndarray,

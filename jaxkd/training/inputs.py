@@ -5,23 +5,22 @@ The forms are arrays that stay on the device, images that are read from files, a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
 from numpy.typing import NDArray
 
-from jaxkd.data import Augmentation, BatchIndices, Dataset, StreamedDataset, from_arrays
-from jaxkd.data.dataset import checked_labels
+from jaxkd.data import Augmentation, BatchIndices, Dataset, StreamedDataset
+from jaxkd.data.dataset import checked_normalization, pixel_statistics, warn_of_missing_classes
+from jaxkd.training.expectations import Expectations
+from jaxkd.training.stream import Stream
 from jaxkd.types import Batch, Normalization
 
 Data = Dataset | StreamedDataset | tuple[Any, Any] | Iterable[Any]
-
-PLAUSIBLE = 30.0
-"""No normalised pixel is further from zero than this; raw pixels are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,38 +52,16 @@ class InMemory:
         return self.images.shape[1:]
 
 
-@dataclass(frozen=True)
-class Stream:
-    """Batches from the host: `(images, labels)`, `(images, labels, index)` or `Batch`.
-
-    Attributes:
-      batches: can be iterated again for every epoch.
-      num_classes: labels are below this; None where the network does not say.
-    """
-
-    batches: Iterable[Any]
-    num_classes: int | None = None
-
-    normalization: ClassVar[None] = None
-    examples: ClassVar[None] = None
-
-    def __iter__(self) -> Iterator[Batch]:
-        """Yield checked batches of NumPy arrays; examples are numbered in order where no index is given."""
-        position = 0
-        for item in self.batches:
-            images, labels, *index = item
-            images = checked_images(images)
-            labels = _class_indices(labels, len(images), self.num_classes)
-            end = position + len(labels)
-            given = np.asarray(index[0], np.int32) if index else np.arange(position, end, dtype=np.int32)
-            position = end
-            yield Batch(images, labels, given)  # type: ignore[arg-type]  # still on the host
-
-
 Source = InMemory | Stream | StreamedDataset
 
 
-def as_source(data: Data, network: nnx.Module | None = None, passes: int = 1) -> Source:
+def as_source(
+    data: Data,
+    network: nnx.Module | None = None,
+    passes: int = 1,
+    normalization: Normalization | None = None,
+    training: bool = False,
+) -> Source:
     """Bring data into one of the three forms, and check them against the network.
 
     Args:
@@ -92,41 +69,48 @@ def as_source(data: Data, network: nnx.Module | None = None, passes: int = 1) ->
         be iterated every epoch.
       network: says how many classes and which images it was made for; without it they are not checked.
       passes: how often the data will be gone through.
+      normalization: known for the network's images where it carries none itself.
+      training: whether it is trained on these data: doubtful classes and sizes of images are told.
 
     Raises:
       TypeError: for anything else.
       ValueError: for arrays of the wrong shape, type or range, and a generator where several passes are needed.
+
+    Warns:
+      UserWarning: of classes without images, a network with more classes than the data, and one that was made for
+        images of quite another size.
     """
-    source = _unchecked_source(data)
-    classes, shape = (getattr(network, name, None) for name in ("num_classes", "image_shape"))
+    expected = Expectations.of(network, normalization)
+    source = _unchecked_source(data, expected)
     if isinstance(source, Stream):
         if passes > 1 and iter(source.batches) is source.batches:
             raise ValueError(
                 f"{type(data).__name__} can be gone through once, and {passes} epochs were asked for: give a list or a "
                 "loader, which start afresh every time"
             )
-        return replace(source, num_classes=classes)
-    if classes is not None and source.num_classes > classes:
-        raise ValueError(
-            f"the labels need {source.num_classes} classes, but the network has {classes}: create it with "
-            f"num_classes={source.num_classes}"
-        )
-    channels = source.image_shape[-1]
-    if shape is not None and channels != shape[-1]:
-        raise ValueError(
-            f"the images have {channels} channels, but the network takes {shape[-1]}: create it with "
-            f"channels={channels}"
-        )
+        return replace(source, expected=expected, at_first=(expected.warn_of_size,) if training else ())
+    labels = source.labels if isinstance(source, InMemory) else None
+    expected.check_classes(source.num_classes, labels)
+    expected.check_shape((1, *source.image_shape))
+    if training:
+        declared = not isinstance(data, tuple)
+        if labels is not None:
+            warn_of_missing_classes(labels, source.num_classes, declared)
+        if declared or (labels is not None and len(labels) >= 10 * (expected.num_classes or 1)):
+            expected.warn_of_spare_classes(source.num_classes)
+        expected.warn_of_size(source.image_shape)
     return source
 
 
-def _unchecked_source(data: Data) -> Source:
+def _unchecked_source(data: Data, expected: Expectations) -> Source:
     if isinstance(data, StreamedDataset):
         return data
     if isinstance(data, Dataset):
         return InMemory(data.images, data.labels, data.normalization, data.augmentation, data.num_classes)
-    if isinstance(data, tuple) and len(data) == 2 and all(hasattr(part, "shape") for part in data):
-        return _from_arrays(*data)
+    if isinstance(data, Batch):
+        raise TypeError("cannot train on a single Batch: give a list of batches, [batch]")
+    if isinstance(data, tuple) and data and hasattr(data[0], "shape"):
+        return _from_arrays(data, expected)
     if isinstance(data, Iterable) and not isinstance(data, str | bytes | dict) and not hasattr(data, "shape"):
         return Stream(data)
     raise TypeError(
@@ -135,41 +119,18 @@ def _unchecked_source(data: Data) -> Source:
     )
 
 
-def _from_arrays(images: Any, labels: Any) -> Source:
-    images = checked_images(images)
-    if images.dtype == np.uint8:
-        return _unchecked_source(from_arrays(images, np.asarray(labels)))
-    labels = _class_indices(labels, len(images), None)
-    return InMemory(images, labels, None, None, int(labels.max()) + 1)
-
-
-def _class_indices(labels: Any, images: int, classes: int | None) -> NDArray[np.int32]:
-    labels = np.asarray(labels)
-    if classes is None:
-        classes = int(labels.max(initial=0)) + 1
-    return checked_labels(labels, images, classes)
-
-
-def checked_images(images: Any) -> NDArray[Any]:
-    """Return uint8 pixels or already normalised float32 images, `[N, H, W, C]`.
-
-    Raises:
-      ValueError: for another type or shape, and for float images whose values look like raw pixels.
-    """
-    pixels: NDArray[Any] = np.asarray(images)
-    if pixels.ndim != 4 or not len(pixels):
-        raise ValueError(f"images have shape {pixels.shape}: expected [N, H, W, C], at least one")
-    if pixels.dtype == np.uint8:
-        return pixels
-    if not np.issubdtype(pixels.dtype, np.floating):
-        raise ValueError(f"images are {pixels.dtype}: give uint8 pixels, or float32 images that are already normalised")
-    furthest = float(np.abs(pixels).max(initial=0.0))
-    if not furthest < PLAUSIBLE:
-        raise ValueError(
-            f"float images reach {furthest:g}, which no normalised image does: give the pixels as uint8, and they are "
-            "normalised once, on the device"
+def _from_arrays(arrays: tuple[Any, ...], expected: Expectations) -> InMemory:
+    if len(arrays) != 2:
+        raise TypeError(
+            f"a tuple of {len(arrays)} arrays: give (images, labels); examples are numbered in order, and sample "
+            "weights are not supported (a loss of one's own can look them up by batch.index)"
         )
-    return pixels.astype(np.float32)
+    images, labels = expected.checked_images(arrays[0]), np.asarray(arrays[1])
+    labels = replace(expected, num_classes=None).checked_labels(labels, len(images))
+    # The least number of classes, whatever the network has: a label that is beyond those is told with the cure.
+    given = pixel_statistics(images) if images.dtype == np.uint8 else None
+    normalization = None if given is None else checked_normalization(given, images.shape[-1])
+    return InMemory(images, labels, normalization, None, int(labels.max()) + 1)
 
 
 def one_step(batch: Batch) -> Batch:

@@ -118,6 +118,12 @@ def strong_view_of(losses: nnx.Dict[Term]) -> Augment | None:
     return views.pop() if views else None
 
 
+def index_readers_of(losses: nnx.Dict[Term]) -> tuple[str, ...]:
+    """Return the names of the losses, or parts of them, that declare `needs_index`."""
+    found = [type(part).__name__ for _, part in nnx.iter_modules(losses) if getattr(part, "needs_index", False)]
+    return tuple(dict.fromkeys(found))
+
+
 def watched_bounds(losses: nnx.Dict[Term]) -> dict[str, tuple[float, float]]:
     """Return the bounds of the monitored values that have any, by their names in the logs."""
     found = nnx.to_flat_state(nnx.state(losses, Monitor))
@@ -177,6 +183,7 @@ class Program:
       precision: the floating-point type the networks compute in.
       microbatches: how many a batch is computed in, one after the other.
       bn_mesh: the devices on each of which BatchNorm sees its own part of the batch; None where it sees all of it.
+      index_readers: names of the losses that need the true index of each example.
     """
 
     model: nnx.GraphDef[Any]
@@ -190,6 +197,7 @@ class Program:
     precision: str
     microbatches: int
     bn_mesh: Mesh | None
+    index_readers: tuple[str, ...] = ()
 
     @property
     def averaged(self) -> list[str]:
@@ -238,6 +246,7 @@ def assemble(
         precision=checked_precision(precision),
         microbatches=microbatches,
         bn_mesh=bn_mesh,
+        index_readers=index_readers_of(losses),
     )
     return program, losses
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -99,6 +100,40 @@ def test_labels_that_use_few_of_the_classes_are_warned_about():
     images = pixels(1000, 5, 5, 1)
     with pytest.warns(UserWarning, match="use only 20 of 100 classes"):
         from_arrays(images, np.arange(1000) % 20, num_classes=100)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64, np.uint16])
+@pytest.mark.parametrize("classes", [2, 10, 102])
+@pytest.mark.parametrize("per_class", [1, 20])
+def test_labels_from_one_are_warned_about_and_labels_from_zero_are_not(dtype, classes, per_class):
+    labels = np.tile(np.arange(classes), per_class).astype(dtype)
+    images = pixels(len(labels), 2, 2, 1)
+    with pytest.warns(UserWarning, match=f"class 0 has no images.* from 1 to {classes}.*labels - 1") as seen:
+        assert from_arrays(images, labels + 1).num_classes == classes + 1
+    assert len(seen) == 1
+    assert seen[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert from_arrays(images, labels).num_classes == classes
+
+
+def test_a_gap_between_the_labels_is_warned_about_unless_the_classes_are_declared():
+    images, labels = pixels(90, 2, 2, 1), np.repeat([0, 2, 3], 30)
+    with pytest.warns(UserWarning, match="no images in class 1, of 4.*num_classes=4"):
+        from_arrays(images, labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        held_out = from_arrays(images, labels, num_classes=4)  # a test set may lack a class
+        from_arrays(images[:6], [0, 3, 2, 0, 0, 0])  # few images leave gaps by chance
+        held_out.take(held_out.labels != 0)  # leaving one out is an experiment
+
+
+def test_one_hot_labels_are_told_by_their_own_width():
+    for labels in (np.eye(5)[[0, 1, 2]], np.eye(5, dtype=bool)[[0, 1, 2]], np.eye(5, dtype=int)[[4, 1, 2]]):
+        with pytest.raises(ValueError, match=r"\(3, 5\): take labels.argmax\(axis=1\), 5 columns being one-hot"):
+            from_arrays(pixels(3, 8, 8, 3), labels)
+    with pytest.raises(ValueError, match="5 columns being scores or probabilities"):
+        from_arrays(pixels(3, 8, 8, 3), np.full((3, 5), 0.2))
 
 
 def test_replace_checks_anew():

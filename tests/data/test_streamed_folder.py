@@ -11,6 +11,7 @@ from image_tree import image_tree, picture
 from PIL import Image
 
 from jaxkd import data
+from jaxkd.data.pipeline.decode import decode
 from jaxkd.data.readers.image_folder import FolderImages, class_folders
 from jaxkd.data.readers.tfds import PreparedImages
 from jaxkd.data.transforms.resized_crop import RandomResizedCrop, ResizedCentreCrop
@@ -51,6 +52,24 @@ def test_images_are_numbered_by_class_folder_and_name(tmp_path):
         for outside in (-1, 6):
             with pytest.raises(IndexError, match=r"there is no image -?\d, only 0 to 5"):
                 images[outside]
+
+
+def test_the_first_picture_of_a_gif_is_read(tmp_path):
+    (tmp_path / "a").mkdir()
+    first, second = (Image.fromarray(picture(number)).quantize() for number in (1, 2))
+    first.save(tmp_path / "a" / "1.GIF", save_all=True, append_images=[second])
+    path, _ = FolderImages(tmp_path, ["a"])[0]
+    np.testing.assert_array_equal(np.asarray(decode(path)), np.asarray(first.convert("RGB")))
+
+
+@pytest.mark.parametrize("name", ["1.heic", "deeper/2.AVIF", "3.svg"])
+def test_images_that_cannot_be_read_are_named(tmp_path, name):
+    for file in ("a/1.png", f"a/{name}", "a/notes.txt", "a/.hidden.heic"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    with pytest.warns(UserWarning, match=f"1 images left out.*a/{name}; convert") as seen:
+        assert len(FolderImages(tmp_path, ["a"])) == 1
+    assert len(seen) == 1
 
 
 @pytest.mark.parametrize("name", ["test", "validation"])

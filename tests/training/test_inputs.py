@@ -6,7 +6,8 @@ from tiny import TinyNet, digits
 
 import jaxkd
 from jaxkd import Batch, optimizers
-from jaxkd.training.inputs import InMemory, Stream, as_source, checked_images
+from jaxkd.training.expectations import Expectations
+from jaxkd.training.inputs import InMemory, Stream, as_source
 
 SGD = optimizers.sgd(0.1)
 
@@ -74,7 +75,7 @@ def test_a_stream_counts_its_examples_unless_it_is_told_their_numbers():
 )
 def test_images_that_cannot_be_network_inputs_are_refused(images, message):
     with pytest.raises(ValueError, match=message):
-        checked_images(images)
+        Expectations().checked_images(images)
 
 
 @pytest.mark.parametrize("data", [None, 3, "cifar100", b"cifar100", {"images": pixels()}, pixels()])

@@ -8,10 +8,35 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxkd.checks import warn_caller
 from jaxkd.data.streamed import StreamedDataset
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""Endings of the files that are taken for images, in small letters or capitals."""
+EXTENSIONS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"),
+    *(".ppm", ".pgm", ".pbm", ".pnm"),
+)
+"""Endings of the files that are taken for images, in small letters or capitals; of a GIF it is the first picture."""
+
+UNREAD = (
+    *(
+        ".heic",
+        ".heif",
+        ".avif",
+        ".jp2",
+        ".j2k",
+        ".jxl",
+        ".jxr",
+        ".svg",
+        ".svgz",
+        ".ico",
+        ".tga",
+        ".psd",
+        ".exr",
+        ".hdr",
+    ),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw", ".dcm", ".dds", ".pcx", ".xcf", ".eps"),
+)
+"""Endings of images that are not read; others, such as those of notes and archives, are no images."""
 
 _FOLDERS = {"train": ("train",), "test": ("val", "validation", "test")}
 _NAMED = 5
@@ -29,20 +54,31 @@ class FolderImages:
 
     Raises:
       ValueError: a class has no images.
+
+    Warns:
+      UserWarning: of images in formats that are not read.
     """
 
     def __init__(self, root: Path, classes: Sequence[str]) -> None:
         self.root = os.fspath(root)
         names: list[bytes] = []
         ends = []
+        unread: list[str] = []
         for label in classes:
-            names += _image_names(os.path.join(self.root, label))
+            found, left_out = _image_names(os.path.join(self.root, label))
+            names += found
+            unread += [os.path.join(label, name) for name in left_out]
             ends.append(len(names))
         empty = [label for label, count in zip(classes, np.diff(ends, prepend=0), strict=True) if not count]
         if empty:
             raise ValueError(
                 f"{root}: no images in {_listed(empty)}: fill what is empty, or remove it (names of images end in "
                 f"{', '.join(EXTENSIONS)})"
+            )
+        if unread:
+            warn_caller(
+                f"{root}: {len(unread)} images left out, in formats that are not read: {_listed(unread)}; convert them "
+                "to PNG or JPEG"
             )
         self._classes, self._ends = tuple(classes), np.asarray(ends)
         self._names = b"".join(names)
@@ -121,13 +157,17 @@ def _check_equal(roots: dict[str, Path], classes: dict[str, list[str]]) -> None:
     raise ValueError(f"the classes differ, so that labels would not mean the same: {found}")
 
 
-def _image_names(folder: str) -> list[bytes]:
-    """List the paths of the images below a folder, relative to it."""
-    names = []
+def _image_names(folder: str) -> tuple[list[bytes], list[str]]:
+    """List the paths of the images below a folder, relative to it, and of those in formats that are not read."""
+    names, unread = [], []
     for path, _, files in sorted(os.walk(folder, followlinks=True)):
         inside = path[len(folder) :].lstrip(os.sep)
-        names += [os.fsencode(os.path.join(inside, file)) for file in sorted(files) if _is_image(file)]
-    return names
+        for file in sorted(files):
+            if _is_image(file):
+                names.append(os.fsencode(os.path.join(inside, file)))
+            elif file.lower().endswith(UNREAD) and not file.startswith("."):
+                unread.append(os.path.join(inside, file))
+    return names, unread
 
 
 def _is_image(name: str) -> bool:

@@ -86,7 +86,8 @@ class RandomResizedCrop:
 class ResizedCentreCrop:
     """Resize the shorter side and take the middle of the image: torchvision's `Resize` and `CenterCrop`.
 
-    Resizing is bilinear, with antialiasing; the longer side is rounded down.
+    Resizing is bilinear, with antialiasing; the longer side is rounded down. Images of `size` already are resized and
+    cropped as well, which published results need; `ResizedCentreCrop(size, size)` leaves their pixels as they are.
 
     Attributes:
       resize: what the shorter side becomes.

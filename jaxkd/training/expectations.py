@@ -1,0 +1,169 @@
+"""Check images and labels against the network that is to see them, in every form they come in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from numpy.typing import NDArray
+
+from jaxkd.checks import warn_caller
+from jaxkd.data.dataset import check_channels_last, checked_labels
+from jaxkd.types import Normalization
+
+PLAUSIBLE = 30.0
+"""No normalised pixel is further from zero than this; raw pixels are."""
+
+LARGE = 128
+"""Networks for images of at least this height begin by shrinking them."""
+
+_SMALL_NETWORKS = {
+    "resnet18": "ResNet18_cifar",
+    "ResNet18": "ResNet18_cifar",
+    "ResNet18Double": "ResNet18_cifar",
+    "resnet34": "ResNet34_cifar",
+    "ResNet34": "ResNet34_cifar",
+    "resnet34x4": "ResNet34_cifar",
+    "resnet50": "ResNet50",
+    "mobilenet_v2": "MobileNetV2",
+    "MobileNetV2_Imagenet": "MobileNetV2",
+    "ShuffleV2_Imagenet": "ShuffleV2",
+    "shufflenet_v2_x1_0": "ShuffleV2",
+    "vgg11_bn": "vgg11",
+    "vgg11_imagenet": "vgg11",
+    "vgg13_bn": "vgg13",
+    "vgg13_imagenet": "vgg13",
+    "wrn_50_2": "wrn_40_2",
+    "wide_resnet50_2": "wrn_40_2",
+    "resnext50_32x4d": "ResNeXt29-4-4d",
+}
+"""The network for images of 32×32 that is most like one for 224×224."""
+
+
+@dataclass(frozen=True)
+class Expectations:
+    """What a network expects of its data; None where it is not known.
+
+    Attributes:
+      name: of the network, for errors.
+      num_classes: K of the network.
+      image_shape: `(H, W, C)` that it was made for.
+      normalization: what uint8 pixels are normalised with, so that float images have to be too.
+    """
+
+    name: str = "the network"
+    num_classes: int | None = None
+    image_shape: tuple[int, ...] | None = None
+    normalization: Normalization | None = None
+
+    @classmethod
+    def of(cls, network: nnx.Module | None, normalization: Normalization | None = None) -> Expectations:
+        """Return what a network says of itself; its own normalisation comes before the one given."""
+        found = [getattr(network, name, None) for name in ("num_classes", "image_shape", "normalization")]
+        name = "the network" if network is None else getattr(network, "name", None) or type(network).__name__
+        return cls(name, found[0], found[1], found[2] or normalization)
+
+    def checked_images(self, images: Any) -> NDArray[Any]:
+        """Return uint8 pixels or already normalised float32 images, `[N, H, W, C]`.
+
+        Raises:
+          ValueError: for another type or shape, for channels first or another number of them than the network takes,
+            and for float images that are raw pixels.
+
+        Warns:
+          UserWarning: of float images from 0 to 1 where the network's are normalised.
+        """
+        pixels: NDArray[Any] = np.asarray(images)
+        if pixels.ndim != 4 or not pixels.size:
+            cure = ", as images[None] makes one image or images[..., None] grey ones" if pixels.ndim == 3 else ""
+            raise ValueError(f"images have shape {pixels.shape}: expected [N, H, W, C], at least one{cure}")
+        self.check_shape(pixels.shape)
+        if pixels.dtype == np.uint8:
+            return pixels
+        if not jnp.issubdtype(pixels.dtype, np.floating):
+            raise ValueError(
+                f"images are {pixels.dtype}: give uint8 pixels, or float32 images that are already normalised"
+            )
+        pixels = pixels.astype(np.float32)
+        self._check_range(float(pixels.min()), float(pixels.max()))
+        return pixels
+
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Refuse images `[N, H, W, C]` with channels that the network does not take, or that come first."""
+        wanted = None if self.image_shape is None else self.image_shape[-1]
+        if shape[3] == wanted:
+            return
+        check_channels_last(shape)
+        if wanted is not None:
+            raise ValueError(
+                f"the images have {shape[3]} channels, but {self.name} takes {wanted}: create it with "
+                f"channels={shape[3]}"
+            )
+
+    def _check_range(self, low: float, high: float) -> None:
+        if not max(-low, high) < PLAUSIBLE:
+            raise ValueError(
+                f"float images reach {max(-low, high):g}, which no normalised image does: give the pixels as uint8, "
+                "and they are normalised once, on the device"
+            )
+        if self.normalization is None or not 0 <= low < high <= 1:
+            return
+        mean, std = self.normalization
+        if any(mean):  # else normalised images are not below 0 either
+            warn_caller(
+                f"float images run from {low:.4g} to {high:.4g}, as pixels divided by 255 do, but {self.name} sees "
+                f"images normalised with mean={_rounded(mean)} and std={_rounded(std)}: give the uint8 pixels, or "
+                "(images - mean) / std"
+            )
+
+    def checked_labels(self, labels: Any, images: int) -> NDArray[np.int32]:
+        """Return `[N]` int32 class indices, one for each image; raise what `data.Dataset` raises."""
+        labels = np.asarray(labels)
+        known = self.num_classes
+        if known is None:
+            known = int(labels.max(initial=0)) + 1 if labels.dtype.kind in "iuf" else 1
+        return checked_labels(labels, images, max(known, 1))
+
+    def check_classes(self, classes: int, labels: NDArray[Any] | None) -> None:
+        """Refuse data of more classes than the network has; `labels` tell whether they count from 1."""
+        if self.num_classes is None or classes <= self.num_classes:
+            return
+        from_one = labels is not None and classes == self.num_classes + 1 and not (labels == 0).any()
+        cure = "pass labels - 1 if they count from 1, since none is 0; else " if from_one else ""
+        raise ValueError(
+            f"the labels need {classes} classes, but the network has {self.num_classes}: {cure}create it with "
+            f"num_classes={classes}"
+        )
+
+    def warn_of_spare_classes(self, classes: int) -> None:
+        """Warn where the network has more classes than the data."""
+        if self.num_classes is not None and classes < self.num_classes:
+            warn_caller(
+                f"{self.name} has {self.num_classes} classes and the data {classes}, so that some are never right: "
+                f"create it with num_classes={classes}"
+            )
+
+    def warn_of_size(self, image_shape: tuple[int, ...]) -> None:
+        """Warn where a network made for photographs is trained on icons, or the other way round."""
+        if self.image_shape is None:
+            return
+        made_for, size = self.image_shape[0], image_shape[0]
+        if max(made_for, size) < LARGE or max(made_for, size) < 4 * min(made_for, size):
+            return
+        small = _SMALL_NETWORKS.get(self.name)
+        if size < made_for:
+            cure = f"{small} is the one for 32×32" if small else "resnet20 and wrn_40_2 are for 32×32"
+            cure = f"it shrinks them to almost nothing before it looks; of the zoo, {cure}"
+        else:
+            cure = f"it computes {(size // made_for) ** 2} times as much for each; of the zoo, resnet18 is for 224×224"
+        warn_caller(
+            f"{self.name} was made for images of {made_for}×{self.image_shape[1]} and is trained on {size}×"
+            f"{image_shape[1]}: {cure}"
+        )
+
+
+def _rounded(values: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(round(float(value), 4) for value in values)
