@@ -14,7 +14,6 @@ from jaxkd.convert.architectures import CHANNELS, CLASSES, Shapes
 from jaxkd.convert.state_dict import canonical
 from jaxkd.convert.weight_sets import WeightSet, weight_sets
 from jaxkd.formats import torch_reader
-from jaxkd.formats.errors import ConversionError
 
 
 class Candidate(NamedTuple):

@@ -40,9 +40,7 @@ class Renamed(NamedTuple):
 
     def __str__(self) -> str:
         ours, theirs = next((pair for pair in self.keys.items() if pair[0] != pair[1]), ("", ""))
-        return (
-            f"its {len(self.keys)} keys are named otherwise and were matched in order, by shape: {brief(theirs)} is {ours}"
-        )
+        return f"its {len(self.keys)} keys have other names, matched in order and by shape: {brief(theirs)} is {ours}"
 
 
 def renamed(network: Network, shapes: Shapes) -> Renamed | None:
@@ -113,7 +111,7 @@ def side_by_side(networks: Iterable[Network], shapes: Shapes) -> str | None:
     _, network, rows, first = best
     theirs = list(shapes.items())
     lines = [
-        " | ".join(f"{brief(side[n][0])} {list(side[n][1])}" if n < len(side) else "(no more)" for side in (theirs, rows))
+        " | ".join(f"{brief(each[n][0])} {list(each[n][1])}" if n < len(each) else "(none)" for each in (theirs, rows))
         for n in range(first, min(first + _ROWS, max(len(rows), len(theirs))))
     ]
     name = network.names[0]

@@ -111,8 +111,8 @@ def _select(
     candidate = max((identify.compared_with(network, shapes) for network in known), key=lambda each: each.similarity)
     rows = side_by_side(known, shapes) if candidate.similarity < _SIMILAR else None
     if rows is not None:
-        fit = "no network of the zoo" if name is None else name
-        raise ConversionError(source, f"fits {fit} neither by its keys nor by the order of its shapes; {rows}")
+        fit = "fits no network of the zoo" if name is None else f"does not fit {name}"
+        raise ConversionError(source, f"{fit}, by its keys or by its shapes in order; {rows}")
     if name is None:
         raise ConversionError(
             source, f"fits no network of the zoo; {closest(shapes)}; say which architecture it is, as in 'resnet56'"
@@ -199,9 +199,7 @@ def _refuse_other_networks_beside(chosen: WeightSet, source: str | PathLike[str]
         )
 
 
-def _refuse_twins(
-    candidate: Candidate, shapes: Iterable[str], shows_blocks: bool, source: str | PathLike[str]
-) -> None:
+def _refuse_twins(candidate: Candidate, shapes: Iterable[str], shows_blocks: bool, source: str | PathLike[str]) -> None:
     """Refuse what known networks outside the zoo look like, which differ from one inside in what has no weights.
 
     Raises:

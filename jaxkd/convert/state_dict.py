@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from os import PathLike
 from typing import Any
@@ -89,6 +90,7 @@ def match_names(names: Iterable[str], expected: Iterable[str]) -> dict[str, str]
     return matched
 
 
+@functools.lru_cache(maxsize=2**14)  # more than all networks have keys
 def canonical(name: str) -> str:
     """Return the name with every synonym replaced.
 

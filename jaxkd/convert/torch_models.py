@@ -29,8 +29,8 @@ def from_torch(
 ) -> nnx.Module:
     """Load a PyTorch checkpoint into a model, without torch and without running anything the file asks for.
 
-    The number of classes, the channels of the images and the kind of shortcut are found in the file. Keys may begin with
-    anything (`module.`, `_orig_mod.model.`), and may be renamed where their order and shapes leave one choice.
+    The number of classes, the channels of the images and the kind of shortcut are found in the file. Keys may begin
+    with anything (`module.`, `_orig_mod.model.`), and have other names where order and shapes leave one choice.
 
     Args:
       path: a `.pth`, `.pt`, `.th`, `.tar` or `.ckpt` file of either format of `torch.save`, or a `.safetensors` file.
@@ -41,8 +41,8 @@ def from_torch(
       normalization: what the network's images were normalised with. None means what the file says (a `.safetensors`
         file that `to_torch` wrote does), what is known of the published files in `published.PUBLISHED`, and for other
         files the data set's.
-      weights: which of several sets of weights: "raw", "averaged" (of a running mean), or where they lie in the file, as
-        in "state_dict_ema" and "module.student". None means the only one there is.
+      weights: which of several sets of weights: "raw", "averaged" (EMA, SWA), or where they lie in the file, as in
+        "state_dict_ema" and "module.student". None means the only one there is.
       seed: of a fresh classifier.
 
     Returns:
@@ -52,7 +52,7 @@ def from_torch(
     Raises:
       ConversionError: the file is unreadable or unsafe, or does not fit; the message lists missing, unexpected and
         misshapen keys, and the network that the file fits or comes closest to. Without a name, it fits none or several,
-        or is ambiguous: a network outside the zoo has its keys and shapes too. Without `weights`, it holds several sets.
+        or a known network outside the zoo as well. Without `weights`, it holds several sets.
       ValueError: the architecture is unknown.
 
     Example:
@@ -105,4 +105,3 @@ def to_torch(model: nnx.Module, path: str | PathLike[str]) -> None:
     else:
         described = manifest.describe(model, weights) if manifest.is_of_the_zoo(model) else {}
         safetensors.write(path, weights, manifest.to_strings(described))
-

@@ -53,7 +53,7 @@ class WeightSet(NamedTuple):
     @property
     def place(self) -> str:
         """Where they are, as `weights` of `from_torch` takes it: `state_dict/module.`, or `/` for all of a file."""
-        return "/".join([*self.containers, self.prefix]) or "/"
+        return "/".join(filter(None, [*self.containers, self.prefix])) or "/"
 
     def is_at(self, wanted: str) -> bool:
         """Return whether this is what a user asks for: "raw", "averaged", or a place or the beginning of the keys."""
@@ -110,8 +110,8 @@ def _dictionaries(tree: Any) -> list[tuple[tuple[str, ...], dict[str, Any]]]:
         if any(isinstance(value, np.ndarray) for value in node.values()):
             found.append((containers, node))
         if len(containers) < MAX_CONTAINERS:
-            inner = {key: value for key, value in node.items() if isinstance(value, dict) and not _NO_WEIGHTS.search(key)}
-            waiting.extend(((*containers, key), value) for key, value in inner.items())
+            inner = [key for key, value in node.items() if isinstance(value, dict) and not _NO_WEIGHTS.search(key)]
+            waiting.extend(((*containers, key), node[key]) for key in inner)
     return found
 
 
