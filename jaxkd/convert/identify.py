@@ -137,15 +137,20 @@ def fitting(sets: Iterable[WeightSet], known: Iterable[Network]) -> list[tuple[W
 
 def nearest(sets: Sequence[WeightSet], known: Iterable[Network]) -> WeightSet:
     """Return the first set, without what all of its keys begin with where it is more like a network then."""
-    known = list(known)
+    known = tuple(known)
     first = sets[0]
     same = [each for each in sets if each.dictionary is first.dictionary and len(each.weights) == len(first.weights)]
 
     def similarity(each: WeightSet) -> tuple[float, bool]:
-        best = max(compared_with(network, shapes_of(each.weights)).similarity for network in known)
-        return best, each.prefix == "module."
+        return most_similar(known, shapes_of(each.weights)).similarity, each.prefix == "module."
 
     return max(same, key=similarity)
+
+
+def most_similar(known: Iterable[Network], shapes: Shapes) -> Candidate:
+    """Return the network whose keys and shapes a file's are most like."""
+    file = _canonical(shapes)
+    return max((_best_variant(network, file) for network in known), key=lambda candidate: candidate.similarity)
 
 
 def closest(shapes: Shapes) -> str:

@@ -108,7 +108,7 @@ def _select(
         return Selection(match.candidate, values, _in_words(chosen, match))
     nearest = identify.nearest(sets, known)
     shapes = shapes_of(nearest.weights)
-    candidate = max((identify.compared_with(network, shapes) for network in known), key=lambda each: each.similarity)
+    candidate = identify.most_similar(known, shapes)
     rows = side_by_side(known, shapes) if candidate.similarity < _SIMILAR else None
     if rows is not None:
         fit = "fits no network of the zoo" if name is None else f"does not fit {name}"

@@ -27,6 +27,7 @@ from torch_bytes import (
     text,
     tuple_of,
     write_legacy,
+    write_legacy_weights,
     write_zip,
 )
 
@@ -260,8 +261,8 @@ def test_archives_of_numpy_and_keras_are_named(tmp_path):
 
 
 def test_a_torch_file_may_be_called_anything(tmp_path):
-    for name in ("x.onnx", "x.pb", "x.data-00000-of-00001", "x.h5"):
-        torch_writer.write(tmp_path / name, {"a": np.ones(3, np.float32)})
-        assert read(tmp_path / name)["a"].tolist() == [1, 1, 1]
-        write_legacy_weights(tmp_path / name, {"a": np.ones(3, np.float32)})
-        assert read(tmp_path / name)["a"].tolist() == [1, 1, 1]
+    for called in ("x.onnx", "x.pb", "x.data-00000-of-00001", "x.h5"):
+        torch_writer.write(tmp_path / called, {"a": np.ones(3, np.float32)})
+        assert read(tmp_path / called)["a"].tolist() == [1, 1, 1]
+        write_legacy_weights(tmp_path / called, {"a": np.ones(3, np.float32)})
+        assert read(tmp_path / called)["a"].tolist() == [1, 1, 1]
