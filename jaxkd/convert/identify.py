@@ -144,7 +144,8 @@ def nearest(sets: Sequence[WeightSet], known: Iterable[Network]) -> WeightSet:
     def similarity(each: WeightSet) -> tuple[float, bool]:
         return most_similar(known, shapes_of(each.weights)).similarity, each.prefix == "module."
 
-    return max(same, key=similarity)
+    tried = [each for each in same if each is same[0] or each is same[-1] or each.prefix == "module."]
+    return max(tried, key=similarity) if len(tried) > 1 else first
 
 
 def most_similar(known: Iterable[Network], shapes: Shapes) -> Candidate:

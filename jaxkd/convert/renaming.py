@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -82,40 +83,39 @@ def side_by_side(networks: Iterable[Network], shapes: Shapes) -> str | None:
       >>> network = named("resnet8")
       >>> sizes = {f"x.{number}": shape for number, shape in enumerate(network.shapes.values())}
       >>> print(side_by_side([network], {**sizes, "x.45": (10, 32), "x.46": (10,)}))
-      its shapes are nearly those of resnet8, from key 46 on:
+      its shapes are nearly those of resnet8, 1 apart, the first key 46:
         file | resnet8
         x.45 [10, 32] | fc.weight [10, 64]
-        x.46 [10] | fc.bias [10]
     """
-    found = list(shapes.values())
-    best: tuple[int, Network, list[tuple[str, tuple[int, ...]]], int] | None = None
+    theirs = list(shapes.items())
+    near: list[tuple[int, str, list[tuple[str, tuple[int, ...]]]]] = []
     for network in networks:
         for _, expected in variants(network):
-            numbers = _best_numbers(expected, shapes)
-            rows = [(key, tuple(numbers.get(size, size) for size in shape)) for key, shape in expected.items()]
-            left: dict[tuple[int, ...], int] = {}
-            for _, shape in rows:
-                left[shape] = left.get(shape, 0) + 1
-            shared = 0
-            for shape in found:
-                if left.get(shape, 0):
-                    left[shape] -= 1
-                    shared += 1
-            longest = max(len(rows), len(found))
-            if shared >= _NEAR * longest and (best is None or longest - shared < best[0]):
-                pairs = zip([shape for _, shape in rows], found, strict=False)
-                first = next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(rows), len(found)))
-                best = (longest - shared, network, rows, first)
-    if best is None:
+            numbers = _likely_numbers(shapes)
+            ours = [(key, tuple(numbers.get(size, size) for size in shape)) for key, shape in expected.items()]
+            shared = (Counter(shape for _, shape in ours) & Counter(shapes.values())).total()
+            longest = max(len(ours), len(theirs))
+            if shared >= _NEAR * longest:
+                near.append((longest - shared, network.names[0], ours))
+    if not near:
         return None
-    _, network, rows, first = best
-    theirs = list(shapes.items())
+    _, name, ours = min(near)
+    common = min(len(ours), len(theirs))
+    apart = [number for number in range(common) if ours[number][1] != theirs[number][1]]
+    if len(ours) != len(theirs):
+        first = min([*apart, common])
+        rows, said = range(first, max(len(ours), len(theirs))), f"nearly those of {name}, from key {first + 1} on"
+    elif apart:
+        rows, said = apart, f"nearly those of {name}, {len(apart)} apart, the first key {apart[0] + 1}"
+    else:
+        rows, said = range(common), f"those of {name}, but its names or their numbers are not in that order"
     lines = [
-        " | ".join(f"{brief(each[n][0])} {list(each[n][1])}" if n < len(each) else "(none)" for each in (theirs, rows))
-        for n in range(first, min(first + _ROWS, max(len(rows), len(theirs))))
+        " | ".join(
+            f"{brief(side[row][0])} {list(side[row][1])}" if row < len(side) else "none" for side in (theirs, ours)
+        )
+        for row in rows[:_ROWS]
     ]
-    name = network.names[0]
-    return "\n  ".join([f"its shapes are nearly those of {name}, from key {first + 1} on:", f"file | {name}", *lines])
+    return "\n  ".join([f"its shapes are {said}:", f"file | {name}", *lines])
 
 
 def _numbers(expected: Sequence[tuple[int, ...]], found: Sequence[tuple[int, ...]]) -> dict[int, int] | None:
@@ -134,7 +134,7 @@ def _numbers(expected: Sequence[tuple[int, ...]], found: Sequence[tuple[int, ...
     return numbers if numbers.get(CLASSES, 0) >= 2 and numbers.get(CHANNELS, 1) >= 1 else None
 
 
-def _best_numbers(expected: Shapes, shapes: Shapes) -> dict[int, int]:
+def _likely_numbers(shapes: Shapes) -> dict[int, int]:
     """Return the classes and channels that the last and the first tensor of a file suggest."""
     numbers = {CHANNELS: 3}
     first = next((shape for shape in shapes.values() if len(shape) == 4), ())

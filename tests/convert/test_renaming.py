@@ -210,7 +210,8 @@ def test_a_near_miss_is_shown_side_by_side():
     lines = refusal(tree, "x.pth").splitlines()
     assert lines[0] == (
         "fits no network of the zoo, by its keys or by its shapes in order; its shapes are nearly those of resnet8, "
-        "from key 21 on:"
+        "1 apart, the first key 21:"
     )
     assert lines[1] == "  file | resnet8"
+    assert len(lines) == 3
     assert re.fullmatch(r"  q\w+.* \[5, 5\] \| layer2\.\S+ \[.*\]", lines[2])

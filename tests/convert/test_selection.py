@@ -220,3 +220,9 @@ def test_the_command_prints_what_was_matched_and_takes_which_weights(weights, re
     printed = capsys.readouterr().out
     assert "matched        averaged weights; the weights are those under 'state_dict_ema'\n" in printed
     assert same_weights(convert.load(tmp_path / "out"), resnet8)
+
+
+def test_guessing_sees_through_prefixes_too(weights):
+    assert str(convert.guess({"state_dict": behind("_orig_mod.model.", weights), "epoch": 3})[0]) == (
+        "resnet8 (num_classes=10)"
+    )
