@@ -102,6 +102,7 @@ def side_by_side(networks: Iterable[Network], shapes: Shapes) -> str | None:
     _, name, ours = min(near)
     common = min(len(ours), len(theirs))
     apart = [number for number in range(common) if ours[number][1] != theirs[number][1]]
+    rows: Sequence[int]
     if len(ours) != len(theirs):
         first = min([*apart, common])
         rows, said = range(first, max(len(ours), len(theirs))), f"nearly those of {name}, from key {first + 1} on"
