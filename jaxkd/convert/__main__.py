@@ -56,8 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         test = data.load(options.evaluate, options.data_dir, split="test") if options.evaluate else None
         found = locate(options.input)
         if found.is_dir() and not is_saved(found):
-            return _convert_folder(found, options.name, options.output, normalization, test)
-        _convert(found, options.name, options.output, normalization, test)
+            return _convert_folder(found, options.name, options.weights, options.output, normalization, test)
+        _convert(found, options.name, options.weights, options.output, normalization, test)
     except (ValueError, OSError) as error:  # ConversionError, and an architecture or data set that does not exist
         _complain(str(error))
         return 2
@@ -89,6 +89,11 @@ def _parser() -> argparse.ArgumentParser:
         "in a folder IN becomes a folder in OUT",
     )
     parser.add_argument(
+        "--weights",
+        metavar="WHICH",
+        help="of a file with several sets of weights: raw, averaged, or where they lie, as in module.student",
+    )
+    parser.add_argument(
         "--evaluate", metavar="DATA", help=f"also measure accuracy on the test images of: {', '.join(data.names())}"
     )
     parser.add_argument(
@@ -107,10 +112,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _convert(
-    file: Path, name: str | None, output: Path, normalization: Normalization | None, test: data.Dataset | None
+    file: Path,
+    name: str | None,
+    weights: str | None,
+    output: Path,
+    normalization: Normalization | None,
+    test: data.Dataset | None,
 ) -> tuple[str, ...]:
     """Convert a file or a saved network, print what it was, and return that as a row of `COLUMNS`."""
-    model: Any = load_pretrained(file, name, normalization).model
+    model: Any = load_pretrained(file, name, normalization, weights).model
     _check_place(output)  # before anything is measured
     architecture = model.name + "".join(f", {key} {value}" for key, value in model.options)
     others = f"; also called {', '.join(synonyms(model.name))}" if synonyms(model.name) else ""
@@ -118,6 +128,8 @@ def _convert(
     classes = model.num_classes
     parameters = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
     print(f"architecture   {architecture}{origin}")
+    if (source := getattr(model, "source", None)) and source.matched:
+        print(f"matched        {source.matched}")
     print(f"classes        {classes}")
     print(f"parameters     {parameters:,}")
     if known := model.normalization:
@@ -155,7 +167,12 @@ def _check_place(output: Path) -> None:
 
 
 def _convert_folder(
-    folder: Path, name: str | None, output: Path, normalization: Normalization | None, test: data.Dataset | None
+    folder: Path,
+    name: str | None,
+    weights: str | None,
+    output: Path,
+    normalization: Normalization | None,
+    test: data.Dataset | None,
 ) -> int:
     """Convert every file in a folder and those below, each on its own, and print a table; return 2 if any failed."""
     files = sorted(path for path in folder.rglob("*") if path.suffix in SUFFIXES and path.is_file())
@@ -170,7 +187,7 @@ def _convert_folder(
         try:
             if others := [other.name for other in files if other != file and other.with_suffix("") == folder / place]:
                 raise ValueError(f"{file}: {', '.join(others)} would become {output / place} too: rename one")
-            rows.append((label, *_convert(file, name, output / place, normalization, test)[1:]))
+            rows.append((label, *_convert(file, name, weights, output / place, normalization, test)[1:]))
         except (ValueError, OSError) as error:
             _complain(str(error) if str(file) in str(error) else f"{file}: {error}")
             rows.append((label, *[""] * (len(COLUMNS) - 2), "failed"))

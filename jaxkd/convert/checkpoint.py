@@ -105,7 +105,7 @@ def load(path: str | PathLike[str]) -> nnx.Module:
         if normalization := manifest["normalization"]:
             model.normalization = manifests.checked_normalization(normalization["mean"], normalization["std"], path)
         if source := manifest["source"]:
-            model.source = manifests.Source(*(source[field] for field in manifests.Source._fields))
+            model.source = manifests.Source.from_json(source)
         expected = manifest["weights_sha256"]
     except ConversionError:
         raise
@@ -135,7 +135,10 @@ class Pretrained(NamedTuple):
 
 
 def load_pretrained(
-    path: str | PathLike[str], name: str | None = None, normalization: Normalization | None = None
+    path: str | PathLike[str],
+    name: str | None = None,
+    normalization: Normalization | None = None,
+    weights: str | None = None,
 ) -> Pretrained:
     """Load a network from a file of weights, a folder that `save` wrote, or the directory of a run.
 
@@ -143,6 +146,7 @@ def load_pretrained(
       path: as `from_torch` and `load` take it, or the directory of a run with a `model` or `student` in it.
       name: the architecture it has to be. None takes any: a folder says which it is, a file's is found by its keys.
       normalization: what the network's images were normalised with. None means what `from_torch` or `load` knows.
+      weights: which of several sets of weights in a file, as `from_torch` takes it.
 
     Raises:
       FileNotFoundError: there is nothing.
@@ -162,7 +166,7 @@ def load_pretrained(
     if not found.exists():
         raise FileNotFoundError(f"{found}: there is no such file or folder")
     if not found.is_dir():
-        return Pretrained(from_torch(found, name, normalization=normalization), found)
+        return Pretrained(from_torch(found, name, normalization=normalization, weights=weights), found)
     model: Any = load(found)
     if name not in (None, model.name, *synonyms(model.name)):
         raise ConversionError(found, f"holds a {model.name}, not a {name}")

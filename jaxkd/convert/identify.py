@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxkd.convert.architecture_index import PAD, Network, built, networks
+from jaxkd.convert.architecture_index import PAD, Network, built
+from jaxkd.convert.architecture_index import networks as networks
 from jaxkd.convert.architectures import CHANNELS, CLASSES, Shapes
-from jaxkd.convert.state_dict import canonical, unwrap
+from jaxkd.convert.state_dict import canonical
+from jaxkd.convert.weight_sets import WeightSet, weight_sets
 from jaxkd.formats import torch_reader
-from jaxkd.formats.errors import ConversionError
 
 
 class Candidate(NamedTuple):
@@ -73,9 +74,12 @@ def guess(weights: Mapping[str, np.ndarray] | str | PathLike[str]) -> list[Candi
       >>> best.fits, best.synonyms, second.fits
       (True, ('ResNet14',), False)
     """
-    if not isinstance(weights, Mapping):
-        weights = unwrap(torch_reader.read(weights), weights)
-    return _ranked({name: np.shape(value) for name, value in unwrap(dict(weights), "weights").items()})
+    if isinstance(weights, Mapping):
+        sets = weight_sets(dict(weights), "weights")
+    else:
+        sets = weight_sets(torch_reader.read(weights), weights)
+    fits = fitting(sets, networks())
+    return _ranked(shapes_of(fits[0][0].weights if fits else nearest(sets, networks()).weights))
 
 
 def compared(name: str, shapes: Shapes) -> Candidate:
@@ -88,23 +92,67 @@ def compared(name: str, shapes: Shapes) -> Candidate:
     Raises:
       ValueError: there is no such network.
     """
-    published = next((network for network in networks() if name in network.names), None)
-    if published is not None:
-        published = published._replace(names=(name, *(other for other in published.names if other != name)))
-    return _best_variant(published or built([name])[0], _canonical(shapes))
+    return compared_with(named(name), shapes)
 
 
-def the_one(shapes: Shapes, source: str | PathLike[str]) -> Candidate:
-    """Return the network that weights fit.
+def named(name: str) -> Network:
+    """Return the network of a name, published or of the same form; that name is its first.
 
     Raises:
-      ConversionError: there is none, or more than one; the message lists the closest.
+      ValueError: there is no such network.
     """
-    fitting = [candidate for candidate in _ranked(shapes) if candidate.fits]
-    if len(fitting) == 1:
-        return fitting[0]
-    problem = "fits several networks alike" if fitting else "fits no network of the zoo"
-    raise ConversionError(source, f"{problem}; {closest(shapes)}; say which architecture it is, as in 'resnet56'")
+    published = next((network for network in networks() if name in network.names), None)
+    if published is None:
+        return built([name])[0]
+    return published._replace(names=(name, *(other for other in published.names if other != name)))
+
+
+def compared_with(network: Network, shapes: Shapes) -> Candidate:
+    """Compare weights, given by key and shape, with a network and with the shortcuts it offers."""
+    return _best_variant(network, _canonical(shapes))
+
+
+def variants(network: Network) -> list[tuple[dict[str, Any], Shapes]]:
+    """Return the options that change a network's keys, each with the keys and shapes that go with them."""
+    plain: list[tuple[dict[str, Any], Shapes]] = [({}, network.shapes)]
+    if network.pads:
+        plain.append((dict(PAD), {key: shape for key, shape in network.shapes.items() if not _projects([key])}))
+    return plain
+
+
+def shapes_of(weights: Mapping[str, np.ndarray]) -> Shapes:
+    """Return the shapes of arrays by key."""
+    return {key: value.shape for key, value in weights.items()}
+
+
+def fitting(sets: Iterable[WeightSet], known: Iterable[Network]) -> list[tuple[WeightSet, Candidate]]:
+    """Return which sets of weights fit which networks."""
+    sized = [(network, {len(shapes) for _, shapes in variants(network)}) for network in known]
+    return [
+        (each, candidate)
+        for each in sets
+        for network, sizes in sized
+        if len(each.weights) in sizes and (candidate := compared_with(network, shapes_of(each.weights))).fits
+    ]
+
+
+def nearest(sets: Sequence[WeightSet], known: Iterable[Network]) -> WeightSet:
+    """Return the first set, without what all of its keys begin with where it is more like a network then."""
+    known = tuple(known)
+    first = sets[0]
+    same = [each for each in sets if each.dictionary is first.dictionary and len(each.weights) == len(first.weights)]
+
+    def similarity(each: WeightSet) -> tuple[float, bool]:
+        return most_similar(known, shapes_of(each.weights)).similarity, each.prefix == "module."
+
+    tried = [each for each in same if each is same[0] or each is same[-1] or each.prefix == "module."]
+    return max(tried, key=similarity) if len(tried) > 1 else first
+
+
+def most_similar(known: Iterable[Network], shapes: Shapes) -> Candidate:
+    """Return the network whose keys and shapes a file's are most like."""
+    file = _canonical(shapes)
+    return max((_best_variant(network, file) for network in known), key=lambda candidate: candidate.similarity)
 
 
 def closest(shapes: Shapes) -> str:
@@ -130,8 +178,8 @@ def _best_variant(network: Network, file: Shapes) -> Candidate:
     plain = _fit(network.names, expected, {}, file)
     if not network.pads or _projects(file):
         return plain
-    without = {key: shape for key, shape in expected.items() if not _projects([key])}
-    padded = _fit(network.names, without, dict(PAD), file)
+    options, without = variants(network._replace(shapes=expected))[1]
+    padded = _fit(network.names, without, options, file)
     return max(plain, padded, key=lambda candidate: candidate.similarity)
 
 

@@ -21,12 +21,28 @@ class Source(NamedTuple):
     Attributes:
       file: its name.
       sha256: of its content.
-      weights_sha256: of the weights it held, see `weights_sha256`: others mean that the model was trained since.
+      weights_sha256: of the weights as they were loaded, see `weights_sha256`: others mean that the model was trained
+        since.
+      matched: what was left off, renamed or replaced to load them, in words; empty where nothing was.
     """
 
     file: str
     sha256: str
     weights_sha256: str
+    matched: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        """Return the fields; `matched` only where it says something."""
+        return {field: value for field, value in self._asdict().items() if value or field != "matched"}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, str]) -> Source:
+        """Return what `to_json` described.
+
+        Raises:
+          KeyError: a field is missing.
+        """
+        return cls(fields["file"], fields["sha256"], fields["weights_sha256"], fields.get("matched", ""))
 
 
 def describe(model: Any, weights: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -39,7 +55,8 @@ def describe(model: Any, weights: Mapping[str, np.ndarray]) -> dict[str, Any]:
     Returns:
       `architecture`, `options` and `num_classes`, with which `models.create` makes the network; `normalization`, the
       `mean` and `std` its images are normalised with, or None; `weights_sha256`; `source`, the `file` the weights came
-      from, its `sha256` and whether the network was `trained_since`, or None for a network made here.
+      from, its `sha256`, how it was `matched` where that is not plain, and whether the network was `trained_since`, or
+      None for a network made here.
 
     Raises:
       ValueError: nobody could make the network again.
@@ -62,7 +79,7 @@ def describe(model: Any, weights: Mapping[str, np.ndarray]) -> dict[str, Any]:
         "num_classes": model.num_classes,
         "normalization": normalization and {key: list(value) for key, value in normalization._asdict().items()},
         "weights_sha256": found,
-        "source": source and {**source._asdict(), "trained_since": found != source.weights_sha256},
+        "source": source and {**source.to_json(), "trained_since": found != source.weights_sha256},
         "jaxkd": version("jaxkd"),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from os import PathLike
 from typing import Any
@@ -43,13 +44,27 @@ def unwrap(tree: Any, source: str | PathLike[str]) -> dict[str, np.ndarray]:
         tree = tree if inner is None else inner
     if not _is_dict(tree) or not tree or not all(isinstance(name, str) for name in tree):
         raise ConversionError(source, f"holds no state dict, neither by itself nor under {', '.join(CONTAINERS)}")
-    if (longest := max(map(len, tree))) > MAX_KEY_LETTERS:
-        raise ConversionError(source, f"holds no state dict: a key has {longest} letters")
+    check_key_lengths(tree, source)
     if strange := [name for name, value in tree.items() if not isinstance(value, np.ndarray)]:
         raise ConversionError(source, f"holds no state dict; {'; '.join(listed({'no tensors': strange}))}")
     parallel = all(name.startswith("module.") for name in tree)
     names = {name.removeprefix("module.") if parallel else name: value for name, value in tree.items()}
-    return {name: value for name, value in names.items() if not name.endswith("num_batches_tracked")}
+    return {name: value for name, value in names.items() if not has_counter_name(name)}
+
+
+def check_key_lengths(names: Iterable[str], source: str | PathLike[str]) -> None:
+    """Refuse keys that no network has.
+
+    Raises:
+      ConversionError: one is longer than `MAX_KEY_LETTERS`.
+    """
+    if (longest := max(map(len, names), default=0)) > MAX_KEY_LETTERS:
+        raise ConversionError(source, f"holds no state dict: a key has {longest} letters")
+
+
+def has_counter_name(name: str) -> bool:
+    """Return whether a key is that of BatchNorm's step counter."""
+    return name.endswith("num_batches_tracked")
 
 
 def match_names(names: Iterable[str], expected: Iterable[str]) -> dict[str, str]:
@@ -75,6 +90,7 @@ def match_names(names: Iterable[str], expected: Iterable[str]) -> dict[str, str]
     return matched
 
 
+@functools.lru_cache(maxsize=2**14)  # more than all networks have keys
 def canonical(name: str) -> str:
     """Return the name with every synonym replaced.
 

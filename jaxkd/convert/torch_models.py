@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
+from typing import cast
 
 from flax import nnx
 
-from jaxkd.convert import identify, manifest
+from jaxkd import models
+from jaxkd.convert import manifest
 from jaxkd.convert.architectures import abstract_model
-from jaxkd.convert.identify import Candidate
 from jaxkd.convert.published import PUBLISHED
-from jaxkd.convert.state_dict import unwrap
+from jaxkd.convert.selection import select
 from jaxkd.convert.weights import load_state_dict, to_state_dict
 from jaxkd.formats import safetensors, torch_reader, torch_writer
-from jaxkd.formats.errors import ConversionError
 from jaxkd.types import Normalization
 
 
@@ -24,26 +23,36 @@ def from_torch(
     name: str | None = None,
     num_classes: int | None = None,
     normalization: Normalization | None = None,
+    *,
+    weights: str | None = None,
+    seed: int = 0,
 ) -> nnx.Module:
     """Load a PyTorch checkpoint into a model, without torch and without running anything the file asks for.
 
-    The number of classes, the channels of the images and the kind of shortcut are found in the file.
+    The number of classes, the channels of the images and the kind of shortcut are found in the file. Keys may begin
+    with anything (`module.`, `_orig_mod.model.`), and have other names where order and shapes leave one choice.
 
     Args:
-      path: a `.pth`, `.pt`, `.th` or `.tar` file of either format of `torch.save`, or a `.safetensors` file.
+      path: a `.pth`, `.pt`, `.th`, `.tar` or `.ckpt` file of either format of `torch.save`, or a `.safetensors` file.
       name: the architecture, one of `models.list()` or of the same form. None means the published one that the keys and
         shapes fit, which is then the model's `name`.
-      num_classes: what the classifier must have, if it is to be checked.
+      num_classes: how many classes the network shall have. Where the file's has another number, its classifier is
+        replaced by a fresh one. None means as many as the file's.
       normalization: what the network's images were normalised with. None means what the file says (a `.safetensors`
         file that `to_torch` wrote does), what is known of the published files in `published.PUBLISHED`, and for other
         files the data set's.
+      weights: which of several sets of weights: "raw", "averaged" (EMA, SWA), or where they lie in the file, as in
+        "state_dict_ema" and "module.student". None means the only one there is.
+      seed: of a fresh classifier.
 
     Returns:
-      The model, with `normalization` set (or None), and in `source` where its weights are from.
+      The model, with `normalization` set (or None), and in `source` where its weights are from; `source.matched` says
+      in words what was left off, renamed or replaced.
 
     Raises:
       ConversionError: the file is unreadable or unsafe, or does not fit; the message lists missing, unexpected and
-        misshapen keys, and the network that the file fits or comes closest to. Without a name, it fits none or several.
+        misshapen keys, and the network that the file fits or comes closest to. Without a name, it fits none or several,
+        or a known network outside the zoo as well. Without `weights`, it holds several sets.
       ValueError: the architecture is unknown.
 
     Example:
@@ -56,20 +65,21 @@ def from_torch(
       ('resnet8', 10)
     """
     contents = torch_reader.read_contents(path)
-    weights = unwrap(contents.tree, path)
-    shapes = {key: value.shape for key, value in weights.items()}
-    network = _network(shapes, name, contents.metadata, path)
-    classes = network.num_classes if num_classes is None else num_classes
-    if classes is None:
-        hint = identify.closest(shapes)
-        raise ConversionError(path, f"holds no classifier of two or more classes for a {network.name}; {hint}")
-    model = abstract_model(network.name, classes, **network.options)
-    loaded = load_state_dict(model, weights, path)
+    network, found, matched = select(contents.tree, path, name, weights, contents.metadata.get("architecture"))
+    model = abstract_model(network.name, cast(int, network.num_classes), **network.options)
+    loaded = load_state_dict(model, found, path)
+    if num_classes is not None and num_classes != network.num_classes:
+        fresh = to_state_dict(models.create(network.name, num_classes, seed, **network.options))
+        classifier = [key for key, value in loaded.items() if fresh[key].shape != value.shape]
+        model = abstract_model(network.name, num_classes, **network.options)
+        loaded = load_state_dict(model, {**loaded, **{key: fresh[key] for key in classifier}}, path)
+        replaced = f"the classifier of {network.num_classes} classes was replaced by a fresh one of {num_classes} "
+        matched = "; ".join(filter(None, [matched, f"{replaced}(seed {seed})"]))
     known = PUBLISHED.get(contents.sha256)
     model.normalization = (
         normalization or manifest.normalization_in(contents.metadata, path) or (known.normalization if known else None)
     )
-    model.source = manifest.Source(Path(path).name, contents.sha256, manifest.weights_sha256(loaded))
+    model.source = manifest.Source(Path(path).name, contents.sha256, manifest.weights_sha256(loaded), matched)
     return model
 
 
@@ -95,18 +105,3 @@ def to_torch(model: nnx.Module, path: str | PathLike[str]) -> None:
     else:
         described = manifest.describe(model, weights) if manifest.is_of_the_zoo(model) else {}
         safetensors.write(path, weights, manifest.to_strings(described))
-
-
-def _network(
-    shapes: Mapping[str, tuple[int, ...]], name: str | None, metadata: Mapping[str, str], path: str | PathLike[str]
-) -> Candidate:
-    """Return the network that was named or that the file names, otherwise the one it fits."""
-    if name is not None:
-        return identify.compared(name, shapes)
-    stated = metadata.get("architecture")
-    try:
-        if stated is not None and (candidate := identify.compared(stated, shapes)).fits:
-            return candidate
-    except ValueError:  # another zoo's name
-        pass
-    return identify.the_one(shapes, path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import struct
 import zipfile
 from collections.abc import Mapping
@@ -17,19 +18,47 @@ from jaxkd.formats.safetensors import read_safetensors
 from jaxkd.formats.torch_storage import ALLOWED, ByteOrder, Storage, StorageId
 from jaxkd.formats.unpickler import UnsafePickleError
 
-SUFFIXES = (".pth", ".pt", ".th", ".tar", ".safetensors")
+SUFFIXES = (".pth", ".pt", ".th", ".tar", ".ckpt", ".safetensors")
 """What files of weights are called. The content decides how a file is read."""
 
 MAX_FILE_BYTES = 8 * 2**30
 """Longest file that is read, into memory: five times what the largest network takes with its optimizer's state."""
+
+_EXPORT = (
+    "load it with what wrote it, and write its weights by PyTorch's keys and layout with safetensors.numpy.save_file"
+)
 
 _MISTAKEN = {
     (0, b"<"): "it begins like a web page: download the file itself",
     (0, b"version https"): "it begins like a pointer of Git LFS: download the file itself",
     (0, b"\x1f\x8b"): "it is compressed: unpack it first",
     (257, b"ustar"): "it is an archive of files: unpack it, and name one of them or their folder",
+    (0, b"\x89HDF\r\n\x1a\n"): f"it is an HDF5 file, of Keras perhaps (.h5): {_EXPORT}",
+    (0, b"\x93NUMPY"): f"it is a NumPy array (.npy): {_EXPORT}",
+    (4, b"TFL3"): f"it is a TensorFlow Lite model: {_EXPORT}",
+    (0, b"model_checkpoint_path"): f"it is the index of TensorFlow checkpoints: {_EXPORT}",
 }
 """What people have in place of weights, by the place and the bytes that give it away. No pickle has them there."""
+
+_ENDS = {b"\x57\xfb\x80\x8b\x24\x75\x47\xdb": f"it is the index of a TensorFlow checkpoint: {_EXPORT}"}
+"""Likewise at the end: the magic number of a table of LevelDB."""
+
+_CALLED = {
+    r".*\.onnx": f"it is an ONNX model, by its name: {_EXPORT}",
+    r".*\.data-\d{5}-of-\d{5}": f"it is part of a TensorFlow checkpoint, by its name: {_EXPORT}",
+    r".*\.pb": f"it is a TensorFlow graph, by its name: {_EXPORT}",
+    r".*\.msgpack": f"it is a Flax file, by its name: {_EXPORT}",
+}
+"""Likewise by name, where the content begins like anything."""
+
+_ONNX = re.compile(rb"\x08[\x01-\x1f](\x12[\x01-\x7f][ -~]|\x3a)")
+"""How an ONNX model begins: the version of the format, then who wrote it, or its graph."""
+
+_PACKED = {
+    r".*\.npy": f"it is a NumPy archive (.npz): {_EXPORT}",
+    r"(.*/)?model\.weights\.h5": f"it is a Keras model (.keras): {_EXPORT}",
+}
+"""What other zip archives have in them."""
 
 
 class Contents(NamedTuple):
@@ -77,10 +106,10 @@ def read_contents(path: str | os.PathLike[str]) -> Contents:
     """Read a file like `read`, with its metadata and its hash: all from the bytes of one reading."""
     try:
         content = _bytes_of(path)
-        tree, metadata = _parse(content, Path(path).suffix == ".safetensors")
+        tree, metadata = _parse(content, Path(path).name)
         return Contents(tree, metadata, hashlib.sha256(content).hexdigest())
     except UnsafePickleError as error:
-        raise ConversionError(path, _reason(error)) from error
+        raise ConversionError(path, f"{_reason(error)}; {_CURE}") from error
     except OSError as error:
         raise ConversionError(path, f"cannot be read ({error.strerror or error})") from error
     # A file from a stranger can make any part of the reading fail in any way (struct, zlib, zipfile, NumPy, memory …);
@@ -97,7 +126,7 @@ def _bytes_of(path: str | os.PathLike[str]) -> bytes:
         return file.read(file_bytes)
 
 
-def _parse(content: bytes, called_safetensors: bool) -> tuple[Any, Mapping[str, str]]:
+def _parse(content: bytes, name: str) -> tuple[Any, Mapping[str, str]]:
     """Return what a file holds and its metadata."""
     if not content:
         raise ValueError("the file is empty: copy or download it again")
@@ -107,7 +136,23 @@ def _parse(content: bytes, called_safetensors: bool) -> tuple[Any, Mapping[str, 
     for (place, sign), what in _MISTAKEN.items():
         if content.startswith(sign, place) and not has_header:
             raise ValueError(what)
-    return read_safetensors(content) if called_safetensors or has_header else (read_legacy(content), {})
+    if has_header or name.endswith(".safetensors"):
+        return read_safetensors(content)
+    for ending, what in _ENDS.items():
+        if content.endswith(ending):
+            raise ValueError(what)
+    called = next((what for pattern, what in _CALLED.items() if re.fullmatch(pattern, name)), None)
+    if called is None and _ONNX.match(content):
+        called = f"it begins like an ONNX model: {_EXPORT}"
+    if called is not None and not content.startswith(b"\x80"):  # which begins a pickle, whatever the file is called
+        raise ValueError(called)
+    return read_legacy(content), {}
+
+
+_CURE = (
+    "if you trust the file, load it in PyTorch with the code it needs and keep its weights alone: "
+    "torch.save(model.state_dict(), 'weights.pth')"
+)
 
 
 def _reason(error: Exception) -> str:
@@ -155,6 +200,9 @@ class _Records:
         if len(set(names)) != len(names):
             raise ValueError("two records of the same name: other readers may see another file")
         pickles = [name for name in names if name == "data.pkl" or name.endswith("/data.pkl")]
+        for pattern, what in _PACKED.items():
+            if not pickles and any(re.fullmatch(pattern, name) for name in names):
+                raise ValueError(what)
         if len(pickles) != 1:
             raise ValueError(f"a zip archive with {len(pickles)} data.pkl records instead of one: not from torch.save")
         self.prefix = pickles[0].removesuffix("data.pkl")

@@ -214,9 +214,18 @@ def _size(lengths: Any = ()) -> tuple[Any, ...]:
     return tuple(lengths)
 
 
+_LIGHTNING = (
+    "pytorch_lightning.utilities.parsing",
+    "lightning.pytorch.utilities.parsing",
+    "lightning_fabric.utilities.data",
+    "lightning.fabric.utilities.data",
+)
+"""Where Lightning's dictionary of hyper-parameters is defined, from version to version."""
+
 ALLOWED: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): PlainDict,
     ("collections", "Counter"): PlainDict,
+    **{(module, "AttributeDict"): PlainDict for module in _LIGHTNING},
     ("torch._utils", "_rebuild_tensor"): rebuild_tensor,
     ("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
     ("torch._utils", "_rebuild_parameter"): _parameter,

@@ -139,15 +139,10 @@ def named(name, **options):
             "layer1.2.bn1.running_mean, layer1.2.bn1.running_var, layer1.2.conv2.weight, …",
             "the file fits resnet20 (num_classes=10)",
         ),
-        (
-            named("resnet8"), "resnet8", {"num_classes": 100},
-            "misshapen (2): fc.weight [10, 64] where the model has [100, 64], fc.bias [10] where the model has [100]",
-            "the file fits resnet8 (num_classes=10)",
-        ),
         (named("wrn_16_2"), "wrn_16_1", {}, "misshapen", "the file fits wrn_16_2 (num_classes=10)"),
         (named("vgg8"), "resnet8", {}, "missing (35): conv1.weight", "the file fits vgg8 (num_classes=10)"),
     ],
-    ids=["depth", "classes", "width", "family"],
+    ids=["depth", "width", "family"],
 )  # fmt: skip
 def test_a_mismatch_names_the_network_that_fits(weights, name, options, problems, hint, tmp_path):
     reason = refused(tmp_path / "x.pth", weights, name, **options)
@@ -164,6 +159,15 @@ def test_a_mismatch_names_the_kind_of_shortcut_that_fits():
         "layer2.0.downsample.1.weight, layer2.0.downsample.1.bias, layer2.0.downsample.1.running_mean, "
         "layer2.0.downsample.1.running_var, layer3.0.downsample.0.weight, …; "
         "the file fits resnet8 (num_classes=10, shortcut='pad')"
+    )
+
+
+def test_a_mismatch_names_the_number_of_classes_that_fits():
+    with pytest.raises(ConversionError) as caught:
+        convert.load_state_dict(seeded("resnet8", 100), named("resnet8"), "x.pth")
+    assert caught.value.reason == (
+        "does not fit resnet8 (num_classes=100); misshapen (2): fc.weight [10, 64] where the model has [100, 64], "
+        "fc.bias [10] where the model has [100]; the file fits resnet8 (num_classes=10)"
     )
 
 

@@ -27,6 +27,7 @@ from torch_bytes import (
     text,
     tuple_of,
     write_legacy,
+    write_legacy_weights,
     write_zip,
 )
 
@@ -226,3 +227,42 @@ def test_other_files_are_named_for_what_they_are(tmp_path):
     assert "0 data.pkl records" in refusal(path).reason
     write_zip(path, program(b"N"), {"constants.pkl": program(b"N")})
     assert "TorchScript" in refusal(path).reason
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("x.h5", b"\x89HDF\r\n\x1a\n" + bytes(64), "an HDF5 file, of Keras perhaps"),
+        ("x.npy", b"\x93NUMPY\x01\x00" + bytes(64), "a NumPy array"),
+        ("x.tflite", b"\x1c\x00\x00\x00TFL3" + bytes(64), "a TensorFlow Lite model"),
+        ("x.onnx", b"\x08\x08\x12\x07pytorch\x1a\x052.0.0" + bytes(64), "an ONNX model, by its name"),
+        ("model", b"\x08\x08\x12\x07pytorch\x1a\x052.0.0" + bytes(64), "begins like an ONNX model"),
+        ("checkpoint", b'model_checkpoint_path: "model.ckpt-7"\n', "the index of TensorFlow checkpoints"),
+        ("model.ckpt-7.index", bytes(64) + b"\x57\xfb\x80\x8b\x24\x75\x47\xdb", "the index of a TensorFlow checkpoint"),
+        ("model.ckpt-7.data-00000-of-00001", bytes(64), "part of a TensorFlow checkpoint"),
+        ("saved_model.pb", b"\x08\x01\x12\xff" + bytes(64), "a TensorFlow graph"),
+        ("flax_model.msgpack", b"\x82" + bytes(64), "a Flax file"),
+    ],
+)
+def test_files_of_other_libraries_are_named_and_the_cure_with_them(name, content, reason, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    found = refusal(tmp_path / name).reason
+    assert reason in found
+    assert "load it with what wrote it" in found
+
+
+def test_archives_of_numpy_and_keras_are_named(tmp_path):
+    np.savez(tmp_path / "x.npz", a=np.ones(3))
+    assert "a NumPy archive (.npz)" in refusal(tmp_path / "x.npz").reason
+    with zipfile.ZipFile(tmp_path / "x.keras", "w") as archive:
+        archive.writestr("config.json", "{}")
+        archive.writestr("model.weights.h5", b"\x89HDF")
+    assert "a Keras model (.keras)" in refusal(tmp_path / "x.keras").reason
+
+
+def test_a_torch_file_may_be_called_anything(tmp_path):
+    for called in ("x.onnx", "x.pb", "x.data-00000-of-00001", "x.h5"):
+        torch_writer.write(tmp_path / called, {"a": np.ones(3, np.float32)})
+        assert read(tmp_path / called)["a"].tolist() == [1, 1, 1]
+        write_legacy_weights(tmp_path / called, {"a": np.ones(3, np.float32)})
+        assert read(tmp_path / called)["a"].tolist() == [1, 1, 1]
