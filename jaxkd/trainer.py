@@ -22,17 +22,15 @@ from jaxkd.metrics import Metric
 from jaxkd.training.cached_teacher import CacheRequest, requested
 from jaxkd.training.epochs import BoundProgram, check_same_batches
 from jaxkd.training.evaluation import Evaluation, predicted
-from jaxkd.training.expectations import Expectations
+from jaxkd.training.expectations import EvaluationWatch, Expectations, check_batch_parts, refuse_single
 from jaxkd.training.forward import warn_of_slow_types
-from jaxkd.training.inputs import Data, Source, as_source
+from jaxkd.training.inputs import Data, Source, Stream, as_source
 from jaxkd.training.loop import Run, Runs, train
-from jaxkd.training.modes import EvaluationWatch, check_batch_parts, refuse_single
 from jaxkd.training.preemption import Termination
 from jaxkd.training.program import Losses, Program, Weight, assemble, metrics_of
 from jaxkd.training.sharding import Placement, bn_mesh_of
 from jaxkd.training.state import TrainState, Tree, copied, create_state, split
 from jaxkd.training.step import Step, make_step
-from jaxkd.training.stream import Stream
 from jaxkd.training.teacher_cache import TeacherCache
 from jaxkd.types import Normalization
 

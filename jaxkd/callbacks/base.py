@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Protocol
 
 import jax
@@ -183,3 +183,32 @@ class CallbackList(Callback):
         logs = {} if logs is None else logs
         for callback in self.callbacks:
             getattr(callback, hook)(*position, logs)
+
+
+_HOOKS = tuple(name for name in vars(Callback) if name.startswith("on_"))
+
+
+class LambdaCallback(Callback):
+    """Call the given functions at the hooks they are named after.
+
+    Args:
+      **hooks: functions with the arguments of the hook, for example `on_epoch_end=lambda epoch, logs: …`.
+
+    Raises:
+      TypeError: for a name that is not a hook, with those that are.
+
+    Example:
+      >>> callback = LambdaCallback(on_epoch_end=lambda epoch, logs: print(epoch, logs["loss"]))
+      >>> callback.on_epoch_end(0, {"loss": 2.5})
+      0 2.5
+    """
+
+    def __init__(self, **hooks: Callable[..., Any]):
+        for name, function in hooks.items():
+            if name not in _HOOKS:
+                raise TypeError(f"there is no hook called {name!r}; there are {', '.join(_HOOKS)}")
+            setattr(self, name, function)
+        self._names = tuple(hooks)
+
+    def __repr__(self) -> str:
+        return f"LambdaCallback({', '.join(self._names)})"

@@ -8,7 +8,7 @@ from jaxkd.convert.checkpoint import Pretrained, load, load_pretrained, save
 from jaxkd.convert.identify import Candidate, guess
 from jaxkd.convert.torch_models import from_torch, to_torch
 from jaxkd.convert.weights import load_state_dict, to_state_dict
-from jaxkd.formats.errors import ConversionError
+from jaxkd.formats.files import ConversionError
 
 __all__ = [
     "Candidate",

@@ -15,8 +15,7 @@ from jaxkd.convert.architectures import abstract_model
 from jaxkd.convert.state_dict import unwrap
 from jaxkd.convert.torch_models import from_torch
 from jaxkd.convert.weights import load_state_dict, to_state_dict
-from jaxkd.formats.errors import ConversionError, brief
-from jaxkd.formats.files import sha256
+from jaxkd.formats.files import ConversionError, brief, sha256
 from jaxkd.types import Normalization
 
 _FORMAT = "jaxkd-model"

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxkd.formats.errors import ConversionError, brief
+from jaxkd.formats.files import ConversionError, brief
 from jaxkd.types import Normalization
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from jaxkd.convert.architecture_index import Network
 from jaxkd.convert.architectures import CHANNELS, CLASSES, Shapes
 from jaxkd.convert.identify import Candidate, variants
-from jaxkd.formats.errors import brief
+from jaxkd.formats.files import brief
 
 _KINDS = {
     "weight": "weight kernel gamma scale",

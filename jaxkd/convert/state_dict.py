@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxkd.formats.errors import ConversionError, listed
+from jaxkd.formats.files import ConversionError, listed
 
 CONTAINERS = ("state_dict", "model_state_dict", "model", "net")
 """Where training scripts put the weights, beside the epoch, the accuracy and the optimizer."""

@@ -13,7 +13,7 @@ from jaxkd.convert.architecture_index import keys
 from jaxkd.convert.entries import Entry, fill, walk
 from jaxkd.convert.identify import closest
 from jaxkd.convert.state_dict import match_names
-from jaxkd.formats.errors import ConversionError, listed
+from jaxkd.formats.files import ConversionError, listed
 
 
 def entries(model: nnx.Module) -> list[Entry]:
@@ -86,7 +86,7 @@ def load_state_dict(
       >>> load_state_dict(model, {"fc.bias": np.zeros(100)}, "a.pth")  # doctest: +ELLIPSIS
       Traceback (most recent call last):
       ...
-      jaxkd.formats.errors.ConversionError: a.pth: does not fit resnet8 (num_classes=10); missing (46): ...
+      jaxkd.formats.files.ConversionError: a.pth: does not fit resnet8 (num_classes=10); missing (46): ...
     """
     by_name = {entry.name: entry for entry in entries(model)}
     matched = match_names(weights, by_name)

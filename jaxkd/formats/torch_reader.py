@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from jaxkd.formats import unpickler
-from jaxkd.formats.errors import ConversionError, brief
+from jaxkd.formats.files import ConversionError, brief
 from jaxkd.formats.safetensors import read_safetensors
 from jaxkd.formats.torch_storage import ALLOWED, ByteOrder, Storage, StorageId
 from jaxkd.formats.unpickler import UnsafePickleError

@@ -28,7 +28,7 @@ from jaxkd.losses.srrl import SRRL
 from jaxkd.losses.temperature import FixedTemperature, Temperature, Tempered, as_temperature, temper
 from jaxkd.losses.tempered_kl import tempered_kl
 from jaxkd.losses.vid import VID
-from jaxkd.losses.weights import warmup
+from jaxkd.schedules import warmup
 
 __all__ = [
     "AT",

@@ -18,10 +18,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
-from jaxkd.losses.weights import warmup
 from jaxkd.recipes import papers
 from jaxkd.recipes.methods import Method, get_method
 from jaxkd.recipes.training import Training, get_training
+from jaxkd.schedules import warmup
 
 
 class Published(NamedTuple):

@@ -12,12 +12,11 @@ from jax.stages import Wrapped
 
 from jaxkd.data import Augmentation, StreamedDataset
 from jaxkd.training.compiled_epoch import view_key
-from jaxkd.training.inputs import Source
+from jaxkd.training.inputs import Source, Stream
 from jaxkd.training.program import Program
 from jaxkd.training.sharding import Placement
 from jaxkd.training.state import TrainState, Tree, copied
 from jaxkd.training.step import CachedOutputs, make_grad_fn, make_teacher_forward
-from jaxkd.training.stream import Stream
 from jaxkd.training.teacher_cache import TeacherCache, fingerprint, in_words
 from jaxkd.types import Batch, Normalization, Outputs
 

@@ -16,12 +16,11 @@ from jaxkd.nn.convolution import slow_in_a_loop
 from jaxkd.training.cached_teacher import CachedTeacher, CacheRequest, open_cached_teacher
 from jaxkd.training.compiled_epoch import make_resident_loop, make_stream_loop
 from jaxkd.training.gradient_accumulation import check_microbatches
-from jaxkd.training.inputs import InMemory, Source, TrainingPlan, one_step
+from jaxkd.training.inputs import InMemory, Source, Stream, TrainingPlan, one_step
 from jaxkd.training.program import Augment, Program
 from jaxkd.training.sharding import Placement
 from jaxkd.training.state import SHUFFLE, TrainState, copied, random_key
 from jaxkd.training.step import Logs, Step, make_step
-from jaxkd.training.stream import Stream
 from jaxkd.types import Batch, Normalization
 
 CPU_STEPS = 100

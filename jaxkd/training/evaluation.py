@@ -17,11 +17,10 @@ from jaxkd.checks import check_at_least
 from jaxkd.data import StreamedDataset
 from jaxkd.metrics import Metric
 from jaxkd.training.forward import forward, network_input
-from jaxkd.training.inputs import InMemory, Source, evaluation_plan, one_step, padded_batches
+from jaxkd.training.inputs import InMemory, Source, Stream, evaluation_plan, one_step, padded_batches
 from jaxkd.training.sharding import Placement
 from jaxkd.training.state import Tree
 from jaxkd.training.step import Logs
-from jaxkd.training.stream import Stream
 from jaxkd.types import Batch, Normalization
 
 Metrics = tuple[tuple[str, Metric], ...]

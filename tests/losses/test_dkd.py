@@ -21,7 +21,7 @@ from jaxkd.losses.curriculum import CurriculumTemperature, InstanceTemperature
 from jaxkd.losses.dkd import DKD, decoupled_divergence
 from jaxkd.losses.functional import kl_divergence
 from jaxkd.losses.temperature import Tempered
-from jaxkd.losses.weights import Warmup, warmup
+from jaxkd.schedules import Warmup, warmup
 from jaxkd.training.state import split
 
 FOLDER = GOLDENS / "losses"

@@ -10,8 +10,8 @@ from tiny import digits
 
 from jaxkd import models, recipes
 from jaxkd.losses import Network
-from jaxkd.losses.weights import warmup
 from jaxkd.recipes import Published
+from jaxkd.schedules import warmup
 
 PAIRS = (
     "resnet56-resnet20", "resnet110-resnet20", "resnet110-resnet32", "resnet32x4-resnet8x4", "wrn_40_2-wrn_16_2",

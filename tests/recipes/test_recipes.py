@@ -10,7 +10,7 @@ from tiny import TinyNet, digits
 
 import jaxkd
 from jaxkd import losses, models, recipes
-from jaxkd.losses.weights import warmup
+from jaxkd.schedules import warmup
 from jaxkd.types import Normalization
 
 PUBLISHED_TRAININGS = {

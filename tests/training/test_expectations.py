@@ -10,8 +10,7 @@ from tiny import TinyNet
 import jaxkd
 from jaxkd import Batch, Normalization, data, losses, models, optimizers
 from jaxkd.training.expectations import Expectations
-from jaxkd.training.inputs import as_source
-from jaxkd.training.stream import entries
+from jaxkd.training.inputs import as_source, entries
 
 SGD = optimizers.sgd(0.1)
 HALF = Normalization((0.5,) * 3, (0.25,) * 3)

@@ -11,7 +11,7 @@ from tiny import TinyNet
 import jaxkd
 from jaxkd import Outputs, losses, models, optimizers
 from jaxkd.nn.layers import BatchNorm
-from jaxkd.training.modes import changed_by_evaluation, fitting_batch_size, smallest_part
+from jaxkd.training.expectations import changed_by_evaluation, fitting_batch_size, smallest_part
 
 SGD = optimizers.sgd(0.01)
 IMAGES = np.random.default_rng(0).standard_normal((13, 8, 8, 3)).astype(np.float32)
