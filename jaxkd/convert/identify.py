@@ -12,8 +12,8 @@ import numpy as np
 from jaxkd.convert.architecture_index import PAD, Network, built
 from jaxkd.convert.architecture_index import networks as networks
 from jaxkd.convert.architectures import CHANNELS, CLASSES, Shapes
-from jaxkd.convert.selection import WeightSet, weight_sets
 from jaxkd.convert.state_dict import canonical
+from jaxkd.convert.weight_sets import WeightSet, weight_sets
 from jaxkd.formats import torch_reader
 
 

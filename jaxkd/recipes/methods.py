@@ -21,7 +21,26 @@ import numpy as np
 from jaxkd import losses
 from jaxkd.data import Dataset, StreamedDataset
 from jaxkd.losses import Loss, warmup
-from jaxkd.recipes import papers
+
+HINTON = "Hinton et al., Distilling the Knowledge in a Neural Network, 2015"
+FITNETS = "Romero et al., FitNets: Hints for Thin Deep Nets, ICLR 2015"
+ATTENTION = "Zagoruyko and Komodakis, Paying More Attention to Attention, ICLR 2017"
+NEURONS = "Huang and Wang, Like What You Like: Knowledge Distill via Neuron Selectivity Transfer, 2017"
+PROBABILISTIC = "Passalis and Tefas, Learning Deep Representations with Probabilistic Knowledge Transfer, ECCV 2018"
+SIMILARITY = "Tung and Mori, Similarity-Preserving Knowledge Distillation, ICCV 2019"
+VARIATIONAL = "Ahn et al., Variational Information Distillation for Knowledge Transfer, CVPR 2019"
+RELATIONAL = "Park et al., Relational Knowledge Distillation, CVPR 2019"
+CORRELATION = "Peng et al., Correlation Congruence for Knowledge Distillation, ICCV 2019"
+OVERHAUL = "Heo et al., A Comprehensive Overhaul of Feature Distillation, ICCV 2019"
+CONTRASTIVE = "Tian et al., Contrastive Representation Distillation, ICLR 2020"
+SOFTMAX_REGRESSION = "Yang et al., Knowledge Distillation via Softmax Regression Representation Learning, ICLR 2021"
+REVIEW = "Chen et al., Distilling Knowledge via Knowledge Review, CVPR 2021"
+DECOUPLED = "Zhao et al., Decoupled Knowledge Distillation, CVPR 2022"
+STRONGER = "Huang et al., Knowledge Distillation from A Stronger Teacher, NeurIPS 2022"
+ASYMMETRIC = "Li et al., Asymmetric Temperature Scaling Makes Larger Networks Teach Well Again, NeurIPS 2022"
+CURRICULUM = "Li et al., Curriculum Temperature for Knowledge Distillation, AAAI 2023"
+MULTI_LEVEL = "Jin et al., Multi-Level Logit Distillation, CVPR 2023"
+STANDARDIZATION = "Sun et al., Logit Standardization in Knowledge Distillation, CVPR 2024"
 
 Weight = float | Callable[[jax.Array], jax.Array]
 """A number, or a function of the epoch that is a dataclass, so that it can be compared and recorded."""
@@ -240,11 +259,11 @@ def _plugins() -> list[Method]:
     crd = {"negatives": 16384, "feature_dim": 128, "temperature": 0.07, "momentum": 0.5}
     made: list[Method] = []
     for name, make, weight, paper in (
-        ("pkt", losses.PKT, 30000.0, papers.PROBABILISTIC),
-        ("sp", losses.SP, 3000.0, papers.SIMILARITY),
-        ("vid", losses.VID, 1.0, papers.VARIATIONAL),
-        ("crd", losses.CRD, 0.8, papers.CONTRASTIVE),
-        ("srrl", losses.SRRL, 1.0, papers.SOFTMAX_REGRESSION),
+        ("pkt", losses.PKT, 30000.0, PROBABILISTIC),
+        ("sp", losses.SP, 3000.0, SIMILARITY),
+        ("vid", losses.VID, 1.0, VARIATIONAL),
+        ("crd", losses.CRD, 0.8, CONTRASTIVE),
+        ("srrl", losses.SRRL, 1.0, SOFTMAX_REGRESSION),
     ):
         settings, kept = (crd, {"negatives": 16384}) if make is losses.CRD else ({}, {})
         own = ("labels", *kept) if make is losses.CRD else ()
@@ -258,7 +277,7 @@ def _plugins() -> list[Method]:
                 Method(
                     name=f"{base}+{name}",
                     title=f"{base.upper()} + {name.upper()}",
-                    paper=papers.CURRICULUM,
+                    paper=CURRICULUM,
                     build=_beside(build, name, make, own),
                     weights={**_KD, name: weight},
                     settings={**others, **kept},
@@ -283,57 +302,57 @@ _METHODS: Mapping[str, Method] = MappingProxyType(
         method.name: method
         for method in (
             Method("ce", "student alone", "no teacher", lambda: {"ce": losses.CrossEntropy()}, {"ce": 1.0}),
-            Method("kd", "KD", papers.HINTON, _kd, _KD, {"temperature": 4.0}),
-            Method("ats", "ATS", papers.ASYMMETRIC, _ats, _ATS, _TEMPERATURES),
-            Method("ctkd", "CTKD", papers.CURRICULUM, _ctkd, _KD, _CURRICULUM),
+            Method("kd", "KD", HINTON, _kd, _KD, {"temperature": 4.0}),
+            Method("ats", "ATS", ASYMMETRIC, _ats, _ATS, _TEMPERATURES),
+            Method("ctkd", "CTKD", CURRICULUM, _ctkd, _KD, _CURRICULUM),
             Method(
-                "ctkd-instance", "instance-wise CTKD", papers.CURRICULUM, _instance, _KD, {"hidden": 128, **_CURRICULUM}
+                "ctkd-instance", "instance-wise CTKD", CURRICULUM, _instance, _KD, {"hidden": 128, **_CURRICULUM}
             ),
             Method(
-                "kd+std", "standardised KD", papers.STANDARDIZATION, partial(_kd, standardize=True), _HEAVY_KD,
+                "kd+std", "standardised KD", STANDARDIZATION, partial(_kd, standardize=True), _HEAVY_KD,
                 {"temperature": 2.0},
             ),
             Method(
-                "ctkd+std", "standardised CTKD", papers.STANDARDIZATION, partial(_ctkd, standardize=True), _HEAVY_KD,
+                "ctkd+std", "standardised CTKD", STANDARDIZATION, partial(_ctkd, standardize=True), _HEAVY_KD,
                 _STANDARD_CURRICULUM,
             ),
             Method("ats+std", "standardised ATS", _UNPUBLISHED, partial(_ats, standardize=True), _ATS, _TEMPERATURES),
             # β is 2, 6 or 8 by the pair of networks, and 8 where the published code is told nothing.
-            Method("dkd", "DKD", papers.DECOUPLED, _dkd, _DKD, {"alpha": 1.0, "beta": 8.0, "temperature": 4.0}),
+            Method("dkd", "DKD", DECOUPLED, _dkd, _DKD, {"alpha": 1.0, "beta": 8.0, "temperature": 4.0}),
             Method(
-                "dkd+std", "standardised DKD", papers.STANDARDIZATION, partial(_dkd, standardize=True), _DKD,
+                "dkd+std", "standardised DKD", STANDARDIZATION, partial(_dkd, standardize=True), _DKD,
                 _STANDARD_DKD,
             ),
             Method(
-                "dkd-constant", "DKD without warm-up", papers.CURRICULUM, _dkd, {"ce": 1.0, "dkd": 1.0},
+                "dkd-constant", "DKD without warm-up", CURRICULUM, _dkd, {"ce": 1.0, "dkd": 1.0},
                 {"alpha": 1.0, "beta": 2.0, "temperature": 4.0},
             ),
             Method(
-                "ctkd+dkd", "CTKD + DKD", papers.CURRICULUM, _ctkd_dkd, {"ce": 1.0, "dkd": 1.0},
+                "ctkd+dkd", "CTKD + DKD", CURRICULUM, _ctkd_dkd, {"ce": 1.0, "dkd": 1.0},
                 {"alpha": 1.0, "beta": 2.0, **_CURRICULUM},
             ),
-            Method("mlkd", "MLKD", papers.MULTI_LEVEL, _mlkd, {"ce": 0.1, "mlkd": 0.9}, {"temperature": 4.0}),
+            Method("mlkd", "MLKD", MULTI_LEVEL, _mlkd, {"ce": 0.1, "mlkd": 0.9}, {"temperature": 4.0}),
             Method(
-                "mlkd+std", "standardised MLKD", papers.STANDARDIZATION, partial(_mlkd, standardize=True),
+                "mlkd+std", "standardised MLKD", STANDARDIZATION, partial(_mlkd, standardize=True),
                 {"ce": 0.1, "mlkd": 9.0}, {"temperature": 2.0},
             ),
             *_plugins(),
-            Method("fitnet", "FitNet", papers.FITNETS, _alone("fitnet", losses.FitNet), {"ce": 1.0, "fitnet": 100.0}),
-            Method("at", "AT", papers.ATTENTION, _alone("at", losses.AT), {"ce": 1.0, "at": 1000.0}),
+            Method("fitnet", "FitNet", FITNETS, _alone("fitnet", losses.FitNet), {"ce": 1.0, "fitnet": 100.0}),
+            Method("at", "AT", ATTENTION, _alone("at", losses.AT), {"ce": 1.0, "at": 1000.0}),
             Method(
-                "rkd", "RKD", papers.RELATIONAL, _alone("rkd", losses.RKD), {"ce": 1.0, "rkd": 1.0},
+                "rkd", "RKD", RELATIONAL, _alone("rkd", losses.RKD), {"ce": 1.0, "rkd": 1.0},
                 {"distance": 25.0, "angle": 50.0},
             ),
-            Method("nst", "NST", papers.NEURONS, _alone("nst", losses.NST), {"ce": 1.0, "nst": 50.0}),
-            Method("cc", "CC", papers.CORRELATION, _alone("cc", losses.CC), {"ce": 1.0, "cc": 0.02}, {"width": 128}),
-            Method("ofd", "OFD", papers.OVERHAUL, _alone("ofd", losses.OFD), {"ce": 1.0, "ofd": 0.001}),
+            Method("nst", "NST", NEURONS, _alone("nst", losses.NST), {"ce": 1.0, "nst": 50.0}),
+            Method("cc", "CC", CORRELATION, _alone("cc", losses.CC), {"ce": 1.0, "cc": 0.02}, {"width": 128}),
+            Method("ofd", "OFD", OVERHAUL, _alone("ofd", losses.OFD), {"ce": 1.0, "ofd": 0.001}),
             # 0.6 for ResNet-56 → 20, 1 for 110 → 32 and 8 for ResNet-32×4 → ShuffleNetV2 in its authors' scripts.
             Method(
-                "reviewkd", "ReviewKD", papers.REVIEW, _alone("reviewkd", losses.ReviewKD),
+                "reviewkd", "ReviewKD", REVIEW, _alone("reviewkd", losses.ReviewKD),
                 {"ce": 1.0, "reviewkd": warmup(20, 5.0)},
             ),
             Method(
-                "dist", "DIST", papers.STRONGER, _alone("dist", losses.DIST), {"ce": 1.0, "dist": 1.0},
+                "dist", "DIST", STRONGER, _alone("dist", losses.DIST), {"ce": 1.0, "dist": 1.0},
                 {"beta": 2.0, "gamma": 2.0, "temperature": 4.0},
             ),
         )

@@ -18,8 +18,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
-from jaxkd.recipes import papers
-from jaxkd.recipes.methods import Method, get_method
+from jaxkd.recipes.methods import CONTRASTIVE, CURRICULUM, DECOUPLED, STANDARDIZATION, Method, get_method
 from jaxkd.recipes.training import Training, get_training
 from jaxkd.schedules import warmup
 
@@ -176,7 +175,7 @@ _PAIRS = f"{_CIFAR_RESNETS} {_OTHERS}"
 
 _TABLES = (
     table(
-        papers.CONTRASTIVE, "CIFAR-100, networks trained on labels alone", "repdistiller",
+        CONTRASTIVE, "CIFAR-100, networks trained on labels alone", "repdistiller",
         "resnet56 resnet110 resnet32x4 wrn_40_2 vgg13 ResNet50 resnet20 resnet32 resnet8x4 wrn_16_2 wrn_40_1 vgg8 "
         "MobileNetV2 ShuffleV1 ShuffleV2",
         {
@@ -184,7 +183,7 @@ _TABLES = (
         },
     ),
     table(
-        papers.CONTRASTIVE, "CIFAR-100, teacher and student of one style", "repdistiller",
+        CONTRASTIVE, "CIFAR-100, teacher and student of one style", "repdistiller",
         _PAIRS,
         {
             "kd": "70.66 70.67 73.08 73.33 74.92 73.54 72.98",
@@ -199,7 +198,7 @@ _TABLES = (
         },
     ),
     table(
-        papers.CONTRASTIVE, "CIFAR-100, teacher and student of different styles", "repdistiller",
+        CONTRASTIVE, "CIFAR-100, teacher and student of different styles", "repdistiller",
         "vgg13-MobileNetV2 ResNet50-MobileNetV2 ResNet50-vgg8 resnet32x4-ShuffleV1 resnet32x4-ShuffleV2 "
         "wrn_40_2-ShuffleV1",
         {
@@ -215,14 +214,14 @@ _TABLES = (
         },
     ),
     table(
-        papers.CURRICULUM, "CIFAR-100, KD with a learned temperature", "repdistiller",
+        CURRICULUM, "CIFAR-100, KD with a learned temperature", "repdistiller",
         _PAIRS,
         {
             "ctkd": "71.19 70.99 73.52 73.39 75.45 73.93 73.52",
         },
     ),
     table(
-        papers.CURRICULUM, "CIFAR-100, other methods without and with a learned temperature", "repdistiller",
+        CURRICULUM, "CIFAR-100, other methods without and with a learned temperature", "repdistiller",
         "resnet56-resnet20 resnet110-resnet32 wrn_40_2-wrn_16_2 wrn_40_2-wrn_40_1",
         {
             "kd+pkt": "70.85±.22 73.36±.15 74.82±.19 74.01±.23",
@@ -240,28 +239,28 @@ _TABLES = (
         },
     ),
     table(
-        papers.DECOUPLED, "CIFAR-100, teacher and student of one style", "mdistiller",
+        DECOUPLED, "CIFAR-100, teacher and student of one style", "mdistiller",
         f"resnet56-resnet20 resnet110-resnet32 {_OTHERS}",
         {
             "dkd": "71.97 74.11 76.32 76.24 74.81 74.68",
         },
     ),
     table(
-        papers.DECOUPLED, "CIFAR-100, teacher and student of different styles", "mdistiller",
+        DECOUPLED, "CIFAR-100, teacher and student of different styles", "mdistiller",
         "resnet32x4-ShuffleV1 wrn_40_2-ShuffleV1 vgg13-MobileNetV2 ResNet50-MobileNetV2 resnet32x4-ShuffleV2",
         {
             "dkd": "76.45 76.70 69.71 70.35 77.07",
         },
     ),
     table(
-        papers.STANDARDIZATION, "CIFAR-100, teacher and student of one style, also DKD", "mdistiller",
+        STANDARDIZATION, "CIFAR-100, teacher and student of one style, also DKD", "mdistiller",
         "resnet110-resnet20",
         {
             "dkd": "71.06",
         },
     ),
     table(
-        papers.STANDARDIZATION, "CIFAR-100, teacher and student of one style", "standardization",
+        STANDARDIZATION, "CIFAR-100, teacher and student of one style", "standardization",
         _PAIRS,
         {
             "kd+std": "71.43 71.48 74.17 76.62 76.11 74.37 74.36",
@@ -270,7 +269,7 @@ _TABLES = (
         },
     ),
     table(
-        papers.STANDARDIZATION, "CIFAR-100, teacher and student of one style, 480 epochs", "mlkd",
+        STANDARDIZATION, "CIFAR-100, teacher and student of one style, 480 epochs", "mlkd",
         _PAIRS,
         {
             "mlkd": "72.19 71.89 74.11 77.08 76.63 75.35 75.18",
@@ -278,7 +277,7 @@ _TABLES = (
         },
     ),
     table(
-        papers.CURRICULUM, "ImageNet, ResNet-34 to ResNet-18", "imagenet-ctkd", _LARGE,
+        CURRICULUM, "ImageNet, ResNet-34 to ResNet-18", "imagenet-ctkd", _LARGE,
         {
             "kd": "70.83/90.31",
             "ctkd": "71.32/90.27",
@@ -288,14 +287,14 @@ _TABLES = (
         data="imagenet2012",
     ),
     table(
-        papers.DECOUPLED, "ImageNet, ResNet-34 to ResNet-18", "imagenet-mdistiller", _LARGE,
+        DECOUPLED, "ImageNet, ResNet-34 to ResNet-18", "imagenet-mdistiller", _LARGE,
         {
             "dkd": "71.70",
         },
         data="imagenet2012",
     ),
     table(
-        papers.DECOUPLED, "ImageNet, ResNet-50 to MobileNetV1", "imagenet-mdistiller", _LIGHT,
+        DECOUPLED, "ImageNet, ResNet-50 to MobileNetV1", "imagenet-mdistiller", _LIGHT,
         {
             "kd": "70.50",
             "dkd": "72.05",
@@ -303,7 +302,7 @@ _TABLES = (
         data="imagenet2012",
     ),
     table(
-        papers.STANDARDIZATION, "ImageNet, ResNet-34 to ResNet-18", "imagenet-mdistiller", _LARGE,
+        STANDARDIZATION, "ImageNet, ResNet-34 to ResNet-18", "imagenet-mdistiller", _LARGE,
         {
             "kd+std": "71.42",
         },

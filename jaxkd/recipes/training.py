@@ -14,7 +14,7 @@ from typing import Literal
 import optax
 
 from jaxkd import optimizers
-from jaxkd.recipes import papers
+from jaxkd.recipes.methods import ASYMMETRIC, CONTRASTIVE, CURRICULUM, DECOUPLED, MULTI_LEVEL, STANDARDIZATION
 from jaxkd.types import IMAGENET_NORMALIZATION, Normalization
 
 _LIGHT = re.compile(r"(mobile|shuffle)", re.IGNORECASE)
@@ -132,7 +132,7 @@ def get_training(name: str) -> Training:
 
 _CIFAR_240 = Training(
     name="repdistiller",
-    paper=f"{papers.CONTRASTIVE}; also {papers.CURRICULUM}",
+    paper=f"{CONTRASTIVE}; also {CURRICULUM}",
     epochs=240,
     batch_size=64,
     learning_rate=0.05,
@@ -142,7 +142,7 @@ _CIFAR_240 = Training(
 
 _IMAGENET = Training(
     name="imagenet-ctkd",
-    paper=papers.CURRICULUM,
+    paper=CURRICULUM,
     epochs=120,
     batch_size=256,
     learning_rate=0.1,
@@ -155,13 +155,13 @@ _TRAININGS: Mapping[str, Training] = MappingProxyType(
         training.name: training
         for training in (
             _CIFAR_240,
-            dataclasses.replace(_CIFAR_240, name="mdistiller", paper=papers.DECOUPLED, reported="best"),
-            dataclasses.replace(_CIFAR_240, name="standardization", paper=papers.STANDARDIZATION, reported="best"),
+            dataclasses.replace(_CIFAR_240, name="mdistiller", paper=DECOUPLED, reported="best"),
+            dataclasses.replace(_CIFAR_240, name="standardization", paper=STANDARDIZATION, reported="best"),
             # The drops stay where the 240 epochs have them: more than half of the run goes at the lowest rate.
             dataclasses.replace(
                 _CIFAR_240,
                 name="mlkd",
-                paper=f"{papers.MULTI_LEVEL}, as run by {papers.STANDARDIZATION}",
+                paper=f"{MULTI_LEVEL}, as run by {STANDARDIZATION}",
                 epochs=480,
                 learning_rate=0.025,
                 light_learning_rate=None,
@@ -169,7 +169,7 @@ _TRAININGS: Mapping[str, Training] = MappingProxyType(
             ),
             Training(
                 name="ats",
-                paper=papers.ASYMMETRIC,
+                paper=ASYMMETRIC,
                 epochs=240,
                 batch_size=128,
                 learning_rate=0.05,
@@ -182,7 +182,7 @@ _TRAININGS: Mapping[str, Training] = MappingProxyType(
             dataclasses.replace(
                 _IMAGENET,
                 name="imagenet-mdistiller",
-                paper=papers.DECOUPLED,
+                paper=DECOUPLED,
                 epochs=100,
                 batch_size=512,
                 learning_rate=0.2,

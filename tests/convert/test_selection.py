@@ -11,7 +11,8 @@ from jaxkd import convert
 from jaxkd.convert import ConversionError
 from jaxkd.convert.__main__ import main
 from jaxkd.convert.checkpoint import read_manifest
-from jaxkd.convert.selection import select, weight_sets
+from jaxkd.convert.selection import select
+from jaxkd.convert.weight_sets import weight_sets
 from jaxkd.formats import torch_reader, torch_writer
 
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.", "student.", "teacher.", "encoder.")
