@@ -124,8 +124,9 @@ class TunedLoop:
     def __init__(self, work: Work, way: Way):
         self.work, self.graphs = work, way.mode == "reduce-overhead"
         teacher, self.student = networks(work)
-        for network in (teacher, self.student):
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # which torch does not declare
+        both: tuple[Any, ...] = (teacher, self.student)  # not every version of torch declares `memory_format`
+        for network in both:
+            network.to(memory_format=torch.channels_last)
         self.ats = AtsLoss()
         self.optimizer: torch.optim.SGD | None = None
         if work.kind == "evaluation":
