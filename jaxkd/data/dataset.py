@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -17,7 +18,7 @@ from jaxkd.types import Normalization
 _CHANNELS = (1, 3, 4)
 
 
-class LabelledImages:
+class LabelledImages(ABC):
     """What data sets share, whether they are in memory or are read from files; each is a frozen dataclass.
 
     Attributes:
@@ -52,8 +53,9 @@ class LabelledImages:
         """Standard deviation per channel, where pixels run from 0 to 1."""
         return self.normalization.std
 
+    @abstractmethod
     def __len__(self) -> int:
-        raise NotImplementedError
+        """Return the number of images."""
 
     def __repr__(self) -> str:
         size = "×".join(map(str, self.image_shape))
