@@ -41,11 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError(f"--seeds {options.seeds}: at least one is needed")
         if options.distributed:
             distributed.initialize()  # before anything computes
-        config = config_of(options)
-        teacher = run.load_teacher(config)
-        train, test = run.load_data(config)
-        run.check_classes(teacher, train)
-        config = run.resolve(config, train, teacher)
+        config, teacher, train, test = run.read(config_of(options))
         models.create(config.network, num_classes=train.num_classes)  # a wrong name is refused before any work
         name = f"ats-grid-{config.data.name}-{config.network}"
         directory = RunDirectory(config.output or pathlib.Path("runs") / name)

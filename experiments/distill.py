@@ -63,11 +63,7 @@ def distil(
     try:
         if options.distributed:
             distributed.initialize()  # before anything computes
-        config = config_of(options)
-        teacher = run.load_teacher(config)
-        train, test = run.load_data(config)
-        run.check_classes(teacher, train)
-        config = run.resolve(config, train, teacher)
+        config, teacher, train, test = run.read(config_of(options))
         configs = [dataclasses.replace(config, seed=seed, output=folder) for seed, folder in folders.items()]
         students = [run.prepare(one, train, test, teacher) for one in configs]
         for student in students:

@@ -16,19 +16,6 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_SUBPACKAGES = (
-    "analysis",
-    "callbacks",
-    "convert",
-    "data",
-    "losses",
-    "metrics",
-    "models",
-    "optimizers",
-    "recipes",
-    "records",
-)
-
 __all__ = [
     "Batch",
     "Distiller",
@@ -56,7 +43,7 @@ compilation_cache.enable()
 
 
 def __getattr__(name: str) -> Any:
-    if name in (*_SUBPACKAGES, "distributed", "plots", "report"):
+    if name in (*__all__, "distributed", "plots", "report"):  # a subpackage: the other names are here already
         return importlib.import_module(f"jaxkd.{name}")
     if name == "History":  # what fit returns; its module says more
         return importlib.import_module("jaxkd.history").History

@@ -27,7 +27,7 @@ from jaxkd.training.forward import warn_of_slow_types
 from jaxkd.training.inputs import Data, Source, Stream, as_source
 from jaxkd.training.loop import Run, Runs, train
 from jaxkd.training.preemption import Termination
-from jaxkd.training.program import Losses, Program, Weight, assemble, metrics_of
+from jaxkd.training.program import Losses, Program, Weight, assemble, metrics_of, name_of
 from jaxkd.training.sharding import Placement, bn_mesh_of
 from jaxkd.training.state import TrainState, Tree, copied, create_state, split
 from jaxkd.training.step import Step, make_step
@@ -69,9 +69,9 @@ class Trainer:
         self._check_evaluated = EvaluationWatch()
 
     def __repr__(self) -> str:
-        network = _described(self._model)
+        network = name_of(self._model)
         if self._teacher is not None:
-            network = f"student={network}, teacher={_described(self._teacher)}"
+            network = f"student={network}, teacher={name_of(self._teacher)}"
         if self._program is None or self._run.state is None:
             return f"{type(self).__name__}({network}), not compiled"
         terms = ", ".join(name for name, _ in self._program.weights)
@@ -322,7 +322,7 @@ class Trainer:
 
     @property
     def history(self) -> History:
-        """What was measured so far."""
+        """All that was measured so far."""
         return self._run.history
 
     @property
@@ -490,8 +490,3 @@ def _with_labels(x: Any, y: Any) -> Data:
             "fit(images, labels, validation_data=(images, labels))"
         )
     return (x, np.asarray(y))
-
-
-def _described(model: nnx.Module) -> str:
-    """Return a network's name, or that of its class."""
-    return getattr(model, "name", None) or type(model).__name__

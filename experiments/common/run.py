@@ -1,6 +1,6 @@
 """From a `RunConfig` to a trained network in its run directory.
 
-In the order in which a script calls them: `load_teacher`, `load_data`, `resolve`, `prepare`, then of each `Experiment`
+In the order in which a script calls them: `read`, `prepare`, then of each `Experiment`
 `check` and `start`, and `fit` or `fit_together`. Of several processes the first one writes and prints.
 """
 
@@ -85,6 +85,18 @@ def resolve(config: RunConfig, train: Images, teacher: Any = None) -> RunConfig:
     digest = convert.Pretrained(teacher, config.teacher.path).sha256
     found = dataclasses.replace(config.teacher, name=teacher.name, sha256=digest)
     return dataclasses.replace(config, data=images, teacher=found)
+
+
+def read(config: RunConfig) -> tuple[RunConfig, Any, Images, Images]:
+    """Return the resolved configuration, the teacher, and training and test images.
+
+    Raises:
+      ValueError, OSError: as `load_teacher` and `load_data`, and for a teacher of other classes.
+    """
+    teacher = load_teacher(config)
+    train, test = load_data(config)
+    check_classes(teacher, train)
+    return resolve(config, train, teacher), teacher, train, test
 
 
 def compiled(config: RunConfig, train: Images, teacher: Any = None) -> jaxkd.Trainer:

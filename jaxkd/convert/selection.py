@@ -23,7 +23,7 @@ Match = TypeVar("Match", Candidate, Renamed)
 
 
 class Selection(NamedTuple):
-    """What is loaded of a file.
+    """The part of a file that is loaded.
 
     Attributes:
       candidate: the network.

@@ -62,7 +62,7 @@ _PACKED = {
 
 
 class Contents(NamedTuple):
-    """What a file holds.
+    """The contents of a file.
 
     Attributes:
       tree: what was saved.

@@ -21,7 +21,7 @@ Gradients = tuple[jax.Array, jax.Array | None, jax.Array, jax.Array]
 
 
 class Saved(NamedTuple):
-    """What the gradient needs; `out` only for the ReLU's mask, `adds` empty where there was no residual."""
+    """All that the gradient needs; `out` only for the ReLU's mask, `adds` empty where there was no residual."""
 
     images: jax.Array
     out: jax.Array | None

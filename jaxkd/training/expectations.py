@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from jaxkd.checks import warn_caller
 from jaxkd.data.dataset import check_channels_last, checked_labels
-from jaxkd.training.program import Program
+from jaxkd.training.program import Program, name_of
 from jaxkd.training.state import Tree, split
 from jaxkd.types import Normalization
 
@@ -49,7 +49,7 @@ _SMALL_NETWORKS = {
 
 @dataclass(frozen=True)
 class Expectations:
-    """What a network expects of its data; None where it is not known.
+    """The data that a network expects; None where it is not known.
 
     Attributes:
       name: of the network, for errors.
@@ -67,7 +67,7 @@ class Expectations:
     def of(cls, network: nnx.Module | None, normalization: Normalization | None = None) -> Expectations:
         """Return what a network says of itself; its own normalisation comes before the one given."""
         found = [getattr(network, name, None) for name in ("num_classes", "image_shape", "normalization")]
-        name = "the network" if network is None else getattr(network, "name", None) or type(network).__name__
+        name = "the network" if network is None else name_of(network)
         return cls(name, found[0], found[1], found[2] or normalization)
 
     def checked_images(self, images: Any) -> NDArray[Any]:

@@ -34,7 +34,7 @@ SATURATION_MARGIN = 0.01
 
 
 class Hooks(Protocol):
-    """What the loop asks of a run's callbacks; `jaxkd.callbacks.CallbackList` is one."""
+    """The hooks of a run's callbacks; `jaxkd.callbacks.CallbackList` is one."""
 
     def listens_to(self, hook: str) -> bool:
         """Return whether any callback does something in this hook."""
@@ -60,7 +60,7 @@ class Hooks(Protocol):
 
 @dataclass
 class Run:
-    """What training changes of a run.
+    """All of a run that training changes.
 
     Attributes:
       state: the arrays; None before they are made.

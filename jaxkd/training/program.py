@@ -97,10 +97,15 @@ def _output_shapes(model: nnx.Module, image_shape: Shape) -> Outputs:
     try:
         return jax.eval_shape(lambda images: nnx.merge(graph, state)(images, train=False), images)
     except (TypeError, ValueError) as error:
-        name = getattr(model, "name", type(model).__name__)
+        name = name_of(model)
         raise ValueError(
             f"{name} cannot take images of shape {image_shape} (compile's image_shape): {error}"
         ) from error
+
+
+def name_of(network: nnx.Module) -> str:
+    """Return a network's name, or that of its class."""
+    return getattr(network, "name", None) or type(network).__name__
 
 
 def strong_view_of(losses: nnx.Dict[Term]) -> Augment | None:

@@ -77,7 +77,7 @@ class Placement:
 
     @property
     def share(self) -> Share:
-        """What this process reads of a batch."""
+        """The part of a batch that this process reads."""
         return Share(len(self.devices), len(self.processes), self.processes.index(jax.process_index()))
 
     def padded(self, batch_size: int) -> int:

@@ -51,7 +51,7 @@ class TeacherCache:
 
     @property
     def bytes(self) -> int:
-        """What the cache takes when every view of every image has been seen."""
+        """The bytes that the cache takes when every view of every image has been seen."""
         return self._outputs.nbytes
 
     @property
