@@ -160,7 +160,7 @@ def stacked(runs: list[jaxkd.Distiller], placement: Placement, batch_size: int, 
     """Return the program of some steps of several runs at once."""
     program = _program(runs[0])
     step = make_many_step(program, IMAGENET_NORMALIZATION, IMAGENET_NORMALIZATION, placement)
-    state = jax.eval_shape(lambda states: stack(states), [run.state for run in runs])
+    state = stack([run._run.compiled_state() for run in runs])
     cut = jax.tree.map(lambda leaf: _array(placement, leaf.shape, leaf.dtype, CUT), owned(state))
     common = _everywhere(placement, shared(state, cut))
     loop = make_resident_loop(step, data.Augmentation())

@@ -204,7 +204,7 @@ def test_a_machine_that_does_not_find_itself_is_told(monkeypatch):
         ("cpu", pytest.raises(RuntimeError, match=r"add the line '127[.]0[.]0[.]1 bare' to /etc/hosts")),
         ("cuda", pytest.warns(UserWarning, match=r"'bare', does not resolve")),
     ):
-        config = types.SimpleNamespace(read=lambda name: platforms)  # noqa: B023
+        config = types.SimpleNamespace(jax_platforms=platforms)
         monkeypatch.setattr(distributed, "jax", types.SimpleNamespace(config=config))
         with outcome:
             _check_own_name()
