@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -94,6 +95,21 @@ def _body(graph: nnx.GraphDef[Any], train: bool, rectified: bool) -> Callable[[j
 def stack_blocks(first: nnx.Module, rest: Sequence[nnx.Module]) -> nnx.List[Any]:
     """Return a stage: the first block, which changes the shape, and the equal ones after it, stacked if many."""
     return nnx.List([first, Stack(rest)] if len(rest) >= LOOP_FROM else [first, *rest])
+
+
+def stack_stages(blocks: Sequence[nnx.Module], stages: int) -> nnx.List[Any]:
+    """Return equal blocks in so many stages of about as many blocks, each a stack; of one block, the block itself.
+
+    Fewer blocks than stages are a stage each.
+
+    Raises:
+      ValueError: for no blocks.
+    """
+    if not blocks:
+        raise ValueError("depth=0: a network needs at least one block")
+    bounds = [round(i * len(blocks) / stages) for i in range(stages + 1)]
+    parts = [blocks[start:stop] for start, stop in itertools.pairwise(bounds) if stop > start]
+    return nnx.List([Stack(part) if len(part) > 1 else part[0] for part in parts])
 
 
 def last_block(stage: nnx.List[Any]) -> Any:
