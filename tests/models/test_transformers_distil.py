@@ -24,6 +24,8 @@ RING = {
     "swin_t": {"width": 8, "depths": (2, 1, 1, 1), "heads": (1, 1, 2, 2)},
 }
 NAMES = list(RING)
+THOROUGH = pytest.param(0, marks=pytest.mark.thorough)
+SLOW = [pytest.param(position, marks=pytest.mark.slow) for position in range(1, len(NAMES))]
 
 
 def test_every_family_is_in_the_ring():
@@ -32,13 +34,7 @@ def test_every_family_is_in_the_ring():
     assert modules == {family.__name__ for family in transformers}
 
 
-@pytest.mark.parametrize(
-    "position",
-    [
-        pytest.param(0, marks=pytest.mark.thorough),
-        *(pytest.param(i, marks=pytest.mark.slow) for i in range(1, len(NAMES))),
-    ],
-)
+@pytest.mark.parametrize("position", [THOROUGH, *SLOW])
 def test_each_learns_from_the_next(position):
     student, teacher = NAMES[position], NAMES[(position + 1) % len(NAMES)]
     labels = np.arange(STEPS * BATCH) % CLASSES
