@@ -3,35 +3,20 @@
 import numpy as np
 import pytest
 from seeded import filled
+from small_transformers import FAMILIES, SIZE, SMALL, module_of
 
 import jaxkd
-from jaxkd import data, losses, models, optimizers
+from jaxkd import data, losses, optimizers
 from jaxkd.convert.architectures import abstract_model
 
-CLASSES, SIZE, BATCH, STEPS = 10, 32, 4, 3
-PYRAMID = {"widths": (8, 8, 10, 8), "depths": (1, 1, 1, 1), "mlp_ratios": (2, 2, 2, 2)}
-PLAIN = {"width": 8, "depth": 4}
-RING = {
-    "vit_tiny_patch16_224": PLAIN | {"heads": 2, "patch_size": 8},
-    "mixer_s16_224": PLAIN | {"patch_size": 8},
-    "deit_tiny_distilled_patch16_224": PLAIN | {"heads": 2, "patch_size": 8},
-    "swin_tiny_patch4_window7_224": {"width": 8, "depths": (1, 1, 1, 1), "heads": (1, 1, 2, 2)},
-    "deit3_small_patch16_224": PLAIN | {"heads": 2, "patch_size": 8},
-    "pvt_v2_b0": PYRAMID,
-    "pit_ti_224": {"widths": (8, 8, 8), "depths": (1, 1, 1), "heads": (1, 2, 2)},
-    "t2t_vit_7": PLAIN | {"heads": 2, "token_width": 8},
-    "pvt_tiny": PYRAMID,
-    "swin_t": {"width": 8, "depths": (2, 1, 1, 1), "heads": (1, 1, 2, 2)},
-}
-NAMES = list(RING)
+CLASSES, BATCH, STEPS = 10, 4, 3
+NAMES = list(SMALL)
 THOROUGH = pytest.param(0, marks=pytest.mark.thorough)
 SLOW = [pytest.param(position, marks=pytest.mark.slow) for position in range(1, len(NAMES))]
 
 
 def test_every_family_is_in_the_ring():
-    transformers = {models.vit, models.mixer, models.swin, models.pit, models.pvt, models.t2t}
-    modules = {type(abstract_model(name, 10, **RING[name])).__module__ for name in NAMES}
-    assert modules == {family.__name__ for family in transformers}
+    assert {module_of(name) for name in NAMES} == {family.__name__ for family in FAMILIES}
 
 
 @pytest.mark.parametrize("position", [THOROUGH, *SLOW])
@@ -41,8 +26,8 @@ def test_each_learns_from_the_next(position):
     pixels = np.random.default_rng(0).integers(0, 256, (len(labels), SIZE, SIZE, 3), np.uint8)
     images = data.from_arrays(pixels, labels, num_classes=CLASSES)
     distiller = jaxkd.Distiller(
-        student=filled(abstract_model(student, CLASSES, image_size=SIZE, drop_path=0.1, **RING[student])),
-        teacher=filled(abstract_model(teacher, CLASSES, image_size=SIZE, **RING[teacher])),
+        student=filled(abstract_model(student, CLASSES, image_size=SIZE, drop_path=0.1, **SMALL[student])),
+        teacher=filled(abstract_model(teacher, CLASSES, image_size=SIZE, **SMALL[teacher])),
     )
     distiller.compile(
         optimizers.sgd(0.001, momentum=0.9),
