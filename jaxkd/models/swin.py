@@ -56,23 +56,24 @@ class WindowAttention(nnx.Module):
     def __call__(self, maps: jax.Array, train: bool) -> jax.Array:
         height, width = maps.shape[1:3]
         rows, columns = (-(-size // self.window) for size in (height, width))
-        shift = self._shift(rows, columns)
+        down, right = (self._shift(count) for count in (rows, columns))
         borders = ((0, 0), (0, rows * self.window - height), (0, columns * self.window - width), (0, 0))
         if self.pads_first:
-            moved = jnp.roll(jnp.pad(maps, borders), (-shift, -shift), (1, 2))
+            moved = jnp.roll(jnp.pad(maps, borders), (-down, -right), (1, 2))
         else:
-            moved = jnp.pad(jnp.roll(maps, (-shift, -shift), (1, 2)), borders)
-        mixed = self._from_windows(self._attended(self._windows(moved), rows, columns, shift), rows, columns)
+            moved = jnp.pad(jnp.roll(maps, (-down, -right), (1, 2)), borders)
+        masks = shift_masks(rows, columns, self.window, down, right) if down or right else None
+        mixed = self._from_windows(self._attended(self._windows(moved), masks), rows, columns)
         out = saved(self.proj(mixed))
         if self.pads_first:
-            out = jnp.roll(out, (shift, shift), (1, 2))[:, :height, :width]
+            out = jnp.roll(out, (down, right), (1, 2))[:, :height, :width]
         else:
-            out = jnp.roll(out[:, :height, :width], (shift, shift), (1, 2))
+            out = jnp.roll(out[:, :height, :width], (down, right), (1, 2))
         return dropped(self.drop, out, train)
 
-    def _shift(self, rows: int, columns: int) -> int:
-        """Return by how much this map is shifted: torchvision leaves one that is a single window as it is."""
-        return 0 if self.pads_first and rows == columns == 1 else self.shift
+    def _shift(self, windows: int) -> int:
+        """Return by how much a map of so many windows is shifted: torchvision leaves one window as it is."""
+        return 0 if self.pads_first and windows == 1 else self.shift
 
     def _windows(self, maps: jax.Array) -> jax.Array:
         """Return the pixels of all windows, `[B, windows, pixels, C]`."""
@@ -85,19 +86,19 @@ class WindowAttention(nnx.Module):
         split = windows.reshape(len(windows), rows, columns, self.window, self.window, -1).swapaxes(2, 3)
         return split.reshape(len(windows), rows * self.window, columns * self.window, -1)
 
-    def _attended(self, windows: jax.Array, rows: int, columns: int, shift: int) -> jax.Array:
+    def _attended(self, windows: jax.Array, masks: np.ndarray | None) -> jax.Array:
         batch, count, pixels, width = windows.shape
         packed = saved(self.qkv(windows)).reshape(batch, count, pixels, 3, self.heads, width // self.heads)
         parts = [packed[:, :, :, part] for part in range(3)]
         table, index = self.relative_position_bias_table[...], offsets(self.window).reshape(-1)
         bias = table[index].reshape(pixels, pixels, self.heads).transpose(2, 0, 1).astype(windows.dtype)
-        if shift == 0:
+        if masks is None:
             query, key, value = (part.reshape(-1, *part.shape[2:]) for part in parts)
             return saved(attend(query, key, value, bias[None])).reshape(windows.shape)
-        masks = jnp.asarray(shift_masks(rows, columns, self.window, shift), windows.dtype)
         query, key, value = parts
+        biases = bias[None, None] + jnp.asarray(masks, windows.dtype)[:, None, None]
         each_window = jax.vmap(attend, in_axes=(1, 1, 1, 0), out_axes=1)
-        return saved(each_window(query, key, value, bias[None, None] + masks[:, None, None])).reshape(windows.shape)
+        return saved(each_window(query, key, value, biases)).reshape(windows.shape)
 
 
 @functools.lru_cache(maxsize=32)
@@ -114,14 +115,21 @@ def offsets(window: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=64)
-def shift_masks(rows: int, columns: int, window: int, shift: int) -> np.ndarray:
+def shift_masks(rows: int, columns: int, window: int, down: int, right: int) -> np.ndarray:
     """Return what is added to the scores within each window of a shifted map, `[windows, window², window²]`.
 
     Pixels that were at opposite borders before the shift do not see each other.
+
+    Args:
+      rows: of windows.
+      columns: of windows.
+      window: height and width of one.
+      down: by how many rows of pixels the map was shifted.
+      right: by how many columns.
     """
     parts = [
         np.digitize(np.arange(count * window), [(count - 1) * window, count * window - shift])
-        for count in (rows, columns)
+        for count, shift in ((rows, down), (columns, right))
     ]
     regions = 3 * parts[0][:, None] + parts[1][None]
     cut = regions.reshape(rows, window, columns, window).swapaxes(1, 2).reshape(-1, window**2)

@@ -10,7 +10,6 @@ import functools
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jax.nn.initializers import normal, zeros
 
@@ -21,9 +20,6 @@ from jaxkd.nn.layers import SAVED, Linear
 TokenLinear = functools.partial(Linear, kernel_init=normal(0.02), bias_init=zeros)
 """A linear layer as transformers begin: weights of deviation 0.02, no bias."""
 
-FLASH_HEAD = 128
-"""The widest head that cuDNN's kernels take; its width is a multiple of 8."""
-
 
 class Frozen(nnx.Variable[jax.Array]):
     """Weights that are in a state dict and that training leaves as they are."""
@@ -32,7 +28,7 @@ class Frozen(nnx.Variable[jax.Array]):
 def attend(
     query: jax.Array, key: jax.Array, value: jax.Array, bias: jax.Array | None = None, scale: float | None = None
 ) -> jax.Array:
-    """Return scaled dot-product attention, by a fused kernel where the platform has one for this type.
+    """Return scaled dot-product attention, in the implementation that JAX chooses for the platform.
 
     Args:
       query: `[B, N, heads, C]`.
@@ -44,13 +40,8 @@ def attend(
     Returns:
       `[B, N, heads, C]`.
     """
-    composed = functools.partial(jax.nn.dot_product_attention, scale=scale, implementation="xla")
-    width = query.shape[-1]
-    fits = query.dtype == jnp.bfloat16 and width <= FLASH_HEAD and width % 8 == 0
-    if bias is None and fits and jax.default_backend() == "gpu":  # elsewhere cuDNN is not even there to be traced
-        fused = functools.partial(jax.nn.dot_product_attention, scale=scale, implementation="cudnn")
-        return lax.platform_dependent(query, key, value, cuda=fused, default=composed)
-    return composed(query, key, value, bias)
+    with jax.numpy_dtype_promotion("standard"):  # it computes softmax in float32 by mixing types
+        return jax.nn.dot_product_attention(query, key, value, bias, scale=scale)
 
 
 class Attention(nnx.Module):

@@ -14,6 +14,7 @@ from values import relative_error
 
 from jaxkd import convert, models
 from jaxkd.convert.architectures import abstract_model
+from jaxkd.models.swin import WindowAttention
 
 GOLDENS = "timm-deit_tiny_distilled_patch16_224 timm-pit_ti_224 timm-pvt_v2_b0"
 # Larger ones, and other names of the same networks.
@@ -109,16 +110,23 @@ def test_torchvisions_swin_has_its_index_in_files():
 
 @sweep("name", TINY, core=["deit_tiny_distilled_patch16_224"])
 def test_features_are_maps_and_then_the_embedding(name):
-    model = models.create(name, 7, **TINY[name])
-    size = TINY[name]["image_size"]
+    """In the type of the images, here bfloat16, but for the embedding and what is said of it."""
+    model, size = abstract_model(name, 7, drop=0.1, drop_path=0.1, **TINY[name]), TINY[name]["image_size"]
     assert model.image_shape == (size, size, 3)
-    found = jax.eval_shape(lambda images: model(images), images(size))
+    graph, state = nnx.split(model)
+
+    def run(state, images):
+        return nnx.merge(graph, state)(images, train=True)._replace(classify=None)
+
+    found = jax.eval_shape(run, state, images(size).astype(jnp.bfloat16))
     *maps, embedding = found.features
     assert found.logits.shape == (2, 7)
     assert embedding.shape[0] == 2
     assert len(embedding.shape) == 2
     assert len(maps) == (4 if name.startswith("pit") else 5)
     assert all(len(one.shape) == 4 and one.shape[1] == one.shape[2] for one in maps)
+    assert {one.dtype.name for one in maps} == {"bfloat16"}
+    assert found.logits.dtype == embedding.dtype == jnp.float32
 
 
 @sweep("name", [*DROPPING, *(slow(name) for name in TINY if name not in DROPPING)], core=DROPPING[:1])
@@ -187,3 +195,50 @@ def test_many_sizes_serve_a_network_without_positions():
         for size in (32, 64, 160):
             found = jax.eval_shape(lambda state, given: nnx.merge(graph, state)(given), state, images(size))  # noqa: B023
             assert found.features[-2].shape[1:3] == (size // 32, size // 32)
+
+
+def shifted_attention_by_hand(layer, maps, pads_first):
+    """Window attention pixel by pixel: who is in whose window, and where each was before the shift."""
+    window, shift, heads = layer.window, layer.shift, layer.heads
+    size = maps.shape[1]
+    padded = -(-size // window) * window
+    grid = np.zeros((len(maps), padded, padded, maps.shape[-1]), np.float32)
+    inside = np.zeros((padded, padded), int) - 1  # which pixel is where
+    places = np.arange(padded if pads_first else size)
+    order = np.roll(places, -shift)
+    for row, source_row in enumerate(order):
+        for column, source_column in enumerate(order):
+            if source_row < size and source_column < size:
+                grid[:, row, column] = maps[:, source_row, source_column]
+                inside[row, column] = source_row * size + source_column
+    parts = np.digitize(np.arange(padded), [padded - window, padded - shift])
+    query, key, value = np.split(np.asarray(layer.qkv(jnp.asarray(grid))), 3, axis=-1)
+    table = np.asarray(layer.relative_position_bias_table[...])
+    out = np.zeros_like(maps)
+    width = maps.shape[-1] // heads
+    for row in range(padded):
+        for column in range(padded):
+            if inside[row, column] < 0:
+                continue
+            top, left = row // window * window, column // window * window
+            seen = [(i, j) for i in range(top, top + window) for j in range(left, left + window)]
+            seen = [(i, j) for i, j in seen if parts[i] == parts[row] and parts[j] == parts[column]]
+            rows, columns = map(np.array, zip(*seen, strict=True))
+            for head in range(heads):
+                cut = slice(head * width, (head + 1) * width)
+                scores = np.einsum("bc,bnc->bn", query[:, row, column, cut], key[:, rows, columns, cut]) / width**0.5
+                offset = (row - rows + window - 1) * (2 * window - 1) + column - columns + window - 1
+                weights = np.exp(scores + table[offset, head])
+                weights /= weights.sum(-1, keepdims=True)
+                place = divmod(inside[row, column], size)
+                out[:, place[0], place[1], cut] = np.einsum("bn,bnc->bc", weights, value[:, rows, columns, cut])
+    return np.asarray(layer.proj(jnp.asarray(out)))
+
+
+@sweep(("size", "pads_first"), [(6, False), (8, False), (8, True)], core=[(8, False)])
+def test_shifted_windows_are_those_of_the_paper(size, pads_first):
+    """Also where maps do not divide into windows: timm shifts first, torchvision pads first."""
+    layer = filled(WindowAttention(8, 2, 3, 1, pads_first, drop=0.0, rngs=nnx.Rngs(0)))
+    maps = np.random.default_rng(2).standard_normal((2, size, size, 8)).astype(np.float32)
+    expected = shifted_attention_by_hand(layer, maps, pads_first)
+    np.testing.assert_allclose(layer(jnp.asarray(maps), train=False), expected, rtol=1e-4, atol=1e-5)
