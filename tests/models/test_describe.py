@@ -65,6 +65,10 @@ PUBLISHED = {
     "vgg13_bn": (133_053_736, 11.31),
     "mobilenet_v2": (3_504_872, 0.30),
     "shufflenet_v2_x1_0": (2_278_604, 0.14),
+    "deit_tiny_patch16_224": (5_717_416, 1.25),
+    "swin_t": (28_288_354, 4.49),
+    "pit_ti_224": (4_847_272, 0.70),
+    "pvt_v2_b0": (3_666_760, 0.57),
 }
 """Parameters and billions of multiply-accumulates, with 1000 classes at 224×224."""
 
