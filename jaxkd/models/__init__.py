@@ -1,6 +1,21 @@
 """Networks by their published names. A model is called as `model(images, train=False) -> Outputs`."""
 
-from jaxkd.models import mobilenet_v1, mobilenet_v2, resnet, resnet_imagenet, shufflenet_v1, shufflenet_v2, vgg, wrn
+from jaxkd.models import (
+    densenet,
+    efficientnet,
+    mobilenet_v1,
+    mobilenet_v2,
+    mobilenet_v3,
+    mobilenet_v4,
+    regnet,
+    resnet,
+    resnet_d,
+    resnet_imagenet,
+    shufflenet_v1,
+    shufflenet_v2,
+    vgg,
+    wrn,
+)
 from jaxkd.models.description import Description, describe
 from jaxkd.models.registry import create, names
 
@@ -9,12 +24,18 @@ list = names
 __all__ = [
     "Description",
     "create",
+    "densenet",
     "describe",
+    "efficientnet",
     "list",
     "mobilenet_v1",
     "mobilenet_v2",
+    "mobilenet_v3",
+    "mobilenet_v4",
     "names",
+    "regnet",
     "resnet",
+    "resnet_d",
     "resnet_imagenet",
     "shufflenet_v1",
     "shufflenet_v2",

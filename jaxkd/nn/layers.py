@@ -31,7 +31,10 @@ SAVED = "saved"
 
 
 class Conv(nnx.Module):
-    """A square convolution, `[N, H, W, in] -> [N, H', W', out]`, padded to keep the size at stride 1."""
+    """A square convolution, `[N, H, W, in] -> [N, H', W', out]`, padded to keep the size at stride 1.
+
+    With a `padding` of its own, that many zeros are added on all four sides: 0 cuts images into patches.
+    """
 
     def __init__(
         self,
@@ -40,6 +43,7 @@ class Conv(nnx.Module):
         window: int,
         stride: int = 1,
         *,
+        padding: int | None = None,
         groups: int = 1,
         bias: bool = False,
         kernel_init: Initializer = kaiming_fan_out,
@@ -49,6 +53,7 @@ class Conv(nnx.Module):
         self.kernel = nnx.Param(kernel_init(rngs.params(), shape, jnp.float32))
         self.bias = nnx.Param(jnp.zeros(outputs)) if bias else None
         self.stride = stride
+        self.padding = window // 2 if padding is None else padding
         self.groups = groups
 
     def __call__(self, images: jax.Array) -> jax.Array:
@@ -58,11 +63,6 @@ class Conv(nnx.Module):
         return checkpoint_name(
             convolve_add_relu(images, self.kernel[...], self.bias[...], None, *window, relu=False), SAVED
         )
-
-    @property
-    def padding(self) -> int:
-        """The number of zeros added on all four sides."""
-        return self.kernel.shape[0] // 2
 
 
 DefaultConv = functools.partial(Conv, kernel_init=torch_uniform)
@@ -213,6 +213,26 @@ def max_pool(images: jax.Array, window: int = 2, padding: int = 0) -> jax.Array:
         slices = [lax.slice_in_dim(padded, i, i + 2 * count - 1, stride=2, axis=axis) for i in range(window)]
         padded = functools.reduce(jnp.maximum, slices)
     return padded
+
+
+def average_pool(images: jax.Array, *, partial: bool = False) -> jax.Array:
+    """Halve height and width, averaging windows of 2×2 pixels.
+
+    Args:
+      images: `[N, H, W, C]`.
+      partial: of an odd size, whether the last row and column are averaged by themselves; otherwise they are left off.
+
+    Example:
+      >>> average_pool(jnp.array([1.0, 3.0, 7.0]).reshape(1, 1, 3, 1), partial=True).ravel().tolist()
+      [2.0, 7.0]
+    """
+    for axis in (1, 2):
+        size = images.shape[axis]
+        whole = lax.slice_in_dim(images, 0, size - size % 2, axis=axis)
+        halved = whole.reshape(*whole.shape[:axis], size // 2, 2, *whole.shape[axis + 1 :]).mean(axis + 1)
+        rest = [lax.slice_in_dim(images, size - 1, size, axis=axis)] if partial and size % 2 else []
+        images = jnp.concatenate([halved, *rest], axis)
+    return images
 
 
 def global_average_pool(images: jax.Array) -> jax.Array:
