@@ -11,10 +11,13 @@ import jax
 from flax import nnx
 
 from jaxkd import models
-from jaxkd.convert.entries import walk
+from jaxkd.convert.entries import WEIGHTS, walk
 
 CLASSES, CHANNELS = 10_007, 10_009
 """Stand in a survey's shapes for the number of classes and of input channels: numbers that no layer is as wide as."""
+
+NO_WEIGHTS = nnx.Not(nnx.Any(*WEIGHTS))
+"""The variables of a network that no file of weights has."""
 
 Options = tuple[tuple[str, Any], ...]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -22,6 +25,8 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 def abstract_model(name: str, num_classes: int, **options: Any) -> Any:
     """Return what `models.create` makes without initial weights: shapes only, in a fraction of the time.
+
+    What is no weight, as the random keys of dropout, has its value.
 
     Example:
       >>> abstract_model("resnet8", 10).fc.kernel.shape
@@ -33,7 +38,14 @@ def abstract_model(name: str, num_classes: int, **options: Any) -> Any:
 
 @functools.lru_cache(maxsize=64)
 def _blueprint(name: str, num_classes: int, options: Options) -> tuple[nnx.GraphDef[Any], nnx.State[Any, Any]]:
-    return nnx.split(nnx.eval_shape(lambda: models.create(name, num_classes, **dict(options))))
+    def build() -> Any:
+        return models.create(name, num_classes, **dict(options))
+
+    model = nnx.eval_shape(build)
+    if jax.tree.leaves(nnx.state(model, NO_WEIGHTS)):
+        # The weights are dead code here, which XLA drops.
+        nnx.update(model, jax.jit(lambda: nnx.state(build(), NO_WEIGHTS))())
+    return nnx.split(model)
 
 
 class Survey(NamedTuple):

@@ -15,6 +15,9 @@ from jaxkd.nn.stack import Stack
 _TORCH_NAMES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 """Our variables' names in the order in which PyTorch lists them: parameters first, then buffers."""
 
+WEIGHTS = (nnx.Param, nnx.BatchStat)
+"""The types of the variables that are in a state dict."""
+
 
 class Entry(NamedTuple):
     """One variable of a model and where it stands in a state dict.
@@ -56,7 +59,7 @@ def walk(node: Any, prefix: str = "", position: int | None = None) -> Iterator[E
       >>> [entry.name for entry in walk(Linear(2, 3, rngs=nnx.Rngs(0)), "fc.")]
       ['fc.weight', 'fc.bias']
     """
-    variables = {name: value for name, value in _attributes(node) if isinstance(value, nnx.Param | nnx.BatchStat)}
+    variables = {name: value for name, value in _attributes(node) if isinstance(value, WEIGHTS)}
     order = list(_TORCH_NAMES)
     for name in sorted(variables, key=lambda name: order.index(name) if name in order else len(order)):
         yield Entry(prefix + _TORCH_NAMES.get(name, name), variables[name], name == "kernel", position)

@@ -56,6 +56,9 @@ class _Family(NamedTuple):
 
 _FAMILIES: list[_Family] = []
 
+DROPOUT = 2**31
+"""Sets the random keys of dropout apart from those of initial weights, which are counted from 0."""
+
 
 def family(pattern: str, published: tuple[str, ...], size: int = 32) -> Callable[[Builder], Builder]:
     """Register a builder: the pattern's named groups become its integer arguments.
@@ -110,7 +113,7 @@ def create(name: str, num_classes: int = 100, seed: int = 0, **options: Any) -> 
         if match := known.pattern.fullmatch(name):
             sizes = {key: int(value) for key, value in match.groupdict().items() if value is not None}
             _check_options(name, known.build, options, sizes)
-            model = known.build(num_classes=num_classes, rngs=nnx.Rngs(seed), **sizes, **options)
+            model = known.build(num_classes=num_classes, rngs=_rngs(seed), **sizes, **options)
             model.name, model.num_classes, model.normalization = name, num_classes, None
             model.image_shape = (known.size, known.size, options.get("channels", 3))  # others work too
             model.options = tuple(sorted(options.items()))
@@ -118,6 +121,12 @@ def create(name: str, num_classes: int = 100, seed: int = 0, **options: Any) -> 
     close = difflib.get_close_matches(name, names(), n=3, cutoff=0.4)
     hint = f"did you mean {', '.join(close)}? " if close else ""
     raise ValueError(f"unknown model {name!r}: {hint}jaxkd.models.list() gives all published names")
+
+
+def _rngs(seed: int) -> nnx.Rngs:
+    """Return the keys of initial weights and of dropout, of which the one is the same whatever the other is asked."""
+    key = jax.random.key(seed)
+    return nnx.Rngs(key, dropout=jax.random.fold_in(key, DROPOUT))
 
 
 def _check_options(name: str, build: _Builder, options: dict[str, Any], sizes: dict[str, int]) -> None:

@@ -16,6 +16,9 @@ from jaxkd.types import Outputs
 
 Carried = TypeVar("Carried", jax.Array, Preactivation)
 
+CHANGED = nnx.Any(nnx.BatchStat, nnx.RngCount)
+"""The variables that a block changes in training: running statistics, and how often it drew random numbers."""
+
 LOOP_FROM = 4
 """The number of equal blocks from which a loop pays; fewer are written out."""
 
@@ -56,21 +59,25 @@ class Stack(nnx.Module):
     def __call__(self, images: Any, train: bool) -> Any:
         """Apply all blocks to an array or a `Preactivation`, and return the same kind.
 
-        All but the last run in a loop, which carries the output of the ReLU between two blocks. The last runs outside
-        of it, since both sides of the ReLU after it may be wanted.
+        The loop carries an array from block to block. Of `Preactivation`s it carries the output of the ReLU, and the
+        last block runs outside of it, since both sides of the ReLU after it may be wanted.
         """
         graph, state = nnx.split(self.block)
         stacked = nnx.to_pure_dict(state)
+        if not isinstance(images, Preactivation):
+            out, changed = lax.scan(_body(graph, train, False), images, stacked)
+            if train:
+                nnx.update(self.block, nnx.State(changed))
+            return out
         looped, last = (jax.tree.map(lambda leaf: leaf[cut], stacked) for cut in (slice(-1), -1))  # noqa: B023
-        rectified = isinstance(images, Preactivation)
-        carry, statistics = lax.scan(_body(graph, train, rectified), images.relu() if rectified else images, looped)
+        carry, changed = lax.scan(_body(graph, train, True), images.relu(), looped)
         closing = nnx.merge(graph, last)
-        out = closing(Preactivation.behind(carry) if rectified else carry, train)
+        before = closing(Preactivation.behind(carry), train)
         if train:
-            final = nnx.to_pure_dict(nnx.state(closing, nnx.BatchStat))
-            joined = jax.tree.map(lambda many, one: jnp.concatenate([many, one[None]]), statistics, final)
+            final = nnx.to_pure_dict(nnx.state(closing, CHANGED))
+            joined = jax.tree.map(lambda many, one: jnp.concatenate([many, one[None]]), changed, final)
             nnx.update(self.block, nnx.State(joined))
-        return out
+        return before
 
 
 @functools.lru_cache(maxsize=128)
@@ -80,7 +87,7 @@ def _body(graph: nnx.GraphDef[Any], train: bool, rectified: bool) -> Callable[[j
     def body(images: jax.Array, weights: Any) -> tuple[jax.Array, Any]:
         block = nnx.merge(graph, weights)
         images = block(Preactivation.behind(images), train).relu() if rectified else block(images, train)
-        return images, nnx.to_pure_dict(nnx.state(block, nnx.BatchStat)) if train else None
+        return images, nnx.to_pure_dict(nnx.state(block, CHANGED)) if train else None
 
     policy = jax.checkpoint_policies.save_only_these_names(SAVED)
     return jax.checkpoint(body, policy=policy, prevent_cse=False)  # a loop's body needs no guard against CSE
