@@ -1,6 +1,7 @@
 """Networks by their published names. A model is called as `model(images, train=False) -> Outputs`."""
 
 from jaxkd.models import (
+    convnext,
     densenet,
     efficientnet,
     mobilenet_v1,
@@ -23,6 +24,7 @@ list = names
 
 __all__ = [
     "Description",
+    "convnext",
     "create",
     "densenet",
     "describe",

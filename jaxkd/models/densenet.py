@@ -61,8 +61,10 @@ class Transition(nnx.Module):
 class DenseNet(Classifier):
     """A DenseNet for images of any size from 32×32; published for 224×224.
 
-    A layer receives the outputs of all layers before it in its block. Features: f0 the stem after its max pooling, one per
-    dense block (after the BatchNorm and the ReLU that follow it), then the pooled embedding.
+    A layer receives the outputs of all layers before it in its block.
+
+    Features: f0 the stem after its max pooling, one per dense block (after the BatchNorm and the ReLU that follow it),
+    then the pooled embedding.
 
     Args:
       blocks: the number of layers in each dense block.

@@ -1,7 +1,7 @@
 """What EfficientNet and MobileNetV3 and V4 are made of: inverted residual blocks, and the network around them.
 
-timm and torchvision publish the same networks under different keys. A block computes in one way, and a subclass for each
-library names its layers.
+timm and torchvision publish the same networks under different keys. A block computes in one way, and a subclass for
+each library names its layers.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from flax import nnx
 
 from jaxkd.models.registry import Classifier
 from jaxkd.nn.activations import Activation
+from jaxkd.nn.drop_path import DropPath
 from jaxkd.nn.layers import BatchNorm, Conv, Linear, conv_norm, global_average_pool
 from jaxkd.nn.squeeze_excite import SqueezeExcite
 from jaxkd.nn.stack import last_block
@@ -84,9 +85,10 @@ class InvertedResidual(nnx.Module):
     The last has no activation (Sandler et al. 2018). Where the block keeps the shape, its input is added.
     """
 
-    def __init__(self, shape: Shape):
+    def __init__(self, shape: Shape, drop_path: DropPath | None):
         self.activation = shape.activation
         self.adds = shape.stride == 1 and shape.inputs == shape.outputs
+        self.drop_path = drop_path if self.adds else None
 
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         *inner, last = self.layers()
@@ -95,6 +97,8 @@ class InvertedResidual(nnx.Module):
         for convolution, norm in inner:
             out = self.activation(conv_norm(convolution, norm, out, train))
         out = out if squeeze is None else squeeze(out)
+        if self.drop_path is not None:
+            return images + self.drop_path(conv_norm(*last, out, train).value, train)
         return conv_norm(*last, out, train, residual=images if self.adds else None).value
 
     def closing_norm(self) -> BatchNorm:
@@ -116,8 +120,8 @@ class TimmBlock(InvertedResidual):
     Without the first convolution the others are called `conv_dw`, `bn1`, `se`, `conv_pw` and `bn2`.
     """
 
-    def __init__(self, shape: Shape, style: Style, *, rngs: nnx.Rngs):
-        super().__init__(shape)
+    def __init__(self, shape: Shape, style: Style, drop_path: DropPath | None = None, *, rngs: nnx.Rngs):
+        super().__init__(shape, drop_path)
         widening, depthwise, last = shape.layers(style.norm, rngs)
         names = ("conv_pw", "conv_dw", "conv_pwl") if widening else ("conv_dw", "conv_pw")
         layers = [layer for layer in (widening, depthwise, last) if layer]
@@ -138,8 +142,8 @@ class TimmBlock(InvertedResidual):
 class TorchvisionBlock(InvertedResidual):
     """A block under torchvision's keys: `block.0.0`, `block.0.1`, …, counted with the squeeze-and-excitation."""
 
-    def __init__(self, shape: Shape, style: Style, *, rngs: nnx.Rngs):
-        super().__init__(shape)
+    def __init__(self, shape: Shape, style: Style, drop_path: DropPath | None = None, *, rngs: nnx.Rngs):
+        super().__init__(shape, drop_path)
         *layers, last = (nnx.List(layer) for layer in shape.layers(style.norm, rngs) if layer)
         squeeze = shape.squeeze_excite(style, ("fc1", "fc2"), rngs)
         self.block: nnx.List[Any] = nnx.List([*layers, squeeze, last] if squeeze else [*layers, last])
@@ -163,21 +167,20 @@ class Parts(NamedTuple):
 class InvertedResidualNetwork(Classifier):
     """A stem, stages of inverted residual blocks, a 1×1 convolution, a pooling and a classifier.
 
-    Features: f0 the stem (after its activation), then the last maps of each smaller size, then the embedding. A block ends
-    without an activation, so there the preactivation is the feature itself, as the next block receives it.
-
-    The published networks drop blocks and parts of the embedding at random in training; networks here take no random key,
-    so these keep all of them.
+    Features: f0 the stem (after its activation), then the last maps of each smaller size, then the embedding. A block
+    ends without an activation, so there the preactivation is the feature itself, as the next block receives it.
 
     A subclass creates the layers and lists them in `parts`.
 
     Attributes:
       activation: after the stem and after the last convolution.
       ends: which stages' outputs are features, see `ends_of_sizes`.
+      drop: dropout between the embedding and the classifier, or None.
     """
 
     activation: Activation
     ends: tuple[int, ...]
+    drop: nnx.Dropout | None
 
     def __call__(self, images: jax.Array, train: bool = False) -> Outputs:
         stem, stages, last, classifier = self.parts()
@@ -191,7 +194,8 @@ class InvertedResidualNetwork(Classifier):
                 preactivations.append(inner)
         pooled = global_average_pool(self.activation(conv_norm(*last, out, train)))
         features.append(self.embed(pooled, train))
-        return Outputs(classifier(features[-1]), tuple(features), tuple(preactivations), classifier.function())
+        seen = features[-1] if self.drop is None else self.drop(features[-1], deterministic=not train)
+        return Outputs(classifier(seen), tuple(features), tuple(preactivations), classifier.function())
 
     def run_stage(self, stage: Iterable[Any], images: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
         """Return the output of a stage and the preactivation that belongs to it."""

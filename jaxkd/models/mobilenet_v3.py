@@ -22,6 +22,7 @@ from jaxkd.models.inverted_residual import (
 )
 from jaxkd.models.registry import family
 from jaxkd.nn.activations import Activation, hard_swish, relu
+from jaxkd.nn.drop_path import dropout
 from jaxkd.nn.layers import BatchNorm, Conv, Linear
 from jaxkd.types import at_least_float32
 
@@ -93,9 +94,9 @@ SMALL = Plan(
 class MobileNetV3(InvertedResidualNetwork):
     """MobileNetV3 for images of any size; published for 224×224.
 
-    Features: f0 the stem (after its activation), f1 to f4 the last maps of each smaller size, f5 the embedding: the pooled
-    maps after a hidden layer and its activation. A block ends without an activation, so there the preactivation is the
-    feature itself, as the next block receives it.
+    Features: f0 the stem (after its activation), f1 to f4 the last maps of each smaller size, f5 the embedding: the
+    pooled maps after a hidden layer and its activation. A block ends without an activation, so there the preactivation
+    is the feature itself, as the next block receives it.
     """
 
     activation = staticmethod(hard_swish)
@@ -107,11 +108,12 @@ class TimmMobileNetV3(MobileNetV3):
     Args:
       plan: its blocks.
       num_classes: K.
+      drop: dropout of the embedding before the classifier.
       channels: channels of the images.
-      rngs: keys of the initial weights.
+      rngs: keys of the initial weights, and of dropout.
     """
 
-    def __init__(self, plan: Plan, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
+    def __init__(self, plan: Plan, *, num_classes: int, drop: float = 0.0, channels: int = 3, rngs: nnx.Rngs):
         shapes = plan.shapes()
         self.conv_stem = Conv(channels, STEM, 3, 2, rngs=rngs)
         self.bn1 = BatchNorm(STEM)
@@ -120,6 +122,7 @@ class TimmMobileNetV3(MobileNetV3):
         self.blocks: nnx.List[Any] = nnx.List([*stages, nnx.List([nnx.Dict(last)])])
         self.conv_head = Conv(plan.last, plan.embedding, 1, bias=True, rngs=rngs)
         self.classifier = _linear(plan.embedding, num_classes, rngs)
+        self.drop = dropout(drop, rngs=rngs)
         self.ends = ends_of_sizes([row[0].stride for row in shapes])
 
     def embed(self, pooled: jax.Array, train: bool) -> jax.Array:
@@ -136,7 +139,7 @@ class TorchvisionMobileNetV3(MobileNetV3):
     Args: as those of `TimmMobileNetV3`.
     """
 
-    def __init__(self, plan: Plan, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs):
+    def __init__(self, plan: Plan, *, num_classes: int, drop: float = 0.0, channels: int = 3, rngs: nnx.Rngs):
         shapes, norm = list(chain.from_iterable(plan.shapes())), TORCHVISION.norm
         stem = nnx.List([Conv(channels, STEM, 3, 2, rngs=rngs), norm(STEM)])
         blocks = [TorchvisionBlock(shape, TORCHVISION, rngs=rngs) for shape in shapes]
@@ -144,6 +147,7 @@ class TorchvisionMobileNetV3(MobileNetV3):
         self.features = nnx.List([stem, *blocks, last])
         hidden, classifier = _linear(plan.last, plan.embedding, rngs), _linear(plan.embedding, num_classes, rngs)
         self.classifier = nnx.Dict({"0": hidden, "3": classifier})  # an activation and the dropout stand in between
+        self.drop = dropout(drop, rngs=rngs)
         self.ends = ends_of_sizes([shape.stride for shape in shapes])
 
     def embed(self, pooled: jax.Array, train: bool) -> jax.Array:
@@ -160,24 +164,28 @@ def _linear(inputs: int, outputs: int, rngs: nnx.Rngs) -> Linear:
 
 
 @family(r"mobilenetv3_large_100", ("mobilenetv3_large_100",), size=224)
-def timm_large(*, num_classes: int, channels: int = 3, rngs: nnx.Rngs) -> TimmMobileNetV3:
+def timm_large(*, num_classes: int, drop: float = 0.0, channels: int = 3, rngs: nnx.Rngs) -> TimmMobileNetV3:
     """Build MobileNetV3 large under timm's name and keys."""
-    return TimmMobileNetV3(LARGE, num_classes=num_classes, channels=channels, rngs=rngs)
+    return TimmMobileNetV3(LARGE, num_classes=num_classes, drop=drop, channels=channels, rngs=rngs)
 
 
 @family(r"mobilenetv3_small_100", ("mobilenetv3_small_100",), size=224)
-def timm_small(*, num_classes: int, channels: int = 3, rngs: nnx.Rngs) -> TimmMobileNetV3:
+def timm_small(*, num_classes: int, drop: float = 0.0, channels: int = 3, rngs: nnx.Rngs) -> TimmMobileNetV3:
     """Build MobileNetV3 small under timm's name and keys."""
-    return TimmMobileNetV3(SMALL, num_classes=num_classes, channels=channels, rngs=rngs)
+    return TimmMobileNetV3(SMALL, num_classes=num_classes, drop=drop, channels=channels, rngs=rngs)
 
 
 @family(r"mobilenet_v3_large", ("mobilenet_v3_large",), size=224)
-def torchvision_large(*, num_classes: int, channels: int = 3, rngs: nnx.Rngs) -> TorchvisionMobileNetV3:
+def torchvision_large(
+    *, num_classes: int, drop: float = 0.0, channels: int = 3, rngs: nnx.Rngs
+) -> TorchvisionMobileNetV3:
     """Build MobileNetV3 large under torchvision's name and keys."""
-    return TorchvisionMobileNetV3(LARGE, num_classes=num_classes, channels=channels, rngs=rngs)
+    return TorchvisionMobileNetV3(LARGE, num_classes=num_classes, drop=drop, channels=channels, rngs=rngs)
 
 
 @family(r"mobilenet_v3_small", ("mobilenet_v3_small",), size=224)
-def torchvision_small(*, num_classes: int, channels: int = 3, rngs: nnx.Rngs) -> TorchvisionMobileNetV3:
+def torchvision_small(
+    *, num_classes: int, drop: float = 0.0, channels: int = 3, rngs: nnx.Rngs
+) -> TorchvisionMobileNetV3:
     """Build MobileNetV3 small under torchvision's name and keys."""
-    return TorchvisionMobileNetV3(SMALL, num_classes=num_classes, channels=channels, rngs=rngs)
+    return TorchvisionMobileNetV3(SMALL, num_classes=num_classes, drop=drop, channels=channels, rngs=rngs)

@@ -12,6 +12,7 @@ from jax.nn.initializers import normal, zeros
 from jaxkd.models.inverted_residual import InvertedResidualNetwork, Layer, Parts, ends_of_sizes
 from jaxkd.models.registry import family
 from jaxkd.nn.activations import relu
+from jaxkd.nn.drop_path import dropout
 from jaxkd.nn.layers import BatchNorm, Conv, Linear, Preactivation, conv_norm
 
 STEM, LAST, EMBEDDING = 32, 960, 1280
@@ -115,17 +116,18 @@ def _depthwise(width: int, window: int, stride: int, rngs: nnx.Rngs) -> nnx.Dict
 class MobileNetV4(InvertedResidualNetwork):
     """MobileNetV4 of convolutions for images of any size; published for 224×224.
 
-    Features: f0 the stem (after its ReLU), f1 to f4 the last maps of each smaller size, f5 the embedding: the pooled maps
-    after a hidden layer, its BatchNorm and its ReLU. Stages of plain convolutions end in a ReLU; the others do not, so there
-    the preactivation is the feature itself, as the next block receives it.
+    Features: f0 the stem (after its ReLU), f1 to f4 the last maps of each smaller size, f5 the embedding: the pooled
+    maps after a hidden layer, its BatchNorm and its ReLU. Stages of plain convolutions end in a ReLU; the others do
+    not, so there the preactivation is the feature itself, as the next block receives it.
 
     Args:
       stages: the blocks of each stage.
       last: channels of the convolution before the pooling.
       embedding: channels of the embedding.
       num_classes: K.
+      drop: dropout of the embedding before the classifier.
       channels: channels of the images.
-      rngs: keys of the initial weights.
+      rngs: keys of the initial weights, and of dropout.
     """
 
     activation = staticmethod(relu)
@@ -137,6 +139,7 @@ class MobileNetV4(InvertedResidualNetwork):
         embedding: int = EMBEDDING,
         *,
         num_classes: int,
+        drop: float = 0.0,
         channels: int = 3,
         rngs: nnx.Rngs,
     ):
@@ -154,6 +157,7 @@ class MobileNetV4(InvertedResidualNetwork):
         self.conv_head = Conv(last, embedding, 1, rngs=rngs)
         self.norm_head = BatchNorm(embedding)
         self.classifier = Linear(embedding, num_classes, kernel_init=normal(0.01), bias_init=zeros, rngs=rngs)
+        self.drop = dropout(drop, rngs=rngs)
         self.ends = ends_of_sizes([stage[0].stride for stage in stages])
 
     def run_stage(self, stage: Iterable[Any], images: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
@@ -172,6 +176,6 @@ class MobileNetV4(InvertedResidualNetwork):
 
 
 @family(r"mobilenetv4_conv_small", ("mobilenetv4_conv_small",), size=224)
-def mobilenet_v4_conv_small(*, num_classes: int, channels: int = 3, rngs: nnx.Rngs) -> MobileNetV4:
+def mobilenet_v4_conv_small(*, num_classes: int, drop: float = 0.0, channels: int = 3, rngs: nnx.Rngs) -> MobileNetV4:
     """Build timm's `mobilenetv4_conv_small`."""
-    return MobileNetV4(num_classes=num_classes, channels=channels, rngs=rngs)
+    return MobileNetV4(num_classes=num_classes, drop=drop, channels=channels, rngs=rngs)

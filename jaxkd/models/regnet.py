@@ -1,7 +1,7 @@
 """RegNetX and RegNetY (Radosavovic et al. 2020), under the names and keys of timm and torchvision.
 
-Both libraries compute the widths of the stages from a few numbers, and then make them multiples of the group width. They
-round differently, so that a network of equal numbers may be wider in torchvision.
+Both libraries compute the widths of the stages from a few numbers, and then make them multiples of the group width.
+They round differently, so that a network of equal numbers may be wider in torchvision.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class DeepStemResNet(StagedResNet):
     """
 
     def _add_stem(self, channels: int, rngs: nnx.Rngs) -> None:
-        self.conv1: nnx.Dict[Any] = nnx.Dict(
+        self.conv1 = nnx.Dict(
             {
                 "0": Conv(channels, 32, 3, 2, rngs=rngs),
                 "1": BatchNorm(32),

@@ -140,6 +140,8 @@ class StagedResNet(Classifier):
       rngs: keys of the initial weights.
     """
 
+    conv1: Any
+
     def __init__(
         self,
         block: Block,
