@@ -124,8 +124,8 @@ class ConvNeXt(Classifier):
     """
 
     def __call__(self, images: jax.Array, train: bool = False) -> Outputs:
-        check_image_size(images, halvings=5)
         (patches, norm), stages, closing, classifier = self.parts()
+        check_image_size(images, halvings=len(stages) + 1)
         features = [norm(patches(images))]
         for shrinking, blocks in stages:
             out = features[-1]
