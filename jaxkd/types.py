@@ -21,6 +21,7 @@ class Outputs(NamedTuple):
       preactivations: what the last ReLU of each stage receives, `[B, H, W, C]`, in the order of the features.
       classify: the classifier as a function of an embedding, `[B, C] -> [B, K]`, with this network's weights.
       strong: the outputs for the strongly augmented view of the same images, where a loss asked for it.
+      distillation_logits: `[B, K]` class scores of a token that learns from the teacher alone, in networks with one.
     """
 
     logits: jax.Array
@@ -28,6 +29,7 @@ class Outputs(NamedTuple):
     preactivations: tuple[jax.Array, ...] = ()
     classify: Callable[[jax.Array], jax.Array] | None = None
     strong: Outputs | None = None
+    distillation_logits: jax.Array | None = None
 
 
 class Batch(NamedTuple):

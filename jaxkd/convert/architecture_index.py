@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from jaxkd import models
 from jaxkd.convert.architectures import Options, Shapes, survey
 from jaxkd.formats.files import atomic_write
+from jaxkd.models.registry import hashable
 
 PAD: Options = (("shortcut", "pad"),)
 """Shortcuts without weights, which CIFAR ResNets offer."""
@@ -71,10 +72,9 @@ def keys(name: str, options: Mapping[str, Any]) -> tuple[str, ...]:
       ('fc.weight', 'fc.bias')
     """
     listed = _by_name(tuple(models.list())).get(name)
-    if listed is not None:
+    if listed is not None and options.keys() <= {"channels", "image_size", *dict(PAD)}:
         return tuple(listed.shapes)
-    chosen = sorted((key, value) for key, value in options.items() if key != "channels")
-    return tuple(survey(name, tuple(chosen)).shapes)
+    return tuple(survey(name, hashable({key: value for key, value in options.items() if key != "channels"})).shapes)
 
 
 @functools.lru_cache(maxsize=4)
@@ -93,14 +93,14 @@ def _networks(published: tuple[str, ...]) -> tuple[Network, ...]:
     return (*listed, *built(sorted(new)))
 
 
-def built(names: list[str]) -> list[Network]:
-    """Build the networks of these names; those of equal keys and structure are one."""
+def built(names: list[str], options: Options = ()) -> list[Network]:
+    """Build the networks of these names with some options; those of equal keys and structure are one."""
     groups: dict[Any, list[str]] = {}
     for name in names:
-        shapes, graph = survey(name)
+        shapes, graph = survey(name, options)
         groups.setdefault((tuple(shapes.items()), graph), []).append(name)
     return [
-        Network(tuple(sorted(group, key=_plainness)), survey(group[0]).shapes, _pads(group[0]))
+        Network(tuple(sorted(group, key=_plainness)), survey(group[0], options).shapes, not options and _pads(group[0]))
         for group in groups.values()
     ]
 

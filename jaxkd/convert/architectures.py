@@ -12,6 +12,7 @@ from flax import nnx
 
 from jaxkd import models
 from jaxkd.convert.entries import WEIGHTS, walk
+from jaxkd.models.registry import hashable
 
 CLASSES, CHANNELS = 10_007, 10_009
 """Stand in a survey's shapes for the number of classes and of input channels: numbers that no layer is as wide as."""
@@ -33,7 +34,7 @@ def abstract_model(name: str, num_classes: int, **options: Any) -> Any:
       (64, 10)
     """
     # Without the copy all networks of one blueprint would have the same variables: filling one would change the others.
-    return nnx.merge(*_blueprint(name, num_classes, tuple(sorted(options.items()))), copy=True)
+    return nnx.merge(*_blueprint(name, num_classes, hashable(options)), copy=True)
 
 
 @functools.lru_cache(maxsize=64)
@@ -52,7 +53,7 @@ class Survey(NamedTuple):
     """The state dict of a network, whatever its classes and channels.
 
     Attributes:
-      shapes: by key, in PyTorch's order and layout; `CLASSES` and `CHANNELS` stand for the numbers that vary.
+      shapes: by key, in PyTorch's order and layout; `CLASSES`, `CHANNELS` and `ANY` stand for the numbers that vary.
       graph: its structure without weights or name. Networks of equal structure compute the same.
     """
 
@@ -85,7 +86,7 @@ def survey(name: str, options: Options = ()) -> Survey:
             model: Any = models.create(name, CLASSES, channels=CHANNELS, **dict(options))
         except ValueError:  # a family for images of three channels only, or what the next line complains of
             model = models.create(name, CLASSES, **dict(options))
-        shapes = {entry.name: entry.torch_shape for entry in walk(model)}
+        shapes = {entry.name: entry.torch_pattern for entry in walk(model)}
         model.name = model.image_shape = None
         found.append(Survey(MappingProxyType(shapes), nnx.graphdef(model)))
         return ()

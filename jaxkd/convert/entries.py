@@ -10,12 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jaxkd.models.registry import Classifier
+from jaxkd.nn.attention import Frozen
+from jaxkd.nn.positions import Positions
 from jaxkd.nn.stack import Stack
 
 _TORCH_NAMES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 """Our variables' names in the order in which PyTorch lists them: parameters first, then buffers."""
 
-WEIGHTS = (nnx.Param, nnx.BatchStat)
+WEIGHTS = (nnx.Param, nnx.BatchStat, Frozen)
 """The types of the variables that are in a state dict."""
 
 
@@ -40,6 +43,16 @@ class Entry(NamedTuple):
         shape = tuple(self.variable.shape)[self.position is not None :]
         return tuple(shape[axis] for axis in _torch_axes(len(shape))) if self.is_kernel else shape
 
+    @property
+    def positions(self) -> Positions | None:
+        """How it depends on the size of images; None where it does not."""
+        return self.variable.get_metadata().get("positions")
+
+    @property
+    def torch_pattern(self) -> tuple[int, ...]:
+        """Its shape in PyTorch's layout, with `ANY` for what depends on the size of images."""
+        return self.torch_shape if self.positions is None else self.positions.pattern(self.torch_shape)
+
     def to_torch(self) -> np.ndarray:
         """Return its value in PyTorch's layout."""
         value = np.asarray(self.variable.get_value())
@@ -51,20 +64,29 @@ class Entry(NamedTuple):
         return value.transpose(np.argsort(_torch_axes(value.ndim))) if self.is_kernel else value
 
 
-def walk(node: Any, prefix: str = "", position: int | None = None) -> Iterator[Entry]:
+def walk(module: nnx.Module) -> Iterator[Entry]:
     """Yield every variable of a module, depth first, in its attributes' present order; those of stacks once per block.
+
+    Networks of the zoo have the keys, and the order, of the library that they are named after.
 
     Example:
       >>> from jaxkd.nn.layers import Linear
-      >>> [entry.name for entry in walk(Linear(2, 3, rngs=nnx.Rngs(0)), "fc.")]
-      ['fc.weight', 'fc.bias']
+      >>> [entry.name for entry in walk(Linear(2, 3, rngs=nnx.Rngs(0)))]
+      ['weight', 'bias']
     """
+    found = {entry.name: entry for entry in _below(module)}
+    keys = module.torch_keys(list(found)) if isinstance(module, Classifier) else {name: name for name in found}
+    for ours, theirs in keys.items():
+        yield found[ours]._replace(name=theirs)
+
+
+def _below(node: Any, prefix: str = "", position: int | None = None) -> Iterator[Entry]:
     variables = {name: value for name, value in _attributes(node) if isinstance(value, WEIGHTS)}
     order = list(_TORCH_NAMES)
     for name in sorted(variables, key=lambda name: order.index(name) if name in order else len(order)):
         yield Entry(prefix + _TORCH_NAMES.get(name, name), variables[name], name == "kernel", position)
     for name, child, inner in _children(node):
-        yield from walk(child, f"{prefix}{name}.", position if inner is None else inner)
+        yield from _below(child, f"{prefix}{name}.", position if inner is None else inner)
 
 
 def fill(entries: Iterable[Entry], values: Mapping[str, np.ndarray]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,8 @@ from jaxkd.convert.architectures import CHANNELS, CLASSES, Shapes
 from jaxkd.convert.state_dict import canonical
 from jaxkd.convert.weight_sets import WeightSet, weight_sets
 from jaxkd.formats import torch_reader
+from jaxkd.models.registry import hashable
+from jaxkd.nn.positions import ANY
 
 
 class Candidate(NamedTuple):
@@ -95,12 +98,18 @@ def compared(name: str, shapes: Shapes) -> Candidate:
     return compared_with(named(name), shapes)
 
 
-def named(name: str) -> Network:
+def named(name: str, options: Mapping[str, Any] = MappingProxyType({})) -> Network:
     """Return the network of a name, published or of the same form; that name is its first.
+
+    Args:
+      name: as `models.create` takes it.
+      options: likewise.
 
     Raises:
       ValueError: there is no such network.
     """
+    if chosen := hashable({key: value for key, value in options.items() if key != "channels"}):
+        return built([name], chosen)[0]
     published = next((network for network in networks() if name in network.names), None)
     if published is None:
         return built([name])[0]
@@ -194,7 +203,10 @@ def _fit(names: tuple[str, ...], network: Shapes, options: dict[str, Any], file:
         )
         if numbers and (number := numbers.most_common(1)[0][0]) >= least:
             chosen[placeholder] = number
-    expected = {key: tuple(chosen.get(size, size) for size in shape) for key, shape in network.items()}
+    expected = {
+        key: _sized(tuple(chosen.get(size, size) for size in shape), file.get(key, ()))
+        for key, shape in network.items()
+    }
     matching = sum(file.get(key) == shape for key, shape in expected.items())
     differing = len(network) + len(file) - len(network.keys() & file.keys()) - matching
     if chosen.get(CHANNELS, 3) != 3:
@@ -206,8 +218,15 @@ def _fit(names: tuple[str, ...], network: Shapes, options: dict[str, Any], file:
 def _is_like(found: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     """Return whether two shapes are equal but for what varies."""
     return len(found) == len(shape) and all(
-        size in (length, CLASSES, CHANNELS) for length, size in zip(found, shape, strict=True)
+        size in (length, CLASSES, CHANNELS, ANY) for length, size in zip(found, shape, strict=True)
     )
+
+
+def _sized(shape: tuple[int, ...], found: tuple[int, ...]) -> tuple[int, ...]:
+    """Return a shape with a file's own lengths for those that depend on the size of images."""
+    if len(found) != len(shape):
+        return shape
+    return tuple(own if size == ANY else size for size, own in zip(shape, found, strict=True))
 
 
 def _canonical(shapes: Shapes) -> Shapes:

@@ -136,6 +136,26 @@ def normalization_in(metadata: Mapping[str, str], source: str | PathLike[str]) -
     return checked_normalization(mean, std, source)
 
 
+def image_size_in(metadata: Mapping[str, str], source: str | PathLike[str]) -> dict[str, int]:
+    """Return the option `image_size` in the metadata of a safetensors file, or nothing.
+
+    Raises:
+      ConversionError: its options are no JSON, or its size is no whole number above 0.
+
+    Example:
+      >>> image_size_in({"options": '{"image_size": 32, "drop_path": 0.1}'}, "student.safetensors")
+      {'image_size': 32}
+    """
+    try:
+        options = json.loads(metadata.get("options", "{}"))
+        size = options.get("image_size", 1)
+    except (ValueError, RecursionError, AttributeError) as error:
+        raise ConversionError(source, f"its options are of no use: {brief(str(error))}") from error
+    if type(size) is not int or not 0 < size < 2**15:
+        raise ConversionError(source, f"its image_size is {brief(str(size))}, and must be a number of pixels")
+    return {"image_size": size} if "image_size" in options else {}
+
+
 def checked_normalization(mean: Any, std: Any, source: str | PathLike[str]) -> Normalization:
     """Check mean and standard deviation from a file.
 

@@ -11,6 +11,7 @@ from jaxkd.convert.architecture_index import Network
 from jaxkd.convert.architectures import CHANNELS, CLASSES, Shapes
 from jaxkd.convert.identify import Candidate, variants
 from jaxkd.formats.files import brief
+from jaxkd.nn.positions import ANY
 
 _KINDS = {
     "weight": "weight kernel gamma scale",
@@ -134,6 +135,8 @@ def _numbers(expected: Sequence[tuple[int, ...]], found: Sequence[tuple[int, ...
         if len(ours) != len(theirs):
             return None
         for size, other in zip(ours, theirs, strict=True):
+            if size == ANY:
+                continue
             if size in (CLASSES, CHANNELS):
                 size = numbers.setdefault(size, other)
             if size != other:

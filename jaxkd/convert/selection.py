@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -43,6 +44,7 @@ def select(
     name: str | None = None,
     weights: str | None = None,
     stated: str | None = None,
+    options: Mapping[str, Any] = MappingProxyType({}),
 ) -> Selection:
     """Find the weights in what a file holds, and the network they are for.
 
@@ -54,6 +56,7 @@ def select(
       name: the architecture; None takes the published one that fits.
       weights: which set, as `from_torch` takes it.
       stated: the architecture that the file names. It is taken if it fits.
+      options: of the architecture called `name`.
 
     Raises:
       ConversionError: nothing fits, or several things do.
@@ -66,7 +69,7 @@ def select(
       >>> select(compiled, "x.pth").matched
       "keys begin with '_orig_mod.', which was left off"
     """
-    known = identify.networks() if name is None else (named(name),)
+    known = identify.networks() if name is None else (named(name, options),)
     sets = weight_sets(tree, source)
     found = [each for each in sets if weights is None or each.is_at(weights)]
     if not found:

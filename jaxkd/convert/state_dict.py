@@ -63,8 +63,8 @@ def check_key_lengths(names: Iterable[str], source: str | PathLike[str]) -> None
 
 
 def has_counter_name(name: str) -> bool:
-    """Return whether a key is that of BatchNorm's step counter."""
-    return name.endswith("num_batches_tracked")
+    """Return whether a key is that of BatchNorm's step counter, or of what Swin transformers can compute themselves."""
+    return name.rpartition(".")[2] in ("num_batches_tracked", "relative_position_index", "attn_mask")
 
 
 def match_names(names: Iterable[str], expected: Iterable[str]) -> dict[str, str]:

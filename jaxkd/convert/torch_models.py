@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from os import PathLike
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from flax import nnx
 
@@ -12,6 +12,7 @@ from jaxkd import models
 from jaxkd.convert import manifest
 from jaxkd.convert.architectures import abstract_model
 from jaxkd.convert.published import PUBLISHED
+from jaxkd.convert.resizing import image_size_in, resized
 from jaxkd.convert.selection import select
 from jaxkd.convert.weights import load_state_dict, to_state_dict
 from jaxkd.formats import safetensors, torch_reader, torch_writer
@@ -26,6 +27,7 @@ def from_torch(
     *,
     weights: str | None = None,
     seed: int = 0,
+    **options: Any,
 ) -> nnx.Module:
     """Load a PyTorch checkpoint into a model, without torch and without running anything the file asks for.
 
@@ -44,6 +46,9 @@ def from_torch(
       weights: which of several sets of weights: "raw", "averaged" (EMA, SWA), or where they lie in the file, as in
         "state_dict_ema" and "module.student". None means the only one there is.
       seed: of a fresh classifier.
+      **options: of the network's family, as `models.create` takes them. `image_size` resizes position embeddings and
+        relative biases as timm does; without it, the size is the file's. Others than it, `drop` and `drop_path` need
+        the name.
 
     Returns:
       The model, with `normalization` set (or None), and in `source` where its weights are from; `source.matched` says
@@ -65,9 +70,16 @@ def from_torch(
       ('resnet8', 10)
     """
     contents = torch_reader.read_contents(path)
-    network, found, matched = select(contents.tree, path, name, weights, contents.metadata.get("architecture"))
+    stated = contents.metadata.get("architecture")
+    network, found, matched = select(contents.tree, path, name, weights, stated, options)
+    sizes = manifest.image_size_in(contents.metadata, path) if stated == network.name else {}
+    network = network._replace(options={**network.options, **sizes, **options})
     model = abstract_model(network.name, cast(int, network.num_classes), **network.options)
-    loaded = load_state_dict(model, found, path)
+    if "image_size" not in network.options and (size := image_size_in(model, found, path)):
+        network.options["image_size"] = size
+        model = abstract_model(network.name, cast(int, network.num_classes), **network.options)
+    found, said = resized(model, found) if "image_size" in options else (found, "")
+    loaded, matched = load_state_dict(model, found, path), "; ".join(filter(None, [matched, said]))
     if num_classes is not None and num_classes != network.num_classes:
         fresh = to_state_dict(models.create(network.name, num_classes, seed, **network.options))
         classifier = [key for key, value in loaded.items() if fresh[key].shape != value.shape]

@@ -14,6 +14,7 @@ from jaxkd.convert.entries import Entry, fill, walk
 from jaxkd.convert.identify import closest
 from jaxkd.convert.state_dict import match_names
 from jaxkd.formats.files import ConversionError, listed
+from jaxkd.models.registry import Classifier
 
 
 def entries(model: nnx.Module) -> list[Entry]:
@@ -60,6 +61,8 @@ def to_state_dict(model: nnx.Module) -> dict[str, np.ndarray]:
         weights[entry.name] = entry.to_torch()
         if entry.name.endswith("running_var"):
             weights[entry.name.removesuffix("running_var") + "num_batches_tracked"] = np.zeros((), np.int64)
+        if isinstance(model, Classifier):
+            weights |= model.buffers_after(entry.name)
     return weights
 
 

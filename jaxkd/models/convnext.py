@@ -20,6 +20,7 @@ from jaxkd.models.registry import Classifier, family
 from jaxkd.nn.drop_path import DropPath, drop_paths
 from jaxkd.nn.layer_norm import LayerNorm
 from jaxkd.nn.layers import SAVED, Conv, Linear, check_image_size, global_average_pool
+from jaxkd.nn.patches import PatchConv
 from jaxkd.nn.stack import stack_blocks
 from jaxkd.types import Outputs
 
@@ -110,7 +111,7 @@ class TorchvisionBlock(ConvNeXtBlock):
 class Stage(NamedTuple):
     """A LayerNorm and a convolution that halve the maps, which the first stage has not, and blocks."""
 
-    shrinking: tuple[LayerNorm, Conv] | None
+    shrinking: tuple[LayerNorm, PatchConv] | None
     blocks: Iterable[Any]
 
 
@@ -137,7 +138,7 @@ class ConvNeXt(Classifier):
         embedding = closing(global_average_pool(features[-1]))
         return Outputs(classifier(embedding), (*features, embedding), tuple(features), classifier.function())
 
-    def parts(self) -> tuple[tuple[Conv, LayerNorm], list[Stage], LayerNorm, Linear]:
+    def parts(self) -> tuple[tuple[PatchConv, LayerNorm], list[Stage], LayerNorm, Linear]:
         """Return the stem, the stages, the last LayerNorm and the classifier."""
         raise TypeError(f"{type(self).__name__} defines no parts()")
 
@@ -166,7 +167,7 @@ class TimmConvNeXt(ConvNeXt):
         head = {"norm": LayerNorm(last, epsilon=EPSILON), "fc": _linear(last, num_classes, rngs)}
         self.head: nnx.Dict[Any] = nnx.Dict(head)
 
-    def parts(self) -> tuple[tuple[Conv, LayerNorm], list[Stage], LayerNorm, Linear]:
+    def parts(self) -> tuple[tuple[PatchConv, LayerNorm], list[Stage], LayerNorm, Linear]:
         stages = [
             Stage(tuple(stage["downsample"]) if "downsample" in stage else None, stage["blocks"])
             for stage in self.stages
@@ -193,15 +194,15 @@ class TorchvisionConvNeXt(ConvNeXt):
         norm, classifier = LayerNorm(last, epsilon=EPSILON), _linear(last, num_classes, rngs)
         self.classifier: nnx.Dict[Any] = nnx.Dict({"0": norm, "2": classifier})  # position 1 flattens
 
-    def parts(self) -> tuple[tuple[Conv, LayerNorm], list[Stage], LayerNorm, Linear]:
+    def parts(self) -> tuple[tuple[PatchConv, LayerNorm], list[Stage], LayerNorm, Linear]:
         stem, first, *rest = self.features
         pairs = zip(rest[::2], rest[1::2], strict=True)
         stages = [Stage(None, first), *(Stage(tuple(shrinking), blocks) for shrinking, blocks in pairs)]
         return tuple(stem), stages, self.classifier["0"], self.classifier["2"]
 
 
-def _patches(inputs: int, outputs: int, size: int, rngs: nnx.Rngs) -> Conv:
-    return Conv(inputs, outputs, size, size, padding=0, bias=True, kernel_init=_normal, rngs=rngs)
+def _patches(inputs: int, outputs: int, size: int, rngs: nnx.Rngs) -> PatchConv:
+    return PatchConv(inputs, outputs, size, kernel_init=_normal, bias_init=zeros, rngs=rngs)
 
 
 def _shrinking(inputs: int, outputs: int, rngs: nnx.Rngs) -> nnx.List[Any]:

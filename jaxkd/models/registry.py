@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import jax
+import numpy as np
 from flax import nnx
 
 from jaxkd.types import Normalization
@@ -30,6 +32,22 @@ class Classifier(nnx.Module):
     image_shape: tuple[int, int, int]
     normalization: Normalization | None
     options: tuple[tuple[str, Any], ...]
+
+    def torch_keys(self, keys: Sequence[str]) -> dict[str, str]:
+        """Return what the keys of this network, `blocks.0.attn.qkv.weight`, are called in its library, in its order."""
+        return {key: key for key in keys}
+
+    def buffers_after(self, key: str) -> dict[str, np.ndarray]:
+        """Return what files of its library list behind a key, though it can be computed; nothing reads it here."""
+        return {}
+
+    def image_size_of(self, side: int) -> int:
+        """Return the size of the images for which its first position embedding has so many rows and columns.
+
+        Raises:
+          ValueError: a network without any, or one that several sizes share.
+        """
+        raise ValueError(f"{self.name}: say which images its weights are for, as in image_size=224")
 
     def __repr__(self) -> str:
         if not hasattr(self, "name"):
@@ -76,6 +94,30 @@ def family(pattern: str, published: tuple[str, ...], size: int = 32) -> Callable
     return register
 
 
+def variants(build: type[Classifier], published: Mapping[str, Mapping[str, Any]], size: int = 32) -> None:
+    """Register a builder under several names, each with its own values of some options, which `create` can override.
+
+    Args:
+      build: a class of networks.
+      published: the options by name.
+      size: height and width of the images they were published for.
+    """
+    for name, options in published.items():
+        _FAMILIES.append(_Family(re.compile(re.escape(name)), (name,), functools.partial(build, **options), size))
+
+
+def renamed(key: str, rules: Sequence[tuple[str, str]]) -> str:
+    """Return a key after regular expressions were replaced in it, one after the other.
+
+    Example:
+      >>> renamed("blocks.0.norm1.weight", [(r"blocks", "layers"), (r"norm(\\d)", r"ln_\\1")])
+      'layers.0.ln_1.weight'
+    """
+    for pattern, replacement in rules:
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
 def names() -> list[str]:
     """Return the published names, sorted; widths and depths in between (`wrn_22_3`) can be created too.
 
@@ -93,7 +135,8 @@ def create(name: str, num_classes: int = 100, seed: int = 0, **options: Any) -> 
       name: a published name (see `list`), or one of the same form.
       num_classes: K, the width of the logits.
       seed: seed of the initial weights.
-      **options: options of the family: `channels` of the input images (3), `shortcut` of CIFAR ResNets.
+      **options: options of the family: `channels` of the input images (3), `shortcut` of CIFAR ResNets; `image_size`,
+        `patch_size`, `drop`, `drop_path` and sizes of transformers.
 
     Returns:
       A Flax module called as `model(images, train=False) -> Outputs`.
@@ -115,12 +158,23 @@ def create(name: str, num_classes: int = 100, seed: int = 0, **options: Any) -> 
             _check_options(name, known.build, options, sizes)
             model = known.build(num_classes=num_classes, rngs=_rngs(seed), **sizes, **options)
             model.name, model.num_classes, model.normalization = name, num_classes, None
-            model.image_shape = (known.size, known.size, options.get("channels", 3))  # others work too
-            model.options = tuple(sorted(options.items()))
+            size = options.get("image_size", known.size)
+            model.image_shape = (size, size, options.get("channels", 3))
+            model.options = hashable(options)
             return model
     close = difflib.get_close_matches(name, names(), n=3, cutoff=0.4)
     hint = f"did you mean {', '.join(close)}? " if close else ""
     raise ValueError(f"unknown model {name!r}: {hint}jaxkd.models.list() gives all published names")
+
+
+def hashable(options: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """Return options as `(name, value)`, sorted and hashable: JSON makes lists of tuples.
+
+    Example:
+      >>> hashable({"heads": [2, 4], "drop": 0.1})
+      (('drop', 0.1), ('heads', (2, 4)))
+    """
+    return tuple(sorted((name, tuple(value) if isinstance(value, list) else value) for name, value in options.items()))
 
 
 def _rngs(seed: int) -> nnx.Rngs:
@@ -137,6 +191,7 @@ def _argument(value: str) -> int | str:
 
 
 def _check_options(name: str, build: _Builder, options: dict[str, Any], sizes: dict[str, Any]) -> None:
-    offered = set(inspect.signature(build).parameters) - {"num_classes", "rngs", *sizes}
+    made = build.func.__init__ if isinstance(build, functools.partial) else build  # of a class, Flax hides it
+    offered = set(inspect.signature(made).parameters) - {"self", "num_classes", "rngs", *sizes}
     if unknown := set(options) - offered:
         raise ValueError(f"{name} has no option {', '.join(sorted(unknown))}; it has {', '.join(sorted(offered))}")

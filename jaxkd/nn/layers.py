@@ -31,10 +31,7 @@ SAVED = "saved"
 
 
 class Conv(nnx.Module):
-    """A square convolution, `[N, H, W, in] -> [N, H', W', out]`, padded to keep the size at stride 1.
-
-    With a `padding` of its own, that many zeros are added on all four sides: 0 cuts images into patches.
-    """
+    """A square convolution, `[N, H, W, in] -> [N, H', W', out]`, padded to keep the size at stride 1."""
 
     def __init__(
         self,
@@ -43,7 +40,6 @@ class Conv(nnx.Module):
         window: int,
         stride: int = 1,
         *,
-        padding: int | None = None,
         groups: int = 1,
         bias: bool = False,
         kernel_init: Initializer = kaiming_fan_out,
@@ -53,7 +49,6 @@ class Conv(nnx.Module):
         self.kernel = nnx.Param(kernel_init(rngs.params(), shape, jnp.float32))
         self.bias = nnx.Param(jnp.zeros(outputs)) if bias else None
         self.stride = stride
-        self.padding = window // 2 if padding is None else padding
         self.groups = groups
 
     def __call__(self, images: jax.Array) -> jax.Array:
@@ -64,13 +59,18 @@ class Conv(nnx.Module):
             convolve_add_relu(images, self.kernel[...], self.bias[...], None, *window, relu=False), SAVED
         )
 
+    @property
+    def padding(self) -> int:
+        """The number of zeros added on all four sides."""
+        return self.kernel.shape[0] // 2
+
 
 DefaultConv = functools.partial(Conv, kernel_init=torch_uniform)
 """A convolution with PyTorch's default initialisation, as in the ShuffleNets and MobileNetV1."""
 
 
 class Linear(nnx.Module):
-    """An affine map, `[N, in] -> [N, out]`; the bias is drawn like the weights unless `bias_init` says otherwise."""
+    """An affine map, `[…, in] -> […, out]`; the bias is drawn like the weights unless `bias_init` says otherwise."""
 
     def __init__(
         self,
@@ -79,26 +79,32 @@ class Linear(nnx.Module):
         *,
         kernel_init: Initializer = torch_uniform,
         bias_init: Initializer | None = None,
+        bias: bool = True,
         rngs: nnx.Rngs,
     ):
         self.kernel = nnx.Param(kernel_init(rngs.params(), (inputs, outputs), jnp.float32))
-        if bias_init is None:
-            bound = inputs**-0.5  # PyTorch bounds the bias by the weights' fan-in, which the bias's shape does not tell
-            bias = jax.random.uniform(rngs.params(), (outputs,), jnp.float32, -bound, bound)
-        else:
-            bias = bias_init(rngs.params(), (outputs,), jnp.float32)
-        self.bias = nnx.Param(bias)
+        self.bias = nnx.Param(_bias(inputs, outputs, bias_init, rngs)) if bias else None
 
     def __call__(self, features: jax.Array) -> jax.Array:
         return self.function()(features)
 
     def function(self) -> Callable[[jax.Array], jax.Array]:
         """Return the layer with its present weights as a pure function, itself a pytree."""
-        return jax.tree_util.Partial(_affine, self.kernel[...], self.bias[...])
+        return jax.tree_util.Partial(_affine, self.kernel[...], None if self.bias is None else self.bias[...])
 
 
-def _affine(kernel: jax.Array, bias: jax.Array, features: jax.Array) -> jax.Array:
-    return features @ kernel.astype(features.dtype) + bias.astype(features.dtype).reshape(1, -1)
+def _bias(inputs: int, outputs: int, bias_init: Initializer | None, rngs: nnx.Rngs) -> jax.Array:
+    if bias_init is not None:
+        return bias_init(rngs.params(), (outputs,), jnp.float32)
+    bound = inputs**-0.5  # PyTorch bounds the bias by the weights' fan-in, which the bias's shape does not tell
+    return jax.random.uniform(rngs.params(), (outputs,), jnp.float32, -bound, bound)
+
+
+def _affine(kernel: jax.Array, bias: jax.Array | None, features: jax.Array) -> jax.Array:
+    product = features @ kernel.astype(features.dtype)
+    return (
+        product if bias is None else product + bias.astype(features.dtype).reshape((1,) * (features.ndim - 1) + (-1,))
+    )
 
 
 class BatchNorm(nnx.Module):

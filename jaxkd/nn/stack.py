@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -105,6 +106,21 @@ def named_blocks(blocks: Mapping[str, nnx.Module]) -> nnx.Dict[Any]:
         return nnx.Dict(blocks)
     names, equal = zip(*rest, strict=True)
     return nnx.Dict({name: first, names[0]: Stack(equal, names)})
+
+
+def stack_stages(blocks: Sequence[nnx.Module], stages: int) -> nnx.List[Any]:
+    """Return equal blocks in so many stages of about as many blocks, each a stack; of one block, the block itself.
+
+    Fewer blocks than stages are a stage each.
+
+    Raises:
+      ValueError: for no blocks.
+    """
+    if not blocks:
+        raise ValueError("depth=0: a network needs at least one block")
+    bounds = [round(i * len(blocks) / stages) for i in range(stages + 1)]
+    parts = [blocks[start:stop] for start, stop in itertools.pairwise(bounds) if stop > start]
+    return nnx.List([Stack(part) if len(part) > 1 else part[0] for part in parts])
 
 
 def last_block(stage: Iterable[Any]) -> Any:

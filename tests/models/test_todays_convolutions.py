@@ -8,20 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.nn.initializers import zeros
 from reference import golden, listing, reference_weights
-from sweeps import sweep
 from values import relative_error
 
 import jaxkd
 from jaxkd import convert, data, losses, models, optimizers
-from jaxkd.convert.architecture_index import networks
-from jaxkd.convert.architectures import abstract_model, survey
-from jaxkd.convert.selection import select
+from jaxkd.convert.architectures import abstract_model
 from jaxkd.convert.weights import entries
 from jaxkd.models import convnext, densenet, efficientnet, mobilenet_v3, mobilenet_v4, regnet, resnet_d
 from jaxkd.models.inverted_residual import ends_of_sizes
 from jaxkd.nn.activations import hard_swish, relu
-from jaxkd.nn.layers import Conv, average_pool
+from jaxkd.nn.layers import average_pool
+from jaxkd.nn.patches import PatchConv
 from jaxkd.nn.squeeze_excite import SqueezeExcite
 
 # The libraries' own numbers.
@@ -191,7 +190,7 @@ def test_patches_and_their_gradients_are_pytorchs(window, size):
     @jax.jit
     def gradients(kernel, images):
         def total(kernel, images):
-            layer = Conv(3, 5, window, window, padding=0, bias=True, rngs=nnx.Rngs(0))
+            layer = PatchConv(3, 5, window, bias_init=zeros, rngs=nnx.Rngs(0))
             layer.kernel[...] = kernel
             return jnp.sum(jnp.sin(layer(images)))
 

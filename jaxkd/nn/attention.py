@@ -1,0 +1,204 @@
+"""The parts of vision transformers: attention, perceptron and the block of both (Dosovitskiy et al., ICLR 2021).
+
+Tokens are `[B, N, C]`. Attributes have timm's names, so that the keys of its files fit.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+from jax.ad_checkpoint import checkpoint_name
+from jax.nn.initializers import normal, zeros
+
+from jaxkd.nn.drop_path import DropPath, dropout
+from jaxkd.nn.layer_norm import LayerNorm
+from jaxkd.nn.layers import SAVED, Linear
+
+TokenLinear = functools.partial(Linear, kernel_init=normal(0.02), bias_init=zeros)
+"""A linear layer as transformers begin: weights of deviation 0.02, no bias."""
+
+FLASH_HEAD = 128
+"""The widest head that cuDNN's kernels take; its width is a multiple of 8."""
+
+
+class Frozen(nnx.Variable[jax.Array]):
+    """Weights that are in a state dict and that training leaves as they are."""
+
+
+def attend(
+    query: jax.Array, key: jax.Array, value: jax.Array, bias: jax.Array | None = None, scale: float | None = None
+) -> jax.Array:
+    """Return scaled dot-product attention, by a fused kernel where the platform has one for this type.
+
+    Args:
+      query: `[B, N, heads, C]`.
+      key: `[B, M, heads, C]`.
+      value: `[B, M, heads, C]`.
+      bias: added to the scores, broadcast to `[B, heads, N, M]`.
+      scale: of the scores; C^-1/2 by default.
+
+    Returns:
+      `[B, N, heads, C]`.
+    """
+    composed = functools.partial(jax.nn.dot_product_attention, scale=scale, implementation="xla")
+    width = query.shape[-1]
+    fits = query.dtype == jnp.bfloat16 and width <= FLASH_HEAD and width % 8 == 0
+    if bias is None and fits and jax.default_backend() == "gpu":  # elsewhere cuDNN is not even there to be traced
+        fused = functools.partial(jax.nn.dot_product_attention, scale=scale, implementation="cudnn")
+        return lax.platform_dependent(query, key, value, cuda=fused, default=composed)
+    return composed(query, key, value, bias)
+
+
+class Attention(nnx.Module):
+    """Multi-head self-attention, `[B, N, C] -> [B, N, C]`.
+
+    Args:
+      width: C.
+      heads: the number of heads, which divides C.
+      bias: whether queries, keys and values have one.
+      scale: of the scores; by default (C / heads)^-1/2.
+      drop: the probability of dropping an output.
+      rngs: keys of the initial weights, and of dropout.
+
+    Raises:
+      ValueError: for a width that does not divide into the heads.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        bias: bool = True,
+        scale: float | None = None,
+        drop: float = 0.0,
+        rngs: nnx.Rngs,
+    ):
+        check_heads(width, heads)
+        self.qkv = TokenLinear(width, 3 * width, bias=bias, rngs=rngs)
+        self.proj = TokenLinear(width, width, rngs=rngs)
+        self.drop = dropout(drop, rngs=rngs)
+        self.heads, self.scale = heads, scale
+
+    def __call__(self, tokens: jax.Array, train: bool, bias: jax.Array | None = None) -> jax.Array:
+        batch, count, width = tokens.shape
+        packed = saved(self.qkv(tokens)).reshape(batch, count, 3, self.heads, width // self.heads)
+        query, key, value = (packed[:, :, part] for part in range(3))
+        mixed = saved(attend(query, key, value, bias, self.scale)).reshape(tokens.shape)
+        return dropped(self.drop, saved(self.proj(mixed)), train)
+
+
+class Mlp(nnx.Module):
+    """Two linear layers with a GELU between them, over the last axis.
+
+    Args:
+      width: of inputs and outputs.
+      hidden: of what is between.
+      drop: the probability of dropping a value behind either layer.
+      rngs: keys of the initial weights, and of dropout.
+    """
+
+    def __init__(self, width: int, hidden: int, *, drop: float = 0.0, rngs: nnx.Rngs):
+        self.fc1 = TokenLinear(width, hidden, rngs=rngs)
+        self.fc2 = TokenLinear(hidden, width, rngs=rngs)
+        self.drop1, self.drop2 = dropout(drop, rngs=rngs), dropout(drop, rngs=rngs)
+
+    def __call__(self, tokens: jax.Array, train: bool) -> jax.Array:
+        hidden = dropped(self.drop1, gelu(saved(self.fc1(tokens))), train)
+        return dropped(self.drop2, saved(self.fc2(hidden)), train)
+
+
+class LayerScale(nnx.Module):
+    """A learnt factor for each channel of a branch (Touvron et al., CaiT, 2021)."""
+
+    def __init__(self, width: int, initial: float):
+        self.gamma = nnx.Param(jnp.full(width, initial))
+
+    def __call__(self, branch: jax.Array) -> jax.Array:
+        return branch * self.gamma[...].astype(branch.dtype).reshape((1,) * (branch.ndim - 1) + (-1,))
+
+
+class Block(nnx.Module):
+    """Attention and perceptron, each behind a LayerNorm and added to what it came from.
+
+    Args:
+      width: C.
+      heads: of the attention.
+      hidden: width of the perceptron.
+      qkv_bias: whether queries, keys and values have a bias.
+      scale: of the scores; by default that of `Attention`.
+      epsilon: of the LayerNorms.
+      layer_scale: the first value of both branches' factors; None for none.
+      drop: the dropout of both branches.
+      drop_path: leaves branches out; None never does.
+      rngs: keys of the initial weights, and of dropout.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        hidden: int,
+        *,
+        qkv_bias: bool = True,
+        scale: float | None = None,
+        epsilon: float = 1e-6,
+        layer_scale: float | None = None,
+        drop: float = 0.0,
+        drop_path: DropPath | None = None,
+        rngs: nnx.Rngs,
+    ):
+        self.norm1 = LayerNorm(width, epsilon=epsilon)
+        self.attn = Attention(width, heads, bias=qkv_bias, scale=scale, drop=drop, rngs=rngs)
+        self.ls1 = None if layer_scale is None else LayerScale(width, layer_scale)
+        self.norm2 = LayerNorm(width, epsilon=epsilon)
+        self.mlp = Mlp(width, hidden, drop=drop, rngs=rngs)
+        self.ls2 = None if layer_scale is None else LayerScale(width, layer_scale)
+        self.drop_path = drop_path
+
+    def __call__(self, tokens: jax.Array, train: bool) -> jax.Array:
+        tokens = self._add(tokens, self.attn(self.norm1(tokens), train), self.ls1, train)
+        return self._add(tokens, self.mlp(self.norm2(tokens), train), self.ls2, train)
+
+    def _add(self, tokens: jax.Array, branch: jax.Array, scale: LayerScale | None, train: bool) -> jax.Array:
+        return add_branch(tokens, branch if scale is None else scale(branch), self.drop_path, train)
+
+
+def add_branch(values: jax.Array, branch: jax.Array, drop_path: DropPath | None, train: bool) -> jax.Array:
+    """Return the sum, without the branch where `drop_path` leaves it out."""
+    return values + (branch if drop_path is None else drop_path(branch, train))
+
+
+def dropped(layer: nnx.Dropout | None, values: jax.Array, train: bool) -> jax.Array:
+    """Return the values behind a dropout, which there may not be."""
+    return values if layer is None else layer(values, deterministic=not train)
+
+
+def gelu(values: jax.Array) -> jax.Array:
+    """Return the exact GELU, as PyTorch's default (Hendrycks & Gimpel 2016)."""
+    return jax.nn.gelu(values, approximate=False)
+
+
+def saved(values: jax.Array) -> jax.Array:
+    """Mark the output of a matrix product, which a stack of blocks keeps for the backward pass."""
+    return checkpoint_name(values, SAVED)
+
+
+def check_heads(width: int, heads: int) -> None:
+    """Refuse a width that does not divide into the heads.
+
+    Raises:
+      ValueError: with both numbers.
+
+    Example:
+      >>> check_heads(192, 5)
+      Traceback (most recent call last):
+      ...
+      ValueError: width 192 does not divide into 5 heads
+    """
+    if heads < 1 or width % heads:
+        raise ValueError(f"width {width} does not divide into {heads} heads")
