@@ -1,6 +1,7 @@
 """ConvNeXt, EfficientNet, MobileNetV3 and V4, RegNet, ResNet-C and -D and DenseNet against timm's and torchvision's."""
 
 import itertools
+import re
 import zlib
 
 import jax
@@ -14,8 +15,11 @@ from values import relative_error
 
 import jaxkd
 from jaxkd import convert, data, losses, models, optimizers
-from jaxkd.convert.architectures import abstract_model
+from jaxkd.convert.architectures import CHANNELS, CLASSES, abstract_model
+from jaxkd.convert.identify import named
+from jaxkd.convert.selection import select
 from jaxkd.convert.weights import entries
+from jaxkd.formats.files import ConversionError
 from jaxkd.models import convnext, densenet, efficientnet, mobilenet_v3, mobilenet_v4, regnet, resnet_d
 from jaxkd.models.inverted_residual import ends_of_sizes
 from jaxkd.nn.activations import hard_swish, relu
@@ -210,6 +214,61 @@ def test_the_last_stage_of_each_size_smaller_than_the_stems():
     assert ends_of_sizes([1, 2, 2, 2, 1, 2, 1]) == (1, 2, 4, 6)  # EfficientNet, and MobileNetV3 large
     assert ends_of_sizes([2, 2, 2, 1, 2]) == (0, 1, 3, 4)  # MobileNetV3 small
     assert ends_of_sizes([2, 2]) == (0, 1)
+
+
+# Files of them.
+
+
+def file_of(name):
+    """Arrays of a network's keys and shapes that take no memory."""
+    numbers = {CLASSES: 10, CHANNELS: 3}
+    shapes = {key: tuple(numbers.get(size, size) for size in shape) for key, shape in named(name).shapes.items()}
+    return {key: np.broadcast_to(np.float32(0), shape) for key, shape in shapes.items()}
+
+
+WORDS = {"downsample": "shortcut_path", "block": "unit", "blocks": "units", "conv": "convolution", "bn": "norm"}
+
+
+def in_other_words(key):
+    return re.sub(r"[a-z]+", lambda word: WORDS.get(word[0], word[0]), key)
+
+
+def refusal(weights):
+    with pytest.raises(ConversionError) as caught:
+        select(weights, "x.pth")
+    return caught.value.reason
+
+
+def test_both_libraries_keys_of_one_network_are_told_apart():
+    for name in ("efficientnet_b0", "timm_efficientnet_b0", "convnext_tiny", "timm_convnext_tiny"):
+        weights = file_of(name)
+        found = select({f"model.{key}": value for key, value in weights.items()}, "x.pth")
+        assert found.candidate.name == name
+        assert all(found.weights[key] is value for key, value in weights.items())
+
+
+def test_of_two_networks_of_equal_shapes_renamed_keys_are_for_the_one_that_they_are_like():
+    for name in ("efficientnet_b0", "timm_efficientnet_b0", "resnet50c", "resnet50d"):
+        weights = file_of(name)
+        renamed = {in_other_words(key): value for key, value in weights.items()}
+        found = select(renamed, "x.pth")
+        assert found.candidate.name == name
+        assert all(found.weights[key] is value for key, value in weights.items())
+    opaque = {f"tensor{number}": value for number, value in enumerate(file_of("resnet50d").values())}
+    assert "fits several networks alike; the file fits resnet50c" in refusal(opaque)
+    opaque = {f"tensor{number}": value for number, value in enumerate(file_of("efficientnet_b0").values())}
+    assert "and timm_efficientnet_b0 (num_classes=10)" in refusal(opaque)
+
+
+def test_the_twins_that_pad_as_tensorflow_does_are_named():
+    for name, twin in (
+        ("timm_efficientnet_b0", "tf_efficientnet_b0"),
+        ("mobilenetv3_large_100", "tf_mobilenetv3_large_100"),
+    ):
+        weights = file_of(name)
+        assert f"timm's {twin}, which is not in the zoo, has the same keys" in select(weights, "x.pth").matched
+        assert select(weights, "x.pth", name).matched == select(weights, "x.pth", stated=name).matched == ""
+    assert select(file_of("efficientnet_b0"), "x.pth").matched == ""
 
 
 # Small networks of each family.
