@@ -64,6 +64,10 @@ PUBLISHED = {
     "vgg13_bn": (133_053_736, 11.31),
     "mobilenet_v2": (3_504_872, 0.30),
     "shufflenet_v2_x1_0": (2_278_604, 0.14),
+    "convnext_tiny": (28_589_128, 4.46),
+    "efficientnet_b0": (5_288_548, 0.39),
+    "mobilenet_v3_large": (5_483_032, 0.22),
+    "regnet_y_400mf": (4_344_144, 0.40),
 }
 """Parameters and billions of multiply-accumulates, with 1000 classes at 224×224."""
 

@@ -86,6 +86,7 @@ def parameters(name):
 PUBLISHED = {
     "convnext_small": 50_223_688,
     "convnext_base": 88_591_464,
+    "densenet121": 7_978_856,
     "densenet169": 14_149_480,
     "densenet201": 20_013_928,
     "efficientnet_b1": 7_794_184,
