@@ -24,12 +24,14 @@ from jaxkd.models import (
     wrn,
 )
 from jaxkd.models.description import Description, describe
+from jaxkd.models.ensemble import Ensemble
 from jaxkd.models.registry import create, names
 
 list = names
 
 __all__ = [
     "Description",
+    "Ensemble",
     "convnext",
     "create",
     "densenet",
