@@ -33,6 +33,8 @@ EXAMPLES = """examples:
     python -m jaxkd.convert downloads teachers
   a network that was trained with ImageNet's normalisation:
     python -m jaxkd.convert net.pth teachers/net --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225
+  a transformer, for smaller images than those of its file:
+    python -m jaxkd.convert deit.pth teachers/deit --image-size 32
   a student of distill.py as safetensors, which keep its normalisation:
     python -m jaxkd.convert runs/kd student.safetensors
 """
@@ -54,10 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         normalization = _normalization(options.mean, options.std)
         test = data.load(options.evaluate, options.data_dir, split="test") if options.evaluate else None
-        found = locate(options.input)
+        found, chosen = locate(options.input), {"weights": options.weights, "image_size": options.image_size}
         if found.is_dir() and not is_saved(found):
-            return _convert_folder(found, options.name, options.weights, options.output, normalization, test)
-        _convert(found, options.name, options.weights, options.output, normalization, test)
+            return _convert_folder(found, options.name, chosen, options.output, normalization, test)
+        _convert(found, options.name, chosen, options.output, normalization, test)
     except (ValueError, OSError) as error:  # ConversionError, and an architecture or data set that does not exist
         _complain(str(error))
         return 2
@@ -107,6 +109,12 @@ def _parser() -> argparse.ArgumentParser:
         help="per channel, of pixels from 0 to 1: what the network was trained with; default: what the file says, what "
         "is known of published files, else the data set's",
     )
+    parser.add_argument(
+        "--image-size",
+        type=int,
+        metavar="N",
+        help="resize the position embeddings of a transformer for images of N×N; default: those of the file",
+    )
     parser.add_argument("--std", nargs="+", type=float, metavar="X", help="the deviation, likewise")
     return parser
 
@@ -114,13 +122,13 @@ def _parser() -> argparse.ArgumentParser:
 def _convert(
     file: Path,
     name: str | None,
-    weights: str | None,
+    chosen: dict[str, Any],
     output: Path,
     normalization: Normalization | None,
     test: data.Dataset | None,
 ) -> tuple[str, ...]:
     """Convert a file or a saved network, print what it was, and return that as a row of `COLUMNS`."""
-    model: Any = load_pretrained(file, name, normalization, weights).model
+    model: Any = load_pretrained(file, name, normalization, **chosen).model
     _check_place(output)  # before anything is measured
     architecture = model.name + "".join(f", {key} {value}" for key, value in model.options)
     others = f"; also called {', '.join(synonyms(model.name))}" if synonyms(model.name) else ""
@@ -169,7 +177,7 @@ def _check_place(output: Path) -> None:
 def _convert_folder(
     folder: Path,
     name: str | None,
-    weights: str | None,
+    chosen: dict[str, Any],
     output: Path,
     normalization: Normalization | None,
     test: data.Dataset | None,
@@ -187,7 +195,7 @@ def _convert_folder(
         try:
             if others := [other.name for other in files if other != file and other.with_suffix("") == folder / place]:
                 raise ValueError(f"{file}: {', '.join(others)} would become {output / place} too: rename one")
-            rows.append((label, *_convert(file, name, weights, output / place, normalization, test)[1:]))
+            rows.append((label, *_convert(file, name, chosen, output / place, normalization, test)[1:]))
         except (ValueError, OSError) as error:
             _complain(str(error) if str(file) in str(error) else f"{file}: {error}")
             rows.append((label, *[""] * (len(COLUMNS) - 2), "failed"))

@@ -12,6 +12,7 @@ from orbax.checkpoint import v1 as ocp
 from jaxkd.convert import manifest as manifests
 from jaxkd.convert.architecture_index import synonyms
 from jaxkd.convert.architectures import abstract_model
+from jaxkd.convert.resizing import for_images_of
 from jaxkd.convert.state_dict import unwrap
 from jaxkd.convert.torch_models import from_torch
 from jaxkd.convert.weights import load_state_dict, to_state_dict
@@ -138,6 +139,7 @@ def load_pretrained(
     name: str | None = None,
     normalization: Normalization | None = None,
     weights: str | None = None,
+    image_size: int | None = None,
 ) -> Pretrained:
     """Load a network from a file of weights, a folder that `save` wrote, or the directory of a run.
 
@@ -146,6 +148,7 @@ def load_pretrained(
       name: the architecture it has to be. None takes any: a folder says which it is, a file's is found by its keys.
       normalization: what the network's images were normalised with. None means what `from_torch` or `load` knows.
       weights: which of several sets of weights in a file, as `from_torch` takes it.
+      image_size: of a network with position embeddings: they are resized. None means the size it was saved for.
 
     Raises:
       FileNotFoundError: there is nothing.
@@ -165,8 +168,11 @@ def load_pretrained(
     if not found.exists():
         raise FileNotFoundError(f"{found}: there is no such file or folder")
     if not found.is_dir():
-        return Pretrained(from_torch(found, name, normalization=normalization, weights=weights), found)
+        size = {} if image_size is None else {"image_size": image_size}
+        return Pretrained(from_torch(found, name, normalization=normalization, weights=weights, **size), found)
     model: Any = load(found)
+    if image_size is not None:
+        model = for_images_of(model, image_size)
     if name not in (None, model.name, *synonyms(model.name)):
         raise ConversionError(found, f"holds a {model.name}, not a {name}")
     if normalization:

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from jaxkd.convert.architectures import abstract_model
 from jaxkd.convert.entries import Entry
-from jaxkd.convert.weights import entries
+from jaxkd.convert.weights import entries, load_state_dict
 from jaxkd.formats.files import ConversionError
 from jaxkd.nn.positions import Positions
 
@@ -35,6 +36,27 @@ def image_size_in(model: Any, weights: Mapping[str, np.ndarray], source: str | P
         return int(model.image_size_of(sides[0]))
     except ValueError as error:
         raise ConversionError(source, str(error)) from error
+
+
+def for_images_of(model: Any, image_size: int) -> Any:
+    """Return a network of the zoo made for images of another size, with the same weights, normalisation and source.
+
+    Raises:
+      ConversionError: some weights are tied to the size and cannot be resized, as a Mixer's.
+      ValueError: its family knows no such size.
+
+    Example:
+      >>> from jaxkd import models
+      >>> for_images_of(models.create("vit_tiny_patch16_224", 10, depth=1, image_size=32), 64).image_shape
+      (64, 64, 3)
+    """
+    other = abstract_model(model.name, model.num_classes, **{**dict(model.options), "image_size": image_size})
+    weights, said = resized(other, {entry.name: entry.to_torch() for entry in entries(model)})
+    load_state_dict(other, weights, model.name)
+    other.normalization = model.normalization
+    if source := getattr(model, "source", None):
+        other.source = source._replace(matched="; ".join(filter(None, [source.matched, said])))
+    return other
 
 
 def resized(model: Any, weights: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], str]:

@@ -1,8 +1,8 @@
 """Losses, one file per method. All are called as `loss(student, teacher, batch, progress, key)` and combine freely.
 
-On logits: `CrossEntropy`, `KD`, `ATS`, `DKD`, `MLKD`, `DIST`. Their temperature is a number or a rule:
-`CurriculumTemperature`, `InstanceTemperature`, `ATS`. On features: `FitNet`, `AT`, `PKT`, `SP`, `VID`, `RKD`, `NST`,
-`CC`, `OFD`, `ReviewKD`, `CRD`, `SRRL`.
+On logits: `CrossEntropy`, `KD`, `ATS`, `DKD`, `MLKD`, `DIST`, `HardLabel`, `DeiT`. Their temperature is a number or a
+rule: `CurriculumTemperature`, `InstanceTemperature`, `ATS`. On features: `FitNet`, `AT`, `PKT`, `SP`, `VID`, `RKD`,
+`NST`, `CC`, `OFD`, `ReviewKD`, `CRD`, `SRRL`.
 """
 
 from jaxkd.losses.at import AT
@@ -12,6 +12,7 @@ from jaxkd.losses.cc import CC
 from jaxkd.losses.crd import CRD
 from jaxkd.losses.cross_entropy import CrossEntropy
 from jaxkd.losses.curriculum import CurriculumTemperature, InstanceTemperature, cosine_curriculum, scale_gradient
+from jaxkd.losses.deit import DeiT, HardLabel
 from jaxkd.losses.dist import DIST
 from jaxkd.losses.dkd import DKD
 from jaxkd.losses.fitnet import FitNet
@@ -48,8 +49,10 @@ __all__ = [
     "VID",
     "CrossEntropy",
     "CurriculumTemperature",
+    "DeiT",
     "FitNet",
     "FixedTemperature",
+    "HardLabel",
     "HyperParameter",
     "InstanceTemperature",
     "Loss",

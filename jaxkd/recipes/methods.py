@@ -36,6 +36,7 @@ CONTRASTIVE = "Tian et al., Contrastive Representation Distillation, ICLR 2020"
 SOFTMAX_REGRESSION = "Yang et al., Knowledge Distillation via Softmax Regression Representation Learning, ICLR 2021"
 REVIEW = "Chen et al., Distilling Knowledge via Knowledge Review, CVPR 2021"
 DECOUPLED = "Zhao et al., Decoupled Knowledge Distillation, CVPR 2022"
+TOKEN = "Touvron et al., Training Data-efficient Image Transformers & Distillation through Attention, ICML 2021"
 STRONGER = "Huang et al., Knowledge Distillation from A Stronger Teacher, NeurIPS 2022"
 ASYMMETRIC = "Li et al., Asymmetric Temperature Scaling Makes Larger Networks Teach Well Again, NeurIPS 2022"
 CURRICULUM = "Li et al., Curriculum Temperature for Knowledge Distillation, AAAI 2023"
@@ -351,6 +352,7 @@ _METHODS: Mapping[str, Method] = MappingProxyType(
                 "reviewkd", "ReviewKD", REVIEW, _alone("reviewkd", losses.ReviewKD),
                 {"ce": 1.0, "reviewkd": warmup(20, 5.0)},
             ),
+            Method("deit", "DeiT", TOKEN, _alone("deit", losses.DeiT), {"ce": 0.5, "deit": 0.5}),
             Method(
                 "dist", "DIST", STRONGER, _alone("dist", losses.DIST), {"ce": 1.0, "dist": 1.0},
                 {"beta": 2.0, "gamma": 2.0, "temperature": 4.0},

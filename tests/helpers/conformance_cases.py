@@ -85,6 +85,7 @@ EMBEDDINGS = " ".join(f"{who}_embedding.{part}" for who in ("student", "teacher"
 
 OTHER_SOFTENING = "the teacher alone is softened by class"
 LABELS_TEACH = "the labels teach, whatever the teacher says"
+ANSWERS_TEACH = "the teacher's answer teaches, however sure both are"
 REGRESSED = "what it learns stands between student and teacher"
 SIGNS = "two standardised logits are ±1/√2, whatever they were"
 RELATIONS = "examples are compared with each other"
@@ -93,6 +94,9 @@ NORMALISED = "a feature is normalised over the batch"
 TABLE = {
     "ce": Row(losses.CrossEntropy, minimum=LABELS_TEACH),
     "kd": Row(lambda: losses.KD(4.0)),
+    "hard_label": Row(losses.HardLabel, minimum=ANSWERS_TEACH),
+    "deit_soft": Row(lambda: losses.DeiT(losses.KD(3.0))),
+    "deit": Row(losses.DeiT, minimum=ANSWERS_TEACH),
     "kd_std": Row(lambda: losses.KD(2.0, standardize=True), two=SIGNS),
     "kd_ctkd": Row(lambda: losses.KD(losses.CurriculumTemperature()), learns="temperature.raw"),
     "kd_ctkd_std": Row(

@@ -58,6 +58,7 @@ PUBLISHED_METHODS = {
     "cc": ({"ce": 1.0, "cc": 0.02}, {"width": 128}),
     "ofd": ({"ce": 1.0, "ofd": 0.001}, {}),
     "reviewkd": ({"ce": 1.0, "reviewkd": warmup(20, 5.0)}, {}),
+    "deit": ({"ce": 0.5, "deit": 0.5}, {}),
     "dist": ({"ce": 1.0, "dist": 1.0}, {"beta": 2.0, "gamma": 2.0, "temperature": 4.0}),
 }
 
