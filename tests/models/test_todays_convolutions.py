@@ -299,7 +299,7 @@ SMALL = {
     "mobilenet_v3": (mobilenet_v3.TimmMobileNetV3, (V3,), {"drop": 0.1}),
     "torchvision mobilenet_v3": (mobilenet_v3.TorchvisionMobileNetV3, (V3,), {}),
     "mobilenet_v4": (mobilenet_v4.MobileNetV4, (V4, 16, 24), {"drop": 0.1}),
-    "regnet": (regnet.TimmRegNet, (PLAN, 0.25), {}),
+    "regnet": (regnet.TimmRegNet, (PLAN, 0.75), {}),
     "torchvision regnet": (regnet.TorchvisionRegNet, (PLAN, 0), {}),
     "resnet_d": (resnet_d.DeepStemResNet, (resnet_d.BasicBlockD, [1, 1]), {}),
     "densenet": (densenet.DenseNet, ((2, 1), 4), {}),
