@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from flax import nnx
 
+from jaxkd.models.ensemble import Ensemble
 from jaxkd.trainer import Trainer
 
 
@@ -13,6 +16,11 @@ class Distiller(Trainer):
     Args:
       student: an `nnx.Module` called as `model(images, train=…) -> Outputs`. Training changes its weights in place.
       teacher: likewise; it is never changed. One that carries its own `normalization` sees images normalised with it.
+        Several in a list teach by the mean of their logits; `models.Ensemble` takes weights, and the mean of
+        probabilities.
+
+    Raises:
+      ValueError: the student is its own teacher, or for teachers that have no mean.
 
     Example:
       >>> from jaxkd import data, losses, models, optimizers
@@ -28,11 +36,12 @@ class Distiller(Trainer):
       ['kd', 'kd_lambda', 'kd_temperature']
     """
 
-    def __init__(self, student: nnx.Module, teacher: nnx.Module):
+    def __init__(self, student: nnx.Module, teacher: nnx.Module | Sequence[nnx.Module]):
         super().__init__(student)
-        if teacher is student:
+        one = Ensemble(teacher) if isinstance(teacher, Sequence) else teacher
+        if any(network is student for network in (one.networks if isinstance(one, Ensemble) else [one])):
             raise ValueError("student and teacher are the same object: create or load the teacher separately")
-        self._teacher = teacher
+        self._teacher = one
 
     @property
     def student(self) -> nnx.Module:
@@ -41,6 +50,6 @@ class Distiller(Trainer):
 
     @property
     def teacher(self) -> nnx.Module:
-        """The teacher, as it was given."""
+        """The teacher, as it was given; of several, their ensemble."""
         assert self._teacher is not None
         return self._teacher

@@ -19,6 +19,7 @@ from jaxkd.data import Dataset
 from jaxkd.history import History
 from jaxkd.losses import cross_entropy
 from jaxkd.metrics import Metric
+from jaxkd.models.ensemble import Ensemble
 from jaxkd.training.cached_teacher import CacheRequest, requested
 from jaxkd.training.epochs import BoundProgram, check_same_batches
 from jaxkd.training.evaluation import Evaluation, predicted
@@ -32,7 +33,7 @@ from jaxkd.training.sharding import Placement, bn_mesh_of
 from jaxkd.training.state import TrainState, Tree, copied, create_state, split
 from jaxkd.training.step import Step, make_step
 from jaxkd.training.teacher_cache import TeacherCache
-from jaxkd.types import Normalization
+from jaxkd.types import Normalization, Normalizer
 
 
 class Trainer:
@@ -389,8 +390,8 @@ class Trainer:
 
     def _known_normalization(self, given: Normalization | None = None) -> Normalization | None:
         """Return what images are normalised with, for any of the networks; None where that is not known."""
-        teacher = None if self._teacher is None else normalization_of(self._teacher, None)
-        return normalization_of(self._model, given) or teacher
+        own, teachers = (getattr(network, "normalization", None) for network in (self._model, self._teacher))
+        return own or given or teachers
 
     def _check(self, source: Source, batch_size: int) -> Source:
         """Check that the networks and the losses can be trained on some data, now or with the first batch.
@@ -471,8 +472,10 @@ class Trainer:
             nnx.update(self._model, *(nnx.State(tree) for tree in copied(own)))
 
 
-def normalization_of(model: nnx.Module, given: Normalization | None) -> Normalization | None:
+def normalization_of(model: nnx.Module, given: Normalization | None) -> Normalizer | None:
     """Return what a network's inputs are normalised with: its own statistics if it carries any, else the data's."""
+    if isinstance(model, Ensemble):
+        return model.normalizer(given)
     return getattr(model, "normalization", None) or given
 
 

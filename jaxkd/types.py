@@ -82,6 +82,22 @@ class Normalization(NamedTuple):
         return (images.astype(jnp.float32) / 255.0 - mean) / std
 
 
+class JointNormalization(NamedTuple):
+    """Normalise images for several networks at once, `[B, H, W, C] -> [B, M, H, W, C]`.
+
+    Attributes:
+      each: of the M networks, in order.
+    """
+
+    each: tuple[Normalization, ...]
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        return jnp.stack([normalization(images) for normalization in self.each], axis=1)
+
+
+Normalizer = Normalization | JointNormalization
+"""What turns uint8 pixels into what a network, or an ensemble of networks, takes."""
+
 IMAGENET_NORMALIZATION = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 """ImageNet's statistics, in RGB order, which most published networks are trained with."""
 

@@ -103,8 +103,11 @@ def fill(entries: Iterable[Entry], values: Mapping[str, np.ndarray]) -> None:
 def _children(node: Any) -> Iterator[tuple[str, Any, int | None]]:
     """Yield name and module of each child, and its position in its stack. A stack counts as the blocks it holds."""
     if not isinstance(node, nnx.List):
-        modules = (nnx.Module, nnx.List, nnx.Dict)
-        yield from ((name, child, None) for name, child in _attributes(node) if isinstance(child, modules))
+        for name, child in _attributes(node):
+            if isinstance(child, Stack) and child.names:
+                yield from ((block, child.block, position) for position, block in enumerate(child.names))
+            elif isinstance(child, nnx.Module | nnx.List | nnx.Dict):
+                yield name, child, None
         return
     names = map(str, itertools.count())
     for child in node:

@@ -34,11 +34,14 @@ class Renamed(NamedTuple):
       keys: those of the file by those of the network, in the file's order.
       shows_blocks: whether the file's keys group its tensors as the network's blocks do. Where they do not, a network
         whose blocks begin elsewhere may have the same shapes in the same order.
+      likeness: of two networks that a file fits in order and by shape, it is for the one of the greater likeness:
+        whether its keys count as the network's keys do, and whether they group its tensors exactly as those do.
     """
 
     candidate: Candidate
     keys: dict[str, str]
     shows_blocks: bool
+    likeness: tuple[bool, bool]
 
     def __str__(self) -> str:
         ours, theirs = next((pair for pair in self.keys.items() if pair[0] != pair[1]), ("", ""))
@@ -72,7 +75,10 @@ def renamed(network: Network, shapes: Shapes) -> Renamed | None:
         if (channels := numbers.get(CHANNELS, 3)) != 3:
             options["channels"] = channels
         candidate = Candidate(name, tuple(synonyms), numbers.get(CLASSES), options, len(ours), 0)
-        return Renamed(candidate, dict(zip(ours, theirs, strict=True)), blocks <= finer | {frozenset(range(len(ours)))})
+        keys, whole = dict(zip(ours, theirs, strict=True)), frozenset(range(len(ours)))
+        nested_alike = groups == _groups(key.split(".")[:-1] for key in ours)
+        likeness = (_counts_alike(ours, theirs), nested_alike)
+        return Renamed(candidate, keys, blocks <= finer | {whole}, likeness)
     return None
 
 
@@ -154,13 +160,18 @@ def _same_kinds(ours: Sequence[str], theirs: Sequence[str]) -> bool:
     """Return whether no name of a kind of tensor stands for another kind, nor one unknown name for two."""
     meant: dict[str, str] = {}
     for our_key, their_key in zip(ours, theirs, strict=True):
-        kind = our_key.rpartition(".")[2]
-        known = _KIND.search(their_key)
-        if known and _KIND_OF[known[1]] != kind:
+        kind, known = _kind(our_key) or our_key.rpartition(".")[2], _kind(their_key)
+        if known and known != kind:
             return False
         if not known and meant.setdefault(their_key.rpartition(".")[2], kind) != kind:
             return False
     return True
+
+
+def _kind(key: str) -> str | None:
+    """Return the kind of tensor that a key says it is, by any of its names."""
+    found = _KIND.search(key)
+    return _KIND_OF[found[1]] if found else None
 
 
 def _counts_upwards(keys: Iterable[str]) -> bool:
@@ -175,6 +186,15 @@ def _counts_upwards(keys: Iterable[str]) -> bool:
                     return False
                 last[before] = int(token)
     return True
+
+
+def _counts_alike(ours: Iterable[str], theirs: Iterable[str]) -> bool:
+    """Return whether the numbers in two lists of keys are the same, or all of one apart from the other by as much."""
+    numbers = [
+        [int(token) for key in keys for token in _TOKEN.findall(key) if token.isdecimal()] for keys in (ours, theirs)
+    ]
+    mine, others = numbers
+    return len(mine) == len(others) and len({other - one for one, other in zip(mine, others, strict=True)}) <= 1
 
 
 def _groups(paths: Iterable[Sequence[str]]) -> set[frozenset[int]]:

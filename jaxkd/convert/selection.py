@@ -19,6 +19,7 @@ from jaxkd.formats.files import ConversionError, brief, listed
 
 _CIFAR_STEM = frozenset({"ResNet18_cifar", "ResNet34_cifar", "ResNet50"})
 _VGG_CIFAR = re.compile(r"(vgg|VGG)\d+")
+_TIMM_FROM_TENSORFLOW = re.compile(r"timm_(efficientnet_b\d)|(mobilenetv3_(?:large|small)_100)")
 _SIMILAR = 0.2
 Match = TypeVar("Match", Candidate, Renamed)
 
@@ -101,14 +102,15 @@ def _select(
         if name is None and not said:
             _refuse_other_networks_beside(chosen, source, weights)
             _refuse_twins(candidate, chosen.weights, True, source)
-        return Selection(candidate, chosen.weights, _in_words(chosen, None))
+        guessed = name is None and not said
+        return Selection(candidate, chosen.weights, _in_words(chosen, candidate, None, guessed))
     if matches := _by_order(sets, known):
         chosen, match = _pick(matches, source, weights)
         if name is None:
             _refuse_other_networks_beside(chosen, source, weights)
             _refuse_twins(match.candidate, chosen.weights, match.shows_blocks, source)
         values = {ours: chosen.weights[theirs] for ours, theirs in match.keys.items()}
-        return Selection(match.candidate, values, _in_words(chosen, match))
+        return Selection(match.candidate, values, _in_words(chosen, match.candidate, match, name is None))
     nearest = identify.nearest(sets, known)
     shapes = shapes_of(nearest.weights)
     candidate = identify.most_similar(known, shapes)
@@ -135,15 +137,19 @@ def _of_that_name(sets: list[WeightSet], stated: str) -> list[tuple[WeightSet, C
 
 
 def _by_order(sets: list[WeightSet], known: Iterable[Network]) -> list[tuple[WeightSet, Renamed]]:
-    """Return the matches by order and shape: of sets of the same tensors, those of the longest prefix."""
+    """Return the matches by order and shape: of sets of the same tensors, those of the longest prefix.
+
+    Where a set matches several networks, only those are left that its keys are most like.
+    """
     sized = [(network, {len(shapes) for _, shapes in variants(network)}) for network in known]
     longest = {(id(each.dictionary), id(next(iter(each.weights.values()))), len(each.weights)): each for each in sets}
-    return [
-        (each, match)
-        for each in longest.values()
-        for network, sizes in sized
-        if len(each.weights) in sizes and (match := renamed(network, shapes_of(each.weights)))
-    ]
+    found = []
+    for each in longest.values():
+        fits = [network for network, sizes in sized if len(each.weights) in sizes]
+        matches = [match for network in fits if (match := renamed(network, shapes_of(each.weights)))]
+        most = max((match.likeness for match in matches), default=None)
+        found += [(each, match) for match in matches if match.likeness == most]
+    return found
 
 
 def _pick(
@@ -226,8 +232,8 @@ def _refuse_twins(candidate: Candidate, shapes: Iterable[str], shows_blocks: boo
         )
 
 
-def _in_words(chosen: WeightSet, match: Renamed | None) -> str:
-    """Say what a reader of the file would not expect."""
+def _in_words(chosen: WeightSet, candidate: Candidate, match: Renamed | None, guessed: bool) -> str:
+    """Say what a reader of the file would not expect, and which other network a guess may have missed."""
     said = []
     if chosen.averaged:
         said.append("averaged weights")
@@ -238,4 +244,9 @@ def _in_words(chosen: WeightSet, match: Renamed | None) -> str:
     said += listed({"tensors left out": chosen.beside if chosen.prefix else [], "no tensors": chosen.strange})
     if match is not None:
         said.append(str(match))
+    if guessed and (twin := _TIMM_FROM_TENSORFLOW.fullmatch(candidate.name)):
+        said.append(
+            f"timm's tf_{twin[1] or twin[2]}, which is not in the zoo, has the same keys and shapes, but pads as "
+            "TensorFlow does and would give other logits"
+        )
     return "; ".join(said)

@@ -1,12 +1,19 @@
 """Networks by their published names. A model is called as `model(images, train=False) -> Outputs`."""
 
 from jaxkd.models import (
+    convnext,
+    densenet,
+    efficientnet,
     mixer,
     mobilenet_v1,
     mobilenet_v2,
+    mobilenet_v3,
+    mobilenet_v4,
     pit,
     pvt,
+    regnet,
     resnet,
+    resnet_d,
     resnet_imagenet,
     shufflenet_v1,
     shufflenet_v2,
@@ -17,22 +24,31 @@ from jaxkd.models import (
     wrn,
 )
 from jaxkd.models.description import Description, describe
+from jaxkd.models.ensemble import Ensemble
 from jaxkd.models.registry import create, names
 
 list = names
 
 __all__ = [
     "Description",
+    "Ensemble",
+    "convnext",
     "create",
+    "densenet",
     "describe",
+    "efficientnet",
     "list",
     "mixer",
     "mobilenet_v1",
     "mobilenet_v2",
+    "mobilenet_v3",
+    "mobilenet_v4",
     "names",
     "pit",
     "pvt",
+    "regnet",
     "resnet",
+    "resnet_d",
     "resnet_imagenet",
     "shufflenet_v1",
     "shufflenet_v2",

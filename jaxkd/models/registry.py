@@ -79,7 +79,7 @@ DROPOUT = 2**31
 
 
 def family(pattern: str, published: tuple[str, ...], size: int = 32) -> Callable[[Builder], Builder]:
-    """Register a builder: the pattern's named groups become its integer arguments.
+    """Register a builder: the pattern's named groups become its arguments, integers where they can be.
 
     Args:
       pattern: a regular expression for the whole name.
@@ -154,7 +154,7 @@ def create(name: str, num_classes: int = 100, seed: int = 0, **options: Any) -> 
         raise ValueError(f"num_classes={num_classes}: a classifier needs at least two classes")
     for known in sorted(_FAMILIES, key=lambda family: name not in family.published):  # a name before a pattern
         if match := known.pattern.fullmatch(name):
-            sizes = {key: int(value) for key, value in match.groupdict().items() if value is not None}
+            sizes = {key: _argument(value) for key, value in match.groupdict().items() if value is not None}
             _check_options(name, known.build, options, sizes)
             model = known.build(num_classes=num_classes, rngs=_rngs(seed), **sizes, **options)
             model.name, model.num_classes, model.normalization = name, num_classes, None
@@ -183,7 +183,14 @@ def _rngs(seed: int) -> nnx.Rngs:
     return nnx.Rngs(key, dropout=jax.random.fold_in(key, DROPOUT))
 
 
-def _check_options(name: str, build: _Builder, options: dict[str, Any], sizes: dict[str, int]) -> None:
+def _argument(value: str) -> int | str:
+    try:
+        return int(value)
+    except ValueError:
+        return value
+
+
+def _check_options(name: str, build: _Builder, options: dict[str, Any], sizes: dict[str, Any]) -> None:
     made = build.func.__init__ if isinstance(build, functools.partial) else build  # of a class, Flax hides it
     offered = set(inspect.signature(made).parameters) - {"self", "num_classes", "rngs", *sizes}
     if unknown := set(options) - offered:

@@ -140,6 +140,8 @@ class StagedResNet(Classifier):
       rngs: keys of the initial weights.
     """
 
+    conv1: Any
+
     def __init__(
         self,
         block: Block,
@@ -151,9 +153,8 @@ class StagedResNet(Classifier):
         channels: int = 3,
         rngs: nnx.Rngs,
     ):
-        window, stride = (3, 1) if small_images else (7, 2)
-        self.conv1 = Conv(channels, 64, window, stride, rngs=rngs)
-        self.bn1 = BatchNorm(64)
+        self.small_images = small_images
+        self._add_stem(channels, rngs)
         outputs = 64
         for position, count in enumerate(blocks):
             planes, stride = 64 * 2**position, 1 if position == 0 else 2
@@ -162,7 +163,6 @@ class StagedResNet(Classifier):
             rest = [block(outputs, planes, 1, rngs=rngs) for _ in range(count - 1)]
             setattr(self, f"layer{position + 1}", stack_blocks(first, rest))
         setattr(self, classifier, Linear(outputs, num_classes, rngs=rngs))
-        self.small_images = small_images
         self.stages = len(blocks)
         self.classifier_name = classifier
 
@@ -175,8 +175,16 @@ class StagedResNet(Classifier):
         """Return the last BatchNorm before each of the preactivations."""
         return (self.bn1, *(last_block(stage).closing_norm() for stage in self._stages()))
 
+    def _add_stem(self, channels: int, rngs: nnx.Rngs) -> None:
+        window, stride = (3, 1) if self.small_images else (7, 2)
+        self.conv1 = Conv(channels, 64, window, stride, rngs=rngs)
+        self.bn1 = BatchNorm(64)
+
+    def _stem_before_pooling(self, images: jax.Array, train: bool) -> Preactivation:
+        return conv_norm(self.conv1, self.bn1, images, train)
+
     def _stem(self, images: jax.Array, train: bool) -> Preactivation:
-        stem = conv_norm(self.conv1, self.bn1, images, train)
+        stem = self._stem_before_pooling(images, train)
         # The ReLU follows. Maximum and ReLU commute, and in this order the preactivation is as large as the feature.
         return stem if self.small_images else Preactivation.of(max_pool(stem.value, 3, padding=1))
 

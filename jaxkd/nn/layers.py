@@ -238,6 +238,26 @@ def _maxima_of_slices(images: jax.Array, window: int, padding: int) -> jax.Array
     return padded
 
 
+def average_pool(images: jax.Array, *, partial: bool = False) -> jax.Array:
+    """Halve height and width, averaging windows of 2×2 pixels.
+
+    Args:
+      images: `[N, H, W, C]`.
+      partial: of an odd size, whether the last row and column are averaged by themselves; otherwise they are left off.
+
+    Example:
+      >>> average_pool(jnp.array([1.0, 3.0, 7.0]).reshape(1, 1, 3, 1), partial=True).ravel().tolist()
+      [2.0, 7.0]
+    """
+    for axis in (1, 2):
+        size = images.shape[axis]
+        whole = lax.slice_in_dim(images, 0, size - size % 2, axis=axis)
+        halved = whole.reshape(*whole.shape[:axis], size // 2, 2, *whole.shape[axis + 1 :]).mean(axis + 1)
+        rest = [lax.slice_in_dim(images, size - 1, size, axis=axis)] if partial and size % 2 else []
+        images = jnp.concatenate([halved, *rest], axis)
+    return images
+
+
 def global_average_pool(images: jax.Array) -> jax.Array:
     """Average each channel over its map, `[N, H, W, C] -> [N, C]`, in float32 at least."""
     return at_least_float32(images).mean((1, 2))

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
+from jax.nn.initializers import Initializer
 
 from jaxkd.nn.convolution import convolve
 from jaxkd.nn.layers import SAVED, torch_uniform
@@ -21,13 +22,26 @@ class PatchConv(nnx.Module):
       outputs: channels of the result.
       window: height and width of a patch.
       stride: from one patch to the next; `window` by default.
+      kernel_init: of the kernel.
+      bias_init: of the bias; by default uniform within the bounds of a kernel by `torch_uniform`.
       rngs: keys of the initial weights.
     """
 
-    def __init__(self, inputs: int, outputs: int, window: int, stride: int | None = None, *, rngs: nnx.Rngs):
-        self.kernel = nnx.Param(torch_uniform(rngs.params(), (window, window, inputs, outputs), jnp.float32))
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        window: int,
+        stride: int | None = None,
+        *,
+        kernel_init: Initializer = torch_uniform,
+        bias_init: Initializer | None = None,
+        rngs: nnx.Rngs,
+    ):
+        self.kernel = nnx.Param(kernel_init(rngs.params(), (window, window, inputs, outputs), jnp.float32))
         bound = (window * window * inputs) ** -0.5
-        self.bias = nnx.Param(jax.random.uniform(rngs.params(), (outputs,), jnp.float32, -bound, bound))
+        bias = jax.random.uniform(rngs.params(), (outputs,), jnp.float32, -bound, bound)
+        self.bias = nnx.Param(bias if bias_init is None else bias_init(rngs.params(), (outputs,), jnp.float32))
         self.stride = stride or window
 
     def __call__(self, images: jax.Array) -> jax.Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -33,17 +33,19 @@ class Stack(nnx.Module):
 
     Args:
       blocks: called as `block(images, train)`, from one array, or one `Preactivation`, to the next of the same shape.
+      names: of the blocks, where the stack stands in a module for attributes called so; in a list they are numbered.
 
     Attributes:
       block: one block, each variable of which holds all blocks' values, `[n, …]`.
       length: the number of blocks.
     """
 
-    def __init__(self, blocks: Sequence[nnx.Module]):
+    def __init__(self, blocks: Sequence[nnx.Module], names: Sequence[str] = ()):
         states = [nnx.to_pure_dict(nnx.state(block)) for block in blocks]
         self.block = blocks[0]  # itself, since a copy's attributes would be in another order
         nnx.update(self.block, nnx.State(jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)))
         self.length = len(blocks)
+        self.names = tuple(names)
 
     def __len__(self) -> int:
         return self.length
@@ -97,6 +99,15 @@ def stack_blocks(first: nnx.Module, rest: Sequence[nnx.Module]) -> nnx.List[Any]
     return nnx.List([first, Stack(rest)] if len(rest) >= LOOP_FROM else [first, *rest])
 
 
+def named_blocks(blocks: Mapping[str, nnx.Module]) -> nnx.Dict[Any]:
+    """Return a stage like that of `stack_blocks`, whose blocks have names instead of numbers."""
+    (name, first), *rest = blocks.items()
+    if len(rest) < LOOP_FROM:
+        return nnx.Dict(blocks)
+    names, equal = zip(*rest, strict=True)
+    return nnx.Dict({name: first, names[0]: Stack(equal, names)})
+
+
 def stack_stages(blocks: Sequence[nnx.Module], stages: int) -> nnx.List[Any]:
     """Return equal blocks in so many stages of about as many blocks, each a stack; of one block, the block itself.
 
@@ -112,9 +123,9 @@ def stack_stages(blocks: Sequence[nnx.Module], stages: int) -> nnx.List[Any]:
     return nnx.List([Stack(part) if len(part) > 1 else part[0] for part in parts])
 
 
-def last_block(stage: nnx.List[Any]) -> Any:
+def last_block(stage: Iterable[Any]) -> Any:
     """Return the last block of a stage; of a stack, a copy."""
-    block = stage[-1]
+    *_, block = stage
     return block[-1] if isinstance(block, Stack) else block
 
 

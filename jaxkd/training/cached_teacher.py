@@ -18,7 +18,7 @@ from jaxkd.training.sharding import Placement
 from jaxkd.training.state import TrainState, Tree, copied
 from jaxkd.training.step import CachedOutputs, make_grad_fn, make_teacher_forward
 from jaxkd.training.teacher_cache import TeacherCache, fingerprint, in_words
-from jaxkd.types import Batch, Normalization, Outputs
+from jaxkd.types import Batch, Normalizer, Outputs
 
 
 class CacheRequest(NamedTuple):
@@ -92,7 +92,7 @@ class CachedTeacher:
         cache: TeacherCache,
         program: Program,
         state: TrainState,
-        normalization: Normalization | None,
+        normalization: Normalizer | None,
         source: Source,
         placement: Placement,
         batch_size: int,
@@ -195,7 +195,7 @@ def _numbers(augmentation: Augmentation, batch_size: int, key: jax.Array, steps:
 
 @functools.lru_cache(maxsize=32)
 def make_teacher_fn(
-    program: Program, normalization: Normalization | None, augmentation: Augmentation | None, keeps_embedding: bool
+    program: Program, normalization: Normalizer | None, augmentation: Augmentation | None, keeps_embedding: bool
 ) -> Wrapped:
     """Build `teacher_fn(variables, images, index [1, B], number [1, B]) -> [B, width]`, for views of images."""
     teacher_forward = make_teacher_forward(program, normalization)

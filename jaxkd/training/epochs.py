@@ -21,7 +21,7 @@ from jaxkd.training.program import Augment, Program
 from jaxkd.training.sharding import Placement
 from jaxkd.training.state import SHUFFLE, TrainState, copied, random_key
 from jaxkd.training.step import Logs, Step, make_step
-from jaxkd.types import Batch, Normalization
+from jaxkd.types import Batch, Normalizer
 
 CPU_STEPS = 100
 """About how many steps the CPU takes before it reports, where a loop suits it; an epoch is minutes there."""
@@ -162,8 +162,8 @@ class BoundProgram:
     """
 
     program: Program
-    normalization: Normalization | None
-    teacher_normalization: Normalization | None
+    normalization: Normalizer | None
+    teacher_normalization: Normalizer | None
     placement: Placement
     steps_per_execution: int | None
 

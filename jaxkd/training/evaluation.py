@@ -21,7 +21,7 @@ from jaxkd.training.inputs import InMemory, Source, Stream, evaluation_plan, one
 from jaxkd.training.sharding import Placement
 from jaxkd.training.state import Tree
 from jaxkd.training.step import Logs
-from jaxkd.types import Batch, Normalization
+from jaxkd.types import Batch, Normalizer
 
 Metrics = tuple[tuple[str, Metric], ...]
 """Names and functions of what is measured."""
@@ -50,7 +50,7 @@ class Evaluation:
         self,
         model: nnx.GraphDef[Any],
         weights: tuple[Tree, Tree],
-        normalization: Normalization | None,
+        normalization: Normalizer | None,
         precision: str,
         metrics: Metrics,
     ) -> dict[str, float]:
@@ -94,7 +94,7 @@ class Evaluation:
 def predicted(
     model: nnx.GraphDef[Any],
     weights: tuple[Tree, Tree],
-    normalization: Normalization | None,
+    normalization: Normalizer | None,
     precision: str,
     images: NDArray[Any],
     placement: Placement,
@@ -114,7 +114,7 @@ def _unstacked(batch: Batch) -> Batch:
 
 
 @functools.lru_cache(maxsize=32)
-def make_predict(model: nnx.GraphDef[Any], normalization: Normalization | None, precision: str) -> Wrapped:
+def make_predict(model: nnx.GraphDef[Any], normalization: Normalizer | None, precision: str) -> Wrapped:
     """Build `predict(params, variables, images [B, H, W, C]) -> logits [B, K]`."""
 
     @jax.jit
@@ -128,7 +128,7 @@ def make_predict(model: nnx.GraphDef[Any], normalization: Normalization | None, 
 
 @functools.lru_cache(maxsize=32)
 def make_evaluate(
-    model: nnx.GraphDef[Any], normalization: Normalization | None, precision: str, metrics: Metrics
+    model: nnx.GraphDef[Any], normalization: Normalizer | None, precision: str, metrics: Metrics
 ) -> Wrapped:
     """Build `evaluate(params, variables, images, labels, indices) -> sums` over data that live on the device.
 
@@ -148,7 +148,7 @@ def make_evaluate(
 
 @functools.lru_cache(maxsize=32)
 def make_evaluate_batch(
-    model: nnx.GraphDef[Any], normalization: Normalization | None, precision: str, metrics: Metrics
+    model: nnx.GraphDef[Any], normalization: Normalizer | None, precision: str, metrics: Metrics
 ) -> Wrapped:
     """Build `evaluate(params, variables, batch, sums) -> sums`: a batch's examples added, but for those of index −1.
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxkd.nn import cpu_kernels
-from jaxkd.types import Batch, Normalization, Outputs
+from jaxkd.types import Batch, Normalizer, Outputs
 
 PRECISIONS = ("float32", "bfloat16", "highest")
 
@@ -44,7 +44,7 @@ def warn_of_slow_types(precision: str) -> None:
         )
 
 
-def network_input(images: jax.Array, normalization: Normalization | None) -> jax.Array:
+def network_input(images: jax.Array, normalization: Normalizer | None) -> jax.Array:
     """Return uint8 pixels normalised, and float images as they are.
 
     Raises:
@@ -60,7 +60,7 @@ def network_input(images: jax.Array, normalization: Normalization | None) -> jax
     return images
 
 
-def as_seen(batch: Batch, normalization: Normalization | None) -> Batch:
+def as_seen(batch: Batch, normalization: Normalizer | None) -> Batch:
     """Return the batch as a network with this normalisation sees it."""
     strong = None if batch.strong is None else network_input(batch.strong, normalization)
     return batch._replace(images=network_input(batch.images, normalization), strong=strong)

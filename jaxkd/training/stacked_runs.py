@@ -24,7 +24,7 @@ from jaxkd.training.program import Augment, Program
 from jaxkd.training.sharding import Placement
 from jaxkd.training.state import TrainState, Tree, copied
 from jaxkd.training.step import CachedOutputs, Logs, Step, make_grad_fn, make_teacher_forward, take_step
-from jaxkd.types import Batch, Normalization
+from jaxkd.types import Batch, Normalizer
 
 Function = Callable[..., Tree]
 
@@ -78,8 +78,8 @@ def placed(state: TrainState, placement: Placement) -> TrainState:
 @functools.lru_cache(maxsize=32)
 def make_many_step(
     program: Program,
-    normalization: Normalization | None,
-    teacher_normalization: Normalization | None,
+    normalization: Normalizer | None,
+    teacher_normalization: Normalizer | None,
     placement: Placement,
 ) -> Step:
     """Build a step on a stacked state; its logs are `[n]`.
@@ -124,7 +124,7 @@ def make_many_step(
 
 @functools.lru_cache(maxsize=32)
 def make_evaluate_many(
-    program: Program, normalization: Normalization | None, metrics: Metrics, placement: Placement
+    program: Program, normalization: Normalizer | None, metrics: Metrics, placement: Placement
 ) -> Wrapped:
     """Build `evaluate(params, variables, images, labels, indices) -> sums [n]`; see `make_evaluate`."""
     evaluate = make_evaluate(program.model, normalization, program.precision, metrics)

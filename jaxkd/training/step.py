@@ -18,7 +18,7 @@ from jaxkd.training.gradient_accumulation import GradFn, Number, StepGrads, accu
 from jaxkd.training.program import Program, log_name
 from jaxkd.training.sharding import on_each_device
 from jaxkd.training.state import LOSSES, TrainState, Tree, split
-from jaxkd.types import Batch, Key, Normalization, Outputs, Progress
+from jaxkd.types import Batch, Key, Normalizer, Outputs, Progress
 
 Logs = dict[str, jax.Array]
 TeacherForward = Callable[[Tree, Batch, "CachedOutputs | None"], Outputs | None]
@@ -40,9 +40,7 @@ class CachedOutputs(NamedTuple):
 
 
 @functools.lru_cache(maxsize=32)
-def make_step(
-    program: Program, normalization: Normalization | None, teacher_normalization: Normalization | None
-) -> Step:
+def make_step(program: Program, normalization: Normalizer | None, teacher_normalization: Normalizer | None) -> Step:
     """Build `step(state, batch, cached=None) -> (state, logs)`.
 
     uint8 images are normalised for each network with its own statistics; float images are taken as they are. The logs
@@ -64,7 +62,7 @@ def make_step(
 
 
 @functools.lru_cache(maxsize=32)
-def make_teacher_forward(program: Program, normalization: Normalization | None) -> TeacherForward:
+def make_teacher_forward(program: Program, normalization: Normalizer | None) -> TeacherForward:
     """Build `teacher_forward(variables, batch, cached) -> Outputs`, without gradients; None without a teacher."""
 
     def teacher_forward(variables: Tree, batch: Batch, cached: CachedOutputs | None) -> Outputs | None:
@@ -82,7 +80,7 @@ def make_teacher_forward(program: Program, normalization: Normalization | None) 
 
 
 @functools.lru_cache(maxsize=32)
-def make_grad_fn(program: Program, normalization: Normalization | None) -> GradFn:
+def make_grad_fn(program: Program, normalization: Normalizer | None) -> GradFn:
     """Build `grad_fn(state, batch, teacher, number=None) -> StepGrads`, with `teacher` its outputs for the batch.
 
     `number` is that of a microbatch, each of which has random draws of its own. The logs are those of a step, but for

@@ -69,6 +69,10 @@ PUBLISHED = {
     "swin_t": (28_288_354, 4.49),
     "pit_ti_224": (4_847_272, 0.70),
     "pvt_v2_b0": (3_666_760, 0.57),
+    "convnext_tiny": (28_589_128, 4.46),
+    "efficientnet_b0": (5_288_548, 0.39),
+    "mobilenet_v3_large": (5_483_032, 0.22),
+    "regnet_y_400mf": (4_344_144, 0.40),
 }
 """Parameters and billions of multiply-accumulates, with 1000 classes at 224×224."""
 

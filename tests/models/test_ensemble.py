@@ -1,0 +1,159 @@
+"""Ensembles: the mean by hand, each network's own normalisation, and what cannot be one."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from tiny import TinyNet, assert_same_bits, digits, leaves
+
+import jaxkd
+from jaxkd import Normalization, Outputs, losses, models, optimizers
+from jaxkd.models import Ensemble
+
+SGD = optimizers.sgd(0.05, momentum=0.9)
+DIM, BRIGHT = Normalization((0.2,) * 3, (0.3,) * 3), Normalization((0.7,) * 3, (0.9,) * 3)
+BATCH = 32
+
+
+@pytest.fixture(scope="module")
+def images():
+    return digits()[0].subset(72).replace(augmentation=None)
+
+
+def teachers(*normalizations):
+    normalizations = normalizations or (DIM, BRIGHT)
+    return [TinyNet(seed=5 + i, width=4 + i, normalization=own) for i, own in enumerate(normalizations)]
+
+
+def said(network, given, pixels):
+    """A network's logits for pixels, normalised by hand."""
+    mean, std = map(np.float32, network.normalization or given)
+    return np.asarray(network(jnp.asarray((np.float32(pixels) / 255 - mean) / std)).logits)
+
+
+def softmax(logits):
+    values = np.exp(logits - logits.max(-1, keepdims=True))
+    return values / values.sum(-1, keepdims=True)
+
+
+MEANS = {
+    "logits": lambda one, other: 0.75 * one + 0.25 * other,
+    "probabilities": lambda one, other: np.log(0.75 * softmax(one) + 0.25 * softmax(other)),
+}
+
+
+@pytest.mark.parametrize("average", MEANS)
+@pytest.mark.parametrize("own", [(DIM, BRIGHT), (None, BRIGHT), (DIM, DIM), (None, None)])
+def test_an_ensemble_says_the_mean_of_what_each_says_of_its_own_images(images, average, own):
+    networks = teachers(*own)
+    found = jaxkd.Trainer(Ensemble(networks, [3, 1], average)).predict(images)
+    one, other = (said(network, images.normalization, images.images) for network in networks)
+    np.testing.assert_allclose(found, MEANS[average](one, other), rtol=1e-4, atol=1e-5)
+
+
+def test_float_images_are_taken_as_they_are():
+    networks = teachers()
+    values = jnp.asarray(np.random.default_rng(0).standard_normal((2, 8, 8, 3)), jnp.float32)
+    found = Ensemble(networks)(values)
+    np.testing.assert_allclose(found.logits, sum(network(values).logits for network in networks) / 2, rtol=1e-5)
+    assert found.features == ()
+
+
+class Witness(losses.Loss):
+    """Remembers what the teacher said of each example."""
+
+    def __init__(self):
+        self.said = nnx.Variable(jnp.zeros((72, 10)))
+
+    def __call__(self, student, teacher, batch, progress, key):
+        self.said[...] = self.said[...].at[batch.index].set(teacher.logits)
+        return jnp.float32(0.0)
+
+
+def distilled(images, teacher, **options):
+    distiller = jaxkd.Distiller(student=TinyNet(), teacher=teacher)
+    distiller.compile(SGD, {"kd": losses.KD(4.0), "witness": Witness()}, **options)
+    distiller.fit(images, epochs=2, batch_size=BATCH, verbose=0)
+    return distiller
+
+
+class ByHand(nnx.Module):
+    """The mean of networks that see the same images, written out."""
+
+    def __init__(self, networks):
+        self.first, self.second = networks
+        self.num_classes = 10
+
+    def __call__(self, images, train=False):
+        return Outputs((self.first(images, train=train).logits + self.second(images, train=train).logits) / 2)
+
+
+def test_a_student_of_two_learns_as_of_their_mean_by_hand_also_from_a_cache(images):
+    networks = teachers(None, None)
+    plain = distilled(images, networks)
+    assert isinstance(plain.teacher, Ensemble)
+    expected = distilled(images, ByHand(networks))
+    for one, other in zip(leaves(plain.state.params), leaves(expected.state.params), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    cached = distilled(images, networks, cache_teacher=True)
+    for one, other in zip(leaves(plain.state.params), leaves(cached.state.params), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=2e-6)
+
+
+def test_each_teacher_sees_images_normalised_with_its_own_statistics(images):
+    networks = teachers()
+    before = leaves(nnx.state(networks[0]))
+    distiller = distilled(images, networks)
+    one, other = (said(network, None, images.images) for network in networks)
+    heard = distiller.state.variables["losses"]["witness"]["said"]
+    np.testing.assert_allclose(heard, (one + other) / 2, rtol=1e-4, atol=1e-5)
+    assert_same_bits(leaves(nnx.state(networks[0])), before)
+
+
+def test_a_cache_tells_ensembles_apart(images):
+    cache, networks = jaxkd.TeacherCache(), teachers()
+    distilled(images, networks, cache_teacher=cache)
+    assert cache.filled == 1
+    for other in (Ensemble(networks, [2, 1]), Ensemble(networks, average="probabilities"), networks[0]):
+        with pytest.raises(ValueError, match="filled with another teacher"):
+            distilled(images, other, cache_teacher=cache)
+    distilled(images, Ensemble(networks), cache_teacher=cache)
+
+
+@pytest.mark.parametrize(
+    ("networks", "options", "message"),
+    [
+        ([], {}, "needs at least one network"),
+        ([TinyNet(3), TinyNet(4)], {}, "networks of 3 and 4 classes: their outputs have no mean"),
+        ([TinyNet(), TinyNet()], {"weights": [1]}, "give one for each of the 2 networks"),
+        ([TinyNet(), TinyNet()], {"weights": [1, 0]}, "must be above 0; leave out a network"),
+        ([TinyNet(), TinyNet()], {"weights": [1, np.nan]}, "must be above 0"),
+        ([TinyNet(), TinyNet()], {"average": "median"}, "average='median': choose one of 'logits', 'probabilities'"),
+    ],
+)
+def test_what_is_no_ensemble(networks, options, message):
+    with pytest.raises(ValueError, match=message):
+        Ensemble(networks, **options)
+
+
+class Silent(nnx.Module):
+    def __call__(self, images, train=False):
+        return images
+
+
+def test_what_networks_have_to_return_and_losses_cannot_read(images):
+    student = TinyNet()
+    with pytest.raises(ValueError, match="student and teacher are the same object"):
+        jaxkd.Distiller(student=student, teacher=[TinyNet(seed=1), student])
+    with pytest.raises(TypeError, match=r"Silent returned .*: a network returns jaxkd.Outputs"):
+        Ensemble([TinyNet(), Silent()])(jnp.zeros((2, 8, 8, 3)))
+    distiller = jaxkd.Distiller(student=student, teacher=[TinyNet(seed=1), TinyNet(seed=2)])
+    with pytest.raises(ValueError, match="ensemble of TinyNet and TinyNet has no features"):
+        distiller.compile(SGD, {"crd": losses.CRD(images.labels)})
+
+
+def test_networks_of_the_zoo_are_named():
+    first, second = nnx.eval_shape(lambda: [models.create(name, num_classes=10) for name in ("resnet8", "vgg8")])
+    ensemble = Ensemble([first, second])
+    assert (ensemble.name, ensemble.num_classes) == ("ensemble of resnet8 and vgg8", 10)
+    assert ensemble.image_shape == (32, 32, 3)
