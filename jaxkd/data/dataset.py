@@ -216,7 +216,8 @@ def check_channels_last(shape: tuple[int, ...]) -> None:
     if shape[1] in _CHANNELS and shape[3] not in _CHANNELS and shape[1] != shape[2]:
         raise ValueError(
             f"images of shape {shape} look like channels first (NCHW), and jaxkd takes channels last (NHWC): "
-            "pass images.transpose(0, 2, 3, 1), or images.permute(0, 2, 3, 1) of PyTorch's"
+            "pass images.transpose(0, 2, 3, 1), or images.permute(0, 2, 3, 1) of PyTorch's; "
+            "data.channels_last(loader) turns what a loader gives"
         )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxkd.checks import check_at_least
+from jaxkd.data.columns import class_names_of, image_and_label
 from jaxkd.data.dataset import LabelledImages, checked_labels, checked_normalization
 from jaxkd.data.pipeline.batch_reader import BatchReader, Plan, RandomAccess, Register, Unreadable, too_many
 from jaxkd.data.pipeline.workers import check_installed, processes, read_ahead
@@ -37,9 +38,9 @@ class StreamedDataset(LabelledImages):
     """N labelled images that are read when they are needed: the counterpart of `Dataset` for ImageNet and its like.
 
     Attributes:
-      source: where they are; anything with `len(source)` and `source[i]` that gives `(image, label)`. An image is the
-        bytes of a file, a path, or uint8 pixels, grey, RGB or RGBA, of any size; a label is an integer from 0 to K-1.
-        It must be picklable, and safe to read from several threads.
+      source: where they are; anything with `len(source)` and `source[i]` that gives `(image, label)` or a dictionary of
+        both. An image is the bytes of a file, a path, an image of Pillow's, or uint8 pixels, grey, RGB or RGBA, of any
+        size; a label is an integer from 0 to K-1. It must be picklable, and safe to read from several threads.
       class_names: K names.
       normalization: mean and standard deviation per channel, where pixels run from 0 to 1.
       augmentation: the view to train on: takes a Pillow image in mode RGB and a `numpy.random.Generator` and gives
@@ -98,7 +99,7 @@ class StreamedDataset(LabelledImages):
         The first time, each item of the source is asked for, though nothing is decoded: seconds for a million files in
         folders, minutes for a million encoded records.
         """
-        found = np.array([self.source[number][1] for number in range(len(self))])
+        found = np.array([image_and_label(self.source[number])[1] for number in range(len(self))])
         return checked_labels(found, len(self), self.num_classes)
 
     @property
@@ -179,7 +180,7 @@ class StreamedDataset(LabelledImages):
 
 def from_source(
     source: RandomAccess,
-    class_names: Sequence[str],
+    class_names: Sequence[str] | None = None,
     image_size: int = 224,
     mean: Sequence[float] = IMAGENET_NORMALIZATION.mean,
     std: Sequence[float] = IMAGENET_NORMALIZATION.std,
@@ -192,9 +193,10 @@ def from_source(
     middle `image_size` of an image whose shorter side was resized to 8/7 of that (224 of 256).
 
     Args:
-      source: gives `(image, label)`, as `StreamedDataset` has it. It is sent to the processes that decode: let it hold
-        paths or offsets and open its files when it is read.
-      class_names: K names.
+      source: gives `(image, label)` or a dictionary of both, as `StreamedDataset` has it; also a data set of
+        PyTorch's or Hugging Face's whose images are not yet tensors. It is sent to the processes that decode: let it
+        hold paths or offsets and open its files when it is read.
+      class_names: K names; by default those that the source carries, as `classes` or `features`.
       image_size: height and width.
       mean: per channel, where pixels run from 0 to 1.
       std: likewise.
@@ -214,9 +216,12 @@ def from_source(
       >>> from_source(Squares(), ["even", "odd"], image_size=32)
       <StreamedDataset: 100 images of 32×32×3, 2 classes>
     """
+    names = class_names_of(source) if class_names is None else class_names
+    if names is None:
+        raise ValueError(f"{type(source).__name__} says no names of classes: give class_names, one for each class")
     return StreamedDataset(
         source,
-        tuple(class_names),
+        tuple(names),
         Normalization(tuple(mean), tuple(std)),
         *views(image_size),
         name=name,
@@ -234,5 +239,5 @@ class _First:
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, number: int) -> tuple[Any, int]:
+    def __getitem__(self, number: int) -> Any:
         return self.source[number]

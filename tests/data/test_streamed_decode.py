@@ -69,6 +69,29 @@ def test_a_path_is_read(tmp_path):
         np.testing.assert_array_equal(pixels_of(given), PIXELS)
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "CMYK", "1", "I;16"])
+def test_pillows_images_are_images_too(mode):
+    if mode == "I;16":
+        given = Image.fromarray(np.asarray(PICTURE.convert("L")).astype(np.uint16) * 257)
+        expected = np.asarray(PICTURE.convert("L").convert("RGB"))
+    else:
+        given = PICTURE.convert(mode)
+        expected = np.asarray(given.convert("RGB"))
+    np.testing.assert_array_equal(pixels_of(given), expected)
+
+
+def test_what_hugging_face_stores_of_an_image_is_read(tmp_path):
+    content = KINDS["png"][1](PICTURE)
+    (tmp_path / "1.png").write_bytes(content)
+    for stored in ({"bytes": content, "path": None}, {"bytes": None, "path": str(tmp_path / "1.png")}):
+        np.testing.assert_array_equal(pixels_of(stored), PIXELS)
+
+
+def test_a_damaged_picture_that_was_only_opened_says_why():
+    with pytest.raises(BrokenImageError, match=r"[Tt]runcated"):
+        decode(Image.open(io.BytesIO(damaged("truncated"))))
+
+
 def damaged(damage):
     return DAMAGES[damage](KINDS["jpeg"][1](PICTURE))
 
@@ -110,7 +133,7 @@ def test_a_decompression_bomb_is_not_decoded(monkeypatch):
         (np.zeros((3, 8, 8), np.uint8), ValueError, r"\(3, 8, 8\); channels come last, so pass pixels\.transpose"),
         (np.zeros((8, 8, 2), np.uint8), ValueError, r"1, 3 or 4 channels"),
         (np.zeros((0, 8, 3), np.uint8), ValueError, r"\(0, 8, 3\)"),
-        (PICTURE, TypeError, r"got Image: convert it with numpy\.asarray"),
+        (object(), TypeError, r"got object: convert it with numpy\.asarray"),
         (None, TypeError, r"got NoneType"),
     ],
 )
