@@ -44,6 +44,7 @@ class DataConfig:
       workers: processes that decode, of data sets that are streamed; None takes one a core.
       images: number of training images; None until they are read.
       normalization: what the images are normalised with; None until they are read.
+      validation_split: the part of the images to hold out, of data sets without a split; None for those with one.
     """
 
     name: str
@@ -52,6 +53,7 @@ class DataConfig:
     workers: int | None = None
     images: int | None = None
     normalization: Normalization | None = None
+    validation_split: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,6 +140,8 @@ class RunConfig:
         data: dict[str, Any] = {"name": self.data.name, "images": self.data.images, "normalization": normalization}
         if self.data.image_size is not None:
             data["image_size"] = self.data.image_size
+        if self.data.validation_split is not None:
+            data["validation_split"] = self.data.validation_split
         decided = {
             "data": data,
             "seed": self.seed,
@@ -189,7 +193,7 @@ class RunConfig:
         Example:
           >>> RunConfig.from_dict({"settings": {"model": "resnet20", "data": {"nmae": "digits"}}})
           Traceback (most recent call last):
-          ValueError: settings.data.nmae is unknown; known are name, images, normalization, image_size
+          ValueError: settings.data.nmae is unknown; known are name, images, normalization, image_size, validation_split
         """
         _check_names("", content, ("settings", "arguments"), ignored=_ENVIRONMENT)
         settings, arguments = (_mapping(name, content.get(name, {})) for name in ("settings", "arguments"))
@@ -248,7 +252,7 @@ _ENVIRONMENT = ("started", "written", "command", "versions", "device", "convolut
 
 def _data(settings: Mapping[str, Any], arguments: Mapping[str, Any]) -> DataConfig:
     given = dict(_mapping("settings.data", settings.get("data", {})))
-    _check_names("settings.data.", given, ("name", "images", "normalization", "image_size"))
+    _check_names("settings.data.", given, ("name", "images", "normalization", "image_size", "validation_split"))
     statistics = given.get("normalization")
     if statistics is not None:
         given["normalization"] = _normalization("settings.data.normalization", statistics)

@@ -36,6 +36,12 @@ def add_options(parser: argparse.ArgumentParser, rows: Sequence[str]) -> None:
         metavar="N",
         help="of imagenet2012 and folder: how many processes decode; default: one a core",
     )
+    images.add_argument(
+        "--validation-split",
+        type=float,
+        metavar="X",
+        help="of folder and npz without a split: the part to hold out as test images, the same ones in every run",
+    )
     training = parser.add_argument_group("training", "what is not given comes from the recipe")
     training.add_argument(
         "--recipe",
@@ -131,7 +137,9 @@ def run_config(
     training = recipes.get_training(recipe.training.name if recipe else options.recipe or default)
     return RunConfig(
         network=network,
-        data=DataConfig(dataset, options.data_dir, options.image_size, options.workers),
+        data=DataConfig(
+            dataset, options.data_dir, options.image_size, options.workers, validation_split=options.validation_split
+        ),
         training=training.adapted(
             epochs=options.epochs, batch_size=options.batch_size, learning_rate=options.learning_rate, network=network
         ),

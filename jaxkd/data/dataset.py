@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jaxkd.checks import warn_caller
+from jaxkd.data.held_out import held_out
 from jaxkd.data.transforms.pad_crop_flip import Augmentation
 from jaxkd.types import Normalization
 
@@ -26,12 +27,14 @@ class LabelledImages(ABC):
       normalization: mean and standard deviation per channel, where pixels run from 0 to 1.
       name: what the images are called in logs and errors.
       image_shape: height, width and channels of an image.
+      labels: `[N]` int32 class indices.
     """
 
     class_names: tuple[str, ...]
     normalization: Normalization
     name: str
     image_shape: tuple[int, int, int]
+    labels: Any
 
     @property
     def num_classes(self) -> int:
@@ -65,6 +68,38 @@ class LabelledImages(ABC):
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some attributes changed, checked anew; arrays are shared."""
         return dataclasses.replace(self, **changes)  # type: ignore[type-var]  # subclasses are dataclasses
+
+    def split(self, fraction: float, seed: int = 0) -> tuple[Self, Self]:
+        """Hold a part out, of each class alike: return the rest, and the part, which is not augmented.
+
+        The same images are chosen every time, whatever the seed of a run is, so that no student sees what its teacher
+        was judged by.
+
+        Args:
+          fraction: to hold out, above 0 and below 1; rounded for each class, but at least one image and not its only
+            one.
+          seed: another one chooses others.
+
+        Raises:
+          ValueError: for a fraction out of range, or where no class has two images.
+
+        Example:
+          >>> import numpy as np
+          >>> whole = from_arrays(np.arange(320, dtype=np.uint8).reshape(20, 4, 4, 1), [0, 1] * 10)
+          >>> rest, part = whole.split(0.2)
+          >>> rest, np.bincount(part.labels).tolist()
+          (<Dataset: 16 images of 4×4×1, 2 classes>, [2, 2])
+        """
+        chosen = held_out(self.labels, fraction, seed, self._keys())
+        return self.take(~chosen), self.take(chosen).replace(augmentation=None)
+
+    @abstractmethod
+    def take(self, indices: ArrayLike) -> Self:
+        """Return the examples at `indices` (integers or a boolean mask `[N]`), in that order."""
+
+    def _keys(self) -> Iterable[object] | None:
+        """Return what each example is called; None where they are numbered."""
+        return None
 
     def _checked_count(self, count: int) -> int:
         """Return the number of examples that `subset` was asked for."""
@@ -122,15 +157,21 @@ class Dataset(LabelledImages):
 
     def take(self, indices: ArrayLike) -> Dataset:
         """Return the examples at `indices` (integers or a boolean mask `[N]`), in that order."""
-        chosen = np.asarray(indices)
-        if chosen.size == 0:
-            raise ValueError("take was given no indices, and a Dataset holds at least one image")
+        chosen = checked_choice(indices)
         return self.replace(images=self.images[chosen], labels=self.labels[chosen])
 
     def subset(self, count: int) -> Dataset:
         """Return the first `count` examples, without copying them."""
         count = self._checked_count(count)
         return self.replace(images=self.images[:count], labels=self.labels[:count])
+
+
+def checked_choice(indices: ArrayLike) -> NDArray[Any]:
+    """Return the indices that `take` was given; raise a ValueError for none."""
+    chosen = np.asarray(indices)
+    if chosen.size == 0:
+        raise ValueError("take was given no indices, and a Dataset holds at least one image")
+    return chosen
 
 
 def from_arrays(

@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 import operator
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from jaxkd.checks import check_at_least
 from jaxkd.data.columns import class_names_of, image_and_label
-from jaxkd.data.dataset import LabelledImages, checked_labels, checked_normalization
+from jaxkd.data.dataset import LabelledImages, checked_choice, checked_labels, checked_normalization
 from jaxkd.data.pipeline.batch_reader import BatchReader, Plan, RandomAccess, Register, Unreadable, too_many
 from jaxkd.data.pipeline.workers import check_installed, processes, read_ahead
 from jaxkd.data.transforms.resized_crop import RandomResizedCrop, ResizedCentreCrop
@@ -28,6 +28,14 @@ def views(image_size: int) -> tuple[RandomResizedCrop, ResizedCentreCrop]:
       ResizedCentreCrop(resize=183, size=160)
     """
     return RandomResizedCrop(image_size), ResizedCentreCrop(round(image_size * 256 / 224), image_size)
+
+
+@runtime_checkable
+class NamedExamples(Protocol):
+    """A source that has names for its examples, which stay when others come or go."""
+
+    def names(self) -> Iterable[str]:
+        """Return the name of each, in their order."""
 
 
 TRAINING_VIEW, EVALUATION_VIEW = views(224)
@@ -159,7 +167,14 @@ class StreamedDataset(LabelledImages):
 
     def subset(self, count: int) -> StreamedDataset:
         """Return the first `count` examples."""
-        return self.replace(source=_First(self.source, self._checked_count(count)))
+        return self.replace(source=_Chosen(self.source, range(self._checked_count(count))))
+
+    def take(self, indices: ArrayLike) -> StreamedDataset:
+        """Return the examples at `indices` (integers or a boolean mask `[N]`), in that order."""
+        return self.replace(source=_Chosen(self.source, np.arange(len(self))[checked_choice(indices)]))
+
+    def _keys(self) -> Iterable[object] | None:
+        return self.source.names() if isinstance(self.source, NamedExamples) else None
 
     @property
     def _title(self) -> str:
@@ -230,14 +245,14 @@ def from_source(
 
 
 @dataclasses.dataclass(frozen=True)
-class _First:
-    """The first examples of a source."""
+class _Chosen:
+    """Some examples of a source."""
 
     source: RandomAccess
-    count: int
+    numbers: Sequence[int] | NDArray[np.integer]
 
     def __len__(self) -> int:
-        return self.count
+        return len(self.numbers)
 
     def __getitem__(self, number: int) -> Any:
-        return self.source[number]
+        return self.source[int(self.numbers[number])]
