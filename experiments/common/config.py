@@ -28,13 +28,16 @@ def add_options(parser: argparse.ArgumentParser, rows: Sequence[str]) -> None:
         "--data-dir", type=pathlib.Path, metavar="DIR", help="where its files are; default: $JAXKD_DATA, else ~/data"
     )
     images.add_argument(
-        "--image-size", type=int, metavar="N", help="of imagenet2012 and folder: pixels a side; default: 224"
+        "--image-size",
+        type=int,
+        metavar="N",
+        help="of imagenet2012, imagenette and folder: pixels a side; default: 224",
     )
     images.add_argument(
         "--workers",
         type=int,
         metavar="N",
-        help="of imagenet2012 and folder: how many processes decode; default: one a core",
+        help="of imagenet2012, imagenette and folder: how many processes decode; default: one a core",
     )
     images.add_argument(
         "--validation-split",

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from jaxkd.data.columns import brief, class_names_of, image_and_label
 from jaxkd.data.dataset import Dataset, from_arrays
 from jaxkd.data.pipeline.decode import BrokenImageError, decode
+from jaxkd.data.pipeline.workers import check_installed
 from jaxkd.data.transforms.pad_crop_flip import Augmentation
 
 
@@ -94,6 +95,7 @@ def from_examples(
       augmentation: applied when the set is trained on.
 
     Raises:
+      ImportError: Pillow is missing.
       TypeError, ValueError: for examples that are not as above, or of several sizes; the error has the first one's
         number. Otherwise as `from_arrays`.
 
@@ -102,6 +104,7 @@ def from_examples(
       >>> from_examples(rows, class_names=["even", "odd"])
       <Dataset: 12 images of 8×8×3, 2 classes>
     """
+    check_installed("PIL")
     refuse_endless(examples)
     images: list[NDArray[np.uint8]] = []
     labels = []

@@ -10,7 +10,19 @@ from pathlib import Path
 from typing import Literal, Protocol, overload
 
 from jaxkd.data.dataset import Dataset
-from jaxkd.data.readers import ats, cifar, digits, image_folder, imagenet, npz, tfds
+from jaxkd.data.readers import (
+    ats,
+    cifar,
+    digits,
+    image_folder,
+    imagenet,
+    imagenette,
+    npz,
+    stl10,
+    svhn,
+    tfds,
+    tiny_imagenet,
+)
 from jaxkd.data.streamed import StreamedDataset, views
 from jaxkd.types import Normalization
 
@@ -63,7 +75,13 @@ _KNOWN = {
         "Get the images from https://www.image-net.org, unpack them into a folder for each class, or have "
         "tensorflow-datasets prepare them with file_format='array_record'",
     ),
+    "imagenette": _Known(
+        (imagenette,), "Get imagenette2, or imagenette2-160, from https://github.com/fastai/imagenette, unpack it there"
+    ),
     "npz": _Known((npz,), "Write the arrays with numpy.savez(path, x_train=…, y_train=…)", npz, is_file=True),
+    "stl10": _Known((stl10,), "Get the binary files from https://cs.stanford.edu/~acoates/stl10, unpack them there"),
+    "svhn": _Known((svhn,), "Get the 32×32 MATLAB files from http://ufldl.stanford.edu/housenumbers, put them there"),
+    "tiny-imagenet": _Known((tiny_imagenet,), "Get http://cs231n.stanford.edu/tiny-imagenet-200.zip, unpack it there"),
 }
 
 
@@ -72,12 +90,12 @@ def names() -> tuple[str, ...]:
 
     Example:
       >>> names()
-      ('cifar10', 'cifar100', 'digits', 'folder', 'imagenet2012', 'npz')
+      ('cifar10', 'cifar100', 'digits', 'folder', 'imagenet2012', 'imagenette', 'npz', 'stl10', 'svhn', 'tiny-imagenet')
     """
     return tuple(sorted(_KNOWN))
 
 
-_StreamedName = Literal["folder", "imagenet2012"]
+_StreamedName = Literal["folder", "imagenet2012", "imagenette"]
 
 
 @overload
@@ -151,11 +169,15 @@ def load(
     "digits" comes with the package. "cifar10" and "cifar100" are read from the official Python files, unpacked or in
     their tar.gz; from the `cifar100-*.pkl` files of ATS; or from tensorflow-datasets where it has prepared them.
 
-    "imagenet2012" and "folder" are read while training runs, and need `pip install 'jaxkd[stream]'`. "folder" stands
-    for any images in `train/CLASS/` and `val/CLASS/` (or `test/CLASS/`) below `data_dir`; classes are numbered by name.
-    "imagenet2012" is such a tree of the thousand classes of ImageNet, or what tensorflow-datasets prepared of it with
-    `file_format="array_record"`. "npz" is a file of NumPy's with the arrays `x_train` and `y_train`, `x_test` and
-    `y_test`, or by other usual names.
+    "svhn", "stl10" and "tiny-imagenet" are read into memory from their official files or folders, unpacked.
+    "tiny-imagenet" needs Pillow.
+
+    "imagenet2012", "imagenette" and "folder" are read while training runs, and need `pip install 'jaxkd[stream]'`.
+    "folder" stands for any images in `train/CLASS/` and `val/CLASS/` (or `test/CLASS/`) below `data_dir`; classes are
+    numbered by name. "imagenet2012" is such a tree of the thousand classes of ImageNet, or what tensorflow-datasets
+    prepared of it with `file_format="array_record"`. "imagenette" is the largest of its folders that is there.
+
+    "npz" is a file of NumPy's with the arrays `x_train` and `y_train`, `x_test` and `y_test`, or by other usual names.
 
     Images in `CLASS/` alone, or in a file without a split, are divided by `validation_split`: into the same two parts
     every time, of each class alike.
@@ -167,14 +189,14 @@ def load(
       split: "train" or "test" reads that one alone (its files suffice); None reads both.
       mean: per channel, where pixels run from 0 to 1, in place of the data set's own.
       std: likewise.
-      image_size: height and width that "imagenet2012" and "folder" images are brought to, by default 224.
+      image_size: height and width that images which are read while training are brought to, by default 224.
       workers: processes that decode them, as `StreamedDataset` has it; 0 decodes in threads.
       validation_split: the part of "folder" or "npz" images to hold out as the test set, where there is none.
       seed: of that choice, which is not that of a run, so that all runs hold the same images out.
 
     Returns:
-      `(train, test)`, or the one split asked for: a `Dataset`, or for "imagenet2012" and "folder" a `StreamedDataset`.
-      The training set carries its augmentation.
+      `(train, test)`, or the one split asked for: a `Dataset`, or a `StreamedDataset` for those that are read while
+      training runs. The training set carries its augmentation.
 
     Raises:
       ValueError: an unknown name or split, or a damaged or mislabelled file.
