@@ -45,6 +45,11 @@ def add_options(parser: argparse.ArgumentParser, rows: Sequence[str]) -> None:
         metavar="X",
         help="of folder and npz without a split: the part to hold out as test images, the same ones in every run",
     )
+    images.add_argument(
+        "--balanced",
+        action="store_true",
+        help="draw every class equally often in training, however rare its images are",
+    )
     training = parser.add_argument_group("training", "what is not given comes from the recipe")
     training.add_argument(
         "--recipe",
@@ -141,7 +146,12 @@ def run_config(
     return RunConfig(
         network=network,
         data=DataConfig(
-            dataset, options.data_dir, options.image_size, options.workers, validation_split=options.validation_split
+            dataset,
+            options.data_dir,
+            options.image_size,
+            options.workers,
+            validation_split=options.validation_split,
+            balanced=options.balanced,
         ),
         training=training.adapted(
             epochs=options.epochs, batch_size=options.batch_size, learning_rate=options.learning_rate, network=network
@@ -191,8 +201,8 @@ def published(config: RunConfig) -> dict[str, Any]:
         return {}
     recipe = recipes.get(config.recipe)
     method, teacher = config.method or recipes.get_method("ce"), config.teacher and config.teacher.name
-    ours = (method, teacher, config.network, config.training, config.data.name)
-    theirs = (recipe.method, recipe.teacher, recipe.student, recipe.training, recipe.data)
+    ours = (method, teacher, config.network, config.training, config.data.name, config.data.balanced)
+    theirs = (recipe.method, recipe.teacher, recipe.student, recipe.training, recipe.data, False)
     percent = recipe.published._asdict()
     return {
         "recipe": {

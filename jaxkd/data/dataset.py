@@ -28,6 +28,7 @@ class LabelledImages(ABC):
       name: what the images are called in logs and errors.
       image_shape: height, width and channels of an image.
       labels: `[N]` int32 class indices.
+      balanced: whether training draws every class equally often.
     """
 
     class_names: tuple[str, ...]
@@ -35,6 +36,7 @@ class LabelledImages(ABC):
     name: str
     image_shape: tuple[int, int, int]
     labels: Any
+    balanced: bool
 
     @property
     def num_classes(self) -> int:
@@ -91,7 +93,7 @@ class LabelledImages(ABC):
           (<Dataset: 16 images of 4×4×1, 2 classes>, [2, 2])
         """
         chosen = held_out(self.labels, fraction, seed, self._keys())
-        return self.take(~chosen), self.take(chosen).replace(augmentation=None)
+        return self.take(~chosen), self.take(chosen).replace(augmentation=None, balanced=False)
 
     @abstractmethod
     def take(self, indices: ArrayLike) -> Self:
@@ -120,6 +122,8 @@ class Dataset(LabelledImages):
       normalization: mean and standard deviation per channel, or one for all, where pixels run from 0 to 1.
       augmentation: what training applies to the images; evaluation never does.
       name: where the images come from, for logs.
+      balanced: whether an epoch of training draws every class equally often, in place of every image
+        once: rare ones are repeated. Evaluation never does.
       image_shape: height, width and channels of an image.
 
     Raises:
@@ -138,6 +142,7 @@ class Dataset(LabelledImages):
     normalization: Normalization
     augmentation: Augmentation | None = None
     name: str = ""
+    balanced: bool = False
     image_shape: tuple[int, int, int] = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:

@@ -60,6 +60,7 @@ class StreamedDataset(LabelledImages):
         `if __name__ == "__main__":`, because each process imports it.
       max_unreadable: how many different images may turn out unreadable. Each is named in a warning. Training takes the
         next readable one of the source in its place, evaluation leaves it out.
+      balanced: whether an epoch of training draws every class equally often, as `Dataset` has it.
 
       image_shape: height, width and channels of the views.
 
@@ -85,6 +86,7 @@ class StreamedDataset(LabelledImages):
     name: str = ""
     workers: int | None = None
     max_unreadable: int = 100
+    balanced: bool = False
     image_shape: tuple[int, int, int] = dataclasses.field(init=False)
     _register: Register = dataclasses.field(init=False)
 

@@ -15,6 +15,7 @@ from flax import nnx
 from numpy.typing import NDArray
 
 from jaxkd.data import Augmentation, BatchIndices, Dataset, StreamedDataset
+from jaxkd.data.balance import balanced_order
 from jaxkd.data.columns import columns, is_array
 from jaxkd.data.dataset import checked_normalization, pixel_statistics, warn_of_missing_classes
 from jaxkd.data.examples import cure_of_examples, is_picture, refuse_endless
@@ -40,6 +41,7 @@ class InMemory:
       normalization: for uint8 pixels.
       augmentation: for training.
       num_classes: K, above every label.
+      balanced: whether an epoch draws every class equally often.
     """
 
     images: NDArray[Any]
@@ -47,6 +49,7 @@ class InMemory:
     normalization: Normalization | None
     augmentation: Augmentation | None
     num_classes: int
+    balanced: bool = False
 
     @property
     def examples(self) -> int:
@@ -174,7 +177,9 @@ def _unchecked_source(data: Data, expected: Expectations) -> Source:
     if isinstance(data, StreamedDataset):
         return data
     if isinstance(data, Dataset):
-        return InMemory(data.images, data.labels, data.normalization, data.augmentation, data.num_classes)
+        return InMemory(
+            data.images, data.labels, data.normalization, data.augmentation, data.num_classes, data.balanced
+        )
     if isinstance(data, Batch):
         raise TypeError("cannot train on a single Batch: give a list of batches, [batch]")
     if isinstance(data, tuple) and data and is_array(data[0]):
@@ -343,7 +348,9 @@ class Share:
 
 @dataclass
 class TrainingPlan:
-    """The batches of some epochs, one after the other; each epoch sees every example once, in an order of its own.
+    """The batches of some epochs, one after the other.
+
+    Each epoch sees every example once, or every class equally often, in an order of its own.
 
     Attributes:
       examples: N, the number of images.
@@ -352,6 +359,7 @@ class TrainingPlan:
       first_epoch: the one that `plan[0]` belongs to, counted from 0.
       epochs: the number of epochs.
       share: what this process reads of each batch.
+      labels: `[N]`, where every class is seen equally often.
     """
 
     examples: int
@@ -360,6 +368,7 @@ class TrainingPlan:
     first_epoch: int
     epochs: int
     share: Share
+    labels: NDArray[np.int32] | None = None
     _order: tuple[int, NDArray[np.int64]] | None = field(default=None, init=False, repr=False)
 
     @property
@@ -380,7 +389,9 @@ class TrainingPlan:
         epoch, position = divmod(step, self.steps)
         epoch += self.first_epoch
         if self._order is None or self._order[0] != epoch:
-            self._order = epoch, np.random.default_rng((self.seed, epoch)).permutation(self.examples)
+            rng = np.random.default_rng((self.seed, epoch))
+            order = rng.permutation(self.examples) if self.labels is None else balanced_order(self.labels, rng)
+            self._order = epoch, order
         start = position * self.batch_size
         places = np.arange(start, start + self.size(position))[self.share(self.size(position))]
         return BatchIndices(self._order[1][places], places, self.seed, epoch)

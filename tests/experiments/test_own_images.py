@@ -28,10 +28,10 @@ def read(path):
 @pytest.mark.thorough
 def test_a_folder_without_a_split_is_trained_on_and_resumed(train_teacher, folder, tmp_path, capsys):
     options = [*OPTIONS, "--data-dir", str(folder), "--output", str(tmp_path / "run"), "--batch-size", "4"]
-    assert train_teacher.main([*options, "--validation-split", "0.25"]) == 0
+    assert train_teacher.main([*options, "--validation-split", "0.25", "--balanced"]) == 0
     settings = read(tmp_path / "run" / "config.json")["settings"]
     assert settings["data"]["validation_split"] == 0.25
-    assert settings["data"]["images"] == 12
+    assert (settings["data"]["images"], settings["data"]["balanced"]) == (12, True)
     with pytest.raises(SystemExit):
         train_teacher.main([*options, "--validation-split", "0.5", "--resume"])
     assert "validation_split was 0.25 and is 0.5" in capsys.readouterr().err
