@@ -91,7 +91,8 @@ def step_decay(base: float, drops: Sequence[int] = (150, 180, 210), factor: floa
     rates = [base * factor**passed for passed in range(len(drops) + 1)]
 
     def decay(elapsed: jax.Array) -> jax.Array:
-        return jnp.asarray(rates, jnp.float32)[jnp.searchsorted(jnp.asarray(drops, jnp.int32), elapsed, side="right")]
+        passed = jnp.sum(jnp.asarray(drops, jnp.int32) <= jnp.reshape(elapsed, 1), dtype=jnp.int32)
+        return jnp.asarray(rates, jnp.float32)[passed]
 
     return _after_warmup(base, warmup, decay)
 

@@ -7,11 +7,11 @@ import itertools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxkd.callbacks import Callback, CallbackList, Checkpoint
@@ -262,7 +262,7 @@ class _Group:
         else:
             step, in_memory = (
                 make_many_step(bound.program, bound.normalization, bound.teacher_normalization, bound.placement),
-                resident_epoch,
+                partial(resident_epoch, cut_runs=True),
             )
         start_epoch, cached_teacher = bound.epochs(
             step, first.state, source, batch_size, epochs, first.trainer._cache, verbose, in_memory
@@ -281,11 +281,11 @@ class _Group:
         metrics = (("loss", cross_entropy), *bound.program.metrics)
         evaluate = make_evaluate_many(bound.program, bound.normalization, metrics, bound.placement)
         examples = held_out.examples
-        indices = jnp.asarray(padded_batches(examples, min(EVALUATION_BATCH, examples)))
-        images, labels = jnp.asarray(held_out.images), jnp.asarray(held_out.labels)
+        indices = padded_batches(examples, min(EVALUATION_BATCH, examples))
+        on_devices = bound.placement.everywhere((held_out.images, held_out.labels, indices))
 
         def measure(state: TrainState) -> list[dict[str, float]]:
-            sums = evaluate(state.params["model"], state.variables["model"], images, labels, indices)
+            sums = evaluate(state.params["model"], state.variables["model"], *on_devices)
             means = {name: np.asarray(total) / examples for name, total in sums.items()}
             return [{name: float(values[i]) for name, values in means.items()} for i in range(len(self.members))]
 

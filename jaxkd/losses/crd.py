@@ -216,7 +216,7 @@ class Classes(nnx.Module):
     def others(self, labels: jax.Array, count: int, key: Key) -> jax.Array:
         """Draw `count` examples of other classes for each label, `[B] -> [B, count]`, each once before any twice."""
         rest = len(self) - self.counts[...][labels]
-        chosen = permuted(key, jnp.broadcast_to(jnp.arange(count), (len(labels), count)), rest, most=len(self))
+        chosen = permuted(key, jnp.broadcast_to(jnp.arange(count), (len(labels), count)), rest)
         # In the grouped order, read as a ring, those of other classes follow the end of one's own.
         return self.grouped[...][(self.ends[...][labels][:, None] + chosen) % len(self)]
 
@@ -226,46 +226,75 @@ class Classes(nnx.Module):
         return self.grouped[...][self.ends[...][labels] - 1 - jax.random.randint(key, labels.shape, 0, count)]
 
 
-_ROUNDS = 6
-"""Rounds of the Feistel network. After four a long permutation is hard to tell from a random one (Luby & Rackoff 1988);
-after six all pairs of entries are equally likely to within a hundredth, even at size 100."""
+_STAGES = 6
+"""Stages of a permutation, each of two rounds of a Feistel network. After four rounds a long permutation is hard to
+tell from a random one (Luby & Rackoff 1988); the others make up for the entries that a stage leaves out."""
 
 
-def permuted(key: Key, positions: jax.Array, sizes: jax.Array, most: int) -> jax.Array:
+def permuted(key: Key, positions: jax.Array, sizes: jax.Array) -> jax.Array:
     """Return the entries at these positions of a random permutation of 0…size−1, another for every row.
 
     Drawing K of N without replacement by sorting N random numbers would take most of a training step at N = 50,000.
-    Instead a Feistel network computes only the K wanted entries of a permutation: a position is written as two digits
-    in a base just above √size, and in each round one digit is shifted by a random function of the other. Results beyond
-    `size` are sent through again, which leads back into the range (Black & Rogaway, "Ciphers with arbitrary finite
-    domains", 2002).
+    Instead only the K wanted entries are computed, in a fixed number of arithmetic steps, each of which is a
+    permutation: a number is shifted and perhaps mirrored, both at random, then written as two digits in bases near
+    √size, of which each is shifted by a random function of the other (a Feistel network, Luby & Rackoff 1988). Less
+    than one in √size has no such digits and is left for the next stage to move.
 
     Args:
       key: a random key.
       positions: `[B, K]`; counted modulo the size.
       sizes: `[B]`, each at least 1.
-      most: an upper bound of the sizes.
 
     Returns:
       `[B, K]` int32.
 
     Example:
-      >>> sorted(permuted(jax.random.key(0), jnp.arange(5)[None], jnp.array([5]), most=5)[0].tolist())
+      >>> sorted(permuted(jax.random.key(0), jnp.arange(5)[None], jnp.array([5]))[0].tolist())
       [0, 1, 2, 3, 4]
     """
     sizes = sizes[:, None]
-    # One more than the root, whose rounding then does no harm.
-    base = jnp.sqrt(sizes.astype(jnp.float32)).astype(jnp.int32) + 1
-    shape = _ROUNDS, len(sizes), math.isqrt(most) + 2
-    functions = jax.random.randint(key, shape, 0, jnp.broadcast_to(base, shape))
+    root = jnp.sqrt(sizes.astype(jnp.float32)).astype(jnp.int32)
+    low_base = jnp.maximum(jnp.where(root * root > sizes, root - 1, root), 1)
+    high_base = sizes // low_base
+    words = jax.random.bits(key, (_STAGES + 1, 4, len(sizes), 1), jnp.uint32)
 
-    def shuffle(numbers: jax.Array) -> jax.Array:
-        high, low = numbers // base, numbers % base
-        for function in functions:
-            high, low = low, (high + jnp.take_along_axis(function, low, axis=1)) % base
-        return high * base + low
+    def turned(numbers: jax.Array, words: jax.Array) -> jax.Array:
+        shift = (words[0] % sizes.astype(jnp.uint32)).astype(jnp.int32)
+        numbers = jnp.where(words[1] >> 31 == 1, sizes - 1 - numbers, numbers)
+        return _sum_below(sizes, numbers, shift)
 
-    def again(numbers: jax.Array) -> jax.Array:
-        return jnp.where(numbers < sizes, numbers, shuffle(numbers))
+    numbers = positions % sizes
+    for stage in range(_STAGES):
+        numbers = turned(numbers, words[stage])
+        high, low = _digits(numbers, low_base)
+        has_digits = high < high_base
+        high = _sum_below(high_base, high, _random_function(words[stage, 2], low, high_base))
+        low = _sum_below(low_base, low, _random_function(words[stage, 3], high, low_base))
+        numbers = jnp.where(has_digits, high * low_base + low, numbers)
+    return turned(numbers, words[_STAGES])
 
-    return jax.lax.while_loop(lambda numbers: jnp.any(numbers >= sizes), again, shuffle(positions % sizes))
+
+def _digits(numbers: jax.Array, base: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return quotients and remainders. Few processors divide whole numbers many at a time, all do it with float32."""
+    high = (numbers.astype(jnp.float32) / base.astype(jnp.float32)).astype(jnp.int32)
+    low = numbers - high * base  # the quotients are below 2^16, so that they are at most one off
+    off = (low >= base).astype(jnp.int32) - (low < 0).astype(jnp.int32)
+    return high + off, low - off * base
+
+
+def _sum_below(end: jax.Array, one: jax.Array, other: jax.Array) -> jax.Array:
+    """Return the sum of numbers from 0 to `end`, without it, modulo `end`; no sum exceeds what int32 holds."""
+    return jnp.where(one >= end - other, one - (end - other), one + other)
+
+
+def _random_function(word: jax.Array, numbers: jax.Array, end: jax.Array) -> jax.Array:
+    """Return a value from 0 to `end`, without it, for every number, by mixing its bits with those of a random word.
+
+    The mixing is the end of MurmurHash3, in which every bit of what goes in turns each that comes out with about even
+    odds.
+    """
+    bits = numbers.astype(jnp.uint32) ^ word
+    bits = (bits ^ (bits >> 16)) * jnp.uint32(0x85EBCA6B)
+    bits = (bits ^ (bits >> 13)) * jnp.uint32(0xC2B2AE35)
+    fraction = ((bits ^ (bits >> 16)) >> 8).astype(jnp.float32) * jnp.float32(2.0**-24)
+    return jnp.minimum((fraction * end.astype(jnp.float32)).astype(jnp.int32), end - 1)

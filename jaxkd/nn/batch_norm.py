@@ -31,23 +31,39 @@ class Saved(NamedTuple):
     adds: tuple[None, ...]
 
 
-def batch_moments(images: jax.Array) -> tuple[jax.Array, jax.Array]:
+def batch_moments(images: jax.Array, near: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return mean and biased variance of each channel, `[…, C] -> [C], [C]`, float32 and constant for the gradient.
 
+    Args:
+      images: `[…, C]`.
+      near: `[C]`, about the mean, such as the running one: GPUs and TPUs add up what exceeds it, and its squares.
+
     Example:
-      >>> mean, var = batch_moments(jnp.array([[1.0], [3.0]]))
+      >>> mean, var = batch_moments(jnp.array([[1.0], [3.0]]), near=jnp.zeros(1))
       >>> mean.tolist(), var.tolist()
       ([2.0], [1.0])
     """
-    images = lax.stop_gradient(images)
-    if not cpu_kernels.usable(images.dtype):
-        return _moments(images)
-    return lax.platform_dependent(images, cpu=cpu_kernels.batch_moments, default=_moments)
+    images, near = lax.stop_gradient((images, near))
+    on_cpu = cpu_kernels.batch_moments if cpu_kernels.usable(images.dtype) else moments_in_two_passes
+    return lax.platform_dependent(images, near, cpu=lambda images, near: on_cpu(images), default=moments_in_one_pass)
 
 
-def _moments(images: jax.Array) -> tuple[jax.Array, jax.Array]:
-    images = images.astype(jnp.float32)
+def moments_in_one_pass(images: jax.Array, near: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the moments from sums that a compiler can fuse into the convolution before, over devices in one exchange.
+
+    The variance has an error of about 1e-7 · (1 + (mean − near)² / variance) of itself.
+    """
     axes = tuple(range(images.ndim - 1))
+    near = near.astype(jnp.float32)
+    excess = images.astype(jnp.float32) - _along(near, images)
+    shift, square = excess.mean(axes), jnp.square(excess).mean(axes)
+    return near + shift, jnp.maximum(square - jnp.square(shift), 0.0)
+
+
+def moments_in_two_passes(images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the moments, the variance from the distances to the mean."""
+    axes = tuple(range(images.ndim - 1))
+    images = images.astype(jnp.float32)
     mean = images.mean(axes)
     return mean, jnp.square(images - _along(mean, images)).mean(axes)
 

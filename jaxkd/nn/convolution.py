@@ -11,11 +11,12 @@ engine of networks with convolutions that lack such gradients: these take one st
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import lru_cache, partial
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_batching import custom_vmap
 from jax.extend import core
 
 from jaxkd.nn import cpu_kernels
@@ -159,11 +160,62 @@ def _gradients(stride: int, padding: int, groups: int, saved: Pair, cotangent: j
         on_cpu = partial(_loop_gradients, stride=stride, padding=padding)
     else:
         on_cpu = partial(_autodiff_gradients, _per_group(kernel, stride, padding, groups))
-    by_xla = partial(_autodiff_gradients, partial(_by_xla, stride=stride, padding=padding, groups=groups))
+    by_xla = _xla_gradients(stride, padding, groups)
     return lax.platform_dependent(images, kernel, cotangent, cpu=on_cpu, default=by_xla)
 
 
 convolve.defvjp(_save, _gradients)
+
+
+@lru_cache
+def _xla_gradients(stride: int, padding: int, groups: int) -> Callable[[jax.Array, jax.Array, jax.Array], Pair]:
+    """Return the gradients as XLA's own forms, called with images, kernel and cotangent.
+
+    The kernel's is summed in its own type, also over devices: the sum over thousands of pixels loses digits in
+    bfloat16. Under `vmap` they are those of the batched convolution, a grouped one, for which GPUs have kernels; each
+    gradient batched by itself would be a grouped convolution with windows as large as the images.
+    """
+    forward = partial(_by_xla, stride=stride, padding=padding, groups=groups)
+
+    @custom_vmap
+    def gradients(images: jax.Array, kernel: jax.Array, cotangent: jax.Array) -> Pair:
+        of_images, of_kernel = _autodiff_gradients(forward, images, kernel, cotangent)
+        if kernel.dtype != images.dtype:
+            of_kernel = _wide_kernel_gradient(images, kernel, cotangent, stride, padding, groups)
+        return of_images, of_kernel
+
+    @gradients.def_vmap
+    def of_many(
+        size: int, batched: list[bool], images: jax.Array, kernel: jax.Array, cotangent: jax.Array
+    ) -> tuple[Pair, tuple[bool, bool]]:
+        def each(array: jax.Array, is_batched: bool) -> jax.Array:
+            return array if is_batched else jnp.broadcast_to(array, (size, *array.shape))
+
+        many = jax.vmap(forward, in_axes=(0 if batched[0] else None, 0))
+        kernels, cotangents = each(kernel, batched[1]), each(cotangent, batched[2])
+        of_kernels = jax.vjp(partial(many, images), kernels)[1](cotangents)[0]
+        of_images = jax.vjp(lambda given: jax.vmap(forward)(given, kernels), each(images, batched[0]))[1](cotangents)[0]
+        return (of_images, of_kernels), (True, True)
+
+    return gradients
+
+
+def _wide_kernel_gradient(
+    images: jax.Array, kernel: jax.Array, cotangent: jax.Array, stride: int, padding: int, groups: int
+) -> jax.Array:
+    """Return the gradient for a kernel of a wider type than the images, summed in the kernel's type."""
+    reach = [(n - 1) * stride + k for n, k in zip(cotangent.shape[1:3], kernel.shape, strict=False)]
+    borders = [(padding, end - n - padding) for n, end in zip(images.shape[1:3], reach, strict=True)]
+    return lax.conv_general_dilated(
+        images,
+        cotangent,
+        (1, 1),
+        borders,
+        rhs_dilation=(stride, stride),
+        dimension_numbers=("CHWN", "IHWO", "HWNC"),
+        batch_group_count=groups,
+        preferred_element_type=kernel.dtype,
+    )
 
 
 def _autodiff_gradients(

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
@@ -123,13 +124,15 @@ class BatchNorm(nnx.Module):
         """Return the normalised images, plus a residual if there is one, and move the running statistics."""
         if not train:
             return Preactivation.of(self._affine(images, residual))
-        mean, var = (checkpoint_name(moment, SAVED) for moment in batch_moments(images))
+        mean, var = (checkpoint_name(moment, SAVED) for moment in batch_moments(images, self.mean[...]))
         self._follow(mean, var, images.size // images.shape[-1])
         return Preactivation(functools.partial(self._normalize, images, mean, var, residual))
 
     def frozen(self, images: jax.Array, train: bool) -> jax.Array:
         """Return the same output without moving the running statistics."""
-        return self._normalize(images, *batch_moments(images), None, False) if train else self._affine(images, None)
+        if not train:
+            return self._affine(images, None)
+        return self._normalize(images, *batch_moments(images, self.mean[...]), None, False)
 
     def folded(self) -> tuple[jax.Array, jax.Array]:
         """Return the factor and the shift of each channel that evaluation mode comes to, `[C]` and `[C]`."""
@@ -206,9 +209,25 @@ def conv_norm(
 
 def max_pool(images: jax.Array, window: int = 2, padding: int = 0) -> jax.Array:
     """Halve height and width, keeping the maximum of each window; the windows step by two pixels."""
+    options = {"window": window, "padding": padding}
+    return lax.platform_dependent(
+        images,
+        cpu=functools.partial(_maxima_of_slices, **options),
+        default=functools.partial(_maxima_of_windows, **options),
+    )
+
+
+def _maxima_of_windows(images: jax.Array, window: int, padding: int) -> jax.Array:
+    borders = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    lowest = np.array(-np.inf, images.dtype)
+    return lax.reduce_window(images, lowest, lax.max, (1, window, window, 1), (1, 2, 2, 1), borders)
+
+
+def _maxima_of_slices(images: jax.Array, window: int, padding: int) -> jax.Array:
+    """Compare strided slices: several times faster on the CPU than XLA's own pooling."""
     borders = [(0, 0), (padding, padding), (padding, padding), (0, 0)]
     padded = jnp.pad(images, borders, constant_values=-jnp.inf)
-    for axis in (1, 2):  # maxima of strided slices: several times faster on the CPU than XLA's own pooling
+    for axis in (1, 2):
         count = (padded.shape[axis] - window) // 2 + 1
         slices = [lax.slice_in_dim(padded, i, i + 2 * count - 1, stride=2, axis=axis) for i in range(window)]
         padded = functools.reduce(jnp.maximum, slices)

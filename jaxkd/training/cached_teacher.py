@@ -144,7 +144,7 @@ class CachedTeacher:
           indices: `[S, B]`, which images the steps train on.
 
         Returns:
-          Arrays `[S, B, …]`, placed like the batches.
+          Arrays `[S, B, …]` on the host.
         """
         steps = jnp.arange(first_step, first_step + len(indices), dtype=jnp.int32)
         numbers = 0 if self._augmentation is None else _numbers(self._augmentation, indices.shape[1], key, steps)
@@ -153,15 +153,15 @@ class CachedTeacher:
         self._found += slots.size - len(missing)
         self._asked += slots.size
         self._see(images, missing)
-        return self._placed(self.cache.read(slots))
+        return self._parted(self.cache.read(slots))
 
     def zeros(self, shape: tuple[int, ...]) -> CachedOutputs:
         """Return zeros of the form that `lookup` has for indices of a shape `[S, B]`."""
-        return self._placed(np.zeros((*shape, self._width), np.float32))
+        return self._parted(np.zeros((*shape, self._width), np.float32))
 
-    def _placed(self, values: np.ndarray) -> CachedOutputs:
+    def _parted(self, values: np.ndarray) -> CachedOutputs:
         embedding = values[..., self._classes :] if self._width > self._classes else None
-        return self._placement.split(CachedOutputs(values[..., : self._classes], embedding))  # type: ignore[arg-type]  # on the host
+        return CachedOutputs(values[..., : self._classes], embedding)  # type: ignore[arg-type]  # on the host
 
     def hit_rate(self) -> float:
         """Return the share of views that were in the cache since this was last asked."""

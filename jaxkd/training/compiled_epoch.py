@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.stages import Wrapped
 
 from jaxkd.training.program import Augment
+from jaxkd.training.sharding import Trim
 from jaxkd.training.state import AUGMENT, TrainState, Tree, random_key
 from jaxkd.training.step import CachedOutputs, Logs, Step
 from jaxkd.types import Batch
@@ -25,30 +26,35 @@ def _augmentation_keys(key: jax.Array, step: jax.Array) -> jax.Array:
 
 
 @functools.lru_cache(maxsize=32)
-def make_resident_loop(step: Step, augment: Augment | None, strong_view: Augment | None = None) -> Wrapped:
+def make_resident_loop(
+    step: Step, augment: Augment | None, strong_view: Augment | None = None, trim: Trim | None = None
+) -> Wrapped:
     """Build `run(state, images, labels, indices, cached=None) -> (state, logs)` for data that live on the device.
 
     `augment` and `strong_view` are called as `(key, images)`. `indices` is `[S, B]`: the program takes S steps on the
     batches they select; `cached` is what is known of the teacher's outputs for them, `[S, B, …]`. The logs are `[S]`.
+    `trim` takes off the rows that batches were filled up with.
     """
-    return jax.jit(resident_steps(step, augment, strong_view), donate_argnums=0)
+    return jax.jit(resident_steps(step, augment, strong_view, trim), donate_argnums=0)
 
 
-def resident_steps(step: Step, augment: Augment | None, strong_view: Augment | None = None) -> Step:
+def resident_steps(
+    step: Step, augment: Augment | None, strong_view: Augment | None = None, trim: Trim | None = None
+) -> Step:
     """Build what `make_resident_loop` compiles."""
 
     def run(
         state: TrainState, images: jax.Array, labels: jax.Array, indices: jax.Array, cached: CachedOutputs | None = None
     ) -> tuple[TrainState, Logs]:
         def body(state: TrainState, x: tuple[jax.Array, CachedOutputs | None]) -> tuple[TrainState, Logs]:
-            index, known = x
+            index, known = trim(x) if trim else x
             chosen = images[index]
             seen = augment(view_key(state.key, state.step), chosen) if augment else chosen
-            if strong_view is None:
-                return step(state, Batch(seen, labels[index], index), known)
-            _, crop, strong = _augmentation_keys(state.key, state.step)
-            other = strong_view(strong, augment(crop, chosen) if augment else chosen)
-            return step(state, Batch(seen, labels[index], index, other), known)
+            batch = Batch(seen, labels[index], index)
+            if strong_view is not None:
+                _, crop, strong = _augmentation_keys(state.key, state.step)
+                batch = batch._replace(strong=strong_view(strong, augment(crop, chosen) if augment else chosen))
+            return step(state, trim(batch) if trim else batch, known)
 
         return _scan(body, state, (indices, cached))
 
@@ -56,14 +62,16 @@ def resident_steps(step: Step, augment: Augment | None, strong_view: Augment | N
 
 
 @functools.lru_cache(maxsize=32)
-def make_stream_loop(step: Step, strong_view: Augment | None = None) -> Wrapped:
+def make_stream_loop(step: Step, strong_view: Augment | None = None, trim: Trim | None = None) -> Wrapped:
     """Build `run(state, batches) -> (state, logs)` for batches that come from the host, stacked to `[S, B, …]`.
 
-    Where pixels come without a strong view, it is made of them.
+    Where pixels come without a strong view, it is made of them. `trim` takes off the rows that batches were filled up
+    with.
     """
 
     def run(state: TrainState, batches: Batch) -> tuple[TrainState, Logs]:
         def body(state: TrainState, batch: Batch) -> tuple[TrainState, Logs]:
+            batch = trim(batch) if trim else batch
             if strong_view is not None and batch.strong is None and batch.images.dtype == jnp.uint8:
                 _, _, strong = _augmentation_keys(state.key, state.step)
                 batch = batch._replace(strong=strong_view(strong, batch.images))

@@ -58,12 +58,15 @@ def resident_epoch(
     steps: int | None,
     strong_view: Augment | None = None,
     cached_teacher: CachedTeacher | None = None,
+    cut_runs: bool = False,
 ) -> Epoch:
     """Make epochs over arrays that are put on the device once, in an order drawn from the state.
 
-    With a `cached_teacher`, its outputs for a chunk are looked up while the chunk before is computed.
+    With a `cached_teacher`, its outputs for a chunk are looked up while the chunk before is computed. Where it is the
+    runs that are cut over the devices (`cut_runs`), every device takes whole batches.
     """
-    loop = make_resident_loop(step, source.augmentation, strong_view)
+    place = placement.everywhere if cut_runs else placement.split
+    make_loop = partial(make_resident_loop, step, source.augmentation, strong_view)
     images, labels = placement.everywhere((source.images, source.labels))
     most = chunk_steps(source, placement, batch_size, steps)
 
@@ -71,9 +74,9 @@ def resident_epoch(
         if steps or placement.devices[0].platform != "cpu" or most == 1:
             return most
         # What is traced here is compiled next, unless it must not be a loop.
-        indices = placement.split(np.zeros((most, batch_size), np.int32))
-        cached = cached_teacher and cached_teacher.zeros(indices.shape)
-        return 1 if slow_in_a_loop(loop.trace(state, images, labels, indices, cached).jaxpr.jaxpr) else most
+        indices = np.zeros((most, batch_size), np.int32)
+        chosen = place((indices, cached_teacher.zeros(indices.shape) if cached_teacher else None))
+        return 1 if slow_in_a_loop(make_loop().trace(state, images, labels, *chosen).jaxpr.jaxpr) else most
 
     def epoch(state: TrainState, done: int = 0) -> Iterator[Chunk]:
         taken, key = int(state.step), copied(state.key)  # the state's own buffers go to the first chunk
@@ -81,22 +84,24 @@ def resident_epoch(
         for indices in skip(cut(order, batch_size, longest(state)), done):
             cached = cached_teacher.lookup(key, images, taken, indices) if cached_teacher else None
             taken += len(indices)
-            on_device = placement.split(indices)
-            yield Chunk(loop, (images, labels, on_device, cached), indices.shape[1])
+            size = indices.shape[1]
+            loop = make_loop(None if cut_runs else placement.trim(size))
+            yield Chunk(loop, (images, labels, *place((indices, cached))), size)
 
     return epoch
 
 
 def stream_epoch(step: Step, source: Stream, placement: Placement, strong_view: Augment | None = None) -> Epoch:
     """Make epochs over the user's own batches from the host, one step each."""
-    loop = make_stream_loop(step, strong_view)
 
     def epoch(state: TrainState, done: int = 0) -> Iterator[Chunk]:
         empty = True
         for number, batch in enumerate(source):
             empty = False
             if number >= done:
-                yield Chunk(loop, (placement.split(one_step(batch)),), len(batch.labels))
+                size = len(batch.labels)
+                loop = make_stream_loop(step, strong_view, placement.trim(size))
+                yield Chunk(loop, (placement.split(one_step(batch)),), size)
         if empty:
             raise ValueError(
                 "the iterable of batches gave none: it must be iterable again every epoch, which a generator is not; "
@@ -126,7 +131,6 @@ def streamed_epoch(
       last: the epoch before which training ends, counted from 0.
       strong_view: called as `(key, images)`.
     """
-    loop = make_stream_loop(step, strong_view)
     reader: Iterator[Batch] = iter(())
     due: tuple[int, int] | None = None  # the epoch and step that the reader gives next
 
@@ -141,6 +145,7 @@ def streamed_epoch(
             due = None  # whatever goes wrong, this reader is not asked again
             batch, size = next(reader), plan.size(position)
             due = (number, position + 1) if position + 1 < plan.steps else (number + 1, 0)
+            loop = make_stream_loop(step, strong_view, placement.trim(size))
             yield Chunk(loop, (placement.assemble(one_step(batch), size),), size)
 
     return epoch

@@ -339,11 +339,16 @@ class Share:
     position: int
 
     def __call__(self, batch_size: int) -> slice:
-        """Return the part; all of a batch that does not divide over the devices, since each of them sees it whole."""
-        if batch_size % self.devices:
-            return slice(0, batch_size)
-        each = batch_size // self.processes
-        return slice(self.position * each, (self.position + 1) * each)
+        """Return the part, equal ones but for the last; one example where nothing is left, which stands for none.
+
+        Example:
+          >>> share = Share(devices=4, processes=2, position=1)
+          >>> share(8), share(6), share(2)
+          (slice(4, 8, None), slice(4, 6, None), slice(1, 2, None))
+        """
+        each = -(-batch_size // self.devices) * self.devices // self.processes
+        start = min(self.position * each, batch_size - 1)
+        return slice(start, min(start + each, batch_size))
 
 
 @dataclass

@@ -7,6 +7,8 @@ result of one, up to the order of float32 sums. The devices may belong to severa
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +20,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxkd.training.inputs import Share
 from jaxkd.training.state import Tree
 from jaxkd.types import Batch, Outputs
+
+CUT, ROWS, WHOLE = PartitionSpec("data"), PartitionSpec(None, "data"), PartitionSpec()
+"""Arrays `[B, …]` cut over the devices, arrays `[S, B, …]` likewise, and arrays that all devices have whole."""
 
 
 class Placement:
@@ -57,23 +62,28 @@ class Placement:
         return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec("data")))
 
     def split(self, tree: Tree) -> Tree:
-        """Cut B of arrays `[S, B, …]` over the devices; put a last batch that does not divide on every device.
+        """Cut B of arrays `[S, B, …]` over the devices, filled up where it does not divide; see `Trim`.
 
         Every process has the whole arrays.
         """
-        return jax.tree.map(lambda leaf: self._put(leaf, self._cut(leaf.shape[1])), tree)
+        return jax.tree.map(lambda leaf: self._put(filled(leaf, self.padded(leaf.shape[1])), ROWS), tree)
 
     def assemble(self, tree: Tree, batch_size: int) -> Tree:
         """Cut B as `split` does, from arrays `[S, b, …]` that are this process's `share` of it."""
-        spec = self._cut(batch_size)
+        rows = self.padded(batch_size)
 
-        def put(own: np.ndarray) -> jax.Array:
-            if spec == PartitionSpec() or len(self.processes) == 1:
-                return self._put(own, spec)
-            shape = (own.shape[0], batch_size, *own.shape[2:])
-            return jax.make_array_from_process_local_data(NamedSharding(self.mesh, spec), own, shape)
+        def put(share: np.ndarray) -> jax.Array:
+            own = filled(share, rows // len(self.processes))
+            if len(self.processes) == 1:
+                return self._put(own, ROWS)
+            shape = (own.shape[0], rows, *own.shape[2:])
+            return jax.make_array_from_process_local_data(NamedSharding(self.mesh, ROWS), own, shape)
 
         return jax.tree.map(put, tree)
+
+    def trim(self, batch_size: int) -> Trim | None:
+        """Return what takes off the rows that a batch was filled up with; None where it divides over the devices."""
+        return Trim(self.mesh, batch_size) if batch_size % len(self.devices) else None
 
     @property
     def share(self) -> Share:
@@ -94,9 +104,6 @@ class Placement:
         if array.is_fully_addressable or array.is_fully_replicated:
             return np.asarray(array)
         return multihost_utils.process_allgather(array, tiled=True)
-
-    def _cut(self, batch_size: int) -> PartitionSpec:
-        return PartitionSpec() if batch_size % len(self.devices) else PartitionSpec(None, "data")
 
     def _put(self, leaf: jax.Array | np.ndarray, spec: PartitionSpec) -> jax.Array:
         sharding = NamedSharding(self.mesh, spec)
@@ -126,8 +133,42 @@ class Placement:
             )
 
 
+@dataclass(frozen=True)
+class Trim:
+    """Take off, in a compiled program, the rows that a batch was filled up with; it stays cut over the devices.
+
+    JAX gives no shard a size of its own, but XLA computes with such arrays as if they lay on one device: it masks what
+    is beyond their end wherever examples are added up or compared.
+
+    Attributes:
+      mesh: of the devices.
+      batch_size: B, the number of true examples.
+    """
+
+    mesh: Mesh
+    batch_size: int
+
+    def __call__(self, tree: Tree) -> Tree:
+        """Return arrays `[B, …]` of those filled up, or of those that are cut over the devices in another way."""
+        sharding = NamedSharding(self.mesh, CUT)
+        return jax.tree.map(lambda rows: lax.with_sharding_constraint(rows[: self.batch_size], sharding), tree)
+
+
+def filled(rows: Any, count: int) -> Any:
+    """Return arrays `[S, B, …]` with the last row repeated until there are `count`.
+
+    Example:
+      >>> filled(np.array([[1, 2, 3]]), 4).tolist()
+      [[1, 2, 3, 3]]
+    """
+    missing = count - rows.shape[1]
+    if not missing:
+        return rows
+    arrays = jnp if isinstance(rows, jax.Array) else np
+    return arrays.concatenate([rows, arrays.repeat(rows[:, -1:], missing, axis=1)], axis=1)
+
+
 BATCH_NORMS = ("global", "per_device")
-CUT, WHOLE = PartitionSpec("data"), PartitionSpec()
 
 Look = Callable[[Tree, Tree, Batch], tuple[Outputs, Tree]]
 
@@ -146,8 +187,7 @@ def bn_mesh_of(batch_norm: str, placement: Placement) -> Mesh | None:
 def on_each_device(mesh: Mesh | None, look: Look) -> Look:
     """Return a network's forward pass in training with each device seeing its own part of the batch alone.
 
-    Its variables end as the mean over the devices. A batch that does not divide lies whole on every device, and is
-    seen whole by each.
+    Its variables end as the mean over the devices. In a batch that does not divide, BatchNorm sees all examples.
 
     Args:
       mesh: of the devices; without one, the pass is left as it is.

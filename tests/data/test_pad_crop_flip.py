@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from jaxkd.data import Augmentation
+from jaxkd.data.transforms.pad_crop_flip import _chosen_by_products, _sliced
 
 
 @pytest.fixture(autouse=True)
@@ -121,3 +122,19 @@ def test_impossible_settings_are_refused(arguments, error, message):
 def test_a_pad_that_could_lose_the_image_is_refused():
     with pytest.raises(ValueError, match="pad=8 would let a crop miss a 8×9 image"):
         Augmentation(pad=8)(jax.random.key(0), np.zeros((1, 8, 9, 3), np.uint8))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    images=npst.arrays(np.uint8, st.sampled_from([(1, 5, 7, 3), (3, 6, 4, 1), (4, 8, 8, 3)])),
+    pad=st.integers(0, 3),
+    flip=st.booleans(),
+    seed=st.integers(0, 2**31 - 1),
+)
+def test_products_with_one_hot_matrices_choose_the_same_pixels(images, pad, flip, seed):
+    """As a TPU computes the views."""
+    drawn = np.random.default_rng(seed)
+    top, left = (jnp.asarray(drawn.integers(0, 2 * pad + 1, len(images), np.int32)) for _ in range(2))
+    mirrored = jnp.asarray(drawn.integers(0, 1 + flip, len(images), np.int32))
+    found = _chosen_by_products(jnp.asarray(images), top, left, mirrored, pad)
+    np.testing.assert_array_equal(found, _sliced(jnp.asarray(images), top, left, mirrored, pad, flip))

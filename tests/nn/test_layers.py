@@ -11,8 +11,9 @@ from jax import lax
 from sweeps import sweep
 
 from jaxkd import models
-from jaxkd.nn.convolution import _by_xla, _loop_gradients, convolve
-from jaxkd.nn.layers import BatchNorm, Conv, Linear, max_pool
+from jaxkd.nn.batch_norm import moments_in_one_pass
+from jaxkd.nn.convolution import _by_xla, _loop_gradients, _xla_gradients, convolve
+from jaxkd.nn.layers import BatchNorm, Conv, Linear, _maxima_of_windows, max_pool
 
 
 def double(rng, *shape):
@@ -60,6 +61,46 @@ def test_grouped_convolutions_on_both_kinds_of_platform(groups, outputs):
                 np.testing.assert_allclose(one, other, atol=1e-10, err_msg=f"{window} {stride} {size}")
 
 
+@sweep(("stride", "groups"), [(1, 1), (2, 1), (2, 2), (1, 6)], core=[(2, 2)])
+def test_gradients_of_many_convolutions_at_once_are_those_of_each(stride, groups):
+    """As GPUs compute a sweep, with images, kernels and cotangents of one or of every run."""
+    rng = np.random.default_rng(stride)
+    with jax.enable_x64(True):
+        images, kernels = double(rng, 3, 2, 7, 6, 6), double(rng, 3, 3, 3, 6 // groups, 6)
+        cotangents = double(rng, 3, 2, *((n + 2 - 3) // stride + 1 for n in (7, 6)), 6)
+        gradients, each = _xla_gradients(stride, 1, groups), (images, kernels, cotangents)
+        for shared in ((), (0,), (1,), (2,), (0, 1)):
+            given = [array[0] if i in shared else array for i, array in enumerate(each)]
+            found = jax.vmap(gradients, in_axes=[None if i in shared else 0 for i in range(3)])(*given)
+            for run in range(3):
+                alone = [array if i in shared else array[run] for i, array in enumerate(given)]
+                for one, other in zip(found, gradients(*alone), strict=True):
+                    np.testing.assert_allclose(one[run], other, atol=1e-10, err_msg=f"{shared}")
+
+
+@sweep(("stride", "padding", "groups"), [(1, 1, 1), (2, 1, 1), (2, 0, 2), (3, 2, 6)], core=[(2, 1, 1)])
+def test_the_gradient_of_a_kernel_is_summed_in_its_own_type(stride, padding, groups):
+    rng = np.random.default_rng(stride)
+    images = jnp.asarray(rng.standard_normal((2, 8, 7, 6)), jnp.bfloat16)
+    kernel = jnp.asarray(rng.standard_normal((3, 3, 6 // groups, 6)), jnp.float32)
+    out, transpose = jax.vjp(
+        lambda kernel: _by_xla(images.astype(jnp.float32), kernel, stride, padding, groups), kernel
+    )
+    cotangent = jnp.asarray(rng.standard_normal(out.shape), jnp.bfloat16)
+    _, found = _xla_gradients(stride, padding, groups)(images, kernel, cotangent)
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, transpose(cotangent.astype(jnp.float32))[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("mean", "near", "error"), [(0, 0, 1e-6), (30, 30, 1e-6), (3, 0, 1e-5), (-100, -99, 1e-6)])
+def test_moments_in_one_pass_are_as_exact_as_they_say(mean, near, error):
+    images = (mean + np.random.default_rng(0).standard_normal((64, 16, 16, 4))).astype(np.float32)
+    found = moments_in_one_pass(jnp.asarray(images), jnp.full(4, near, jnp.float32))
+    exact = images.astype(np.float64)
+    np.testing.assert_allclose(found[0], exact.mean((0, 1, 2)), atol=1e-6 * (1 + abs(mean)))
+    np.testing.assert_allclose(found[1], exact.var((0, 1, 2)), rtol=error)
+
+
 @sweep("size", [(8, 8), (7, 9)], core=[(7, 9)])
 @pytest.mark.parametrize(("window", "padding"), [(2, 0), (3, 1)])
 def test_max_pooling_is_pytorchs(size, window, padding):
@@ -68,10 +109,11 @@ def test_max_pooling_is_pytorchs(size, window, padding):
     theirs = torch.tensor(images.transpose(0, 3, 1, 2), requires_grad=True)
     pooled = torch.nn.functional.max_pool2d(theirs, window, 2, padding)
     pooled.square().sum().backward()
-    ours = max_pool(jnp.asarray(images), window, padding)
-    np.testing.assert_array_equal(ours, pooled.detach().numpy().transpose(0, 2, 3, 1))
-    gradient = jax.jit(jax.grad(lambda images: jnp.sum(jnp.square(max_pool(images, window, padding)))))(images)
-    np.testing.assert_allclose(gradient, theirs.grad.numpy().transpose(0, 2, 3, 1), rtol=1e-6)
+    for pool in (max_pool, _maxima_of_windows):  # the second where there is no CPU
+        ours = pool(jnp.asarray(images), window, padding)
+        np.testing.assert_array_equal(ours, pooled.detach().numpy().transpose(0, 2, 3, 1))
+        gradient = jax.jit(jax.grad(lambda images: jnp.sum(jnp.square(pool(images, window, padding)))))(images)  # noqa: B023
+        np.testing.assert_allclose(gradient, theirs.grad.numpy().transpose(0, 2, 3, 1), rtol=1e-6)
 
 
 def test_the_platforms_rule_is_chosen_when_compiling():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -67,23 +68,43 @@ class Augmentation:
           number: `[B]` integers from 0 to views-1.
         """
         images = jnp.asarray(images)
-        _, height, width, channels = images.shape
+        height, width = images.shape[1:3]
         if self.pad >= min(height, width):
             raise ValueError(
                 f"pad={self.pad} would let a crop miss a {height}×{width} image altogether: "
                 f"use a pad below {min(height, width)}"
             )
-        place, mirrored = jnp.divmod(number, 2) if self.flip else (number, None)
+        place, mirrored = jnp.divmod(number, 2) if self.flip else (number, jnp.zeros_like(number))
         top, left = jnp.divmod(place, 2 * self.pad + 1)
-        padded = jnp.pad(images, ((0, 0), (self.pad, self.pad), (self.pad, self.pad), (0, 0)))
-        # Slices of the uint8 pixels, because inside `lax.scan` on two CPU cores they are the fastest of the equivalent
-        # forms: 0.46 ms for 64 images of 32×32×3, the reading of the batch included; one gather by pixel index takes
-        # 0.87 ms, products with one-hot matrices 0.62 ms, a choice among static shifts 4.7 ms.
-        views = jax.vmap(
-            lambda image, row, column: jax.lax.dynamic_slice(
-                image, (row, column, jnp.zeros_like(row)), (height, width, channels)
-            )
-        )(padded, top, left)
-        if mirrored is None:
-            return views
-        return jnp.where((mirrored == 1)[:, None, None, None], views[:, :, ::-1], views)
+        sliced = functools.partial(_sliced, pad=self.pad, flip=self.flip)
+        if images.dtype != jnp.uint8:
+            return sliced(images, top, left, mirrored)
+        chosen = functools.partial(_chosen_by_products, pad=self.pad)
+        return jax.lax.platform_dependent(images, top, left, mirrored, tpu=chosen, default=sliced)
+
+
+def _sliced(images: jax.Array, top: jax.Array, left: jax.Array, mirrored: jax.Array, pad: int, flip: bool) -> jax.Array:
+    """Slice each image, the fastest way inside `lax.scan` on two CPU cores, and a good one on a GPU.
+
+    0.46 ms for 64 images of 32×32×3, the reading of the batch included; one gather by pixel index takes 0.87 ms,
+    products with one-hot matrices 0.62 ms, a choice among static shifts 4.7 ms.
+    """
+    padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    views = jax.vmap(
+        lambda image, row, column: jax.lax.dynamic_slice(image, (row, column, jnp.zeros_like(row)), images.shape[1:])
+    )(padded, top, left)
+    return jnp.where((mirrored == 1)[:, None, None, None], views[:, :, ::-1], views) if flip else views
+
+
+def _chosen_by_products(images: jax.Array, top: jax.Array, left: jax.Array, mirrored: jax.Array, pad: int) -> jax.Array:
+    """Choose rows and columns by products with one-hot matrices; a TPU slices images one after the other.
+
+    Whole numbers up to 256 are exact in bfloat16, and each sum has one term.
+    """
+    height, width = images.shape[1:3]
+    rows, columns = jnp.arange(height)[None] - pad, jnp.arange(width)[None] - pad
+    columns = jnp.where(mirrored[:, None] == 1, columns[:, ::-1], columns)
+    by_row = jax.nn.one_hot(top[:, None] + rows, height, dtype=jnp.bfloat16)
+    by_column = jax.nn.one_hot(left[:, None] + columns, width, dtype=jnp.bfloat16)
+    cropped = jnp.einsum("bip,bpqc->biqc", by_row, images.astype(jnp.bfloat16))
+    return jnp.einsum("bjq,biqc->bijc", by_column, cropped).astype(jnp.uint8)
