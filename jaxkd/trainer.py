@@ -17,6 +17,7 @@ from jaxkd.callbacks import Callback, CallbackList, Checkpoint, ProgressBar, Ter
 from jaxkd.checks import check_at_least
 from jaxkd.data import Dataset, StreamedDataset
 from jaxkd.data.columns import is_array
+from jaxkd.data.pictures import one_by_one
 from jaxkd.history import History
 from jaxkd.losses import cross_entropy
 from jaxkd.metrics import Metric
@@ -172,10 +173,11 @@ class Trainer:
         Every example is seen once an epoch, in an order drawn from the seed, the last smaller batch included.
 
         Args:
-          x: images `[N, H, W, C]` with labels `y`; or both in one: a `data.Dataset` or `data.StreamedDataset`, a tuple
-            of arrays `(images, labels)`, or an iterable of batches: these, `(images, labels, index)`, a `Batch` or a
-            dict of image and label. uint8 pixels are normalised on the device, with the network's own statistics or
-            else the data set's; float images are taken as normalised already. A data set brings its augmentation.
+          x: images `[N, H, W, C]`, or a list of them, with labels `y`; or both in one: a `data.Dataset` or
+            `data.StreamedDataset`, a tuple of arrays `(images, labels)`, or an iterable of batches: these,
+            `(images, labels, index)`, a `Batch` or a dict of image and label. uint8 pixels are normalised on the
+            device, with the network's own statistics or else the data set's; float images are taken as normalised
+            already. A data set brings its augmentation.
           y: labels `[N]`, where `x` is images alone; else the validation data, as in `fit(train, test)`.
           validation_data: in one, as `x` can be; evaluated after each epoch as `val_…`.
           epochs: how many in all: it trains `epochs - initial_epoch`.
@@ -195,7 +197,7 @@ class Trainer:
           ValueError, TypeError: for data that cannot be right, or that the network cannot be trained on.
           FloatingPointError: when a loss term is no longer finite; it names the step and the term.
         """
-        if y is not None and not is_array(x) and validation_data is None:
+        if y is not None and not (is_array(x) or one_by_one(x)) and validation_data is None:
             y, validation_data = None, y
         data = _with_labels(x, y)
         self._resume(resume, callbacks, bool(verbose))
@@ -499,7 +501,7 @@ def _with_labels(x: Any, y: Any) -> Data:
     """
     if y is None:
         return x
-    if not is_array(x):
+    if not is_array(x) and not one_by_one(x):
         raise TypeError(f"x={type(x).__name__} brings its labels: leave y out, or give y with an array of images")
     if not isinstance(y, list) and not is_array(y):
         raise TypeError(

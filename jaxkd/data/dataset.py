@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from jaxkd.checks import warn_caller
 from jaxkd.data.held_out import held_out
+from jaxkd.data.pictures import stacked
 from jaxkd.data.transforms.pad_crop_flip import Augmentation
 from jaxkd.types import Normalization
 
@@ -180,7 +181,7 @@ def checked_choice(indices: ArrayLike) -> NDArray[Any]:
 
 
 def from_arrays(
-    images: ArrayLike,
+    images: ArrayLike | Sequence[Any],
     labels: ArrayLike,
     class_names: Sequence[str] | None = None,
     mean: Sequence[float] | None = None,
@@ -191,7 +192,7 @@ def from_arrays(
     """Build a Dataset from plain arrays.
 
     Args:
-      images: `[N, H, W, C]` uint8.
+      images: `[N, H, W, C]` uint8, or a list of images of one size; Pillow's become RGB.
       labels: `[N]` integers from 0 to K-1.
       class_names: K names; by default the numbers "0", "1", … as strings.
       mean: per channel, where pixels run from 0 to 1; by default that of these pixels, rounded to four digits.
@@ -214,7 +215,7 @@ def from_arrays(
       >>> dataset.class_names, dataset.mean, dataset.std
       (('0', '1', '2'), (0.5,), (0.2898,))
     """
-    pixels = _checked_images(np.asarray(images))
+    pixels = _checked_images(stacked(images))
     classes = np.asarray(labels)
     if class_names is not None and num_classes is not None and len(class_names) != num_classes:
         raise ValueError(

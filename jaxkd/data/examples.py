@@ -48,34 +48,6 @@ def refuse_endless(data: Any) -> None:
         )
 
 
-def stacked(images: Any) -> NDArray[Any]:
-    """Return images as one array; Pillow's become RGB.
-
-    Raises:
-      ValueError: for images of several sizes, with two of them.
-
-    Example:
-      >>> stacked([np.zeros((4, 6, 3)), np.ones((4, 6, 3))]).shape
-      (2, 4, 6, 3)
-    """
-    if not isinstance(images, list | tuple):
-        return np.asarray(images)
-    plain = [np.asarray(decode(image)) if is_picture(image) else np.asarray(image) for image in images]
-    sizes = list(dict.fromkeys(pixels.shape for pixels in plain))
-    if len(sizes) > 1:
-        raise ValueError(
-            f"images of several sizes, such as {sizes[0]} and {sizes[1]}, are no batch: bring them to one size, as in "
-            "image.resize((64, 64)); data.from_source crops images of any size itself"
-        )
-    return np.asarray(plain)
-
-
-def is_picture(image: Any) -> bool:
-    """Return whether this is an image of Pillow's, which is not imported for it."""
-    pillow = sys.modules.get("PIL.Image")
-    return pillow is not None and isinstance(image, pillow.Image)
-
-
 def from_examples(
     examples: Iterable[Any],
     class_names: Sequence[str] | None = None,

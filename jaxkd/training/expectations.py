@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from jaxkd.checks import warn_caller
 from jaxkd.data.dataset import check_channels_last, checked_labels
-from jaxkd.data.examples import stacked
+from jaxkd.data.pictures import stacked
 from jaxkd.training.program import Program, name_of
 from jaxkd.training.state import Tree, split
 from jaxkd.types import Normalization

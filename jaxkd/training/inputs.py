@@ -18,7 +18,8 @@ from jaxkd.data import Augmentation, BatchIndices, Dataset, StreamedDataset
 from jaxkd.data.balance import balanced_order
 from jaxkd.data.columns import columns, is_array
 from jaxkd.data.dataset import checked_normalization, pixel_statistics, warn_of_missing_classes
-from jaxkd.data.examples import cure_of_examples, is_picture, refuse_endless
+from jaxkd.data.examples import cure_of_examples, refuse_endless
+from jaxkd.data.pictures import is_picture, one_by_one
 from jaxkd.training.expectations import Expectations
 from jaxkd.types import Batch, Normalization
 
@@ -182,7 +183,7 @@ def _unchecked_source(data: Data, expected: Expectations) -> Source:
         )
     if isinstance(data, Batch):
         raise TypeError("cannot train on a single Batch: give a list of batches, [batch]")
-    if isinstance(data, tuple) and data and is_array(data[0]):
+    if isinstance(data, tuple) and data and (is_array(data[0]) or one_by_one(data[0])):
         return _from_arrays(data, expected)
     if isinstance(data, Iterable) and not isinstance(data, str | bytes | Mapping) and not is_array(data):
         refuse_endless(data)

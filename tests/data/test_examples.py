@@ -10,7 +10,7 @@ from PIL import Image
 
 from jaxkd import data
 from jaxkd.data.columns import class_names_of
-from jaxkd.data.examples import stacked
+from jaxkd.data.pictures import stacked
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 8, 10, 3), np.uint8)
 LABELS = np.arange(12) % 3

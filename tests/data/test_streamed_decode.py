@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 from image_tree import DAMAGES, KINDS, encoded, picture
-from PIL import Image
+from PIL import Image, ImageOps
 
 from jaxkd.data.pipeline.decode import BrokenImageError, decode
 
@@ -39,6 +39,9 @@ def test_the_orientation_of_a_camera_is_left_alone():
     content = KINDS["turned"][1](PICTURE)
     assert Image.open(io.BytesIO(content)).getexif()[0x0112] == 6
     assert decode(content).size == PICTURE.size
+    turned = ImageOps.exif_transpose(decode(content))  # as a view of one's own may do
+    assert turned.size == PICTURE.size[::-1]
+    np.testing.assert_array_equal(np.asarray(turned), np.rot90(np.asarray(decode(content)), -1))
 
 
 @pytest.mark.parametrize("mode", ["PNG", "TIFF", "PPM"])

@@ -214,6 +214,20 @@ def test_the_arrays_of_a_file_are_asked_for_by_two(use, tmp_path):
                 use(given)
 
 
+def test_a_list_of_pictures_is_images_without_labels():
+    pictures, labels = [Image.fromarray(one) for one in PIXELS], LABELS.tolist()
+    ours, theirs = trainer(), trainer()
+    ours.fit(PIXELS, LABELS, validation_data=(PIXELS, LABELS), verbose=0)
+    theirs.fit(pictures, labels, validation_data=(pictures, LABELS), verbose=0)
+    for one, other in zip(leaves(ours.state.params), leaves(theirs.state.params), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert theirs.evaluate(pictures, labels) == ours.evaluate(PIXELS, LABELS) == ours.evaluate((list(PIXELS), LABELS))
+    np.testing.assert_array_equal(data.from_arrays(pictures, labels).images, PIXELS)
+    for use in (trainer().fit, trainer().evaluate, data.from_arrays):
+        with pytest.raises(ValueError, match="images of several sizes, such as"):
+            use([*pictures[:9], pictures[9].resize((4, 4))], LABELS)
+
+
 def test_predict_takes_pictures_and_images_alone():
     run = trainer()
     expected = run.predict(PIXELS)
