@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jaxkd.checks import warn_caller
+from jaxkd.data.columns import is_array
 from jaxkd.data.held_out import held_out
 from jaxkd.data.pictures import stacked
 from jaxkd.data.transforms.pad_crop_flip import Augmentation
@@ -215,6 +216,11 @@ def from_arrays(
       >>> dataset.class_names, dataset.mean, dataset.std
       (('0', '1', '2'), (0.5,), (0.2898,))
     """
+    if not is_array(images) and not isinstance(images, list | tuple):
+        raise TypeError(
+            f"images={type(images).__name__}: give an array of pixels or a list of images; data.from_examples reads "
+            "data sets of other libraries"
+        )
     pixels = _checked_images(stacked(images))
     classes = np.asarray(labels)
     if class_names is not None and num_classes is not None and len(class_names) != num_classes:

@@ -83,6 +83,11 @@ def from_examples(
     for number, example in enumerate(_each(examples)):
         try:
             image, label = image_and_label(example)
+            if getattr(image, "ndim", 0) == 4:
+                raise TypeError(
+                    f"{type(examples).__name__} gives batches, such as one of {len(image)} images: give the data set "
+                    "that it reads from (loader.dataset), or hand the batches to fit"
+                )
             pixels = np.asarray(decode(image))
         except BrokenImageError as error:
             raise ValueError(f"example {number} cannot be read: {error}") from None

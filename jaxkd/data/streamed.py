@@ -92,6 +92,12 @@ class StreamedDataset(LabelledImages):
 
     def __post_init__(self) -> None:
         check_installed()
+        if not (hasattr(self.source, "__getitem__") and hasattr(self.source, "__len__")):
+            raise TypeError(
+                f"{type(self.source).__name__} has no examples by number, as source[i] with len(source): give the data "
+                "set that a loader reads from (loader.dataset), data.from_examples what can only be gone through, and "
+                "batches to fit itself"
+            )
         check_at_least(0, workers=operator.index(self.workers or 0), max_unreadable=operator.index(self.max_unreadable))
         names = tuple(str(name) for name in self.class_names)
         check_at_least(1, classes=len(names), images=len(self.source))

@@ -133,6 +133,19 @@ def test_every_form_can_be_streamed(form):
         np.testing.assert_array_equal(pixels, made.view(given))
 
 
+def test_batches_are_no_examples_and_no_source():
+    torch = pytest.importorskip("torch")
+    loader = torch.utils.data.DataLoader(list(zip(PIXELS, LABELS, strict=True)), batch_size=4)
+    with pytest.raises(TypeError, match=r"DataLoader gives batches, such as one of 4 images: give .*loader.dataset"):
+        data.from_examples(loader)
+    np.testing.assert_array_equal(data.from_examples(loader.dataset).images, PIXELS)
+    for given in (loader, (row for row in loader.dataset)):
+        with pytest.raises(TypeError, match=r"has no examples by number, .*loader.dataset.*data.from_examples"):
+            data.from_source(given, NAMES)
+        with pytest.raises(TypeError, match=r"images=\w+: give an array of pixels .*data.from_examples"):
+            data.from_arrays(given, LABELS)
+
+
 def test_a_source_without_names_is_asked_for_them():
     with pytest.raises(ValueError, match="MapStyle says no names of classes: give class_names"):
         data.from_source(MapStyle([(PIXELS[0], 0)]), image_size=8)

@@ -263,3 +263,38 @@ def test_predict_reads_streamed_images_in_their_order_and_marks_unreadable_ones(
         found = run.predict(data.StreamedDataset(rows, **options), batch_size=4)
     assert np.flatnonzero(np.isnan(found).any(axis=1)).tolist() == [3]
     np.testing.assert_allclose(np.delete(found, 3, 0), np.delete(expected, 3, 0), rtol=1e-5, atol=1e-6)
+
+
+MISTAKEN = {
+    "from 0 to 1": (lambda: ((PIXELS / 255).astype(np.float32), LABELS), UserWarning, "run from 0 to 1"),
+    "up to 255": (lambda: (PIXELS.astype(np.float32), LABELS), ValueError, "float images reach 25"),
+    "one-hot": (lambda: (NORMAL, np.eye(3)[LABELS]), ValueError, r"argmax\(axis=1\), 3 columns being one-hot"),
+    "a column": (lambda: (NORMAL, LABELS[:, None]), ValueError, r"pass labels\[:, 0\]"),
+    "from 1": (lambda: (NORMAL, LABELS + 1), ValueError, "label 3 at position . is out of range.*count from 1"),
+    "floats": (lambda: (NORMAL, LABELS / 2), TypeError, "labels must be integers; these are float"),
+    "weights": (lambda: (NORMAL, LABELS, np.linspace(0, 1, 10)), TypeError, "sample weights are not supported"),
+}
+
+
+def of_torch(*arrays):
+    torch = pytest.importorskip("torch")
+    tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
+    return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*tensors), batch_size=4)
+
+
+def of_grain(*arrays):
+    grain = pytest.importorskip("grain")
+    return grain.MapDataset.source(list(zip(*arrays, strict=True))).batch(4)
+
+
+def of_tf(*arrays):
+    return TfData([tuple(Tensor(array[cut]) for array in arrays) for cut in CUTS])
+
+
+@pytest.mark.parametrize("loader", [of_torch, of_grain, of_tf])
+@pytest.mark.parametrize("use", [VERBS[verb] for verb in ("fit", "validation", "evaluate")])
+@pytest.mark.parametrize(("arrays", "kind", "said"), MISTAKEN.values(), ids=MISTAKEN)
+def test_mistakes_in_a_loader_are_those_of_arrays(loader, use, arrays, kind, said):
+    given = loader(*arrays())
+    with pytest.warns(kind, match=said) if kind is UserWarning else pytest.raises(kind, match=said):
+        use(given)
