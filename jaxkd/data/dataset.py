@@ -124,8 +124,8 @@ class Dataset(LabelledImages):
       normalization: mean and standard deviation per channel, or one for all, where pixels run from 0 to 1.
       augmentation: what training applies to the images; evaluation never does.
       name: where the images come from, for logs.
-      balanced: whether an epoch of training draws every class equally often, in place of every image
-        once: rare ones are repeated. Evaluation never does.
+      balanced: whether an epoch of training draws every class equally often, in place of every image once: those of
+        rare classes are repeated. Evaluation never does.
       image_shape: height, width and channels of an image.
 
     Raises:

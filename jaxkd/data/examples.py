@@ -39,7 +39,7 @@ def refuse_endless(data: Any) -> None:
     try:
         endless = callable(cardinality) and int(cardinality()) == -1
         endless = endless or (hasattr(data, "__len__") and len(data) == sys.maxsize)
-    except (TypeError, OverflowError):  # the length of a loader over something that has none
+    except Exception:  # whatever a length that nobody knows raises: TypeError, NotImplementedError, …
         return
     if endless:
         raise ValueError(

@@ -35,9 +35,12 @@ def stacked(images: Any) -> NDArray[Any]:
 
 
 def one_by_one(images: Any) -> bool:
-    """Return whether this is a list of images, each Pillow's or an array `[H, W, C]`."""
-    first: Any = images[0] if isinstance(images, list) and images else None
-    return is_picture(first) or (is_array(first) and len(first.shape) == 3)
+    """Return whether these are images in a list or tuple, each Pillow's or an array `[H, W, C]`."""
+    return (
+        isinstance(images, list | tuple)
+        and bool(images)
+        and all(is_picture(image) or (is_array(image) and len(image.shape) == 3) for image in images)
+    )
 
 
 def is_picture(image: Any) -> bool:

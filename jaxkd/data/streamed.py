@@ -34,7 +34,7 @@ def views(image_size: int) -> tuple[RandomResizedCrop, ResizedCentreCrop]:
 class NamedExamples(Protocol):
     """A source that has names for its examples, which stay when others come or go."""
 
-    def names(self) -> Iterable[str]:
+    def example_names(self) -> Iterable[str]:
         """Return the name of each, in their order."""
 
 
@@ -182,7 +182,7 @@ class StreamedDataset(LabelledImages):
         return self.replace(source=_Chosen(self.source, np.arange(len(self))[checked_choice(indices)]))
 
     def _keys(self) -> Iterable[object] | None:
-        return self.source.names() if isinstance(self.source, NamedExamples) else None
+        return self.source.example_names() if isinstance(self.source, NamedExamples) else None
 
     @property
     def _title(self) -> str:

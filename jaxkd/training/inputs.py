@@ -238,7 +238,7 @@ def entries(item: Any) -> tuple[Any, Any, Any]:
         )
     if not isinstance(item, tuple | list):
         raise TypeError(f"a batch is {_article(item)}: {_FORMS}")
-    if item and isinstance(item[0], Mapping | tuple | list):
+    if item and isinstance(item[0], Mapping | tuple | list) and not one_by_one(item[0]):
         raise TypeError(
             f"a batch is a {type(item).__name__} of {len(item)} examples, each {_article(item[0])}: stack them, as in "
             "(np.stack(images), np.array(labels))"
@@ -282,7 +282,7 @@ def images_of(
         refuse_endless(data)
         for item in data:
             images = item if is_array(item) else entries(item)[0]
-            if np.ndim(images) == 3 or is_picture(images):
+            if is_picture(images) or (is_array(images) and len(images.shape) == 3):
                 raise TypeError(f"{type(data).__name__} gives examples one by one: {cure_of_examples(data)}")
             yield expected.checked_images(images), None
     else:
@@ -295,9 +295,10 @@ def images_of(
 
 
 def _is_batch(item: Any) -> bool:
-    return isinstance(item, Batch | Mapping) or (
-        isinstance(item, tuple | list) and len(item) in (2, 3) and np.ndim(item[0]) == 4
-    )
+    if isinstance(item, Batch | Mapping):
+        return True
+    images: Any = item[0] if isinstance(item, tuple | list) and len(item) in (2, 3) else None
+    return one_by_one(images) or (is_array(images) and len(images.shape) == 4)
 
 
 def checked_index(index: Any, images: int) -> NDArray[np.int32]:

@@ -78,6 +78,12 @@ def torch_loader(images=NORMAL, **options):
     return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*tensors), batch_size=4, **options)
 
 
+def torch_loader_of_pictures():
+    torch = pytest.importorskip("torch")
+    rows = [(Image.fromarray(one), int(label)) for one, label in zip(PIXELS, LABELS, strict=True)]
+    return torch.utils.data.DataLoader(rows, batch_size=4, collate_fn=lambda rows: tuple(zip(*rows, strict=True)))
+
+
 def torch_dicts():
     torch = pytest.importorskip("torch")
     rows = [{"pixel_values": torch.from_numpy(one), "label": int(k)} for one, k in zip(NORMAL, LABELS, strict=True)]
@@ -101,6 +107,7 @@ def grain_loader():
 
 
 TAKEN = {
+    "torch, collated by hand": torch_loader_of_pictures,
     "torch, channels first": lambda: data.channels_last(torch_loader(NORMAL.transpose(0, 3, 1, 2))),
     "torch": torch_loader,
     "torch, uint8": lambda: torch_loader(PIXELS),
@@ -197,6 +204,16 @@ def test_data_that_never_end_are_refused(use, given):
         use(given)
 
 
+class Unknown(HuggingFace):
+    def __len__(self):
+        raise NotImplementedError("of a stream")
+
+
+def test_a_length_that_nobody_knows_is_not_asked_for():
+    cuts = [(PIXELS[cut], LABELS[cut]) for cut in CUTS]
+    assert trainer().evaluate(Unknown(cuts)) == trainer().evaluate(cuts)
+
+
 def test_grain_that_repeats_is_refused():
     with pytest.raises(ValueError, match="never ends"):
         as_source(grain_batches().repeat())
@@ -236,6 +253,7 @@ def test_predict_takes_pictures_and_images_alone():
         pictures,
         list(PIXELS),
         [(PIXELS[cut], LABELS[cut]) for cut in CUTS],
+        [(pictures[cut], LABELS[cut]) for cut in CUTS],
         [{"image": PIXELS[cut], "label": LABELS[cut]} for cut in CUTS],
         (PIXELS[cut] for cut in CUTS),
         HuggingFace([PIXELS[cut] for cut in CUTS]),
@@ -247,6 +265,8 @@ def test_predict_takes_pictures_and_images_alone():
         run.predict(pictures[0])
     with pytest.raises(ValueError, match="images of several sizes"):
         run.predict([pictures[0], pictures[1].resize((4, 4))])
+    with pytest.raises(ValueError, match="images of several sizes"):
+        run.predict([([pictures[0], pictures[1].resize((4, 4))], [0, 1])])
     with pytest.raises(ValueError, match="nothing to predict"):
         run.predict(iter([]))
 

@@ -88,7 +88,7 @@ class FolderImages:
     def __len__(self) -> int:
         return len(self._starts) - 1
 
-    def names(self) -> Iterator[str]:
+    def example_names(self) -> Iterator[str]:
         """Yield the path of each image below the root, with `/` between its parts."""
         for number in range(len(self)):
             yield os.path.relpath(self[number][0], self.root).replace(os.sep, "/")
