@@ -25,7 +25,10 @@ def add_options(parser: argparse.ArgumentParser, rows: Sequence[str]) -> None:
         "--data", choices=data.names(), help="default: the recipe's, else cifar100; digits needs no file"
     )
     images.add_argument(
-        "--data-dir", type=pathlib.Path, metavar="DIR", help="where its files are; default: $JAXKD_DATA, else ~/data"
+        "--data-dir",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="where its files are, or the file of npz; default: $JAXKD_DATA, else ~/data",
     )
     images.add_argument(
         "--image-size",

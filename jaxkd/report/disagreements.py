@@ -204,11 +204,11 @@ def _load_teacher(path: str | os.PathLike[str], name: str | None) -> convert.Pre
 
 
 def _test_images(name: str, data_dir: str | os.PathLike[str] | None, runs: Sequence[Record]) -> Dataset:
-    """Load the test images, normalised as in the runs."""
+    """Load the test images, normalised as in the runs; a ValueError for those that are not in memory."""
     known = [run.settings.get("data") or {} for run in runs]
     normalization: dict[str, list[float]] = next(filter(None, (one.get("normalization") for one in known)), {})
     fraction: float | None = next(filter(None, (one.get("validation_split") for one in known)), None)
-    return data.load(
+    test: Dataset | data.StreamedDataset = data.load(
         name,
         Path(data_dir) if data_dir else None,
         split="test",
@@ -216,6 +216,9 @@ def _test_images(name: str, data_dir: str | os.PathLike[str] | None, runs: Seque
         std=normalization.get("std"),
         validation_split=fraction,
     )
+    if not isinstance(test, Dataset):
+        raise ValueError(f"the images of {name} are read from files, and are not compared: leave --teacher out")
+    return test
 
 
 def _the_one(what: str, names: Iterable[str | None]) -> str | None:

@@ -91,14 +91,18 @@ class FolderImages:
     def example_names(self) -> Iterator[str]:
         """Yield the path of each image below the root, with `/` between its parts."""
         for number in range(len(self)):
-            yield os.path.relpath(self[number][0], self.root).replace(os.sep, "/")
+            label, name = self._place(number)
+            yield f"{self._classes[label]}/{name}".replace(os.sep, "/")
 
     def __getitem__(self, number: int) -> tuple[str, int]:
         if not 0 <= number < len(self):
             raise IndexError(f"there is no image {number}, only 0 to {len(self) - 1}")
-        label = int(np.searchsorted(self._ends, number, side="right"))
-        name = os.fsdecode(self._names[self._starts[number] : self._starts[number + 1]])
+        label, name = self._place(number)
         return os.path.join(self.root, self._classes[label], name), label
+
+    def _place(self, number: int) -> tuple[int, str]:
+        label = int(np.searchsorted(self._ends, number, side="right"))
+        return label, os.fsdecode(self._names[self._starts[number] : self._starts[number + 1]])
 
 
 def places(name: str, data_dir: Path) -> list[str]:
