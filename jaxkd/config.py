@@ -89,7 +89,7 @@ class RunConfig:
       teacher: None for a run without one.
       recipe: the name of the published number to compare with; None for none.
       seed: of initial weights, order of examples and augmentation.
-      precision: what the networks compute in, "float32" or "bfloat16".
+      precision: what the networks compute in, "float32", "bfloat16", or "highest", float32 multiplied in full.
       batch_norm: "global" normalises over the whole batch, "per_device" over each device's part.
       gradient_accumulation_steps: microbatches per batch.
       distributed: join the other processes of the run first.

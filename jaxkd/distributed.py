@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,8 +28,10 @@ def initialize() -> None:
 
     Raises:
       ValueError: for variables that contradict each other.
-      RuntimeError: nothing says which processes belong to the run, or JAX has been used already.
+      RuntimeError: nothing says which processes belong to the run, JAX has been used already, or CPUs are to work
+        together on a machine that does not find itself by its name.
     """
+    _check_own_name()
     found = _from_variables(os.environ)
     try:
         jax.distributed.initialize(**found, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
@@ -36,6 +40,21 @@ def initialize() -> None:
             "no several processes were found: start them under SLURM, Open MPI, on a TPU pod or by torchrun, or set "
             f"{', '.join(_OWN)} in each of them ({error})"
         ) from error
+
+
+def _check_own_name() -> None:
+    """Refuse to begin where the processes' network library would end the program, and warn where it might."""
+    name = socket.gethostname()
+    try:
+        socket.getaddrinfo(name, None)
+    except OSError:
+        message = (
+            f"this machine's own name, {name!r}, does not resolve, by which CPUs find each other: add the line "
+            f"'127.0.0.1 {name}' to /etc/hosts, with the machine's address instead where there are several machines"
+        )
+        if jax.config.jax_platforms == "cpu":
+            raise RuntimeError(message) from None
+        warnings.warn(message, stacklevel=3)
 
 
 def _from_variables(environment: Mapping[str, str]) -> dict[str, Any]:

@@ -112,6 +112,8 @@ class Trainer:
           precision: "bfloat16" runs the networks in it, in training and in evaluation; parameters, statistics, logits
             and losses stay float32. On a CPU it gains only where the processor has bfloat16 units and the CPU kernels
             are there to use them (`python -m jaxkd.nn.cpu_kernels` says so); elsewhere it is slower, and you are told.
+            "highest" is float32 with its products in full, which TPUs round to bfloat16 by default and GPUs may to
+            TensorFloat-32.
           cache_teacher: True keeps the teacher's outputs for every view of every image, so that each is computed once;
             "auto" does so where it can. A `jaxkd.TeacherCache` says where, and can be shared between runs. Training
             ends with the weights of asking the teacher every time, but for rounding.

@@ -73,7 +73,7 @@ def add_options(parser: argparse.ArgumentParser, rows: Sequence[str]) -> None:
     )
     training.add_argument(
         "--precision",
-        choices=("float32", "bfloat16"),
+        choices=("float32", "bfloat16", "highest"),
         default="float32",
         help="what the networks compute in, for GPUs and TPUs; default: float32",
     )

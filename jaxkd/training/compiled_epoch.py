@@ -83,19 +83,24 @@ def make_stream_loop(step: Step, strong_view: Augment | None = None, trim: Trim 
 
 
 def _scan(body: Step, state: TrainState, xs: Tree) -> tuple[TrainState, Logs]:
-    """Scan with the teacher outside the carry: it is constant, and XLA should know."""
-    teacher = state.teacher
+    """Scan with the teacher outside the carry: it is constant, and XLA should know.
 
-    def without_teacher(carry: TrainState, x: Tree) -> tuple[TrainState, Logs]:
+    The logs of a step are written as one array, not by a kernel for each.
+    """
+    teacher = state.teacher
+    names: list[str] = []
+
+    def without_teacher(carry: TrainState, x: Tree) -> tuple[TrainState, jax.Array]:
         after, logs = body(replace(carry, teacher=teacher), x)
-        return after.without_teacher(), logs
+        names[:] = logs
+        return after.without_teacher(), jnp.stack([jnp.asarray(value, jnp.float32) for value in logs.values()])
 
     if len(jax.tree.leaves(xs)[0]) == 1:  # no loop at all, so that nothing is compiled for one (see `slow_in_a_loop`)
-        after, logs = without_teacher(state.without_teacher(), jax.tree.map(lambda leaf: leaf[0], xs))
-        logs = jax.tree.map(lambda value: value[None], logs)
+        after, values = without_teacher(state.without_teacher(), jax.tree.map(lambda leaf: leaf[0], xs))
+        values = values[None]
     else:
-        after, logs = jax.lax.scan(without_teacher, state.without_teacher(), xs)
-    return replace(after, teacher=teacher), logs
+        after, values = jax.lax.scan(without_teacher, state.without_teacher(), xs)
+    return replace(after, teacher=teacher), {name: values[:, i] for i, name in enumerate(names)}
 
 
 def end_epoch(state: TrainState) -> TrainState:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from jaxkd.checks import check_at_least
 from jaxkd.data import StreamedDataset
 from jaxkd.metrics import Metric
-from jaxkd.training.forward import forward, network_input
+from jaxkd.training.forward import forward, multiplied_in, network_input
 from jaxkd.training.inputs import InMemory, Source, Stream, evaluation_plan, one_step, padded_batches
 from jaxkd.training.sharding import Placement
 from jaxkd.training.state import Tree
@@ -120,7 +120,8 @@ def make_predict(model: nnx.GraphDef[Any], normalization: Normalization | None, 
     @jax.jit
     def predict(params: Tree, variables: Tree, images: jax.Array) -> jax.Array:
         network = nnx.merge(model, params, variables)
-        return forward(network, network_input(images, normalization), False, precision).logits
+        with multiplied_in(precision):
+            return forward(network, network_input(images, normalization), False, precision).logits
 
     return predict
 

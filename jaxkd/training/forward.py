@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 from jaxkd.nn import cpu_kernels
 from jaxkd.types import Batch, Normalization, Outputs
 
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("float32", "bfloat16", "highest")
 
 
 def checked_precision(precision: str) -> str:
@@ -25,9 +26,17 @@ def checked_precision(precision: str) -> str:
     return precision
 
 
+def multiplied_in(precision: str) -> AbstractContextManager[Any]:
+    """Return a context whose programs multiply float32 numbers in full where the precision is "highest".
+
+    Otherwise JAX's own default holds, by which TPUs multiply them in bfloat16, and GPUs may in TensorFloat-32.
+    """
+    return jax.default_matmul_precision("highest") if precision == "highest" else nullcontext()
+
+
 def warn_of_slow_types(precision: str) -> None:
     """Warn where the CPU computes slower in a precision than in float32."""
-    if precision != "float32" and not cpu_kernels.usable(precision):
+    if precision == "bfloat16" and not cpu_kernels.usable(precision):
         warnings.warn(
             f"precision={precision!r} is slower than float32 on this CPU, which computes convolutions with "
             f"{cpu_kernels.describe()}",
@@ -65,7 +74,7 @@ def forward(network: Any, images: jax.Array, train: bool, precision: str) -> Out
     Raises:
       TypeError: the network returns something else than `Outputs`.
     """
-    reduced = precision != "float32"
+    reduced = precision == "bfloat16"
     outputs = network(images.astype(precision) if reduced else images, train=train)
     if not isinstance(outputs, Outputs):
         raise TypeError(

@@ -185,7 +185,7 @@ class Program:
       optimizer: whose `update` is told the epoch.
       strong_view: the strong augmentation a loss asks for, called as `(key, images)`.
       bounds: `(name, (low, high))` of monitored values that are watched.
-      precision: the floating-point type the networks compute in.
+      precision: what the networks compute in, one of `PRECISIONS`.
       microbatches: how many a batch is computed in, one after the other.
       bn_mesh: the devices on each of which BatchNorm sees its own part of the batch; None where it sees all of it.
       index_readers: names of the losses that need the true index of each example.

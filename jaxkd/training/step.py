@@ -13,7 +13,7 @@ import optax
 from flax import nnx
 
 from jaxkd.losses import Monitor
-from jaxkd.training.forward import as_seen, both_views
+from jaxkd.training.forward import as_seen, both_views, multiplied_in
 from jaxkd.training.gradient_accumulation import GradFn, Number, StepGrads, accumulated
 from jaxkd.training.program import Program, log_name
 from jaxkd.training.sharding import on_each_device
@@ -71,7 +71,8 @@ def make_teacher_forward(program: Program, normalization: Normalization | None) 
         if program.teacher is None:
             return None
         teacher = nnx.merge(program.teacher, variables)
-        outputs = both_views(teacher, as_seen(batch, normalization), train=False, precision=program.precision)
+        with multiplied_in(program.precision):
+            outputs = both_views(teacher, as_seen(batch, normalization), train=False, precision=program.precision)
         if cached is not None:  # what is replaced here is dead code, which XLA drops
             embedding = outputs.features[-1:] if cached.embedding is None else (cached.embedding,)
             outputs = outputs._replace(logits=cached.logits, features=(*outputs.features[:-1], *embedding))
@@ -102,7 +103,8 @@ def make_grad_fn(program: Program, normalization: Normalization | None) -> GradF
             weighted = [weight(progress.epoch) * terms[name] for name, weight in program.weights]
             return sum(weighted[1:], weighted[0]), (student, terms, variables, monitored)
 
-        (loss, aux), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
+        with multiplied_in(program.precision):
+            (loss, aux), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
         student, terms, variables, monitored = aux
         metrics = {name: jnp.mean(metric(student.logits, batch.labels)) for name, metric in program.metrics}
         logs = {"loss": loss, **terms, **metrics, **monitored}

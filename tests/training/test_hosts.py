@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import types
 
 import jax
 import numpy as np
@@ -15,9 +16,9 @@ from reference import python_path
 from tiny import TinyNet, digits, leaves
 
 import jaxkd
-from jaxkd import callbacks, data, losses, optimizers
+from jaxkd import callbacks, data, distributed, losses, optimizers
 from jaxkd.data.transforms.resized_crop import RandomResizedCrop, ResizedCentreCrop
-from jaxkd.distributed import _from_variables
+from jaxkd.distributed import _check_own_name, _from_variables
 from jaxkd.training import checkpoint
 
 EPOCHS = 3
@@ -191,6 +192,22 @@ def test_sigterm_to_one_ends_both_at_the_same_step(straight, tmp_path):
 def test_variables_that_contradict_each_other(variables, message):
     with pytest.raises(ValueError, match=message):
         _from_variables(variables)
+
+
+def test_a_machine_that_does_not_find_itself_is_told(monkeypatch):
+    def unknown(name, port):
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "gethostname", lambda: "bare")
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    for platforms, outcome in (
+        ("cpu", pytest.raises(RuntimeError, match="add the line '127[.]0[.]0[.]1 bare' to /etc/hosts")),
+        ("cuda", pytest.warns(UserWarning, match="'bare', does not resolve")),
+    ):
+        config = types.SimpleNamespace(jax_platforms=platforms)
+        monkeypatch.setattr(distributed, "jax", types.SimpleNamespace(config=config))
+        with outcome:
+            _check_own_name()
 
 
 def test_what_torchrun_sets():

@@ -55,6 +55,18 @@ def test_training_keeps_everything_else_in_float32():
     assert ends["bfloat16"] != ends["float32"]
 
 
+@pytest.mark.parametrize("precision", ["float32", "highest"])
+def test_every_product_of_a_step_is_in_full_where_that_is_asked_for(precision):
+    student, teacher = (models.create("resnet8", num_classes=10, seed=seed) for seed in (0, 1))
+    distiller = jaxkd.Distiller(student=student, teacher=teacher)
+    distiller.compile(optimizers.sgd(0.05), losses.KD(4.0), image_shape=(8, 8, 3), precision=precision)
+    batch = jaxkd.Batch(jnp.zeros((2, 8, 8, 3)), jnp.zeros(2, jnp.int32), jnp.zeros(2, jnp.int32))
+    text = jax.jit(distiller.step).trace(distiller.state, batch).lower(lowering_platforms=("tpu",)).as_text()
+    products = [line for line in text.splitlines() if "stablehlo.convolution" in line or "dot_general" in line]
+    assert len(products) > 30  # of both networks and of the gradients
+    assert all(("HIGHEST" in line) == (precision == "highest") for line in products)
+
+
 def test_other_precisions_are_refused():
     trainer = jaxkd.Trainer(models.create("resnet8", num_classes=10))
     with pytest.raises(ValueError, match=r"precision='float16': choose one of 'float32', 'bfloat16'"):

@@ -9,6 +9,8 @@ from tiny import TinyNet, digits, leaves
 
 import jaxkd
 from jaxkd import data, losses, optimizers
+from jaxkd.training.epochs import resident_epoch
+from jaxkd.training.inputs import as_source
 from jaxkd.training.sharding import Placement
 
 METHODS = {
@@ -60,6 +62,7 @@ def some_runs():
         "all methods": compare(METHODS, (8,), FULL),
         "in parts": compare(["ctkd"], (4,), LEFT, gradient_accumulation_steps=2),
         "sweep": sweeps(),
+        "memory": {str(size): memory(8, size) for size in (128, 125, 16)},
     }
     distiller = jaxkd.Distiller(student=TinyNet(seed=0), teacher=TinyNet(seed=1))
     distiller.compile(SGD, loss=losses.KD(4.0))
@@ -68,6 +71,17 @@ def some_runs():
     except ValueError as error:
         report["error"] = str(error)
     return report
+
+
+def memory(count, batch_size):
+    """Bytes that a device needs beside its inputs for one step on a batch over several."""
+    distiller = jaxkd.Distiller(student=TinyNet(seed=0), teacher=TinyNet(seed=1))
+    train = images(FULL)
+    distiller.compile(SGD, loss=losses.KD(4.0), devices=jax.devices()[:count], image_shape=train.image_shape)
+    bound = distiller._bind(as_source(train))
+    epoch = resident_epoch(bound.step(), as_source(train), bound.placement, batch_size, 1)
+    chunk = next(epoch(distiller.state, 0))
+    return chunk.loop.lower(distiller.state, *chunk.inputs).compile().memory_analysis().temp_size_in_bytes
 
 
 def all_runs():
@@ -116,6 +130,12 @@ def report():
 @pytest.mark.parametrize("case", ["all methods", "in parts"])
 def test_many_devices_end_where_one_does(report, case):
     check(report[case])
+
+
+@pytest.mark.thorough
+def test_a_batch_that_does_not_divide_is_cut_over_the_devices_all_the_same(report):
+    assert report["memory"]["125"] < 1.1 * report["memory"]["128"]
+    assert report["memory"]["128"] > 3 * report["memory"]["16"]  # it is the batch that takes the memory
 
 
 @pytest.mark.slow
