@@ -16,16 +16,31 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def train_teacher():
+def scripts():
     with imported("train_teacher", "common.run") as modules:
-        yield modules["train_teacher"]
+        yield modules
+
+
+@pytest.fixture(scope="module")
+def train_teacher(scripts):
+    return scripts["train_teacher"]
 
 
 def read(path):
     return json.loads(path.read_text())
 
 
-@pytest.mark.thorough
+def test_what_the_options_say_reaches_images_and_record(scripts, folder, tmp_path):
+    options = [*OPTIONS, "--data-dir", str(folder), "--validation-split", "0.25", "--balanced"]
+    config = scripts["train_teacher"].config_of(scripts["train_teacher"].command_line().parse_args(options))
+    train, test = scripts["common.run"].load_data(config)
+    assert (len(train), len(test), train.balanced, test.balanced) == (12, 4, True, False)
+    settings = scripts["common.run"].resolve(config, train).settings()
+    assert settings["data"]["validation_split"] == 0.25
+    assert (settings["data"]["images"], settings["data"]["balanced"]) == (12, True)
+
+
+@pytest.mark.slow
 def test_a_folder_without_a_split_is_trained_on_and_resumed(train_teacher, folder, tmp_path, capsys):
     options = [*OPTIONS, "--data-dir", str(folder), "--output", str(tmp_path / "run"), "--batch-size", "4"]
     assert train_teacher.main([*options, "--validation-split", "0.25", "--balanced"]) == 0
