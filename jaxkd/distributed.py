@@ -52,7 +52,7 @@ def _check_own_name() -> None:
             f"this machine's own name, {name!r}, does not resolve, by which CPUs find each other: add the line "
             f"'127.0.0.1 {name}' to /etc/hosts, with the machine's address instead where there are several machines"
         )
-        if jax.config.jax_platforms == "cpu":
+        if jax.config.read("jax_platforms") == "cpu":
             raise RuntimeError(message) from None
         warnings.warn(message, stacklevel=3)
 

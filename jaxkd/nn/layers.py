@@ -209,12 +209,10 @@ def conv_norm(
 
 def max_pool(images: jax.Array, window: int = 2, padding: int = 0) -> jax.Array:
     """Halve height and width, keeping the maximum of each window; the windows step by two pixels."""
-    options = {"window": window, "padding": padding}
-    return lax.platform_dependent(
-        images,
-        cpu=functools.partial(_maxima_of_slices, **options),
-        default=functools.partial(_maxima_of_windows, **options),
+    on_cpu, elsewhere = (
+        functools.partial(pool, window=window, padding=padding) for pool in (_maxima_of_slices, _maxima_of_windows)
     )
+    return lax.platform_dependent(images, cpu=on_cpu, default=elsewhere)
 
 
 def _maxima_of_windows(images: jax.Array, window: int, padding: int) -> jax.Array:

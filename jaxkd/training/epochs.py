@@ -71,7 +71,7 @@ def resident_epoch(
     most = chunk_steps(source, placement, batch_size, steps)
 
     def longest(state: TrainState) -> int | None:
-        if steps or placement.devices[0].platform != "cpu" or most == 1:
+        if steps or placement.devices[0].platform != "cpu" or most in (None, 1):
             return most
         # What is traced here is compiled next, unless it must not be a loop.
         indices = np.zeros((most, batch_size), np.int32)

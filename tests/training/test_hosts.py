@@ -201,10 +201,10 @@ def test_a_machine_that_does_not_find_itself_is_told(monkeypatch):
     monkeypatch.setattr(socket, "gethostname", lambda: "bare")
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     for platforms, outcome in (
-        ("cpu", pytest.raises(RuntimeError, match="add the line '127[.]0[.]0[.]1 bare' to /etc/hosts")),
-        ("cuda", pytest.warns(UserWarning, match="'bare', does not resolve")),
+        ("cpu", pytest.raises(RuntimeError, match=r"add the line '127[.]0[.]0[.]1 bare' to /etc/hosts")),
+        ("cuda", pytest.warns(UserWarning, match=r"'bare', does not resolve")),
     ):
-        config = types.SimpleNamespace(jax_platforms=platforms)
+        config = types.SimpleNamespace(read=lambda name: platforms)  # noqa: B023
         monkeypatch.setattr(distributed, "jax", types.SimpleNamespace(config=config))
         with outcome:
             _check_own_name()
