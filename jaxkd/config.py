@@ -44,6 +44,8 @@ class DataConfig:
       workers: processes that decode, of data sets that are streamed; None takes one a core.
       images: number of training images; None until they are read.
       normalization: what the images are normalised with; None until they are read.
+      validation_split: the part of the images to hold out, of data sets without a split; None for those with one.
+      balanced: draw every class equally often.
     """
 
     name: str
@@ -52,6 +54,8 @@ class DataConfig:
     workers: int | None = None
     images: int | None = None
     normalization: Normalization | None = None
+    validation_split: float | None = None
+    balanced: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,6 +142,10 @@ class RunConfig:
         data: dict[str, Any] = {"name": self.data.name, "images": self.data.images, "normalization": normalization}
         if self.data.image_size is not None:
             data["image_size"] = self.data.image_size
+        if self.data.validation_split is not None:
+            data["validation_split"] = self.data.validation_split
+        if self.data.balanced:
+            data["balanced"] = True
         decided = {
             "data": data,
             "seed": self.seed,
@@ -189,7 +197,7 @@ class RunConfig:
         Example:
           >>> RunConfig.from_dict({"settings": {"model": "resnet20", "data": {"nmae": "digits"}}})
           Traceback (most recent call last):
-          ValueError: settings.data.nmae is unknown; known are name, images, normalization, image_size
+          ValueError: settings.data.nmae is unknown; known are name, images, normalization, image_size, validation_sp...
         """
         _check_names("", content, ("settings", "arguments"), ignored=_ENVIRONMENT)
         settings, arguments = (_mapping(name, content.get(name, {})) for name in ("settings", "arguments"))
@@ -234,6 +242,7 @@ class RunConfig:
 _RUN_SETTINGS = ("seed", "precision", "batch_norm", "gradient_accumulation_steps")
 _RUN_ARGUMENTS = ("distributed", "resume", "checkpoint_minutes", "quiet")
 _SETTINGS = ("data", "training", "method", "student", "model", "teacher", *_RUN_SETTINGS)
+_DATA = ("name", "images", "normalization", "image_size", "validation_split", "balanced")
 _TEACHER = {"teacher": "path", "evaluate_teacher": "evaluate", "cache_teacher": "cache"}
 _ARGUMENTS = ("recipe", "data_dir", "workers", "output", *_TEACHER, *_RUN_ARGUMENTS)
 # Earlier versions also wrote the options that are resolved in the settings.
@@ -248,7 +257,7 @@ _ENVIRONMENT = ("started", "written", "command", "versions", "device", "convolut
 
 def _data(settings: Mapping[str, Any], arguments: Mapping[str, Any]) -> DataConfig:
     given = dict(_mapping("settings.data", settings.get("data", {})))
-    _check_names("settings.data.", given, ("name", "images", "normalization", "image_size"))
+    _check_names("settings.data.", given, _DATA)
     statistics = given.get("normalization")
     if statistics is not None:
         given["normalization"] = _normalization("settings.data.normalization", statistics)

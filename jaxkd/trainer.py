@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,9 @@ from flax import nnx
 
 from jaxkd.callbacks import Callback, CallbackList, Checkpoint, ProgressBar, TerminateOnNaN
 from jaxkd.checks import check_at_least
-from jaxkd.data import Dataset
+from jaxkd.data import Dataset, StreamedDataset
+from jaxkd.data.columns import is_array
+from jaxkd.data.pictures import one_by_one
 from jaxkd.history import History
 from jaxkd.losses import cross_entropy
 from jaxkd.metrics import Metric
@@ -25,7 +27,7 @@ from jaxkd.training.epochs import BoundProgram, check_same_batches
 from jaxkd.training.evaluation import Evaluation, predicted
 from jaxkd.training.expectations import EvaluationWatch, Expectations, check_batch_parts, refuse_single
 from jaxkd.training.forward import warn_of_slow_types
-from jaxkd.training.inputs import Data, Source, Stream, as_source
+from jaxkd.training.inputs import Data, Source, Stream, as_source, images_of
 from jaxkd.training.loop import Run, Runs, train
 from jaxkd.training.preemption import Termination
 from jaxkd.training.program import Losses, Program, Weight, assemble, metrics_of, name_of
@@ -174,10 +176,11 @@ class Trainer:
         Every example is seen once an epoch, in an order drawn from the seed, the last smaller batch included.
 
         Args:
-          x: images `[N, H, W, C]` with labels `y`; or both in one: a `data.Dataset` or `data.StreamedDataset`, a tuple
-            of arrays `(images, labels)`, or an iterable of batches: these, `(images, labels, index)`, a `Batch` or a
-            dict of image and label. uint8 pixels are normalised on the device, with the network's own statistics or
-            else the data set's; float images are taken as normalised already. A data set brings its augmentation.
+          x: images `[N, H, W, C]`, or a list of them, with labels `y`; or both in one: a `data.Dataset` or
+            `data.StreamedDataset`, a tuple of arrays `(images, labels)`, or an iterable of batches: these,
+            `(images, labels, index)`, a `Batch` or a dict of image and label. uint8 pixels are normalised on the
+            device, with the network's own statistics or else the data set's; float images are taken as normalised
+            already. A data set brings its augmentation.
           y: labels `[N]`, where `x` is images alone; else the validation data, as in `fit(train, test)`.
           validation_data: in one, as `x` can be; evaluated after each epoch as `val_…`.
           epochs: how many in all: it trains `epochs - initial_epoch`.
@@ -197,7 +200,7 @@ class Trainer:
           ValueError, TypeError: for data that cannot be right, or that the network cannot be trained on.
           FloatingPointError: when a loss term is no longer finite; it names the step and the term.
         """
-        if y is not None and not hasattr(x, "shape") and validation_data is None:
+        if y is not None and not (is_array(x) or one_by_one(x)) and validation_data is None:
             y, validation_data = None, y
         data = _with_labels(x, y)
         self._resume(resume, callbacks, bool(verbose))
@@ -252,18 +255,34 @@ class Trainer:
         known = self._known_normalization()
         return self._measure(as_source(_with_labels(x, y), self._model, normalization=known), batch_size)()
 
-    def predict(self, x: np.ndarray | Dataset, batch_size: int = 256) -> np.ndarray:
-        """Return logits `[N, K]` of images `[N, H, W, C]`: uint8 pixels, or float32 already normalised."""
+    def predict(self, x: np.ndarray | Dataset | StreamedDataset | Iterable[Any], batch_size: int = 256) -> np.ndarray:
+        """Return logits `[N, K]`.
+
+        Args:
+          x: images `[N, H, W, C]`, uint8 pixels or float32 already normalised; a list of images, or of Pillow's; a data
+            set; or batches as `evaluate` takes them, whose labels are left aside, or of images alone. Logits are in the
+            order in which the images come.
+          batch_size: over all devices.
+
+        Raises:
+          TypeError, ValueError: for images that cannot be right.
+
+        Warns:
+          UserWarning: of images of a `data.StreamedDataset` that cannot be read; their logits are NaN.
+        """
         check_at_least(1, batch_size=batch_size)
-        if not isinstance(x, Dataset | list) and not hasattr(x, "shape"):
-            raise TypeError(f"predict takes images `[N, H, W, C]` or a data.Dataset, and no {type(x).__name__}")
-        given = x.normalization if isinstance(x, Dataset) else None
+        given = x.normalization if isinstance(x, Dataset | StreamedDataset) else None
         expected = Expectations.of(self._model, self._known_normalization(given))
-        pixels = expected.checked_images(x.images if isinstance(x, Dataset) else x)
-        self._check_evaluated(self._model)(pixels.shape[1:])
         graph, weights = self._network()
         normalization = normalization_of(self._model, given)
-        return predicted(graph, weights, normalization, self._precision, pixels, self._placement, batch_size)
+        parts = []
+        for pixels, readable in images_of(x, expected, batch_size):
+            self._check_evaluated(self._model)(pixels.shape[1:])
+            logits = predicted(graph, weights, normalization, self._precision, pixels, self._placement, batch_size)
+            parts.append(logits if readable is None else np.where(readable[:, None], logits, np.float32(np.nan)))
+        if not parts:
+            raise ValueError("nothing to predict: the iterable of batches gave none")
+        return np.concatenate(parts)
 
     def save(self, directory: str | os.PathLike[str], *, keep: int = 1) -> None:
         """Write a checkpoint as `directory/<epochs completed>`, atomically, and keep the newest `keep` of them.
@@ -487,9 +506,9 @@ def _with_labels(x: Any, y: Any) -> Data:
     """
     if y is None:
         return x
-    if not hasattr(x, "shape"):
+    if not is_array(x) and not one_by_one(x):
         raise TypeError(f"x={type(x).__name__} brings its labels: leave y out, or give y with an array of images")
-    if not isinstance(y, list) and not hasattr(y, "shape"):
+    if not isinstance(y, list) and not is_array(y):
         raise TypeError(
             f"y={type(y).__name__}: give the labels of the images, `[N]` integers; validation data are named, as in "
             "fit(images, labels, validation_data=(images, labels))"

@@ -46,6 +46,7 @@ def through_json(run):
         {"method": recipes.get_method("ce"), "teacher": None},
         {"method": recipes.get_method("dkd", weights={"dkd": 0.5})},
         {"data": DataConfig("folder", image_size=64)},
+        {"data": DataConfig("npz", pathlib.Path("mine.npz"), validation_split=0.1, balanced=True)},
         {"output": None, "distributed": True, "quiet": True, "checkpoint_minutes": 0.5},
     ],
 )

@@ -58,8 +58,9 @@ def flowers(folder):
 
     for split in ("train", "val"):
         for number, name in enumerate(("daisy", "rose")):
-            (folder / "flowers" / split / name).mkdir(parents=True)
-            Image.new("RGB", (80, 60), (90 * number, 120, 40)).save(folder / "flowers" / split / name / "1.png")
+            (folder / "flowers" / split / name).mkdir(parents=True, exist_ok=True)
+            for picture in ("1.png", "2.png"):
+                Image.new("RGB", (80, 60), (90 * number, 120, 40)).save(folder / "flowers" / split / name / picture)
 
 
 def weights(folder):

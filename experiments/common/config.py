@@ -25,16 +25,33 @@ def add_options(parser: argparse.ArgumentParser, rows: Sequence[str]) -> None:
         "--data", choices=data.names(), help="default: the recipe's, else cifar100; digits needs no file"
     )
     images.add_argument(
-        "--data-dir", type=pathlib.Path, metavar="DIR", help="where its files are; default: $JAXKD_DATA, else ~/data"
+        "--data-dir",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="where its files are, or the file of npz; default: $JAXKD_DATA, else ~/data",
     )
     images.add_argument(
-        "--image-size", type=int, metavar="N", help="of imagenet2012 and folder: pixels a side; default: 224"
+        "--image-size",
+        type=int,
+        metavar="N",
+        help="of imagenet2012, imagenette and folder: pixels a side; default: 224",
     )
     images.add_argument(
         "--workers",
         type=int,
         metavar="N",
-        help="of imagenet2012 and folder: how many processes decode; default: one a core",
+        help="of imagenet2012, imagenette and folder: how many processes decode; default: one a core",
+    )
+    images.add_argument(
+        "--validation-split",
+        type=float,
+        metavar="X",
+        help="of folder and npz without a split: the part to hold out as test images, the same ones in every run",
+    )
+    images.add_argument(
+        "--balanced",
+        action="store_true",
+        help="draw every class equally often in training, however rare its images are",
     )
     training = parser.add_argument_group("training", "what is not given comes from the recipe")
     training.add_argument(
@@ -131,7 +148,14 @@ def run_config(
     training = recipes.get_training(recipe.training.name if recipe else options.recipe or default)
     return RunConfig(
         network=network,
-        data=DataConfig(dataset, options.data_dir, options.image_size, options.workers),
+        data=DataConfig(
+            dataset,
+            options.data_dir,
+            options.image_size,
+            options.workers,
+            validation_split=options.validation_split,
+            balanced=options.balanced,
+        ),
         training=training.adapted(
             epochs=options.epochs, batch_size=options.batch_size, learning_rate=options.learning_rate, network=network
         ),
@@ -180,8 +204,8 @@ def published(config: RunConfig) -> dict[str, Any]:
         return {}
     recipe = recipes.get(config.recipe)
     method, teacher = config.method or recipes.get_method("ce"), config.teacher and config.teacher.name
-    ours = (method, teacher, config.network, config.training, config.data.name)
-    theirs = (recipe.method, recipe.teacher, recipe.student, recipe.training, recipe.data)
+    ours = (method, teacher, config.network, config.training, config.data.name, config.data.balanced)
+    theirs = (recipe.method, recipe.teacher, recipe.student, recipe.training, recipe.data, False)
     percent = recipe.published._asdict()
     return {
         "recipe": {

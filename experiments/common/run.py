@@ -63,9 +63,10 @@ def load_data(config: RunConfig) -> tuple[Images, Images]:
       FileNotFoundError, ValueError: as `data.load`.
     """
     mean, std = config.training.normalization or (None, None)
-    read: dict[str, Any] = {"image_size": config.data.image_size, "workers": config.data.workers}
+    wanted = ("image_size", "workers", "validation_split")
+    read: dict[str, Any] = {name: getattr(config.data, name) for name in wanted}
     train, test = data.load(config.data.name, config.data.data_dir, mean=mean, std=std, **read)
-    return train, test
+    return (train.replace(balanced=True) if config.data.balanced else train), test
 
 
 def check_classes(teacher: Any, train: Images) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jaxkd.checks import warn_caller
+from jaxkd.data.columns import is_array
+from jaxkd.data.held_out import held_out
+from jaxkd.data.pictures import stacked
 from jaxkd.data.transforms.pad_crop_flip import Augmentation
 from jaxkd.types import Normalization
 
@@ -26,12 +29,16 @@ class LabelledImages(ABC):
       normalization: mean and standard deviation per channel, where pixels run from 0 to 1.
       name: what the images are called in logs and errors.
       image_shape: height, width and channels of an image.
+      labels: `[N]` int32 class indices.
+      balanced: whether training draws every class equally often.
     """
 
     class_names: tuple[str, ...]
     normalization: Normalization
     name: str
     image_shape: tuple[int, int, int]
+    labels: Any
+    balanced: bool
 
     @property
     def num_classes(self) -> int:
@@ -66,6 +73,38 @@ class LabelledImages(ABC):
         """Return a copy with some attributes changed, checked anew; arrays are shared."""
         return dataclasses.replace(self, **changes)  # type: ignore[type-var]  # subclasses are dataclasses
 
+    def split(self, fraction: float, seed: int = 0) -> tuple[Self, Self]:
+        """Hold a part out, of each class alike: return the rest, and the part, which is not augmented.
+
+        The same images are chosen every time, whatever the seed of a run is, so that no student sees what its teacher
+        was judged by.
+
+        Args:
+          fraction: to hold out, above 0 and below 1; rounded for each class, but at least one image and not its only
+            one.
+          seed: another one chooses others.
+
+        Raises:
+          ValueError: for a fraction out of range, or where no class has two images.
+
+        Example:
+          >>> import numpy as np
+          >>> whole = from_arrays(np.arange(320, dtype=np.uint8).reshape(20, 4, 4, 1), [0, 1] * 10)
+          >>> rest, part = whole.split(0.2)
+          >>> rest, np.bincount(part.labels).tolist()
+          (<Dataset: 16 images of 4×4×1, 2 classes>, [2, 2])
+        """
+        chosen = held_out(self.labels, fraction, seed, self._keys())
+        return self.take(~chosen), self.take(chosen).replace(augmentation=None, balanced=False)
+
+    @abstractmethod
+    def take(self, indices: ArrayLike) -> Self:
+        """Return the examples at `indices` (integers or a boolean mask `[N]`), in that order."""
+
+    def _keys(self) -> Iterable[object] | None:
+        """Return what each example is called; None where they are numbered."""
+        return None
+
     def _checked_count(self, count: int) -> int:
         """Return the number of examples that `subset` was asked for."""
         count = operator.index(count)
@@ -85,6 +124,8 @@ class Dataset(LabelledImages):
       normalization: mean and standard deviation per channel, or one for all, where pixels run from 0 to 1.
       augmentation: what training applies to the images; evaluation never does.
       name: where the images come from, for logs.
+      balanced: whether an epoch of training draws every class equally often, in place of every image once: those of
+        rare classes are repeated. Evaluation never does.
       image_shape: height, width and channels of an image.
 
     Raises:
@@ -103,6 +144,7 @@ class Dataset(LabelledImages):
     normalization: Normalization
     augmentation: Augmentation | None = None
     name: str = ""
+    balanced: bool = False
     image_shape: tuple[int, int, int] = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
@@ -122,9 +164,7 @@ class Dataset(LabelledImages):
 
     def take(self, indices: ArrayLike) -> Dataset:
         """Return the examples at `indices` (integers or a boolean mask `[N]`), in that order."""
-        chosen = np.asarray(indices)
-        if chosen.size == 0:
-            raise ValueError("take was given no indices, and a Dataset holds at least one image")
+        chosen = checked_choice(indices)
         return self.replace(images=self.images[chosen], labels=self.labels[chosen])
 
     def subset(self, count: int) -> Dataset:
@@ -133,8 +173,16 @@ class Dataset(LabelledImages):
         return self.replace(images=self.images[:count], labels=self.labels[:count])
 
 
+def checked_choice(indices: ArrayLike) -> NDArray[Any]:
+    """Return the indices that `take` was given; raise a ValueError for none."""
+    chosen = np.asarray(indices)
+    if chosen.size == 0:
+        raise ValueError("take was given no indices, and a Dataset holds at least one image")
+    return chosen
+
+
 def from_arrays(
-    images: ArrayLike,
+    images: ArrayLike | Sequence[Any],
     labels: ArrayLike,
     class_names: Sequence[str] | None = None,
     mean: Sequence[float] | None = None,
@@ -145,7 +193,7 @@ def from_arrays(
     """Build a Dataset from plain arrays.
 
     Args:
-      images: `[N, H, W, C]` uint8.
+      images: `[N, H, W, C]` uint8, or a list of images of one size; Pillow's become RGB.
       labels: `[N]` integers from 0 to K-1.
       class_names: K names; by default the numbers "0", "1", … as strings.
       mean: per channel, where pixels run from 0 to 1; by default that of these pixels, rounded to four digits.
@@ -168,7 +216,12 @@ def from_arrays(
       >>> dataset.class_names, dataset.mean, dataset.std
       (('0', '1', '2'), (0.5,), (0.2898,))
     """
-    pixels = _checked_images(np.asarray(images))
+    if not is_array(images) and not isinstance(images, list | tuple):
+        raise TypeError(
+            f"images={type(images).__name__}: give an array of pixels or a list of images; data.from_examples reads "
+            "data sets of other libraries"
+        )
+    pixels = _checked_images(stacked(images))
     classes = np.asarray(labels)
     if class_names is not None and num_classes is not None and len(class_names) != num_classes:
         raise ValueError(
@@ -216,7 +269,8 @@ def check_channels_last(shape: tuple[int, ...]) -> None:
     if shape[1] in _CHANNELS and shape[3] not in _CHANNELS and shape[1] != shape[2]:
         raise ValueError(
             f"images of shape {shape} look like channels first (NCHW), and jaxkd takes channels last (NHWC): "
-            "pass images.transpose(0, 2, 3, 1), or images.permute(0, 2, 3, 1) of PyTorch's"
+            "pass images.transpose(0, 2, 3, 1), or images.permute(0, 2, 3, 1) of PyTorch's; "
+            "data.channels_last(loader) turns what a loader gives"
         )
 
 

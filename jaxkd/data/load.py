@@ -10,9 +10,28 @@ from pathlib import Path
 from typing import Literal, Protocol, overload
 
 from jaxkd.data.dataset import Dataset
-from jaxkd.data.readers import ats, cifar, digits, image_folder, imagenet, tfds
+from jaxkd.data.readers import (
+    ats,
+    cifar,
+    digits,
+    image_folder,
+    imagenet,
+    imagenette,
+    npz,
+    stl10,
+    svhn,
+    tfds,
+    tiny_imagenet,
+)
 from jaxkd.data.streamed import StreamedDataset, views
 from jaxkd.types import Normalization
+
+
+class WholeReader(Protocol):
+    """Reads images that may lie there without a split; each is a module of `jaxkd.data.readers`."""
+
+    def whole(self, name: str, data_dir: Path) -> Dataset | StreamedDataset | None:
+        """Read all images; None where nothing is there."""
 
 
 class Reader(Protocol):
@@ -34,10 +53,14 @@ class _Known:
     Attributes:
       readers: in the order in which they are tried.
       advice: where to get it.
+      whole: reads images of one's own, of which a part may be held out.
+      is_file: whether it may be a single file.
     """
 
     readers: tuple[Reader, ...]
     advice: str = ""
+    whole: WholeReader | None = None
+    is_file: bool = False
 
 
 _CIFAR_ADVICE = "Get the Python version from https://www.cs.toronto.edu/~kriz/cifar.html, put it there"
@@ -46,12 +69,19 @@ _KNOWN = {
     "cifar10": _Known((cifar, tfds), _CIFAR_ADVICE),
     "cifar100": _Known((cifar, ats, tfds), _CIFAR_ADVICE),
     "digits": _Known((digits,)),
-    "folder": _Known((image_folder,), "Put the images of each class into a folder of their own"),
+    "folder": _Known((image_folder,), "Put the images of each class into a folder of their own", image_folder),
     "imagenet2012": _Known(
         (imagenet,),
         "Get the images from https://www.image-net.org, unpack them into a folder for each class, or have "
         "tensorflow-datasets prepare them with file_format='array_record'",
     ),
+    "imagenette": _Known(
+        (imagenette,), "Get imagenette2, or imagenette2-160, from https://github.com/fastai/imagenette, unpack it there"
+    ),
+    "npz": _Known((npz,), "Write the arrays with numpy.savez(path, x_train=…, y_train=…)", npz, is_file=True),
+    "stl10": _Known((stl10,), "Get the binary files from https://cs.stanford.edu/~acoates/stl10, unpack them there"),
+    "svhn": _Known((svhn,), "Get the 32×32 MATLAB files from http://ufldl.stanford.edu/housenumbers, put them there"),
+    "tiny-imagenet": _Known((tiny_imagenet,), "Get http://cs231n.stanford.edu/tiny-imagenet-200.zip, unpack it there"),
 }
 
 
@@ -60,12 +90,12 @@ def names() -> tuple[str, ...]:
 
     Example:
       >>> names()
-      ('cifar10', 'cifar100', 'digits', 'folder', 'imagenet2012')
+      ('cifar10', 'cifar100', 'digits', 'folder', 'imagenet2012', 'imagenette', 'npz', 'stl10', 'svhn', 'tiny-imagenet')
     """
     return tuple(sorted(_KNOWN))
 
 
-_StreamedName = Literal["folder", "imagenet2012"]
+_StreamedName = Literal["folder", "imagenet2012", "imagenette"]
 
 
 @overload
@@ -77,6 +107,8 @@ def load(  # type: ignore[overload-overlap]  # the names that are streamed come 
     std: Sequence[float] | None = None,
     image_size: int | None = None,
     workers: int | None = None,
+    validation_split: float | None = None,
+    seed: int = 0,
 ) -> tuple[StreamedDataset, StreamedDataset]: ...
 
 
@@ -90,6 +122,8 @@ def load(  # type: ignore[overload-overlap]  # the names that are streamed come 
     std: Sequence[float] | None = None,
     image_size: int | None = None,
     workers: int | None = None,
+    validation_split: float | None = None,
+    seed: int = 0,
 ) -> StreamedDataset: ...
 
 
@@ -100,6 +134,9 @@ def load(
     split: None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    *,
+    validation_split: float | None = None,
+    seed: int = 0,
 ) -> tuple[Dataset, Dataset]: ...
 
 
@@ -111,6 +148,8 @@ def load(
     split: Literal["train", "test"],
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    validation_split: float | None = None,
+    seed: int = 0,
 ) -> Dataset: ...
 
 
@@ -122,29 +161,42 @@ def load(
     std: Sequence[float] | None = None,
     image_size: int | None = None,
     workers: int | None = None,
+    validation_split: float | None = None,
+    seed: int = 0,
 ) -> Dataset | StreamedDataset | tuple[Dataset, Dataset] | tuple[StreamedDataset, StreamedDataset]:
     """Load a data set from files that are already there; nothing is ever downloaded.
 
     "digits" comes with the package. "cifar10" and "cifar100" are read from the official Python files, unpacked or in
     their tar.gz; from the `cifar100-*.pkl` files of ATS; or from tensorflow-datasets where it has prepared them.
 
-    "imagenet2012" and "folder" are read while training runs, and need `pip install 'jaxkd[stream]'`. "folder" stands
-    for any images in `train/CLASS/` and `val/CLASS/` (or `test/CLASS/`) below `data_dir`; classes are numbered by name.
-    "imagenet2012" is such a tree of the thousand classes of ImageNet, or what tensorflow-datasets prepared of it with
-    `file_format="array_record"`.
+    "svhn", "stl10" and "tiny-imagenet" are read into memory from their official files or folders, unpacked.
+    "tiny-imagenet" needs Pillow.
+
+    "imagenet2012", "imagenette" and "folder" are read while training runs, and need `pip install 'jaxkd[stream]'`.
+    "folder" stands for any images in `train/CLASS/` and `val/CLASS/` (or `test/CLASS/`) below `data_dir`; classes are
+    numbered by name. "imagenet2012" is such a tree of the thousand classes of ImageNet, or what tensorflow-datasets
+    prepared of it with `file_format="array_record"`. "imagenette" is the largest of its folders that is there.
+
+    "npz" is a file of NumPy's with the arrays `x_train` and `y_train`, `x_test` and `y_test`, or by other usual names.
+
+    Images in `CLASS/` alone, or in a file without a split, are divided by `validation_split`: into the same two parts
+    every time, of each class alike.
 
     Args:
       name: one of `names()`.
-      data_dir: the folder with the files; by default the environment variable `JAXKD_DATA`, else `~/data`.
+      data_dir: the folder with the files, or the file of "npz"; by default the environment variable `JAXKD_DATA`, else
+        `~/data`.
       split: "train" or "test" reads that one alone (its files suffice); None reads both.
       mean: per channel, where pixels run from 0 to 1, in place of the data set's own.
       std: likewise.
-      image_size: height and width that "imagenet2012" and "folder" images are brought to, by default 224.
+      image_size: height and width that images which are read while training are brought to, by default 224.
       workers: processes that decode them, as `StreamedDataset` has it; 0 decodes in threads.
+      validation_split: the part of "folder" or "npz" images to hold out as the test set, where there is none.
+      seed: of that choice, which is not that of a run, so that all runs hold the same images out.
 
     Returns:
-      `(train, test)`, or the one split asked for: a `Dataset`, or for "imagenet2012" and "folder" a `StreamedDataset`.
-      The training set carries its augmentation.
+      `(train, test)`, or the one split asked for: a `Dataset`, or a `StreamedDataset` for those that are read while
+      training runs. The training set carries its augmentation.
 
     Raises:
       ValueError: an unknown name or split, or a damaged or mislabelled file.
@@ -165,12 +217,15 @@ def load(
     if split not in (None, "train", "test"):
         raise ValueError(f"split={split!r}: the splits are 'train' and 'test', and None stands for both")
     root = Path(data_dir or os.environ.get("JAXKD_DATA") or "~/data").expanduser()
-    if root.is_file():
+    known = _KNOWN[name]
+    if root.is_file() and not known.is_file:
         raise NotADirectoryError(f"data_dir={str(root)!r} is a file: pass the folder it lies in")
-    found = {
-        key: _changed(dataset, mean, std, image_size, workers)
-        for key, dataset in _read(name, root, ("train", "test") if split is None else (split,)).items()
-    }
+    read: Mapping[str, Dataset | StreamedDataset]
+    if validation_split is None:
+        read = _read(name, root, ("train", "test") if split is None else (split,))
+    else:
+        read = _divided(name, root, validation_split, seed)
+    found = {key: _changed(dataset, mean, std, image_size, workers) for key, dataset in read.items()}
     return (found["train"], found["test"]) if split is None else found[split]  # type: ignore[return-value]
 
 
@@ -201,13 +256,33 @@ def _changed(
 
 def _read(name: str, root: Path, splits: Sequence[str]) -> Mapping[str, Dataset] | Mapping[str, StreamedDataset]:
     """Read a data set with the first of its readers that finds it."""
-    known = _KNOWN[name]
-    for reader in known.readers:
+    for reader in _KNOWN[name].readers:
         datasets = reader.read(name, root, splits)
         if datasets is not None:
             return datasets
+    raise _not_found(name, root)
+
+
+def _divided(name: str, root: Path, fraction: float, seed: int) -> Mapping[str, Dataset | StreamedDataset]:
+    """Read a data set that has no split, and hold a part of it out."""
+    reader = _KNOWN[name].whole
+    if reader is None:
+        own = ", ".join(known for known in names() if _KNOWN[known].whole)
+        raise ValueError(
+            f"validation_split is for images without a split of their own ({own}), and {name} has one: leave it out, "
+            "or hold training images out with train.split(0.1)"
+        )
+    dataset = reader.whole(name, root)
+    if dataset is None:
+        raise _not_found(name, root)
+    train, test = dataset.split(fraction, seed)
+    return {"train": train, "test": test}
+
+
+def _not_found(name: str, root: Path) -> FileNotFoundError:
+    known = _KNOWN[name]
     looked = "\n".join(f"  {place}" for reader in known.readers for place in reader.places(name, root))
-    raise FileNotFoundError(
+    return FileNotFoundError(
         f"{name} was not found. Looked at:\n{looked}\n{known.advice}, and pass its folder as data_dir, "
         "--data-dir on a command line (or set JAXKD_DATA; the default is ~/data)"
     )

@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 import operator
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from jaxkd.checks import check_at_least
-from jaxkd.data.dataset import LabelledImages, checked_labels, checked_normalization
+from jaxkd.data.columns import class_names_of, image_and_label
+from jaxkd.data.dataset import LabelledImages, checked_choice, checked_labels, checked_normalization
 from jaxkd.data.pipeline.batch_reader import BatchReader, Plan, RandomAccess, Register, Unreadable, too_many
 from jaxkd.data.pipeline.workers import check_installed, processes, read_ahead
 from jaxkd.data.transforms.resized_crop import RandomResizedCrop, ResizedCentreCrop
@@ -29,6 +30,14 @@ def views(image_size: int) -> tuple[RandomResizedCrop, ResizedCentreCrop]:
     return RandomResizedCrop(image_size), ResizedCentreCrop(round(image_size * 256 / 224), image_size)
 
 
+@runtime_checkable
+class NamedExamples(Protocol):
+    """A source that has names for its examples, which stay when others come or go."""
+
+    def example_names(self) -> Iterable[str]:
+        """Return the name of each, in their order."""
+
+
 TRAINING_VIEW, EVALUATION_VIEW = views(224)
 
 
@@ -37,9 +46,9 @@ class StreamedDataset(LabelledImages):
     """N labelled images that are read when they are needed: the counterpart of `Dataset` for ImageNet and its like.
 
     Attributes:
-      source: where they are; anything with `len(source)` and `source[i]` that gives `(image, label)`. An image is the
-        bytes of a file, a path, or uint8 pixels, grey, RGB or RGBA, of any size; a label is an integer from 0 to K-1.
-        It must be picklable, and safe to read from several threads.
+      source: where they are; anything with `len(source)` and `source[i]` that gives `(image, label)` or a dictionary of
+        both. An image is the bytes of a file, a path, an image of Pillow's, or uint8 pixels, grey, RGB or RGBA, of any
+        size; a label is an integer from 0 to K-1. It must be picklable, and safe to read from several threads.
       class_names: K names.
       normalization: mean and standard deviation per channel, where pixels run from 0 to 1.
       augmentation: the view to train on: takes a Pillow image in mode RGB and a `numpy.random.Generator` and gives
@@ -51,6 +60,7 @@ class StreamedDataset(LabelledImages):
         `if __name__ == "__main__":`, because each process imports it.
       max_unreadable: how many different images may turn out unreadable. Each is named in a warning. Training takes the
         next readable one of the source in its place, evaluation leaves it out.
+      balanced: whether an epoch of training draws every class equally often, as `Dataset` has it.
 
       image_shape: height, width and channels of the views.
 
@@ -76,11 +86,18 @@ class StreamedDataset(LabelledImages):
     name: str = ""
     workers: int | None = None
     max_unreadable: int = 100
+    balanced: bool = False
     image_shape: tuple[int, int, int] = dataclasses.field(init=False)
     _register: Register = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
         check_installed()
+        if not (hasattr(self.source, "__getitem__") and hasattr(self.source, "__len__")):
+            raise TypeError(
+                f"{type(self.source).__name__} has no examples by number, as source[i] with len(source): give the data "
+                "set that a loader reads from (loader.dataset), data.from_examples what can only be gone through, and "
+                "batches to fit itself"
+            )
         check_at_least(0, workers=operator.index(self.workers or 0), max_unreadable=operator.index(self.max_unreadable))
         names = tuple(str(name) for name in self.class_names)
         check_at_least(1, classes=len(names), images=len(self.source))
@@ -98,7 +115,7 @@ class StreamedDataset(LabelledImages):
         The first time, each item of the source is asked for, though nothing is decoded: seconds for a million files in
         folders, minutes for a million encoded records.
         """
-        found = np.array([self.source[number][1] for number in range(len(self))])
+        found = np.array([image_and_label(self.source[number])[1] for number in range(len(self))])
         return checked_labels(found, len(self), self.num_classes)
 
     @property
@@ -158,7 +175,14 @@ class StreamedDataset(LabelledImages):
 
     def subset(self, count: int) -> StreamedDataset:
         """Return the first `count` examples."""
-        return self.replace(source=_First(self.source, self._checked_count(count)))
+        return self.replace(source=_Chosen(self.source, range(self._checked_count(count))))
+
+    def take(self, indices: ArrayLike) -> StreamedDataset:
+        """Return the examples at `indices` (integers or a boolean mask `[N]`), in that order."""
+        return self.replace(source=_Chosen(self.source, np.arange(len(self))[checked_choice(indices)]))
+
+    def _keys(self) -> Iterable[object] | None:
+        return self.source.example_names() if isinstance(self.source, NamedExamples) else None
 
     @property
     def _title(self) -> str:
@@ -179,7 +203,7 @@ class StreamedDataset(LabelledImages):
 
 def from_source(
     source: RandomAccess,
-    class_names: Sequence[str],
+    class_names: Sequence[str] | None = None,
     image_size: int = 224,
     mean: Sequence[float] = IMAGENET_NORMALIZATION.mean,
     std: Sequence[float] = IMAGENET_NORMALIZATION.std,
@@ -192,9 +216,10 @@ def from_source(
     middle `image_size` of an image whose shorter side was resized to 8/7 of that (224 of 256).
 
     Args:
-      source: gives `(image, label)`, as `StreamedDataset` has it. It is sent to the processes that decode: let it hold
-        paths or offsets and open its files when it is read.
-      class_names: K names.
+      source: gives `(image, label)` or a dictionary of both, as `StreamedDataset` has it; also a data set of
+        PyTorch's or Hugging Face's whose images are not yet tensors. It is sent to the processes that decode: let it
+        hold paths or offsets and open its files when it is read.
+      class_names: K names; by default those that the source carries, as `classes` or `features`.
       image_size: height and width.
       mean: per channel, where pixels run from 0 to 1.
       std: likewise.
@@ -214,9 +239,12 @@ def from_source(
       >>> from_source(Squares(), ["even", "odd"], image_size=32)
       <StreamedDataset: 100 images of 32×32×3, 2 classes>
     """
+    names = class_names_of(source) if class_names is None else class_names
+    if names is None:
+        raise ValueError(f"{type(source).__name__} says no names of classes: give class_names, one for each class")
     return StreamedDataset(
         source,
-        tuple(class_names),
+        tuple(names),
         Normalization(tuple(mean), tuple(std)),
         *views(image_size),
         name=name,
@@ -225,14 +253,14 @@ def from_source(
 
 
 @dataclasses.dataclass(frozen=True)
-class _First:
-    """The first examples of a source."""
+class _Chosen:
+    """Some examples of a source."""
 
     source: RandomAccess
-    count: int
+    numbers: Sequence[int] | NDArray[np.integer]
 
     def __len__(self) -> int:
-        return self.count
+        return len(self.numbers)
 
-    def __getitem__(self, number: int) -> tuple[Any, int]:
-        return self.source[number]
+    def __getitem__(self, number: int) -> Any:
+        return self.source[int(self.numbers[number])]

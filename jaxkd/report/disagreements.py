@@ -204,10 +204,21 @@ def _load_teacher(path: str | os.PathLike[str], name: str | None) -> convert.Pre
 
 
 def _test_images(name: str, data_dir: str | os.PathLike[str] | None, runs: Sequence[Record]) -> Dataset:
-    """Load the test images, normalised as in the runs."""
-    known = [(run.settings.get("data") or {}).get("normalization") for run in runs]
-    normalization: dict[str, list[float]] = next(filter(None, known), {})
-    return data.load(name, Path(data_dir) if data_dir else None, split="test", **normalization)
+    """Load the test images, normalised as in the runs; a ValueError for those that are not in memory."""
+    known = [run.settings.get("data") or {} for run in runs]
+    normalization: dict[str, list[float]] = next(filter(None, (one.get("normalization") for one in known)), {})
+    fraction: float | None = next(filter(None, (one.get("validation_split") for one in known)), None)
+    test: Dataset | data.StreamedDataset = data.load(
+        name,
+        Path(data_dir) if data_dir else None,
+        split="test",
+        mean=normalization.get("mean"),
+        std=normalization.get("std"),
+        validation_split=fraction,
+    )
+    if not isinstance(test, Dataset):
+        raise ValueError(f"the images of {name} are read from files, and are not compared: leave --teacher out")
+    return test
 
 
 def _the_one(what: str, names: Iterable[str | None]) -> str | None:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxkd.data import StreamedDataset
+from jaxkd.data.balance import balanced_order
 from jaxkd.nn.convolution import slow_in_a_loop
 from jaxkd.training.cached_teacher import CachedTeacher, CacheRequest, open_cached_teacher
 from jaxkd.training.compiled_epoch import make_resident_loop, make_stream_loop
@@ -59,7 +60,7 @@ def resident_epoch(
     cached_teacher: CachedTeacher | None = None,
     cut_runs: bool = False,
 ) -> Epoch:
-    """Make epochs over arrays that are put on the device once: every example once, in an order drawn from the state.
+    """Make epochs over arrays that are put on the device once, in an order drawn from the state.
 
     With a `cached_teacher`, its outputs for a chunk are looked up while the chunk before is computed. Where it is the
     runs that are cut over the devices (`cut_runs`), every device takes whole batches.
@@ -79,7 +80,7 @@ def resident_epoch(
 
     def epoch(state: TrainState, done: int = 0) -> Iterator[Chunk]:
         taken, key = int(state.step), copied(state.key)  # the state's own buffers go to the first chunk
-        order = order_of(key, state.epoch, len(labels))
+        order = order_of(key, state.epoch, source)
         for indices in skip(cut(order, batch_size, longest(state)), done):
             cached = cached_teacher.lookup(key, images, taken, indices) if cached_teacher else None
             taken += len(indices)
@@ -136,7 +137,8 @@ def streamed_epoch(
     def epoch(state: TrainState, done: int = 0) -> Iterator[Chunk]:
         nonlocal reader, due
         number = int(state.epoch)
-        plan = TrainingPlan(len(source), batch_size, seed_of(state), number, last - number, placement.share)
+        labels = source.labels if source.balanced else None
+        plan = TrainingPlan(len(source), batch_size, seed_of(state), number, last - number, placement.share, labels)
         if due != (number, done):
             reader = source.batches(plan, train=True, start=done)
         for position in range(done, plan.steps):
@@ -230,9 +232,12 @@ def seed_of(state: TrainState) -> int:
     return int.from_bytes(np.asarray(jax.random.key_data(state.key)).tobytes(), "little")
 
 
-def order_of(key: jax.Array, epoch: jax.Array, examples: int) -> np.ndarray:
+def order_of(key: jax.Array, epoch: jax.Array, source: InMemory) -> np.ndarray:
     """Return the order in which a run sees the examples in an epoch, `[N]`, from its key."""
-    return np.asarray(_drawn_order(key, epoch, examples))
+    if source.balanced:
+        seed = np.asarray(jax.random.key_data(random_key(key, SHUFFLE, epoch)))
+        return balanced_order(source.labels, np.random.default_rng(seed))
+    return np.asarray(_drawn_order(key, epoch, source.examples))
 
 
 @partial(jax.jit, static_argnums=2)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from jaxkd.checks import warn_caller
 from jaxkd.data.dataset import check_channels_last, checked_labels
+from jaxkd.data.pictures import stacked
 from jaxkd.training.program import Program, name_of
 from jaxkd.training.state import Tree, split
 from jaxkd.types import Normalization
@@ -80,7 +81,7 @@ class Expectations:
         Warns:
           UserWarning: of float images from 0 to 1 where the network's are normalised.
         """
-        pixels: NDArray[Any] = np.asarray(images)
+        pixels = stacked(images)
         if pixels.ndim != 4 or not pixels.size:
             cure = ", as images[None] makes one image or images[..., None] grey ones" if pixels.ndim == 3 else ""
             raise ValueError(f"images have shape {pixels.shape}: expected [N, H, W, C], at least one{cure}")

@@ -15,15 +15,15 @@ from flax import nnx
 from numpy.typing import NDArray
 
 from jaxkd.data import Augmentation, BatchIndices, Dataset, StreamedDataset
+from jaxkd.data.balance import balanced_order
+from jaxkd.data.columns import columns, is_array
 from jaxkd.data.dataset import checked_normalization, pixel_statistics, warn_of_missing_classes
+from jaxkd.data.examples import cure_of_examples, refuse_endless
+from jaxkd.data.pictures import is_picture, one_by_one
 from jaxkd.training.expectations import Expectations
 from jaxkd.types import Batch, Normalization
 
 Data = Dataset | StreamedDataset | tuple[Any, Any] | Iterable[Any]
-
-IMAGES = ("image", "images", "img", "pixel_values")
-LABELS = ("label", "labels")
-"""Names in batches that are dictionaries, as tensorflow-datasets and Hugging Face write them."""
 
 _FORMS = "give (images, labels), (images, labels, index), a jaxkd.Batch, or a dict of image and label"
 _WEIGHTS = (
@@ -42,6 +42,7 @@ class InMemory:
       normalization: for uint8 pixels.
       augmentation: for training.
       num_classes: K, above every label.
+      balanced: whether an epoch draws every class equally often.
     """
 
     images: NDArray[Any]
@@ -49,6 +50,7 @@ class InMemory:
     normalization: Normalization | None
     augmentation: Augmentation | None
     num_classes: int
+    balanced: bool = False
 
     @property
     def examples(self) -> int:
@@ -92,6 +94,10 @@ class Stream:
         position = 0
         for item in self.batches:
             images, labels, index = entries(item)
+            if np.ndim(labels) == 0 and not isinstance(self.batches, list | tuple):
+                raise TypeError(
+                    f"{type(self.batches).__name__} gives examples one by one: {cure_of_examples(self.batches)}"
+                )
             images = self.expected.checked_images(images)
             self._tell(images)
             labels = self.expected.checked_labels(labels, len(images))
@@ -172,13 +178,25 @@ def _unchecked_source(data: Data, expected: Expectations) -> Source:
     if isinstance(data, StreamedDataset):
         return data
     if isinstance(data, Dataset):
-        return InMemory(data.images, data.labels, data.normalization, data.augmentation, data.num_classes)
+        return InMemory(
+            data.images, data.labels, data.normalization, data.augmentation, data.num_classes, data.balanced
+        )
     if isinstance(data, Batch):
         raise TypeError("cannot train on a single Batch: give a list of batches, [batch]")
-    if isinstance(data, tuple) and data and hasattr(data[0], "shape"):
+    if isinstance(data, tuple) and data and (is_array(data[0]) or one_by_one(data[0])):
         return _from_arrays(data, expected)
-    if isinstance(data, Iterable) and not isinstance(data, str | bytes | dict) and not hasattr(data, "shape"):
+    if isinstance(data, Iterable) and not isinstance(data, str | bytes | Mapping) and not is_array(data):
+        refuse_endless(data)
         return Stream(data)
+    if isinstance(data, Mapping):
+        raise TypeError(
+            f"cannot train on {type(data).__name__} of {', '.join(map(str, data)) or 'nothing'}: give a data.Dataset, "
+            "one of its data sets, or two of its arrays as a tuple (images, labels); data.load('npz', path) reads "
+            "those of a file"
+        )
+    if hasattr(data, "__getitem__") and not isinstance(data, str | bytes) and not is_array(data):
+        name = type(data).__name__
+        raise TypeError(f"{name} gives examples one by one, and no data.Dataset or batches: {cure_of_examples(data)}")
     raise TypeError(
         f"cannot train on {type(data).__name__}: give a data.Dataset, a tuple of arrays (images, labels), or an "
         "iterable of batches"
@@ -213,14 +231,14 @@ def entries(item: Any) -> tuple[Any, Any, Any]:
         return item.images, item.labels, item.index
     if isinstance(item, Mapping):
         return _of_mapping(item)
-    if hasattr(item, "shape"):
+    if is_array(item):
         raise TypeError(
             f"a batch is an array of shape {tuple(item.shape)}: {_FORMS}; all images and labels at once are the tuple "
             "(images, labels)"
         )
     if not isinstance(item, tuple | list):
         raise TypeError(f"a batch is {_article(item)}: {_FORMS}")
-    if item and isinstance(item[0], Mapping | tuple | list):
+    if item and isinstance(item[0], Mapping | tuple | list) and not one_by_one(item[0]):
         raise TypeError(
             f"a batch is a {type(item).__name__} of {len(item)} examples, each {_article(item[0])}: stack them, as in "
             "(np.stack(images), np.array(labels))"
@@ -231,16 +249,56 @@ def entries(item: Any) -> tuple[Any, Any, Any]:
 
 
 def _of_mapping(item: Mapping[Any, Any]) -> tuple[Any, Any, Any]:
-    images, labels = ([name for name in names if name in item] for names in (IMAGES, LABELS))
-    keys = ", ".join(map(str, item))
-    if len(images) != 1 or len(labels) != 1:
-        raise TypeError(
-            f"a batch is a dict of {keys or 'nothing'}: give one of {', '.join(IMAGES)} and one of {', '.join(LABELS)}"
-            ", or (images, labels)"
-        )
+    images, labels = columns(item, "a batch")
     if weights := [name for name in item if "weight" in str(name)]:
         raise TypeError(f"a batch has an entry {weights[0]!r}: leave it out; {_WEIGHTS}")
-    return item[images[0]], item[labels[0]], item.get("index")
+    return item[images], item[labels], item.get("index")
+
+
+def images_of(
+    data: Any, expected: Expectations, batch_size: int
+) -> Iterator[tuple[NDArray[Any], NDArray[np.bool_] | None]]:
+    """Yield images to predict, checked, and which of them could be read; None stands for all.
+
+    Args:
+      data: images `[N, H, W, C]`, a list of them one by one, a data set, or batches, of which labels are left aside.
+      expected: by the network.
+      batch_size: of what is read from files.
+
+    Raises:
+      TypeError, ValueError: as `as_source`.
+    """
+    if isinstance(data, Dataset):
+        yield expected.checked_images(data.images), None
+    elif isinstance(data, StreamedDataset):
+        expected.check_shape((1, *data.image_shape))
+        numbers = np.arange(len(data))
+        parts = [numbers[start : start + batch_size] for start in range(0, len(data), batch_size)]
+        for batch in data.batches([BatchIndices(part, part, 0, 0) for part in parts], train=False):
+            yield np.asarray(batch.images), np.asarray(batch.index) >= 0
+    elif is_array(data) or (isinstance(data, list) and not (data and _is_batch(data[0]))):
+        yield expected.checked_images(data), None
+    elif isinstance(data, Iterable) and not isinstance(data, tuple | str | bytes | Mapping):
+        refuse_endless(data)
+        for item in data:
+            images = item if is_array(item) else entries(item)[0]
+            if is_picture(images) or (is_array(images) and len(images.shape) == 3):
+                raise TypeError(f"{type(data).__name__} gives examples one by one: {cure_of_examples(data)}")
+            yield expected.checked_images(images), None
+    else:
+        cure = "of one image, give a list of it"
+        if hasattr(data, "__getitem__"):
+            cure = "leave labels out" if isinstance(data, tuple) else cure_of_examples(data)
+        raise TypeError(
+            f"predict takes images `[N, H, W, C]`, a data.Dataset or batches, and no {type(data).__name__}: {cure}"
+        )
+
+
+def _is_batch(item: Any) -> bool:
+    if isinstance(item, Batch | Mapping):
+        return True
+    images: Any = item[0] if isinstance(item, tuple | list) and len(item) in (2, 3) else None
+    return one_by_one(images) or (is_array(images) and len(images.shape) == 4)
 
 
 def checked_index(index: Any, images: int) -> NDArray[np.int32]:
@@ -297,7 +355,9 @@ class Share:
 
 @dataclass
 class TrainingPlan:
-    """The batches of some epochs, one after the other; each epoch sees every example once, in an order of its own.
+    """The batches of some epochs, one after the other.
+
+    Each epoch sees every example once, or every class equally often, in an order of its own.
 
     Attributes:
       examples: N, the number of images.
@@ -306,6 +366,7 @@ class TrainingPlan:
       first_epoch: the one that `plan[0]` belongs to, counted from 0.
       epochs: the number of epochs.
       share: what this process reads of each batch.
+      labels: `[N]`, where every class is seen equally often.
     """
 
     examples: int
@@ -314,6 +375,7 @@ class TrainingPlan:
     first_epoch: int
     epochs: int
     share: Share
+    labels: NDArray[np.int32] | None = None
     _order: tuple[int, NDArray[np.int64]] | None = field(default=None, init=False, repr=False)
 
     @property
@@ -334,7 +396,9 @@ class TrainingPlan:
         epoch, position = divmod(step, self.steps)
         epoch += self.first_epoch
         if self._order is None or self._order[0] != epoch:
-            self._order = epoch, np.random.default_rng((self.seed, epoch)).permutation(self.examples)
+            rng = np.random.default_rng((self.seed, epoch))
+            order = rng.permutation(self.examples) if self.labels is None else balanced_order(self.labels, rng)
+            self._order = epoch, order
         start = position * self.batch_size
         places = np.arange(start, start + self.size(position))[self.share(self.size(position))]
         return BatchIndices(self._order[1][places], places, self.seed, epoch)

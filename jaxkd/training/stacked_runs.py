@@ -190,7 +190,7 @@ def own_batches_epoch(
 
     def epoch(state: TrainState, done: int = 0) -> Iterator[Chunk]:
         taken, keys = int(state.step), list(copied(state.key))  # the state's own buffers go to the first chunk
-        orders = [order_of(key, state.epoch, len(labels)) for key in keys]
+        orders = [order_of(key, state.epoch, source) for key in keys]
         for each in zip(*(skip(cut(order, batch_size, most), done) for order in orders), strict=True):
             looked_up = cached_teacher and [
                 cached_teacher.lookup(key, images, taken, indices) for key, indices in zip(keys, each, strict=True)

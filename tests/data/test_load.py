@@ -11,6 +11,7 @@ import pytest
 from jaxkd import data
 from jaxkd.data import Augmentation
 
+OTHERS = ("npz", "stl10", "svhn", "tiny-imagenet")
 SHARED = Path(__file__).parents[3] / "shared"
 
 
@@ -103,7 +104,7 @@ def test_statistics_can_be_chosen():
 
 
 def test_unknown_names_are_refused_with_the_nearest():
-    assert data.names() == ("cifar10", "cifar100", "digits", "folder", "imagenet2012")
+    assert data.names() == ("cifar10", "cifar100", "digits", "folder", "imagenet2012", "imagenette", *OTHERS)
     with pytest.raises(ValueError, match=r"'CIFAR-100' \(did you mean 'cifar100'\?\).* cifar10, cifar100, digits"):
         data.load("CIFAR-100")
     with pytest.raises(ValueError, match="'xyz': the names are"):

@@ -157,7 +157,11 @@ ODD = [
     ((np.zeros((9, 9)), 0), TypeError, r"pixels must be uint8"),
     ((np.zeros((3, 9, 9), np.uint8), 0), ValueError, r"channels come last"),
     ((None, 0), TypeError, r"got NoneType"),
-    ({"image": 1, "label": 0}, TypeError, r"a source gives \(image, label\); this one gave dict \{'image': 1"),
+    (
+        {"scan": 1, "label": 0},
+        TypeError,
+        r"a source gives \(image, label\); .* a dict of scan, label: give one of image",
+    ),
     (np.zeros((2, 2)), TypeError, r"this one gave an array float64 \[2, 2\]"),
     (KeyError("x"), RuntimeError, r"the source raised KeyError: 'x'"),
 ]

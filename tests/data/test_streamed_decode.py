@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 from image_tree import DAMAGES, KINDS, encoded, picture
-from PIL import Image
+from PIL import Image, ImageOps
 
 from jaxkd.data.pipeline.decode import BrokenImageError, decode
 
@@ -39,6 +39,9 @@ def test_the_orientation_of_a_camera_is_left_alone():
     content = KINDS["turned"][1](PICTURE)
     assert Image.open(io.BytesIO(content)).getexif()[0x0112] == 6
     assert decode(content).size == PICTURE.size
+    turned = ImageOps.exif_transpose(decode(content))  # as a view of one's own may do
+    assert turned.size == PICTURE.size[::-1]
+    np.testing.assert_array_equal(np.asarray(turned), np.rot90(np.asarray(decode(content)), -1))
 
 
 @pytest.mark.parametrize("mode", ["PNG", "TIFF", "PPM"])
@@ -67,6 +70,29 @@ def test_a_path_is_read(tmp_path):
     path.write_bytes(KINDS["png"][1](PICTURE))
     for given in (path, str(path)):
         np.testing.assert_array_equal(pixels_of(given), PIXELS)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "CMYK", "1", "I;16"])
+def test_pillows_images_are_images_too(mode):
+    if mode == "I;16":
+        given = Image.fromarray(np.asarray(PICTURE.convert("L")).astype(np.uint16) * 257)
+        expected = np.asarray(PICTURE.convert("L").convert("RGB"))
+    else:
+        given = PICTURE.convert(mode)
+        expected = np.asarray(given.convert("RGB"))
+    np.testing.assert_array_equal(pixels_of(given), expected)
+
+
+def test_what_hugging_face_stores_of_an_image_is_read(tmp_path):
+    content = KINDS["png"][1](PICTURE)
+    (tmp_path / "1.png").write_bytes(content)
+    for stored in ({"bytes": content, "path": None}, {"bytes": None, "path": str(tmp_path / "1.png")}):
+        np.testing.assert_array_equal(pixels_of(stored), PIXELS)
+
+
+def test_a_damaged_picture_that_was_only_opened_says_why():
+    with pytest.raises(BrokenImageError, match=r"[Tt]runcated"):
+        decode(Image.open(io.BytesIO(damaged("truncated"))))
 
 
 def damaged(damage):
@@ -110,7 +136,7 @@ def test_a_decompression_bomb_is_not_decoded(monkeypatch):
         (np.zeros((3, 8, 8), np.uint8), ValueError, r"\(3, 8, 8\); channels come last, so pass pixels\.transpose"),
         (np.zeros((8, 8, 2), np.uint8), ValueError, r"1, 3 or 4 channels"),
         (np.zeros((0, 8, 3), np.uint8), ValueError, r"\(0, 8, 3\)"),
-        (PICTURE, TypeError, r"got Image: convert it with numpy\.asarray"),
+        (object(), TypeError, r"got object: convert it with numpy\.asarray"),
         (None, TypeError, r"got NoneType"),
     ],
 )

@@ -7,11 +7,13 @@ import sys
 
 import numpy as np
 import pytest
-from image_tree import image_tree, picture
+from image_tree import DAMAGES, KINDS, image_tree, picture
+from image_tree import encoded as encoded_as
 from PIL import Image
 
 from jaxkd import data
 from jaxkd.data.pipeline.decode import decode
+from jaxkd.data.readers import image_folder
 from jaxkd.data.readers.image_folder import FolderImages, class_folders
 from jaxkd.data.readers.tfds import PreparedImages
 from jaxkd.data.transforms.resized_crop import RandomResizedCrop, ResizedCentreCrop
@@ -78,6 +80,66 @@ def test_the_second_split_may_have_other_names(tree, tmp_path, name):
     assert len(data.load("folder", tmp_path, split="test")) == 6
     with pytest.raises(FileNotFoundError, match=r"there is no folder \S+/train: .*load\('folder', split='test'\)"):
         data.load("folder", tmp_path)
+
+
+@pytest.mark.parametrize("layout", [".", "train"])
+def test_a_tree_without_a_split_is_divided(tree, tmp_path, layout):
+    shutil.copytree(tree.root / "train", tmp_path / layout, dirs_exist_ok=True)
+    train, test = data.load("folder", tmp_path, validation_split=0.25, image_size=16, workers=0)
+    assert (len(train), len(test), test.class_names, test.image_shape) == (9, 3, tree.classes, (16, 16, 3))
+    assert np.bincount(test.labels).tolist() == [1, 1, 1]
+    paths = [{path for path, _ in (part.source[i] for i in range(len(part)))} for part in (train, test)]
+    assert not paths[0] & paths[1]
+    assert paths[0] | paths[1] == {str(path) for path in (tmp_path / layout).rglob("*.*") if path.is_file()}
+    # The same ones wherever the folder lies.
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "link").symlink_to(tree.root / "train")
+    again = data.load("folder", tmp_path / "elsewhere" / "link", "test", validation_split=0.25, image_size=16)
+    assert {path.rpartition("/")[2] for path, _ in again.source} == {path.rpartition("/")[2] for path in paths[1]}
+    other = data.load("folder", tmp_path, "test", validation_split=0.25, seed=1, image_size=16)
+    assert [one for one, _ in other.source] != sorted(paths[1])
+
+
+def test_a_tree_without_a_split_is_named_with_the_cure(tree, tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match=r"images in n01440764, .* no folders train and val: .*split=0.1 \(--val"
+    ):
+        data.load("folder", tree.root / "train")
+    (tmp_path / "train").symlink_to(tree.root / "train")
+    with pytest.raises(
+        FileNotFoundError, match=r"no folder \S+/val or .*, or hold a part of it out with validation_spl"
+    ):
+        data.load("folder", tmp_path)
+    with pytest.raises(ValueError, match=r"\S+/val has held-out images: leave validation_split out"):
+        data.load("folder", tree.root, validation_split=0.1)
+    with pytest.raises(FileNotFoundError, match="folder was not found"):
+        data.load("folder", tmp_path / "nowhere", validation_split=0.1)
+
+
+def test_photographs_of_every_kind_are_read_and_broken_ones_named(tmp_path):
+    """EXIF orientation, CMYK, grey, 16 bits, palette, transparency, GIF: pixels as Pillow has them in RGB."""
+    shown = picture(np.random.default_rng(0), 40, 30, 0.2)
+    files = {f"{kind}.{suffix}": encode(shown) for kind, (suffix, encode) in KINDS.items()}
+    files["first.GIF"] = encoded_as(shown.quantize(), "GIF")
+    for name, damage in DAMAGES.items():
+        files[f"z {name}.jpeg"] = damage(KINDS["jpeg"][1](shown))
+    (tmp_path / "cat").mkdir()
+    for name, content in files.items():
+        (tmp_path / "cat" / name).write_bytes(content)
+    whole = image_folder.whole("folder", tmp_path).replace(augmentation=None, view=ResizedCentreCrop(30, 30), workers=0)
+    plan = [data.BatchIndices(np.arange(len(files)), np.arange(len(files)), 0, 0)]
+    with pytest.warns(UserWarning, match=r"cat/z .*\.jpeg .* cannot be read") as seen:
+        [batch] = whole.batches(plan, train=False)
+    assert len(seen) == len(whole.unreadable) == len(DAMAGES)
+    assert {one.what.rpartition("/")[2] for one in whole.unreadable} == {name for name in files if name[:2] == "z "}
+    for number, pixels in zip(batch.index, batch.images, strict=True):
+        if number >= 0:
+            path, _ = whole.source[int(number)]
+            with Image.open(path) as image:
+                rgb = image.convert("RGBA").convert("RGB") if image.mode == "P" else image.convert("RGB")
+                if "16-bit" in path:
+                    rgb = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+            np.testing.assert_array_equal(pixels, np.asarray(rgb)[:, 5:35], err_msg=path)
 
 
 def test_what_is_wrong_with_a_tree_is_said(tree, tmp_path):

@@ -259,6 +259,7 @@ def test_a_recipe_resolves_to_what_was_published(scripts):
         "--method kd",
         "--temperature 2",
         "--learning-rate 0.1",
+        "--balanced",
     ],
 )
 def test_any_override_makes_it_another_run(scripts, change):

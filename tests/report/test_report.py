@@ -10,8 +10,10 @@ import browser
 import numpy as np
 import pytest
 import recorded
+from image_tree import image_tree
 
 from jaxkd import convert, data, models, records, report
+from jaxkd.history import History
 from jaxkd.report import __main__ as command
 from jaxkd.report import disagreements
 from jaxkd.report.disagreements import png
@@ -314,6 +316,19 @@ def taught(tmp_path_factory):
         recorded.run(path / name, facts={"teacher": teacher}, teacher=teacher, **settings)
         convert.save(models.create("resnet8", num_classes=10, seed=seed), path / name / "student")
     return path
+
+
+def test_the_images_of_a_divided_data_set_are_those_that_were_held_out(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 3), np.uint8)
+    np.savez(tmp_path / "mine.npz", x=pixels, y=np.arange(20) % 2)
+    settings = {"data": {"name": "npz", "validation_split": 0.2, "normalization": {"mean": [0.5], "std": [0.25]}}}
+    found = disagreements._test_images("npz", tmp_path, [records.Record("runs/a", "a", settings, History())])
+    _, expected = data.load("npz", tmp_path, validation_split=0.2)
+    np.testing.assert_array_equal(found.images, expected.images)
+    assert (len(found), found.mean, found.std) == (4, (0.5,), (0.25,))
+    tree = image_tree(tmp_path / "tree", classes=2, train=1, val=1)
+    with pytest.raises(ValueError, match="the images of folder are read from files, and are not compared"):
+        disagreements._test_images("folder", tree.root, [])
 
 
 def test_disagreements_are_those_of_the_networks(taught):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import operator
 import os
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from jaxkd.data.columns import brief, image_and_label
 from jaxkd.data.pipeline.decode import BrokenImageError, StoredImage, decode
 from jaxkd.types import Batch
 
@@ -19,15 +20,15 @@ _NAMED = 5
 
 
 class RandomAccess(Protocol):
-    """N labelled images: `source[i]` is `(image, label)`, for i from 0 to N-1.
+    """N labelled images: `source[i]` is `(image, label)` or a dictionary of both, for i from 0 to N-1.
 
-    An image is the bytes of a file, a path, or uint8 pixels `[H, W]` or `[H, W, C]`; a label is an integer. An
-    `OSError` counts as an unreadable image. Sources travel to the processes that decode, so they must be picklable.
+    An image is the bytes of a file, a path, uint8 pixels `[H, W]` or `[H, W, C]`, or Pillow's; a label is an integer.
+    An `OSError` counts as an unreadable image. Sources travel to the processes that decode, so they must be picklable.
     """
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, number: int, /) -> tuple[StoredImage, int]: ...
+    def __getitem__(self, number: int, /) -> tuple[StoredImage, int] | Mapping[str, Any]: ...
 
 
 class BatchIndices(NamedTuple):
@@ -138,9 +139,10 @@ class BatchReader:
             return Unreadable(number, what, str(error))
         except Exception as error:
             raise RuntimeError(f"{what}: the source raised {type(error).__name__}: {error}") from error
-        if not isinstance(item, tuple | list) or len(item) != 2:
-            raise TypeError(f"{what}: a source gives (image, label); this one gave {_brief(item)}")
-        image, label = item
+        try:
+            image, label = image_and_label(item)
+        except TypeError as error:
+            raise TypeError(f"{what}: a source gives (image, label); this one gave {error}") from None
         if isinstance(image, str | os.PathLike):
             what = os.fspath(image)
         label = self._checked_label(what, label)
@@ -180,7 +182,7 @@ class BatchReader:
         try:
             label = operator.index(label)
         except TypeError:
-            raise TypeError(f"{what}: its label must be a class index; it is {_brief(label)}") from None
+            raise TypeError(f"{what}: its label must be a class index; it is {brief(label)}") from None
         if not 0 <= label < self.classes:
             raise ValueError(
                 f"{what}: label {label} is out of range: {self.classes} classes are numbered 0 to {self.classes - 1}"
@@ -189,19 +191,12 @@ class BatchReader:
 
     def _check_pixels(self, what: str, pixels: npt.NDArray[Any]) -> None:
         if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 3:
-            raise TypeError(f"{what}: {self.view} must give uint8 pixels [H, W, C]; it gave {_brief(pixels)}")
+            raise TypeError(f"{what}: {self.view} must give uint8 pixels [H, W, C]; it gave {brief(pixels)}")
         if self.shape is not None and pixels.shape != self.shape:
             raise ValueError(
                 f"{what}: {self.view} gave pixels of shape {pixels.shape}, and elsewhere {self.shape}: all images must "
                 "get the same shape, in training and in evaluation"
             )
-
-
-def _brief(value: object) -> str:
-    if isinstance(value, np.ndarray):
-        return f"an array {value.dtype} {list(value.shape)}"
-    text = repr(value)
-    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '…'}"
 
 
 class Register:

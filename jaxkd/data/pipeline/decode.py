@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,9 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from PIL import Image
 
-StoredImage = bytes | str | os.PathLike[str] | NDArray[np.uint8]
-"""An encoded file, the path of one, or uint8 pixels `[H, W]` or `[H, W, C]`."""
+StoredImage = bytes | str | os.PathLike[str] | NDArray[np.uint8] | Mapping[str, Any] | Any
+"""An encoded file, the path of one, uint8 pixels `[H, W]` or `[H, W, C]` of any library, an image of Pillow's, or what
+Hugging Face stores of one: a dictionary of `bytes` and `path`."""
 
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "WEBP", "TIFF", "GIF")
 """The formats decoded, whatever the file is called; rarer ones are refused, since some of them start other programs."""
@@ -45,26 +47,30 @@ def decode(image: StoredImage) -> Image.Image:
       >>> grey.mode, grey.size
       ('RGB', (6, 4))
     """
-    if isinstance(image, np.ndarray):
-        return _from_pixels(image)
+    from PIL import Image
+
+    if isinstance(image, Mapping) and {"bytes", "path"} & image.keys():
+        image = image.get("bytes") or image.get("path")
     if isinstance(image, str | os.PathLike):
         try:
             image = Path(image).read_bytes()
         except OSError as error:
             raise BrokenImageError(error.strerror or str(error)) from None
-    if not isinstance(image, bytes):
+    if isinstance(image, bytes | Image.Image):
+        return _decoded(image)
+    if not hasattr(image, "__array__"):
         raise TypeError(
-            f"an image is the bytes of a file, a path, or a uint8 array; got {type(image).__name__}: convert it with "
-            "numpy.asarray"
+            "an image is Pillow's, the bytes of a file, a path, or a uint8 array; got "
+            f"{type(image).__name__}: convert it with numpy.asarray"
         )
-    return _from_file(image)
+    return _from_pixels(np.asarray(image))
 
 
-def _from_file(content: bytes) -> Image.Image:
+def _decoded(stored: bytes | Image.Image) -> Image.Image:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        image = Image.open(io.BytesIO(stored), formats=FORMATS) if isinstance(stored, bytes) else stored
         if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
             raise BrokenImageError(
                 f"{image.width}×{image.height} pixels are more than PIL.Image.MAX_IMAGE_PIXELS, "
@@ -75,7 +81,7 @@ def _from_file(content: bytes) -> Image.Image:
     except (BrokenImageError, MemoryError):
         raise
     except UnidentifiedImageError:
-        reason = f"none of {', '.join(FORMATS)}" if content else "empty"
+        reason = f"none of {', '.join(FORMATS)}" if stored else "empty"
         raise BrokenImageError(reason) from None
     except Exception as error:  # damaged files raise nearly anything: SyntaxError, struct.error, IndexError, …
         raise BrokenImageError(f"{type(error).__name__}: {error}") from None
@@ -101,14 +107,15 @@ def _from_pixels(pixels: NDArray[Any]) -> Image.Image:
 
     if pixels.dtype != np.uint8:
         raise TypeError(
-            f"pixels must be uint8, 0…255, and are normalised later, on the device; these are {pixels.dtype}"
+            f"pixels must be uint8, 0…255, and are normalised later, on the device; these are {pixels.dtype}: leave "
+            "out what converts them, such as ToTensor and Normalize; fit also takes a DataLoader of normalised images"
         )
     if pixels.ndim == 3 and pixels.shape[-1] == 1:
         pixels = pixels[..., 0]
     if 0 in pixels.shape or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[-1] in (3, 4))):
-        cure = (
-            "; channels come last, so pass pixels.transpose(1, 2, 0)" if pixels.shape[:1] in ((1,), (3,), (4,)) else ""
-        )
+        cure = ""
+        if pixels.shape[:1] in ((1,), (3,), (4,)):
+            cure = "; channels come last, so pass pixels.transpose(1, 2, 0), or Pillow's image without ToTensor"
         raise ValueError(
             f"pixels must be [H, W] or [H, W, C] with 1, 3 or 4 channels; their shape is {pixels.shape}{cure}"
         )

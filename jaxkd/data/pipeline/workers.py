@@ -39,13 +39,14 @@ _GRACE = 15
 """Seconds that a process works on after SIGTERM, so that the run it belongs to can end by its own rules."""
 
 
-def check_installed() -> None:
-    """Raise an ImportError that names the extra if Grain or Pillow is missing."""
-    missing = [name for module, name in (("grain", "grain"), ("PIL", "pillow")) if not importlib.util.find_spec(module)]
+_PACKAGES = {"grain": "grain", "PIL": "pillow"}
+
+
+def check_installed(*modules: str) -> None:
+    """Raise an ImportError that names the extra if one of these is missing; by default of Grain and Pillow."""
+    missing = [_PACKAGES[module] for module in modules or _PACKAGES if not importlib.util.find_spec(module)]
     if missing:
-        raise ImportError(
-            f"images that are read while training need {' and '.join(missing)}: pip install 'jaxkd[stream]'"
-        )
+        raise ImportError(f"images that are read from files need {' and '.join(missing)}: pip install 'jaxkd[stream]'")
 
 
 def processes(wanted: int | None) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +40,7 @@ UNREAD = (
 
 _FOLDERS = {"train": ("train",), "test": ("val", "validation", "test")}
 _NAMED = 5
+_HOLD_OUT = "validation_split=0.1 (--validation-split 0.1)"
 
 
 class FolderImages:
@@ -87,17 +88,29 @@ class FolderImages:
     def __len__(self) -> int:
         return len(self._starts) - 1
 
+    def example_names(self) -> Iterator[str]:
+        """Yield the path of each image below the root, with `/` between its parts."""
+        for number in range(len(self)):
+            label, name = self._place(number)
+            yield f"{self._classes[label]}/{name}".replace(os.sep, "/")
+
     def __getitem__(self, number: int) -> tuple[str, int]:
         if not 0 <= number < len(self):
             raise IndexError(f"there is no image {number}, only 0 to {len(self) - 1}")
-        label = int(np.searchsorted(self._ends, number, side="right"))
-        name = os.fsdecode(self._names[self._starts[number] : self._starts[number + 1]])
+        label, name = self._place(number)
         return os.path.join(self.root, self._classes[label], name), label
+
+    def _place(self, number: int) -> tuple[int, str]:
+        label = int(np.searchsorted(self._ends, number, side="right"))
+        return label, os.fsdecode(self._names[self._starts[number] : self._starts[number + 1]])
 
 
 def places(name: str, data_dir: Path) -> list[str]:
     """List where the folders are looked for."""
-    return [f"{data_dir} (train/CLASS/*.JPEG and val/CLASS/*.JPEG, or another image format)"]
+    return [
+        f"{data_dir} (train/CLASS/*.JPEG and val/CLASS/*.JPEG, or another image format; with validation_split also "
+        "CLASS/*.JPEG alone)"
+    ]
 
 
 def read(name: str, data_dir: Path, splits: Sequence[str]) -> dict[str, StreamedDataset] | None:
@@ -110,12 +123,18 @@ def read(name: str, data_dir: Path, splits: Sequence[str]) -> dict[str, Streamed
     roots = {split: _root(data_dir, split) for split in _FOLDERS}
     missing = [split for split in splits if roots[split] is None]
     if not any(roots.values()):
+        if unsplit := _unsplit_classes(data_dir):
+            raise FileNotFoundError(
+                f"{data_dir} holds images in {_listed(unsplit)}, and no folders train and val: hold a part of them out "
+                f"with {_HOLD_OUT}"
+            )
         return None
     if missing:
         wanted = " or ".join(str(data_dir / folder) for folder in _FOLDERS[missing[0]])
         there = next(split for split in roots if roots[split] is not None)
         raise FileNotFoundError(
             f"there is no folder {wanted}: add it, or read the other split alone, data.load({name!r}, split={there!r})"
+            + (f", or hold a part of it out with {_HOLD_OUT}" if there == "train" else "")
         )
     found = {split: root for split, root in roots.items() if root is not None}
     classes = {split: class_folders(root) for split, root in found.items()}
@@ -124,6 +143,24 @@ def read(name: str, data_dir: Path, splits: Sequence[str]) -> dict[str, Streamed
         split: StreamedDataset(FolderImages(found[split], classes[split]), tuple(classes[split]), name=name)
         for split in splits
     }
+
+
+def whole(name: str, data_dir: Path) -> StreamedDataset | None:
+    """Read the images of a tree without a split, in `train/CLASS/` or `CLASS/`; None where there are none.
+
+    Raises:
+      ValueError: there is a second split; otherwise as `read`.
+    """
+    train, test = (_root(data_dir, split) for split in _FOLDERS)
+    if test is not None:
+        raise ValueError(
+            f"{test} has held-out images: leave validation_split out, or pass the folder of the class folders itself"
+        )
+    root = train or data_dir
+    if not root.is_dir() or not (train or _unsplit_classes(data_dir)):
+        return None
+    classes = class_folders(root)
+    return StreamedDataset(FolderImages(root, classes), tuple(classes), name=name)
 
 
 def class_folders(root: Path) -> list[str]:
@@ -140,6 +177,15 @@ def class_folders(root: Path) -> list[str]:
     loose = [name for name, _ in found if _is_image(name)]
     seen = f"{len(loose)} images, such as {loose[0]}, but no folders" if loose else "no folders"
     raise ValueError(f"{root} holds {seen}: put the images of each class into a folder of its own, {root / 'CLASS'}")
+
+
+def _unsplit_classes(data_dir: Path) -> list[str]:
+    """List the folders that hold images; none where the place itself does not exist."""
+    if not data_dir.is_dir():
+        return []
+    with os.scandir(data_dir) as entries:
+        folders = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    return [folder for folder in folders if any(_is_image(name) for name in os.listdir(data_dir / folder))]
 
 
 def _root(data_dir: Path, split: str) -> Path | None:
