@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ class Outputs(NamedTuple):
       preactivations: what the last ReLU of each stage receives, `[B, H, W, C]`, in the order of the features.
       classify: the classifier as a function of an embedding, `[B, C] -> [B, K]`, with this network's weights.
       strong: the outputs for the strongly augmented view of the same images, where a loss asked for it.
+      others: what else a network of the user's own returned, by name; None where there is nothing.
     """
 
     logits: jax.Array
@@ -28,6 +29,7 @@ class Outputs(NamedTuple):
     preactivations: tuple[jax.Array, ...] = ()
     classify: Callable[[jax.Array], jax.Array] | None = None
     strong: Outputs | None = None
+    others: Mapping[str, Any] | None = None
 
 
 class Batch(NamedTuple):

@@ -13,7 +13,7 @@ from jaxkd.convert import manifest as manifests
 from jaxkd.convert.architecture_index import synonyms
 from jaxkd.convert.architectures import abstract_model
 from jaxkd.convert.state_dict import unwrap
-from jaxkd.convert.torch_models import from_torch
+from jaxkd.convert.torch_models import from_torch, with_classes
 from jaxkd.convert.weights import load_state_dict, to_state_dict
 from jaxkd.formats.files import ConversionError, brief, sha256
 from jaxkd.types import Normalization
@@ -138,6 +138,8 @@ def load_pretrained(
     name: str | None = None,
     normalization: Normalization | None = None,
     weights: str | None = None,
+    num_classes: int | None = None,
+    seed: int = 0,
 ) -> Pretrained:
     """Load a network from a file of weights, a folder that `save` wrote, or the directory of a run.
 
@@ -146,6 +148,9 @@ def load_pretrained(
       name: the architecture it has to be. None takes any: a folder says which it is, a file's is found by its keys.
       normalization: what the network's images were normalised with. None means what `from_torch` or `load` knows.
       weights: which of several sets of weights in a file, as `from_torch` takes it.
+      num_classes: how many classes the network shall have; where it has another number, its classifier is replaced by
+        a fresh one. None means as many as it has.
+      seed: of a fresh classifier.
 
     Raises:
       FileNotFoundError: there is nothing.
@@ -165,13 +170,13 @@ def load_pretrained(
     if not found.exists():
         raise FileNotFoundError(f"{found}: there is no such file or folder")
     if not found.is_dir():
-        return Pretrained(from_torch(found, name, normalization=normalization, weights=weights), found)
+        return Pretrained(from_torch(found, name, num_classes, normalization, weights=weights, seed=seed), found)
     model: Any = load(found)
     if name not in (None, model.name, *synonyms(model.name)):
         raise ConversionError(found, f"holds a {model.name}, not a {name}")
     if normalization:
         model.normalization = normalization
-    return Pretrained(model, found)
+    return Pretrained(with_classes(model, num_classes, seed), found)
 
 
 def locate(path: str | PathLike[str]) -> Path:

@@ -2,6 +2,7 @@
 
 from jaxkd.models import mobilenet_v1, mobilenet_v2, resnet, resnet_imagenet, shufflenet_v1, shufflenet_v2, vgg, wrn
 from jaxkd.models.description import Description, describe
+from jaxkd.models.head import head, reset_classifier
 from jaxkd.models.registry import create, names
 
 list = names
@@ -10,10 +11,12 @@ __all__ = [
     "Description",
     "create",
     "describe",
+    "head",
     "list",
     "mobilenet_v1",
     "mobilenet_v2",
     "names",
+    "reset_classifier",
     "resnet",
     "resnet_imagenet",
     "shufflenet_v1",

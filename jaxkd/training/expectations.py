@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from jaxkd.checks import warn_caller
 from jaxkd.data.dataset import check_channels_last, checked_labels
+from jaxkd.training.modes import Trainable
+from jaxkd.training.modes import call as call_network
 from jaxkd.training.program import Program, name_of
 from jaxkd.training.state import Tree, split
 from jaxkd.types import Normalization
@@ -212,11 +214,40 @@ def warn_of_changes(network: nnx.Module, image_shape: tuple[int, ...]) -> None:
 
 
 def changed_by_evaluation(network: nnx.Module, image_shape: tuple[int, ...]) -> list[str]:
-    """Return the paths of the variables, parameters apart, that a network changes when called with `train=False`.
+    """Return the paths of the variables, parameters apart, that a network changes in evaluation mode."""
+    return _changed(network, image_shape, train=False)
+
+
+def check_frozen(network: nnx.Module, image_shape: tuple[int, ...], trainable: Trainable) -> None:
+    """Refuse a network that moves running statistics of frozen layers in training.
+
+    Networks of the zoo are not tried.
+
+    Raises:
+      ValueError: with the first of them, and how the layer is left to decide.
+    """
+    if type(network).__module__.startswith("jaxkd.models."):
+        return
+    statistics = _statistics(network)
+    changed = _changed(network, image_shape, True, trainable)
+    moved = [path for path in changed if path in statistics and not trainable.covers(path.split("."))]
+    if moved:
+        layer = moved[0].rpartition(".")[0] or moved[0]
+        raise ValueError(
+            f"{layer} is frozen, and {type(network).__name__} tells it in its call to use and move the statistics of "
+            "each batch: leave use_running_average to the layer, which knows, as in self.bn(x, "
+            f"use_running_average=None if train else True), or add {layer!r} to trainable"
+        )
+
+
+def _changed(
+    network: nnx.Module, image_shape: tuple[int, ...], train: bool, trainable: Trainable | None = None
+) -> list[str]:
+    """Return the paths of the variables, parameters apart, that a network changes.
 
     It is only traced. What tracing leaves open, since a transformation hands every variable back, is computed.
     """
-    call, variables = _call_of(network, train=False)
+    call, variables = _call_of(network, train, trainable)
     images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
     traced, found = jax.make_jaxpr(call, return_shape=True)(variables, images)
     before = dict(zip(_by_path(variables), traced.jaxpr.invars, strict=False))  # the last one is the images
@@ -232,7 +263,7 @@ def constant_variances(network: nnx.Module, image_shape: tuple[int, ...]) -> lis
 
     They are variances of one value for each channel, which are zero: PyTorch refuses such a batch.
     """
-    statistics = {".".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(network, nnx.BatchStat))}
+    statistics = _statistics(network)
     if not statistics:
         return []
     call, variables = _call_of(network, train=True)
@@ -318,16 +349,22 @@ def fitting_batch_size(batch_size: int, fits: Callable[[int], bool]) -> int | No
     return next((size for size in near if fits(size)), None)
 
 
-def _call_of(network: nnx.Module, train: bool) -> tuple[Callable[[Tree, jax.Array], Tree], Tree]:
+def _call_of(
+    network: nnx.Module, train: bool, trainable: Trainable | None = None
+) -> tuple[Callable[[Tree, jax.Array], Tree], Tree]:
     """Return `call(variables, images) -> variables` and the variables; parameters are constants."""
     graph, params, variables = split(network)
 
     def call(variables: Tree, images: jax.Array) -> Tree:
         merged = nnx.merge(graph, params, variables)
-        merged(images, train=train)
+        call_network(merged, images, train, trainable)
         return split(merged)[2]
 
     return call, variables
+
+
+def _statistics(network: nnx.Module) -> set[str]:
+    return {".".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(network, nnx.BatchStat))}
 
 
 def _by_path(tree: Tree) -> Paths:

@@ -142,8 +142,8 @@ def _forward(
 def _student_forward(program: Program, params: Tree, variables: Tree, batch: Batch) -> tuple[Outputs, Tree]:
     """Return the student's outputs in training, and its variables after it."""
     model = nnx.merge(program.model, params, variables)
-    outputs = both_views(model, batch, train=True, precision=program.precision)
-    return outputs, split(model)[2]
+    outputs = both_views(model, batch, True, program.precision, program.trainable)
+    return outputs, split(model, program.trainable)[2]
 
 
 def monitored_values(losses: nnx.Module) -> Logs:
