@@ -20,9 +20,9 @@ from common.config import published
 from jaxkd import convert, data, models, recipes
 from jaxkd.config import RunConfig
 from jaxkd.formats.files import sha256
+from jaxkd.nn.modes import Trainable
 from jaxkd.optimizers import by_layer
 from jaxkd.records import RunDirectory
-from jaxkd.training.modes import Trainable
 
 Images = data.Dataset | data.StreamedDataset
 

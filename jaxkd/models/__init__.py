@@ -2,6 +2,7 @@
 
 from jaxkd.models import mobilenet_v1, mobilenet_v2, resnet, resnet_imagenet, shufflenet_v1, shufflenet_v2, vgg, wrn
 from jaxkd.models.description import Description, describe
+from jaxkd.models.features import WithFeatures, with_features
 from jaxkd.models.head import head, reset_classifier
 from jaxkd.models.registry import create, names
 
@@ -9,6 +10,7 @@ list = names
 
 __all__ = [
     "Description",
+    "WithFeatures",
     "create",
     "describe",
     "head",
@@ -22,5 +24,6 @@ __all__ = [
     "shufflenet_v1",
     "shufflenet_v2",
     "vgg",
+    "with_features",
     "wrn",
 ]

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from jaxkd.checks import warn_caller
 from jaxkd.data.dataset import check_channels_last, checked_labels
-from jaxkd.training.modes import Trainable
-from jaxkd.training.modes import call as call_network
+from jaxkd.nn.modes import Trainable
+from jaxkd.nn.modes import call as call_network
 from jaxkd.training.program import Program, name_of
 from jaxkd.training.state import Tree, split
 from jaxkd.types import Normalization
@@ -25,28 +25,6 @@ PLAUSIBLE = 30.0
 
 LARGE = 128
 """Networks for images of at least this height begin by shrinking them."""
-
-_SMALL_NETWORKS = {
-    "resnet18": "ResNet18_cifar",
-    "ResNet18": "ResNet18_cifar",
-    "ResNet18Double": "ResNet18_cifar",
-    "resnet34": "ResNet34_cifar",
-    "ResNet34": "ResNet34_cifar",
-    "resnet34x4": "ResNet34_cifar",
-    "resnet50": "ResNet50",
-    "mobilenet_v2": "MobileNetV2",
-    "MobileNetV2_Imagenet": "MobileNetV2",
-    "ShuffleV2_Imagenet": "ShuffleV2",
-    "shufflenet_v2_x1_0": "ShuffleV2",
-    "vgg11_bn": "vgg11",
-    "vgg11_imagenet": "vgg11",
-    "vgg13_bn": "vgg13",
-    "vgg13_imagenet": "vgg13",
-    "wrn_50_2": "wrn_40_2",
-    "wide_resnet50_2": "wrn_40_2",
-    "resnext50_32x4d": "ResNeXt29-4-4d",
-}
-"""The network for images of 32×32 that is most like one for 224×224."""
 
 
 @dataclass(frozen=True)
@@ -58,19 +36,22 @@ class Expectations:
       num_classes: K of the network.
       image_shape: `(H, W, C)` that it was made for.
       normalization: what uint8 pixels are normalised with, so that float images have to be too.
+      small_counterpart: the network of the zoo for 32×32 that is most like it.
     """
 
     name: str = "the network"
     num_classes: int | None = None
     image_shape: tuple[int, ...] | None = None
     normalization: Normalization | None = None
+    small_counterpart: str | None = None
 
     @classmethod
     def of(cls, network: nnx.Module | None, normalization: Normalization | None = None) -> Expectations:
         """Return what a network says of itself; its own normalisation comes before the one given."""
-        found = [getattr(network, name, None) for name in ("num_classes", "image_shape", "normalization")]
+        names = ("num_classes", "image_shape", "normalization", "small_counterpart")
+        found = [getattr(network, name, None) for name in names]
         name = "the network" if network is None else name_of(network)
-        return cls(name, found[0], found[1], found[2] or normalization)
+        return cls(name, found[0], found[1], found[2] or normalization, found[3])
 
     def checked_images(self, images: Any) -> NDArray[Any]:
         """Return uint8 pixels or already normalised float32 images, `[N, H, W, C]`.
@@ -159,7 +140,7 @@ class Expectations:
         made_for, size = self.image_shape[0], image_shape[0]
         if max(made_for, size) < LARGE or max(made_for, size) < 4 * min(made_for, size):
             return
-        small = _SMALL_NETWORKS.get(self.name)
+        small = self.small_counterpart
         if size < made_for:
             cure = f"{small} is the one for 32×32" if small else "resnet20 and wrn_40_2 are for 32×32"
             cure = f"it shrinks them to almost nothing before it looks; of the zoo, {cure}"
@@ -201,7 +182,7 @@ def warn_of_changes(network: nnx.Module, image_shape: tuple[int, ...]) -> None:
 
     Networks of the zoo are not tried.
     """
-    if type(network).__module__.startswith("jaxkd.models."):
+    if getattr(network, "heeds_mode", False):
         return
     changed = changed_by_evaluation(network, image_shape)
     if changed:
@@ -226,7 +207,7 @@ def check_frozen(network: nnx.Module, image_shape: tuple[int, ...], trainable: T
     Raises:
       ValueError: with the first of them, and how the layer is left to decide.
     """
-    if type(network).__module__.startswith("jaxkd.models."):
+    if getattr(network, "heeds_mode", False):
         return
     statistics = _statistics(network)
     changed = _changed(network, image_shape, True, trainable)

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxkd.nn import cpu_kernels
-from jaxkd.training.modes import Trainable, call
-from jaxkd.training.outputs import as_outputs
+from jaxkd.nn.modes import Trainable, call
+from jaxkd.nn.outputs import as_outputs
 from jaxkd.types import Batch, Normalization, Outputs
 
 PRECISIONS = ("float32", "bfloat16")

@@ -23,8 +23,8 @@ from jaxkd.checks import check_epoch_function
 from jaxkd.data.transforms.rand_augment import RandAugment
 from jaxkd.losses import CrossEntropy, Loss, Monitor, Network
 from jaxkd.metrics import Metric
+from jaxkd.nn.modes import Trainable, checked_trainable
 from jaxkd.training.forward import checked_precision, forward
-from jaxkd.training.modes import Trainable, checked_trainable
 from jaxkd.types import Outputs
 
 Weight = Callable[[jax.Array], jax.Array]

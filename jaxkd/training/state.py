@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from jaxkd.training.modes import Trainable
+from jaxkd.nn.modes import Trainable
 
 Tree = Any
 

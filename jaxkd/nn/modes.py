@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
+import contextlib
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +12,17 @@ import jax
 from flax import nnx
 from flax.nnx import bridge
 
+from jaxkd.nn.paths import is_under, known_layers
+
 IN_TRAINING = ("train", "training", "is_training")
 IN_EVALUATION = ("deterministic", "use_running_average")
 """Arguments of a call that say in which mode a network computes; those of layers in Flax say the opposite."""
 
-_SWITCHES = {"use_running_average": True, "deterministic": True, "keeps_statistics": True}
-"""Attributes by which layers know their mode (Flax's BatchNorm and Dropout, ours), with their value in evaluation."""
+_SWITCHES = ("use_running_average", "deterministic")
+"""Attributes by which Flax's BatchNorm and Dropout know their mode; they are true in evaluation."""
+
+_FROZEN = "keeps_statistics"
+"""The attribute of a layer that computes as in evaluation whatever the mode: of our BatchNorm, and set on Flax's."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class Trainable:
 
     def covers(self, path: Sequence[Any]) -> bool:
         """Return whether what lies at a path belongs to a layer that is trained."""
-        return any(_under(layer, path) for layer in self.layers)
+        return any(is_under(layer, path) for layer in self.layers)
 
 
 def checked_trainable(network: nnx.Module, layers: str | Iterable[str] | None) -> Trainable | None:
@@ -55,25 +60,12 @@ def checked_trainable(network: nnx.Module, layers: str | Iterable[str] | None) -
         raise ValueError("trainable=() trains nothing: name the layers to train, as in trainable=('fc',)")
     paths = [path for path, _ in nnx.to_flat_state(nnx.state(network, nnx.Param))]
     for name in names:
-        if not any(_under(name, path) for path in paths):
+        if not any(is_under(name, path) for path in paths):
             raise ValueError(
                 f"trainable={name!r}: {type(network).__name__} has no such layer with parameters; "
-                f"{named_layers(name, paths)}"
+                f"{known_layers(name, (path[:-1] for path in paths))}"
             )
     return Trainable(names)
-
-
-def named_layers(wanted: str, paths: Iterable[Sequence[Any]]) -> str:
-    """Return which layers there are, in words: those whose names are like the one wanted, and those at the top.
-
-    Example:
-      >>> named_layers("layer5", [("layer4", 0, "conv1", "kernel"), ("fc", "kernel")])
-      'did you mean layer4, layer4.0? at its top are layer4, fc'
-    """
-    known = {".".join(map(str, path[:length])): None for path in paths for length in range(1, len(path))}
-    close = difflib.get_close_matches(wanted, known, n=3)
-    top = ", ".join(name for name in known if "." not in name)
-    return (f"did you mean {', '.join(close)}? " if close else "") + f"at its top are {top}"
 
 
 def call(network: Any, images: jax.Array, train: bool, trainable: Trainable | None = None) -> Any:
@@ -95,10 +87,8 @@ def call(network: Any, images: jax.Array, train: bool, trainable: Trainable | No
         return _call_linen(network, images, train)
     told = mode_arguments(type(network))
     if told is None:
-        network.train() if train else network.eval()
-        if train and trainable is not None:
-            freeze(network, trainable)
-        return network(images)
+        with in_mode(network, evaluation=not train):
+            return network(images)
     return network(images, **_mode(told, train))
 
 
@@ -117,12 +107,38 @@ def mode_arguments(kind: type) -> tuple[str, ...] | None:
 
 
 def freeze(network: nnx.Module, trainable: Trainable) -> None:
-    """Put all layers but those that are trained into evaluation mode."""
+    """Put all layers but those that are trained into evaluation mode, for good."""
     for path, layer in nnx.iter_modules(network):
         if not trainable.covers(path):
-            for name, value in _SWITCHES.items():
-                if hasattr(layer, name):
-                    setattr(layer, name, value)
+            switches = _switches(layer)
+            for name in switches:
+                setattr(layer, name, True)
+            if switches or hasattr(layer, _FROZEN):
+                setattr(layer, _FROZEN, True)
+
+
+@contextlib.contextmanager
+def in_mode(network: nnx.Module, evaluation: bool) -> Iterator[None]:
+    """Put a network into a mode while the block runs, as Flax's `train()` and `eval()` do; what is frozen stays."""
+    before = [
+        (layer, name, getattr(layer, name), name in vars(layer))
+        for _, layer in nnx.iter_modules(network)
+        if not getattr(layer, _FROZEN, False)
+        for name in _switches(layer)
+    ]
+    try:
+        # Past Flax, which refuses to change a module that a trace has closed over: these are changed back.
+        for layer, name, *_ in before:
+            object.__setattr__(layer, name, evaluation)
+        yield
+    finally:
+        for layer, name, value, own in before:
+            object.__setattr__(layer, name, value) if own else object.__delattr__(layer, name)
+
+
+def _switches(layer: nnx.Module) -> list[str]:
+    """Return the attributes by which a layer itself knows its mode."""
+    return [name for name in _SWITCHES if isinstance(getattr(layer, name, ()), bool | None)]
 
 
 def _call_linen(network: Any, images: jax.Array, train: bool) -> Any:
@@ -138,8 +154,3 @@ def _call_linen(network: Any, images: jax.Array, train: bool) -> Any:
 
 def _mode(told: Iterable[str], train: bool) -> dict[str, bool]:
     return {name: train if name in IN_TRAINING else not train for name in told}
-
-
-def _under(layer: str, path: Sequence[Any]) -> bool:
-    parts = tuple(layer.split("."))
-    return tuple(map(str, path[: len(parts)])) == parts
