@@ -9,7 +9,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common import run
-from common.config import add_init_options, add_options, init_of, network_of, recipe_of, run_config, teacher_path
+from common.config import (
+    add_init_options,
+    add_options,
+    init_of,
+    method_name,
+    network_of,
+    recipe_of,
+    run_config,
+    teacher_path,
+)
 
 import jaxkd
 from jaxkd import distributed, recipes
@@ -187,6 +196,7 @@ def command_line() -> argparse.ArgumentParser:
     method = parser.add_argument_group("method", "what is not given keeps its published value")
     method.add_argument(
         "--method",
+        type=method_name,
         metavar="NAME",
         help="default: the recipe's, else kd; ce is a student alone; FILE.py:FUNCTION is one of your own: "
         f"{', '.join(recipes.methods())}",

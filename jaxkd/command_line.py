@@ -39,7 +39,7 @@ class CommandLine(argparse.ArgumentParser):
             known = [name.strip(" '") for name in choice["known"].split(",")]
             close = difflib.get_close_matches(choice["given"], known, n=1, cutoff=0.5)
             hint = f"did you mean {close[0]}? " if close else ""
-            return f"{message[: choice.start()]}there is no {choice['given']!r}: {hint}there are {', '.join(known)}"
+            return f"{message[: choice.start()]}invalid choice: {choice['given']!r}; {hint}there are {', '.join(known)}"
         if message.endswith("expected one argument"):
             return message.replace("expected one argument", "it needs a value behind it; --help shows which")
         return message

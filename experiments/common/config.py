@@ -222,7 +222,8 @@ def method_name(text: str) -> str:
     try:
         recipes.get_method(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+        what = "" if ".py" in text else f"invalid choice: {text!r}; "
+        raise argparse.ArgumentTypeError(f"{what}{error}") from None
     return text
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -283,7 +284,11 @@ def fit_together(runs: Sequence[Experiment], at_once: int | None) -> None:
 
 
 def end(main: Callable[[], int]) -> NoReturn:
-    """Run a script and end the process with its code; after Ctrl-C, say in one line how to resume."""
+    """Run a script and end the process with its code; after Ctrl-C, say in one line how to resume.
+
+    Warnings are a line each, without the line of the code that they come from.
+    """
+    warnings.formatwarning = lambda message, category, filename, lineno, line=None: f"warning: {message}\n"
     try:
         code = main()
     except KeyboardInterrupt:
