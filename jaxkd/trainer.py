@@ -27,6 +27,7 @@ from jaxkd.training.expectations import (
     Expectations,
     check_batch_parts,
     check_frozen,
+    check_logits,
     refuse_single,
 )
 from jaxkd.training.forward import warn_of_slow_types
@@ -421,6 +422,7 @@ class Trainer:
             )
         for check in evaluated:
             check(source.image_shape)
+        check_logits(model, source.image_shape, source.num_classes, getattr(source, "labels", None))
         devices = len(self._placement.devices)
         check_batch_parts(model, source.image_shape, source.examples, batch_size, program, devices)
         return source
@@ -448,6 +450,7 @@ class Trainer:
             source = replace(source, at_first=(*source.at_first, check))
         else:
             check(source.image_shape)
+            check_logits(self._model, source.image_shape, source.num_classes, getattr(source, "labels", None))
         evaluation = Evaluation(source, self._placement, batch_size)
         normalization = normalization_of(self._model, source.normalization)
         metrics = metrics_of(("accuracy", "top5")) if self._program is None else self._program.metrics

@@ -16,6 +16,7 @@ from jaxkd.checks import warn_caller
 from jaxkd.data.dataset import check_channels_last, checked_labels
 from jaxkd.nn.modes import Trainable
 from jaxkd.nn.modes import call as call_network
+from jaxkd.training.forward import forward
 from jaxkd.training.program import Program, name_of
 from jaxkd.training.state import Tree, split
 from jaxkd.types import Normalization
@@ -150,6 +151,24 @@ class Expectations:
             f"{self.name} was made for images of {made_for}×{self.image_shape[1]} and is trained on {size}×"
             f"{image_shape[1]}: {cure}"
         )
+
+
+def check_logits(network: nnx.Module, image_shape: tuple[int, ...], classes: int, labels: NDArray[Any] | None) -> None:
+    """Refuse data of more classes than a network has logits, where it does not say how many it has.
+
+    Args:
+      network: it is only traced.
+      image_shape: `(H, W, C)`.
+      classes: that the data need.
+      labels: `[N]`, where they are at hand.
+    """
+    if getattr(network, "num_classes", None) is None:
+        graph, variables = nnx.split(network)
+        images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
+        outputs = jax.eval_shape(
+            lambda variables, images: forward(nnx.merge(graph, variables), images, False, "float32"), variables, images
+        )
+        Expectations(name_of(network), outputs.logits.shape[1]).check_classes(classes, labels)
 
 
 def _rounded(values: tuple[float, ...]) -> tuple[float, ...]:

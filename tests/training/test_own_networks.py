@@ -265,6 +265,31 @@ def test_a_network_without_logits_is_refused_before_training():
         trainer.predict(IMAGES)
 
 
+def test_classes_are_those_of_the_logits_where_nothing_says_how_many():
+    four = np.arange(24) % 4
+    trainer = jaxkd.Trainer(ByAttributes())
+    trainer.compile(SGD)
+    for use in (
+        lambda: trainer.fit((IMAGES, four), batch_size=8, verbose=0),
+        lambda: trainer.evaluate((IMAGES, four)),
+        lambda: trainer.fit((IMAGES, LABELS), validation_data=(IMAGES, four), batch_size=8, verbose=0),
+    ):
+        with pytest.raises(ValueError, match="the labels need 4 classes, but the network has 3: create it with"):
+            use()
+    assert trainer.history.epoch == []
+
+
+def test_logits_of_other_classes_are_told_and_features_of_them_may_teach():
+    student, teacher = Several(), Several(seed=1)
+    teacher.fc = nnx.Linear(8, 5, rngs=nnx.Rngs(0))
+    distiller = jaxkd.Distiller(student=student, teacher=teacher)
+    distiller.compile(SGD, loss={"kd": losses.KD(4.0)})
+    with pytest.raises(ValueError, match="loss 'kd' compares logits, but the student has 3 classes and the teacher 5"):
+        distiller.fit((IMAGES, LABELS), batch_size=8, verbose=0)
+    distiller.compile(SGD, loss={"ce": losses.CrossEntropy(), "hint": losses.FitNet(0)}, image_shape=(8, 8, 3))
+    assert np.isfinite(distiller.fit((IMAGES, LABELS), batch_size=8, verbose=0).last("hint"))
+
+
 def test_the_mode_is_said_in_the_network_that_is_merged_and_nowhere_else():
     network = ByAttributes()
     call(nnx.merge(*nnx.split(network)), jnp.asarray(IMAGES), train=False)
