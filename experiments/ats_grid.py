@@ -19,6 +19,7 @@ from common.config import add_options, recipe_of, run_config, teacher_path
 
 import jaxkd
 from jaxkd import distributed, models, plots, recipes
+from jaxkd.command_line import CommandLine
 from jaxkd.config import RunConfig, TeacherConfig
 from jaxkd.records import RunDirectory, environment, write_json
 
@@ -136,9 +137,7 @@ def table(options: argparse.Namespace, accuracy: np.ndarray) -> str:
 
 def command_line() -> argparse.ArgumentParser:
     """Return the parser of the options."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandLine(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     networks = parser.add_argument_group("networks")
     networks.add_argument(
         "--teacher",

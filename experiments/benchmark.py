@@ -31,6 +31,8 @@ from collections.abc import Sequence
 import jax
 from benchmarks import contenders, measures, processes, rows
 
+from jaxkd.command_line import CommandLine
+
 EXAMPLES = """examples:
   everything:
     python experiments/benchmark.py
@@ -62,9 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def command_line() -> argparse.ArgumentParser:
     """Return the parser; what is None depends on the device and on --quick."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandLine(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", metavar="ROW,ROW", help="default: all of them; with --quick a, d and e")
     parser.add_argument(
         "--contenders",

@@ -22,6 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxkd.command_line import CommandLine
+
 ROOT = pathlib.Path(__file__).parents[1]
 BATCH = 32
 EXAMPLES = """examples:
@@ -69,9 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def command_line() -> argparse.ArgumentParser:
     """Return the parser of the options."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandLine(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=pathlib.Path, metavar="DIR", help="default: generated images")
     parser.add_argument("--data", choices=("folder", "imagenet2012"), default="folder", help="what DIR holds")
     parser.add_argument("--images", type=int, metavar="N", help="of each split; default: 1024, quick 96")

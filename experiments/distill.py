@@ -9,10 +9,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common import run
-from common.config import add_options, recipe_of, run_config, teacher_path
+from common.config import (
+    add_init_options,
+    add_options,
+    init_of,
+    method_name,
+    network_of,
+    recipe_of,
+    run_config,
+    teacher_path,
+)
 
 import jaxkd
 from jaxkd import distributed, recipes
+from jaxkd.command_line import CommandLine
 from jaxkd.config import RunConfig, TeacherConfig
 
 EXAMPLES = """examples:
@@ -25,6 +35,8 @@ EXAMPLES = """examples:
     … --method ctkd
   standardised KD at temperature 2 with weight 9:
     … --method kd+std
+  a method of your own, its losses built by a function of your file:
+    … --method my_loss.py:build --setting gamma=2
   ATS with its own schedule and normalisation, from a network trained by train_teacher.py:
     python experiments/distill.py --teacher runs/ats-teacher/model --student ResNet14 --method ats --recipe ats \\
         --correct 4 --wrong 2
@@ -74,6 +86,7 @@ def distil(
         student.start()
     size = students[0].facts["student"]["parameters"]
     run.say(f"student {config.network}: {size:,} parameters; {config.title}")
+    run.say_start(students[0])
     if config.teacher is not None:
         described = describe_teacher(teacher, test, config.teacher.evaluate)
         students = [dataclasses.replace(one, facts={**one.facts, "teacher": described}) for one in students]
@@ -86,13 +99,14 @@ def distil(
 
 
 def config_of(options: argparse.Namespace) -> RunConfig:
-    """Return the run that a command line describes; no file is read yet.
+    """Return the run that a command line describes; of files, only weights are read that are to say their network.
 
     Raises:
       ValueError: for what does not exist or does not go together.
     """
     recipe = recipe_of(options)
-    student = options.student or (recipe.student if recipe else None)
+    init = init_of(options, "--student-init")
+    student = options.student or (recipe.student if recipe else network_of(init))
     if student is None:
         raise ValueError("name the network by --student, as in resnet20, or by --recipe, as in kd/resnet56-resnet20")
     teacher = TeacherConfig(
@@ -101,7 +115,7 @@ def config_of(options: argparse.Namespace) -> RunConfig:
         evaluate=options.evaluate_teacher,
         cache=options.cache_teacher,
     )
-    return run_config(options, student, recipe, method_of(options, recipe), teacher)
+    return run_config(options, student, recipe, method_of(options, recipe), teacher, init)
 
 
 def method_of(options: argparse.Namespace, recipe: recipes.Recipe | None) -> recipes.Method:
@@ -150,9 +164,7 @@ def named_number(text: str) -> tuple[str, float]:
 
 def command_line() -> argparse.ArgumentParser:
     """Return the parser of the options."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandLine(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     networks = parser.add_argument_group("networks")
     networks.add_argument(
         "--teacher",
@@ -184,9 +196,10 @@ def command_line() -> argparse.ArgumentParser:
     method = parser.add_argument_group("method", "what is not given keeps its published value")
     method.add_argument(
         "--method",
-        choices=recipes.methods(),
+        type=method_name,
         metavar="NAME",
-        help=f"default: the recipe's, else kd; ce is a student alone: {', '.join(recipes.methods())}",
+        help="default: the recipe's, else kd; ce is a student alone; FILE.py:FUNCTION is one of your own: "
+        f"{', '.join(recipes.methods())}",
     )
     method.add_argument("--temperature", type=float, metavar="T", help="of kd, dkd, mlkd, dist and their variants")
     method.add_argument("--correct", type=float, metavar="T", help="of ats: τ₁, for the true class")
@@ -210,6 +223,7 @@ def command_line() -> argparse.ArgumentParser:
         metavar="NAME=X",
         help="any other number of the method, as in beta=2 or t_end=10; repeatable",
     )
+    add_init_options(parser, "--student-init")
     add_options(parser, recipes.list())
     return parser
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from figuring.registry import FIGURES
 
 from jaxkd import plots
+from jaxkd.command_line import CommandLine
 from jaxkd.records import environment, read_json, write_json
 
 EXAMPLES = """examples:
@@ -69,9 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def command_line() -> argparse.ArgumentParser:
     """Return the parser, with a part for each figure."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandLine(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = parser.add_subparsers(dest="figure", metavar="NAME", required=True)
     for figure in FIGURES.values():
         short, _, long = figure.about.partition("\n")

@@ -16,11 +16,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import optax
+from common.config import method_name
 from common.run import parameters
 from flax import nnx
 
 import jaxkd
 from jaxkd import data, models, plots, recipes
+from jaxkd.command_line import CommandLine
 from jaxkd.data import Dataset
 from jaxkd.records import environment, write_json
 
@@ -156,16 +158,16 @@ def draw(output: pathlib.Path, runs: Mapping[str, list[jaxkd.History]], teacher_
 
 def command_line() -> argparse.ArgumentParser:
     """Return the parser of the options."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=positive, default=3, metavar="N", help="runs per method; default: 3")
     parser.add_argument("--epochs", type=positive, metavar="N", help="of the students; default: 30")
     parser.add_argument(
         "--methods",
         nargs="+",
-        choices=recipes.methods(),
+        type=method_name,
         default=METHODS,
         metavar="NAME",
-        help=f"any of {', '.join(recipes.methods())}; default: {' '.join(METHODS)}",
+        help=f"any of {', '.join(recipes.methods())}, or FILE.py:FUNCTION; default: {' '.join(METHODS)}",
     )
     parser.add_argument(
         "--output",

@@ -6,7 +6,6 @@ one recipe, with other seeds, are averaged.
 
 from __future__ import annotations
 
-import argparse
 import json
 import pathlib
 import statistics
@@ -14,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from jaxkd import recipes
+from jaxkd.command_line import CommandLine
 
 HERE = pathlib.Path(__file__).parent
 BEGIN, END = "<!-- recipes: begin -->", "<!-- recipes: end -->"
@@ -21,7 +21,7 @@ BEGIN, END = "<!-- recipes: begin -->", "<!-- recipes: end -->"
 
 def main() -> None:
     """Run the command, which has no options."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    CommandLine(description=__doc__).parse_args()
     page = HERE / "README.md"
     page.write_text(updated(page.read_text(encoding="utf-8"), our_accuracies(HERE / "results")), encoding="utf-8")
 

@@ -19,7 +19,8 @@ import train_teacher
 from tables.result_table import PublishedVsOurs, comma_separated, draw, markdown
 from tables.rows import SMOKE_TEACHER, Row, on_digits, rows_of, teacher_file
 
-from jaxkd import plots, records
+from jaxkd import plots, recipes, records
+from jaxkd.command_line import CommandLine
 
 EXAMPLES = """examples:
   everything that is published for a pair, the student alone included, and ATS beside it:
@@ -129,7 +130,7 @@ def arguments_of(row: Row, teachers: dict[str, pathlib.Path], options: argparse.
 
 def directory(output: pathlib.Path, row: Row, seed: int) -> pathlib.Path:
     """Return where a run goes."""
-    return output / row.method / row.pair / f"seed{seed}"
+    return output / recipes.get_method(row.method).name / row.pair / f"seed{seed}"
 
 
 def write_table(output: pathlib.Path, rows: Sequence[Row], seeds: Sequence[int]) -> str:
@@ -160,9 +161,7 @@ def runs_of(output: pathlib.Path, row: Row, seeds: Sequence[int]) -> list[record
 
 def command_line() -> argparse.ArgumentParser:
     """Return the parser of the options."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandLine(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "names",
         nargs="+",

@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 from jaxkd import recipes
 from jaxkd.types import Normalization
 
-__all__ = ["DataConfig", "RunConfig", "TeacherConfig"]
+__all__ = ["DataConfig", "InitConfig", "RunConfig", "TeacherConfig"]
 
 Built = TypeVar("Built")
 
@@ -78,6 +78,29 @@ class TeacherConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class InitConfig:
+    """The weights that the trained network starts from, and how it is fine-tuned.
+
+    Attributes:
+      path: a file of weights, the folder of a saved model or the directory of a run. A classifier of another number of
+        classes is replaced by a fresh one.
+      sha256: of the file or folder; None until it is read.
+      head_learning_rate: the first rate of the classifier; None where it is that of the rest.
+      freeze: train the classifier alone; everything else stays as it is, and BatchNorm uses its running statistics.
+    """
+
+    path: pathlib.Path | None = None
+    sha256: str | None = None
+    head_learning_rate: float | None = None
+    freeze: bool = False
+
+    def __post_init__(self) -> None:
+        rate = self.head_learning_rate
+        if rate is not None and not rate > 0:
+            raise ValueError(f"head_learning_rate={rate}: give a number above 0")
+
+
+@dataclasses.dataclass(frozen=True)
 class RunConfig:
     """All that a run is made from; change one value with `dataclasses.replace(config, seed=1)`.
 
@@ -87,6 +110,7 @@ class RunConfig:
       training: the resolved schedule.
       method: what a student minimises; None trains on labels alone, as teachers are.
       teacher: None for a run without one.
+      init: the weights that the network starts from; None draws them from the seed.
       recipe: the name of the published number to compare with; None for none.
       seed: of initial weights, order of examples and augmentation.
       precision: what the networks compute in, "float32", "bfloat16", or "highest", float32 multiplied in full.
@@ -104,6 +128,7 @@ class RunConfig:
     training: recipes.Training
     method: recipes.Method | None = None
     teacher: TeacherConfig | None = None
+    init: InitConfig | None = None
     recipe: str | None = None
     seed: int = 0
     precision: str = "float32"
@@ -154,6 +179,9 @@ class RunConfig:
             "batch_norm": self.batch_norm,
             "gradient_accumulation_steps": self.gradient_accumulation_steps,
         }
+        if self.init is not None:
+            started = dataclasses.asdict(self.init)
+            decided["init"] = {name: value for name, value in started.items() if name != "path"}
         if self.method is None:
             return decided | {"model": self.network}
         teacher = self.teacher and {"name": self.teacher.name, "sha256": self.teacher.sha256}
@@ -167,11 +195,14 @@ class RunConfig:
             "evaluate_teacher": teacher.evaluate,
             "cache_teacher": teacher.cache,
         }
+        file = None if self.method is None else self.method.file
         return {
             "recipe": self.recipe,
             "data_dir": _text(self.data.data_dir),
             "workers": self.data.workers,
             **(options if self.method is not None else {}),
+            **({} if self.init is None else {"init": _text(self.init.path)}),
+            **({} if file is None else {"method_file": f"{file.path}:{file.function}"}),
             "distributed": self.distributed,
             "output": _text(self.output),
             "resume": self.resume,
@@ -214,7 +245,8 @@ class RunConfig:
                 "network": network,
                 "data": _data(settings, arguments),
                 "training": _training(settings),
-                "method": _method(settings["method"]) if "method" in settings else None,
+                "method": _method(settings["method"], arguments) if "method" in settings else None,
+                "init": _init(settings.get("init"), arguments),
                 "teacher": _teacher(settings.get("teacher"), arguments),
                 "recipe": recipe if recipe in recipes.list() else None,  # of earlier versions: also a training's name
                 "output": _path("arguments.output", arguments.get("output")),
@@ -241,10 +273,10 @@ class RunConfig:
 
 _RUN_SETTINGS = ("seed", "precision", "batch_norm", "gradient_accumulation_steps")
 _RUN_ARGUMENTS = ("distributed", "resume", "checkpoint_minutes", "quiet")
-_SETTINGS = ("data", "training", "method", "student", "model", "teacher", *_RUN_SETTINGS)
+_SETTINGS = ("data", "training", "method", "student", "model", "teacher", "init", *_RUN_SETTINGS)
 _DATA = ("name", "images", "normalization", "image_size", "validation_split", "balanced")
 _TEACHER = {"teacher": "path", "evaluate_teacher": "evaluate", "cache_teacher": "cache"}
-_ARGUMENTS = ("recipe", "data_dir", "workers", "output", *_TEACHER, *_RUN_ARGUMENTS)
+_ARGUMENTS = ("recipe", "data_dir", "workers", "output", "init", "method_file", *_TEACHER, *_RUN_ARGUMENTS)
 # Earlier versions also wrote the options that are resolved in the settings.
 _RESOLVED = (
     *("data", "image_size", "model", "student", "teacher_name", "seed", "precision", "batch_norm", "list_recipes"),
@@ -290,10 +322,24 @@ def _teacher(given: Any, arguments: Mapping[str, Any]) -> TeacherConfig | None:
     )
 
 
-def _method(given: Any) -> recipes.Method:
+def _init(given: Any, arguments: Mapping[str, Any]) -> InitConfig | None:
+    if given is None:
+        return None
+    fields = _mapping("settings.init", given)
+    _check_names("settings.init.", fields, ("sha256", "head_learning_rate", "freeze"))
+    return _build(InitConfig, "settings.init.", {**fields, "path": _path("arguments.init", arguments.get("init"))})
+
+
+def _method(given: Any, arguments: Mapping[str, Any]) -> recipes.Method:
     described = _mapping("settings.method", given)
-    _check_names("settings.method.", described, ("name", "weights", "settings"))
-    published = recipes.get_method(str(described.get("name")))
+    _check_names("settings.method.", described, ("name", "weights", "settings", "sha256"))
+    name = str(arguments.get("method_file", described.get("name")))
+    published = recipes.get_method(name)
+    if (digest := described.get("sha256")) and (published.file is None or published.file.sha256 != digest):
+        raise ValueError(
+            f"settings.method was built by a file whose SHA-256 is {digest}, and {name} is another: it was changed "
+            "since, or is not that file; give the one of the run as arguments.method_file"
+        )
     weights = _mapping("settings.method.weights", described.get("weights", {}))
     built = {term: _weight(term, weight, published.weights.get(term)) for term, weight in weights.items()}
     settings = _mapping("settings.method.settings", described.get("settings", {}))

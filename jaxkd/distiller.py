@@ -14,7 +14,7 @@ class Distiller(Trainer):
     """Train a student with a frozen teacher, which runs in evaluation mode inside the same compiled step.
 
     Args:
-      student: an `nnx.Module` called as `model(images, train=…) -> Outputs`. Training changes its weights in place.
+      student: a network as `Trainer` takes it. Training changes its weights in place.
       teacher: likewise; it is never changed. One that carries its own `normalization` sees images normalised with it.
         Several in a list teach by the mean of their logits; `models.Ensemble` takes weights, and the mean of
         probabilities.

@@ -8,6 +8,8 @@ Equal arguments return the same object, so that runs with equal optimizers share
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +19,7 @@ import optax
 from jaxkd.checks import check_epoch_function, check_number
 from jaxkd.schedules import Schedule, cosine_decay, quadratic_decay, remembered, step_decay
 
-__all__ = ["adam", "adamw", "cosine_decay", "quadratic_decay", "scale_by_epoch_rate", "sgd", "step_decay"]
+__all__ = ["adam", "adamw", "by_layer", "cosine_decay", "quadratic_decay", "scale_by_epoch_rate", "sgd", "step_decay"]
 
 
 class LearningRateState(NamedTuple):
@@ -138,6 +140,55 @@ def adamw(
         *_weight_decay(weight_decay),
         scale_by_epoch_rate(learning_rate),
     )
+
+
+def by_layer(
+    otherwise: optax.GradientTransformation, layers: Mapping[str, optax.GradientTransformation]
+) -> optax.GradientTransformationExtraArgs:
+    """Return an optimizer that updates some layers of the network by another one: PyTorch's parameter groups.
+
+    Fine-tuning gives a fresh classifier a higher rate than what was trained before. The logs show the learning rate of
+    `otherwise`. To freeze layers, name the others in `compile(trainable=…)`.
+
+    Args:
+      otherwise: for all that is not named, and for what the losses learn.
+      layers: an optimizer for each name, as in "fc" and "layer4.0"; see `models.head`.
+
+    Raises:
+      ValueError: from `init`, and so from `compile`, for a layer without parameters that are trained.
+
+    Example:
+      >>> optimizer = by_layer(sgd(0.01, momentum=0.0), {"fc": sgd(0.1, momentum=0.0)})
+      >>> params = {"model": {"conv": jnp.array(1.0), "fc": {"bias": jnp.array(1.0)}}}
+      >>> updates, _ = optimizer.update(params, optimizer.init(params), params, epoch=1)
+      >>> print(f"{updates['model']['conv']:.2f} {updates['model']['fc']['bias']:.2f}")
+      -0.01 -0.10
+    """
+    return _by_layer(otherwise, tuple(layers.items()))
+
+
+@remembered
+def _by_layer(
+    otherwise: optax.GradientTransformation, layers: tuple[tuple[str, optax.GradientTransformation], ...]
+) -> optax.GradientTransformationExtraArgs:
+    paths = {name: ("model", *name.split(".")) for name, _ in layers}
+    for one, other in itertools.permutations(paths, 2):
+        if other.startswith(f"{one}."):
+            raise ValueError(f"{other!r} is a part of {one!r}: name one of them")
+
+    def group(path: tuple[Any, ...]) -> str:
+        names = tuple(str(getattr(key, "key", getattr(key, "idx", key))) for key in path)
+        return next((name for name, parts in paths.items() if names[: len(parts)] == parts), "")
+
+    def groups(params: optax.Params) -> Any:
+        found = jax.tree_util.tree_map_with_path(lambda path, _: group(path), params)
+        if missing := paths.keys() - set(jax.tree.leaves(found)):
+            known = ", ".join(params["model"]) if isinstance(params, dict) and "model" in params else "none"
+            raise ValueError(f"no layer {sorted(missing)[0]!r} is trained; at the network's top are {known}")
+        return found
+
+    # The empty name sorts first: its rate is the one that the logs show.
+    return optax.with_extra_args_support(optax.partition({"": otherwise, **dict(layers)}, groups))
 
 
 def scale_by_epoch_rate(learning_rate: float | Schedule) -> optax.GradientTransformationExtraArgs:

@@ -25,7 +25,14 @@ from jaxkd.models.ensemble import Ensemble
 from jaxkd.training.cached_teacher import CacheRequest, requested
 from jaxkd.training.epochs import BoundProgram, check_same_batches
 from jaxkd.training.evaluation import Evaluation, predicted
-from jaxkd.training.expectations import EvaluationWatch, Expectations, check_batch_parts, refuse_single
+from jaxkd.training.expectations import (
+    EvaluationWatch,
+    Expectations,
+    check_batch_parts,
+    check_frozen,
+    check_logits,
+    refuse_single,
+)
 from jaxkd.training.forward import warn_of_slow_types
 from jaxkd.training.inputs import Data, Source, Stream, as_source, images_of
 from jaxkd.training.loop import Run, Runs, train
@@ -42,7 +49,8 @@ class Trainer:
     """Train one network on labels: a teacher, or a student alone.
 
     Args:
-      model: an `nnx.Module` called as `model(images, train=…) -> Outputs`. Training changes its weights in place.
+      model: a network of the zoo, or any `nnx.Module` of your own: see "A network of your own" in the docs. Training
+        changes its weights in place.
 
     Attributes:
       state: all that training changes, a pytree; None before `compile`. The next compiled chunk takes its buffers:
@@ -95,6 +103,7 @@ class Trainer:
         cache_teacher: bool | str | TeacherCache = False,
         gradient_accumulation_steps: int = 1,
         batch_norm: str = "global",
+        trainable: str | Sequence[str] | None = None,
     ) -> None:
         """Say how to train, and start afresh from the network's present weights.
 
@@ -128,10 +137,13 @@ class Trainer:
             devices gives the result of one. "per_device": each device its own share, as in PyTorch's
             DistributedDataParallel; running statistics are averaged over the devices, and losses still see the whole
             batch. A last batch that does not divide over the devices is seen whole by each.
+          trainable: the names of the layers that are trained, as in "fc" or ("layer4", "fc"), or `models.head(model)`;
+            all by default. The others are frozen: their weights stay as they are, no optimizer has a state for them,
+            and they compute as in evaluation, so that BatchNorm uses its running statistics and leaves them alone.
 
         Raises:
-          ValueError, TypeError: for losses, weights or metrics that cannot be right, and for a teacher with another
-            number of classes than the student.
+          ValueError, TypeError: for losses, weights or metrics that cannot be right, for a teacher with another number
+            of classes than the student, and for a layer that the network does not have.
         """
         if steps_per_execution is not None:
             check_at_least(1, steps_per_execution=steps_per_execution)
@@ -149,11 +161,12 @@ class Trainer:
             precision=precision,
             microbatches=gradient_accumulation_steps,
             bn_mesh=bn_mesh_of(batch_norm, placement),
+            trainable=trainable,
         )
         if placement.devices[0].platform == "cpu":
             warn_of_slow_types(precision)
         cache = requested(cache_teacher, self._teacher is not None)
-        state = create_state(self._model, losses, self._teacher, program.optimizer, seed)
+        state = create_state(self._model, losses, self._teacher, program.optimizer, seed, program.trainable)
         self._program, self._placement, self._steps_per_execution = program, placement, steps_per_execution
         self._cache, self._run, self._restored_epochs = cache, Run(placement.everywhere(state)), 0
 
@@ -416,10 +429,12 @@ class Trainer:
         """Check that the networks and the losses can be trained on some data, now or with the first batch.
 
         Raises:
-          ValueError: BatchNorm would see a single value for each channel.
+          ValueError: BatchNorm would see a single value for each channel, or is frozen and moves.
         """
         program, model = self._compiled_program(), self._model
         evaluated = () if self._teacher is None else (self._check_evaluated(self._teacher),)
+        if (trainable := program.trainable) is not None:
+            evaluated = (*evaluated, lambda shape: check_frozen(model, shape, trainable))
         if isinstance(source, Stream):
             return replace(
                 source,
@@ -429,6 +444,7 @@ class Trainer:
             )
         for check in evaluated:
             check(source.image_shape)
+        check_logits(model, source.image_shape, source.num_classes, getattr(source, "labels", None))
         devices = len(self._placement.devices)
         check_batch_parts(model, source.image_shape, source.examples, batch_size, program, devices)
         return source
@@ -456,6 +472,7 @@ class Trainer:
             source = replace(source, at_first=(*source.at_first, check))
         else:
             check(source.image_shape)
+            check_logits(self._model, source.image_shape, source.num_classes, getattr(source, "labels", None))
         evaluation = Evaluation(source, self._placement, batch_size)
         normalization = normalization_of(self._model, source.normalization)
         metrics = metrics_of(("accuracy", "top5")) if self._program is None else self._program.metrics

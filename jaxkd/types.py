@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ class Outputs(NamedTuple):
       classify: the classifier as a function of an embedding, `[B, C] -> [B, K]`, with this network's weights.
       strong: the outputs for the strongly augmented view of the same images, where a loss asked for it.
       distillation_logits: `[B, K]` class scores of a token that learns from the teacher alone, in networks with one.
+      others: what else a network of the user's own returned, by name; None where there is nothing.
     """
 
     logits: jax.Array
@@ -30,6 +31,7 @@ class Outputs(NamedTuple):
     classify: Callable[[jax.Array], jax.Array] | None = None
     strong: Outputs | None = None
     distillation_logits: jax.Array | None = None
+    others: Mapping[str, Any] | None = None
 
 
 class Batch(NamedTuple):

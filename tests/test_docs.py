@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
+from image_tree import image_tree
 from tiny import TinyNet, digits
 
 import jaxkd
@@ -25,15 +26,19 @@ DOCS = ROOT / "docs"
 FRONT = (ROOT / "README.md", ROOT / "experiments" / "README.md")
 PAGES = sorted(page for page in DOCS.rglob("*.md") if "build" not in page.relative_to(DOCS).parts)
 FENCE = re.compile(r"^(`{3,})(\S*)[^\n]*\n(.*?)^\1$", re.DOTALL | re.MULTILINE)
-EXAMPLE = re.compile(r"(?:<!-- needs (?P<needs>[^\n]*) -->\n)?^```python\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE)
+EXAMPLE = re.compile(
+    r"(?:<!-- (?:needs (?P<needs>[^\n]*)|file (?P<file>[^\n]*)) -->\n)?^```python\n(?P<code>.*?)^```$",
+    re.DOTALL | re.MULTILINE,
+)
 ON_THE_FRONT_PAGES = ("ats_grid", "distill", "quickstart", "train_teacher")  # see tests/experiments/test_experiments.py
 
 
 class Example(NamedTuple):
-    """A fenced block of a page: the line it begins on, what it needs that nobody else has, its code."""
+    """A fenced block of a page: the line it begins on, what it needs that nobody else has, the file it is, its code."""
 
     line: int
     needs: str | None
+    file: str | None
     code: str
 
 
@@ -48,7 +53,7 @@ def text_of(page):
 def examples(page):
     text = text_of(page)
     return [
-        Example(text.count("\n", 0, found.start("code")), found["needs"], found["code"])
+        Example(text.count("\n", 0, found.start("code")), found["needs"], found["file"], found["code"])
         for found in EXAMPLE.finditer(text)
     ]
 
@@ -71,6 +76,15 @@ def weights(folder):
     convert.to_torch(nnx.merge(graph, zeros), folder / "cifar100_resnet20.pth")
 
 
+def photographs(folder):
+    """Two classes of photographs, and torchvision's ResNet-18 for the pages that are run with their networks."""
+    if (folder / "photographs").exists():
+        return
+    image_tree(folder / "photographs", classes=2, train=16, val=4)
+    if jaxkd.models is models:
+        convert.to_torch(models.create("resnet18", num_classes=1000), folder / "resnet18.pth")
+
+
 def logs(folder):
     place = folder / "experiments" / "results"
     place.mkdir(parents=True)
@@ -81,6 +95,7 @@ AT_HAND = {
     "the folder flowers": flowers,
     "the file cifar100_resnet20.pth": weights,
     "the folder experiments/results/authors": logs,
+    "the folder photographs and the file resnet18.pth": photographs,
 }
 
 
@@ -88,6 +103,15 @@ def little(name, num_classes=100, seed=0, **options):
     """What a page creates, in a moment: a network of the zoo in all but its layers."""
     model = TinyNet(num_classes, seed)
     model.name, model.options, model.image_shape = name, (), (8, 8, 3)
+    return model
+
+
+def from_torch(path, *args, num_classes=None, **options):
+    """What a page loads of ImageNet's networks, likewise."""
+    if path != "resnet18.pth":
+        return convert.from_torch(path, *args, num_classes=num_classes, **options)
+    model = little("resnet18", num_classes)
+    model.source = convert.manifest.Source(path, "", "", "the classifier was replaced")
     return model
 
 
@@ -111,6 +135,8 @@ def run(page, folder, monkeypatch):
     monkeypatch.chdir(folder)
     names = {"__name__": "__main__"}
     for example in examples(page):
+        if example.file is not None:
+            (folder / example.file).write_text(example.code, encoding="utf-8")
         if example.needs is not None:
             if example.needs not in AT_HAND:
                 continue
@@ -120,14 +146,22 @@ def run(page, folder, monkeypatch):
 
 
 WITH_EXAMPLES = [page for page in PAGES if examples(page)]
+LONG = ("own-data",)
+"""Pages whose examples are left to CI."""
+
 ELSEWHERE = [(page, example) for page in WITH_EXAMPLES for example in examples(page) if example.needs]
 
 
-@pytest.mark.parametrize("page", WITH_EXAMPLES, ids=name_of)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=[pytest.mark.thorough] * (page.stem in LONG)) for page in WITH_EXAMPLES],
+    ids=map(name_of, WITH_EXAMPLES),
+)
 def test_examples_run(page, tmp_path, monkeypatch):
     """As they stand, but for one epoch of a few digits and a small network in place of each."""
     monkeypatch.setattr(jaxkd, "models", stand_in(models, create=little))
     monkeypatch.setattr(jaxkd, "data", stand_in(data, load=few_digits))
+    monkeypatch.setattr(jaxkd, "convert", stand_in(convert, from_torch=from_torch))
     run(page, tmp_path, monkeypatch)
 
 
@@ -163,7 +197,11 @@ def takes(parse, page, arguments):
 
 
 @pytest.mark.parametrize("page", [*PAGES, *FRONT], ids=name_of)
-def test_commands_are_taken(scripts, page):
+def test_commands_are_taken(scripts, page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for example in examples(page):
+        if example.file is not None:
+            (tmp_path / example.file).write_text(example.code, encoding="utf-8")
     for name, arguments in commands(page, r"python experiments/(\w+)\.py"):
         if page in FRONT and name in ON_THE_FRONT_PAGES:
             continue
@@ -203,6 +241,30 @@ def test_links_lead_somewhere(page):
         target = (page.parent / path).resolve() if path else page
         assert target.exists(), f"{name_of(page)}: {link}"
         assert not anchor or anchor in anchors(target), f"{name_of(page)}: {link}"
+
+
+def test_names_beside_kerass_exist():
+    table = text_of(DOCS / "own-data.md").split("## Coming from Keras")[1].split("## ")[0]
+    cells = "".join(re.findall(r"^\|[^|]*\|(.*)\|$", table, re.MULTILINE))
+    found = set(re.findall(r"\b(callbacks|optimizers|convert|models|data)\.(\w+)", cells))
+    assert len(found) > 6
+    for module, name in found:
+        assert hasattr(getattr(jaxkd, module), name), f"{module}.{name}"
+    for name in ("CSVLogger", "EarlyStopping", "TerminateOnNaN", "LambdaCallback"):
+        assert name in table
+        assert hasattr(jaxkd.callbacks, name)
+    arguments = {name for call in re.findall(r"compile\(([^`]*)\)`", cells) for name in re.findall(r"(\w+)=", call)}
+    assert len(arguments) > 4
+    assert arguments <= inspect.signature(jaxkd.Trainer.compile).parameters.keys()
+
+
+def test_options_beside_mdistillers_exist(scripts):
+    table = text_of(DOCS / "own-data.md").split("## Coming from mdistiller")[1]
+    rows = re.findall(r"^\| `[^|]*\|(.*)\|$", table, re.MULTILINE)
+    options = [option for row in rows for text in re.findall(r"`(--[^`]*)`", row) for option in shlex.split(text)]
+    assert len(options) > 20
+    parsed = scripts("distill").command_line().parse_args(options)
+    assert (parsed.method, parsed.epochs, dict(parsed.setting)) == ("dkd", 240, {"alpha": 1, "beta": 8})
 
 
 def test_pictures_are_described():

@@ -230,3 +230,45 @@ def test_optax_schedules_count_the_steps_of_a_fit():
     trainer.compile(optimizers.sgd(schedule))
     history = trainer.fit(train.subset(72), epochs=3, batch_size=24, verbose=0)
     assert history.history["learning_rate"] == pytest.approx([float(schedule(step)) for step in (2, 5, 8)])
+
+
+def test_layers_are_updated_by_optimizers_of_their_own():
+    """Each as if it stood alone: decay, momentum and drops are those of its group."""
+    rate = optimizers.step_decay(0.1, drops=(1,))
+    slow, fast = optimizers.sgd(0.01, weight_decay=0.1), optimizers.sgd(rate, momentum=0.5)
+    both = optimizers.by_layer(slow, {"fc": fast, "layer4.0": fast})
+    params = {
+        "losses": {"t": jnp.array(1.0)},
+        "model": {"fc": {"bias": jnp.array(2.0)}, "layer4": {0: jnp.array(3.0), 1: jnp.array(4.0)}},
+    }
+    grouped, alone = params, {"slow": (1.0, 4.0), "fast": (2.0, 3.0)}
+    state, states = both.init(params), {"slow": slow.init((1.0, 4.0)), "fast": fast.init((2.0, 3.0))}
+    for epoch in (1, 2, 3):
+        updates, state = both.update(grouped, state, grouped, epoch=epoch)  # the gradients of squares
+        grouped = optax.apply_updates(grouped, updates)
+        for name, optimizer in (("slow", slow), ("fast", fast)):
+            given = jax.tree.map(jnp.asarray, alone[name])
+            updates, states[name] = optimizer.update(given, states[name], given, epoch=epoch)
+            alone[name] = optax.apply_updates(given, updates)
+    assert grouped["losses"]["t"] == alone["slow"][0]
+    assert (grouped["model"]["fc"]["bias"], grouped["model"]["layer4"][0]) == alone["fast"]
+    assert grouped["model"]["layer4"][1] == alone["slow"][1]
+    assert optimizers.by_layer(slow, {"fc": fast}) is optimizers.by_layer(slow, {"fc": fast})
+
+
+def test_layers_that_no_optimizer_can_find_are_refused():
+    sgd = optimizers.sgd(0.1)
+    with pytest.raises(ValueError, match=r"'fc.bias' is a part of 'fc': name one of them"):
+        optimizers.by_layer(sgd, {"fc.bias": sgd, "fc": sgd})
+    trainer = jaxkd.Trainer(TinyNet())
+    with pytest.raises(ValueError, match=r"no layer 'head' is trained; at the network's top are bn, conv, fc"):
+        trainer.compile(optimizers.by_layer(sgd, {"head": sgd}))
+    with pytest.raises(ValueError, match="no layer 'conv' is trained; at the network's top are fc"):
+        trainer.compile(optimizers.by_layer(sgd, {"conv": sgd}), trainable="fc")
+
+
+def test_the_log_shows_the_rate_of_the_rest():
+    trainer = jaxkd.Trainer(TinyNet())
+    trainer.compile(optimizers.by_layer(optimizers.sgd(0.25), {"fc": optimizers.sgd(0.5)}))
+    train, _ = digits()
+    assert trainer.fit(train.subset(64), batch_size=32, verbose=0).last("learning_rate") == 0.25

@@ -8,8 +8,8 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from jaxkd import data, recipes
-from jaxkd.config import DataConfig, RunConfig, TeacherConfig
+from jaxkd import convert, data, recipes
+from jaxkd.config import DataConfig, InitConfig, RunConfig, TeacherConfig
 from jaxkd.convert.checkpoint import network_in
 
 
@@ -106,6 +106,56 @@ def add_options(parser: argparse.ArgumentParser, rows: Sequence[str]) -> None:
     run.add_argument("--quiet", action="store_true", help="no progress while it trains")
 
 
+def add_init_options(parser: argparse.ArgumentParser, option: str) -> None:
+    """Add the options that start a network from weights to a command line.
+
+    Args:
+      parser: gets them.
+      option: the name of the one that takes the file; the others begin where its network is called.
+    """
+    group = parser.add_argument_group("fine-tuning", "start from weights instead of drawing them")
+    group.add_argument(
+        option,
+        dest="init",
+        type=teacher_path,
+        metavar="FILE",
+        help="a file of weights or a folder, as --teacher of distill.py takes them. Where it has another number of "
+        "classes than the data, the classifier is a fresh one",
+    )
+    group.add_argument(
+        "--head-learning-rate", type=float, metavar="X", help="the first one of the classifier; default: as the rest"
+    )
+    group.add_argument(
+        "--freeze",
+        action="store_true",
+        help="train the classifier alone: all other layers stay as they are, and BatchNorm keeps and uses its running "
+        "statistics",
+    )
+
+
+def init_of(options: argparse.Namespace, option: str) -> InitConfig | None:
+    """Return what the options of `add_init_options` say; None where the network starts from drawn weights.
+
+    Raises:
+      ValueError: for options that need a file and have none.
+    """
+    if options.init is not None:
+        return InitConfig(options.init, None, options.head_learning_rate, options.freeze)
+    for given, name in ((options.head_learning_rate, "--head-learning-rate"), (options.freeze, "--freeze")):
+        if given:
+            raise ValueError(f"{name} is for a network that was trained before: name its weights by {option} FILE")
+    return None
+
+
+def network_of(init: InitConfig | None) -> str | None:
+    """Return the name of the network in the weights to start from; None without any.
+
+    Raises:
+      FileNotFoundError, ValueError: as `convert.load_pretrained`.
+    """
+    return None if init is None or init.path is None else convert.load_pretrained(init.path).model.name
+
+
 class ListRecipes(argparse.Action):
     """Print the recipes named in `const`, table by table, and end the program, as `--help` does."""
 
@@ -130,6 +180,7 @@ def run_config(
     recipe: recipes.Recipe | None = None,
     method: recipes.Method | None = None,
     teacher: TeacherConfig | None = None,
+    init: InitConfig | None = None,
 ) -> RunConfig:
     """Return the run that the shared options describe; a recipe decides what the command line leaves open.
 
@@ -139,6 +190,7 @@ def run_config(
       recipe: the published number that `--recipe` names, see `recipe_of`.
       method: None for a network trained on labels alone.
       teacher: None without one.
+      init: the weights to start from; None without any.
 
     Raises:
       ValueError: for numbers that are not positive, or an unknown training.
@@ -161,6 +213,7 @@ def run_config(
         ),
         method=method,
         teacher=teacher,
+        init=init,
         recipe=recipe.name if recipe else None,
         seed=options.seed,
         precision=options.precision,
@@ -186,6 +239,16 @@ def recipe_of(options: argparse.Namespace) -> recipes.Recipe | None:
         return recipes.get(options.recipe)
     except ValueError as error:
         raise ValueError(f"--recipe: {error}; names of trainings are {', '.join(recipes.trainings())}") from None
+
+
+def method_name(text: str) -> str:
+    """Return the name of a method that exists, or of one in a file."""
+    try:
+        recipes.get_method(text)
+    except ValueError as error:
+        what = "" if ".py" in text else f"invalid choice: {text!r}; "
+        raise argparse.ArgumentTypeError(f"{what}{error}") from None
+    return text
 
 
 def teacher_path(text: str) -> pathlib.Path:
@@ -214,6 +277,6 @@ def published(config: RunConfig) -> dict[str, Any]:
             "reported": recipe.reported,
             "paper": recipe.paper,
             "table": recipe.table,
-            "as_published": ours == theirs,
+            "as_published": ours == theirs and config.init is None,
         }
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -19,6 +20,9 @@ import jaxkd
 from common.config import published
 from jaxkd import convert, data, models, recipes
 from jaxkd.config import RunConfig
+from jaxkd.formats.files import sha256
+from jaxkd.nn.modes import Trainable
+from jaxkd.optimizers import by_layer
 from jaxkd.records import RunDirectory
 
 Images = data.Dataset | data.StreamedDataset
@@ -79,8 +83,10 @@ def check_classes(teacher: Any, train: Images) -> None:
 
 
 def resolve(config: RunConfig, train: Images, teacher: Any = None) -> RunConfig:
-    """Return the configuration with what only the files say: statistics of the images, name and hash of the teacher."""
+    """Return the configuration with what only the files say: statistics of the images, name and hashes of weights."""
     images = dataclasses.replace(config.data, images=len(train), normalization=train.normalization)
+    if config.init is not None and config.init.path is not None:
+        config = dataclasses.replace(config, init=dataclasses.replace(config.init, sha256=sha256(config.init.path)))
     if teacher is None or config.teacher is None or config.teacher.path is None:
         return dataclasses.replace(config, data=images, teacher=None)
     digest = convert.Pretrained(teacher, config.teacher.path).sha256
@@ -106,10 +112,10 @@ def compiled(config: RunConfig, train: Images, teacher: Any = None) -> jaxkd.Tra
     Raises:
       ValueError: for an unknown network, or one that a loss cannot work with.
     """
-    network: Any = models.create(config.network, num_classes=train.num_classes, seed=config.seed)
+    network = initial_network(config, train.num_classes)
     trainer = jaxkd.Trainer(network) if teacher is None else jaxkd.Distiller(student=network, teacher=teacher)
     trainer.compile(
-        config.training.optimizer(),
+        optimizer_of(config, network),
         loss=config.method.losses(train) if config.method else None,
         loss_weights=config.method.weights if config.method else None,
         metrics=("accuracy", "top5"),
@@ -119,8 +125,29 @@ def compiled(config: RunConfig, train: Images, teacher: Any = None) -> jaxkd.Tra
         cache_teacher=teacher_cache(config.teacher.cache if config.teacher else None),
         batch_norm=config.batch_norm,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
+        trainable=models.head(network) if config.init is not None and config.init.freeze else None,
     )
     return trainer
+
+
+def initial_network(config: RunConfig, num_classes: int) -> Any:
+    """Return the network before training: drawn from the seed, or with the weights that it starts from.
+
+    Raises:
+      FileNotFoundError, ValueError: for an unknown network, or weights that are missing or not for it.
+    """
+    if config.init is None or config.init.path is None:
+        return models.create(config.network, num_classes=num_classes, seed=config.seed)
+    return convert.load_pretrained(config.init.path, config.network, num_classes=num_classes, seed=config.seed).model
+
+
+def optimizer_of(config: RunConfig, network: Any) -> Any:
+    """Return the optimizer of the schedule, with a rate of its own for the classifier where one is given."""
+    training, init = config.training, config.init
+    if init is None or init.head_learning_rate is None:
+        return training.optimizer()
+    for_head = training.adapted(learning_rate=init.head_learning_rate).optimizer()
+    return for_head if init.freeze else by_layer(training.optimizer(), dict.fromkeys(models.head(network), for_head))
 
 
 def teacher_cache(option: str | None) -> bool | str | jaxkd.TeacherCache:
@@ -185,9 +212,38 @@ def prepare(config: RunConfig, train: Images, test: Images, teacher: Any = None)
       ValueError: as `compiled`.
     """
     trainer = compiled(config, train, teacher)
-    network = {"name": config.network, "parameters": parameters(trainer.model)}
+    network = {"name": config.network, "parameters": parameters(trainer.model), **start_of(config, trainer.model)}
     facts = {config.role: network, **published(config)}
     return Experiment(config, trainer, train, test, RunDirectory(config.folder), facts)
+
+
+def start_of(config: RunConfig, network: Any) -> dict[str, Any]:
+    """Return what a network starts from, as JSON values for the result; nothing where its weights are drawn."""
+    if config.init is None or config.init.path is None:
+        return {}
+    source = getattr(network, "source", None)
+    known = {"normalization": network.normalization} if network.normalization else {}
+    return {
+        "init": str(config.init.path),
+        "matched": (source and source.matched) or "all weights were taken",
+        **known,
+        **({"trained": list(models.head(network))} if config.init.freeze else {}),
+    }
+
+
+def say_start(run: Experiment) -> None:
+    """Print what the network of a run starts from, and what of it is trained."""
+    start, config = run.facts[run.config.role], run.config
+    if config.init is None:
+        return
+    say(f"{config.network} starts from {start['init']}: {start['matched']}")
+    if "trained" in start:
+        trained = Trainable(tuple(start["trained"]))
+        own = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(run.trainer.model, trained)))
+        say(
+            f"{', '.join(start['trained'])} alone is trained, {own:,} of {start['parameters']:,} parameters; the rest "
+            "is frozen, and BatchNorm keeps its running statistics"
+        )
 
 
 def fit(run: Experiment) -> None:
@@ -229,7 +285,11 @@ def fit_together(runs: Sequence[Experiment], at_once: int | None) -> None:
 
 
 def end(main: Callable[[], int]) -> NoReturn:
-    """Run a script and end the process with its code; after Ctrl-C, say in one line how to resume."""
+    """Run a script and end the process with its code; after Ctrl-C, say in one line how to resume.
+
+    Warnings are a line each, without the line of the code that they come from.
+    """
+    warnings.formatwarning = lambda message, category, filename, lineno, line=None: f"warning: {message}\n"
     try:
         code = main()
     except KeyboardInterrupt:

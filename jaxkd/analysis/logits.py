@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from jaxkd.data import Dataset
 from jaxkd.data.dataset import checked_labels
 from jaxkd.trainer import Trainer
+from jaxkd.training.forward import forward
 from jaxkd.types import Outputs
 
 
@@ -55,7 +56,7 @@ class _Embedding(nnx.Module):
         self.normalization = getattr(network, "normalization", None)
 
     def __call__(self, images: jax.Array, train: bool = False) -> Outputs:
-        return Outputs(self.network(images, train=train).features[-1])
+        return Outputs(forward(self.network, images, train, "float32").features[-1])
 
 
 def checked_logits(logits: ArrayLike) -> np.ndarray:

@@ -16,6 +16,7 @@ import jax
 from flax import nnx
 
 from jaxkd import data
+from jaxkd.command_line import CommandLine
 from jaxkd.convert.architecture_index import synonyms
 from jaxkd.convert.checkpoint import check_replaceable, is_saved, load_pretrained, locate, save
 from jaxkd.convert.torch_models import to_torch
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandLine(
         prog="python -m jaxkd.convert",
         description=__doc__,
         epilog=EXAMPLES,

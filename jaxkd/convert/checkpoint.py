@@ -14,7 +14,7 @@ from jaxkd.convert.architecture_index import synonyms
 from jaxkd.convert.architectures import abstract_model
 from jaxkd.convert.resizing import for_images_of
 from jaxkd.convert.state_dict import unwrap
-from jaxkd.convert.torch_models import from_torch
+from jaxkd.convert.torch_models import from_torch, with_classes
 from jaxkd.convert.weights import load_state_dict, to_state_dict
 from jaxkd.formats.files import ConversionError, brief, sha256
 from jaxkd.types import Normalization
@@ -140,6 +140,8 @@ def load_pretrained(
     normalization: Normalization | None = None,
     weights: str | None = None,
     image_size: int | None = None,
+    num_classes: int | None = None,
+    seed: int = 0,
 ) -> Pretrained:
     """Load a network from a file of weights, a folder that `save` wrote, or the directory of a run.
 
@@ -149,6 +151,9 @@ def load_pretrained(
       normalization: what the network's images were normalised with. None means what `from_torch` or `load` knows.
       weights: which of several sets of weights in a file, as `from_torch` takes it.
       image_size: of a network with position embeddings: they are resized. None means the size it was saved for.
+      num_classes: how many classes the network shall have; where it has another number, its classifier is replaced by
+        a fresh one. None means as many as it has.
+      seed: of a fresh classifier.
 
     Raises:
       FileNotFoundError: there is nothing.
@@ -169,7 +174,8 @@ def load_pretrained(
         raise FileNotFoundError(f"{found}: there is no such file or folder")
     if not found.is_dir():
         size = {} if image_size is None else {"image_size": image_size}
-        return Pretrained(from_torch(found, name, normalization=normalization, weights=weights, **size), found)
+        loaded = from_torch(found, name, num_classes, normalization, weights=weights, seed=seed, **size)
+        return Pretrained(loaded, found)
     model: Any = load(found)
     if image_size is not None:
         model = for_images_of(model, image_size)
@@ -177,7 +183,7 @@ def load_pretrained(
         raise ConversionError(found, f"holds a {model.name}, not a {name}")
     if normalization:
         model.normalization = normalization
-    return Pretrained(model, found)
+    return Pretrained(with_classes(model, num_classes, seed), found)
 
 
 def locate(path: str | PathLike[str]) -> Path:

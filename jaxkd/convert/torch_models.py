@@ -80,19 +80,31 @@ def from_torch(
         model = abstract_model(network.name, cast(int, network.num_classes), **network.options)
     found, said = resized(model, found) if "image_size" in options else (found, "")
     loaded, matched = load_state_dict(model, found, path), "; ".join(filter(None, [matched, said]))
-    if num_classes is not None and num_classes != network.num_classes:
-        fresh = to_state_dict(models.create(network.name, num_classes, seed, **network.options))
-        classifier = [key for key, value in loaded.items() if fresh[key].shape != value.shape]
-        model = abstract_model(network.name, num_classes, **network.options)
-        loaded = load_state_dict(model, {**loaded, **{key: fresh[key] for key in classifier}}, path)
-        replaced = f"the classifier of {network.num_classes} classes was replaced by a fresh one of {num_classes} "
-        matched = "; ".join(filter(None, [matched, f"{replaced}(seed {seed})"]))
     known = PUBLISHED.get(contents.sha256)
     model.normalization = (
         normalization or manifest.normalization_in(contents.metadata, path) or (known.normalization if known else None)
     )
     model.source = manifest.Source(Path(path).name, contents.sha256, manifest.weights_sha256(loaded), matched)
-    return model
+    return with_classes(model, num_classes, seed)
+
+
+def with_classes(model: Any, num_classes: int | None, seed: int = 0) -> Any:
+    """Return a network that was loaded, with a fresh classifier where it has another number of classes.
+
+    Args:
+      model: with its `source`, which says afterwards that the classifier was replaced.
+      num_classes: None keeps the network as it is.
+      seed: of a fresh classifier.
+    """
+    if num_classes is None or num_classes == model.num_classes:
+        return model
+    changed: Any = models.reset_classifier(model, num_classes, seed)
+    if source := getattr(model, "source", None):
+        replaced = f"the classifier of {model.num_classes} classes was replaced by a fresh one of {num_classes}"
+        matched = "; ".join(filter(None, [source.matched, f"{replaced} (seed {seed})"]))
+        weights = manifest.weights_sha256(to_state_dict(changed))
+        changed.source = source._replace(weights_sha256=weights, matched=matched)
+    return changed
 
 
 def to_torch(model: nnx.Module, path: str | PathLike[str]) -> None:

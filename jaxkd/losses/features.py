@@ -62,9 +62,11 @@ def check_stages(loss: Loss, student: Network, teacher: Network, positions: Sequ
         feature_maps(loss, student, teacher, position)
     ours, theirs = (len(select_stages(network.outputs.features, positions)) for network in (student, teacher))
     if ours != theirs or not ours:
+        none = not (student.outputs.features and teacher.outputs.features)
+        cure = "; a network without features gets them by models.with_features(network, ['layer1', …])" if none else ""
         raise ValueError(
             f"{type(loss).__name__} pairs the stages between stem and pooled embedding, but the student has {ours} and "
-            f"the teacher {theirs}; give positions=(…) of features to compare"
+            f"the teacher {theirs}; give positions=(…) of features to compare{cure}"
         )
     for position in range(1, ours + 1) if positions is None else ():
         feature_maps(loss, student, teacher, position)

@@ -25,6 +25,8 @@ from jaxkd.models import (
 )
 from jaxkd.models.description import Description, describe
 from jaxkd.models.ensemble import Ensemble
+from jaxkd.models.features import WithFeatures, with_features
+from jaxkd.models.head import head, reset_classifier
 from jaxkd.models.registry import create, names
 
 list = names
@@ -32,11 +34,13 @@ list = names
 __all__ = [
     "Description",
     "Ensemble",
+    "WithFeatures",
     "convnext",
     "create",
     "densenet",
     "describe",
     "efficientnet",
+    "head",
     "list",
     "mixer",
     "mobilenet_v1",
@@ -47,6 +51,7 @@ __all__ = [
     "pit",
     "pvt",
     "regnet",
+    "reset_classifier",
     "resnet",
     "resnet_d",
     "resnet_imagenet",
@@ -56,5 +61,6 @@ __all__ = [
     "t2t",
     "vgg",
     "vit",
+    "with_features",
     "wrn",
 ]

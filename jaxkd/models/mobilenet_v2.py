@@ -226,7 +226,7 @@ def _nested(inputs: int, outputs: int, stride: int, expansion: int, rngs: nnx.Rn
     return nnx.Dict({str(position): part for position, part in enumerate(parts)})
 
 
-@family(r"MobileNetV2_Imagenet|mobilenet_v2", ("MobileNetV2_Imagenet", "mobilenet_v2"), size=224)
+@family(r"MobileNetV2_Imagenet|mobilenet_v2", ("MobileNetV2_Imagenet", "mobilenet_v2"), size=224, small="MobileNetV2")
 def imagenet_mobilenet_v2(*, num_classes: int, channels: int = 3, rngs: nnx.Rngs) -> MobileNetV2:
     """Build the ImageNet form, under the names of CTKD and torchvision."""
     return MobileNetV2ImageNet(num_classes=num_classes, channels=channels, rngs=rngs)

@@ -7,7 +7,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -25,7 +25,10 @@ class Classifier(nnx.Module):
       image_shape: `(H, W, C)` of the images it was published for; most networks take others too.
       normalization: of its images; None until weights or data say it.
       options: of its family, as `(name, value)`.
+      heeds_mode: it is known to compute as it is told by `train`, so that nobody has to try.
     """
+
+    heeds_mode: ClassVar[bool] = True
 
     name: str
     num_classes: int
@@ -49,6 +52,11 @@ class Classifier(nnx.Module):
         """
         raise ValueError(f"{self.name}: say which images its weights are for, as in image_size=224")
 
+    @property
+    def small_counterpart(self) -> str | None:
+        """The network for images of 32×32 that is most like this one for large images; None where none is known."""
+        return small_counterpart(self.name)
+
     def __repr__(self) -> str:
         if not hasattr(self, "name"):
             return object.__repr__(self)
@@ -70,6 +78,7 @@ class _Family(NamedTuple):
     published: tuple[str, ...]
     build: _Builder
     size: int
+    small: str | Mapping[str, str] | None
 
 
 _FAMILIES: list[_Family] = []
@@ -78,17 +87,21 @@ DROPOUT = 2**31
 """Sets the random keys of dropout apart from those of initial weights, which are counted from 0."""
 
 
-def family(pattern: str, published: tuple[str, ...], size: int = 32) -> Callable[[Builder], Builder]:
+def family(
+    pattern: str, published: tuple[str, ...], size: int = 32, small: str | Mapping[str, str] | None = None
+) -> Callable[[Builder], Builder]:
     """Register a builder: the pattern's named groups become its arguments, integers where they can be.
 
     Args:
       pattern: a regular expression for the whole name.
       published: the names that papers and repositories use.
       size: height and width of the images it was published for.
+      small: of a family for large images, the network for 32×32 that is most like it: a name in which the pattern's
+        groups may stand in braces, or names by name.
     """
 
     def register(build: Builder) -> Builder:
-        _FAMILIES.append(_Family(re.compile(pattern), published, build, size))
+        _FAMILIES.append(_Family(re.compile(pattern), published, build, size, small))
         return build
 
     return register
@@ -103,7 +116,7 @@ def variants(build: type[Classifier], published: Mapping[str, Mapping[str, Any]]
       size: height and width of the images they were published for.
     """
     for name, options in published.items():
-        _FAMILIES.append(_Family(re.compile(re.escape(name)), (name,), functools.partial(build, **options), size))
+        _FAMILIES.append(_Family(re.compile(re.escape(name)), (name,), functools.partial(build, **options), size, None))
 
 
 def renamed(key: str, rules: Sequence[tuple[str, str]]) -> str:
@@ -165,6 +178,19 @@ def create(name: str, num_classes: int = 100, seed: int = 0, **options: Any) -> 
     close = difflib.get_close_matches(name, names(), n=3, cutoff=0.4)
     hint = f"did you mean {', '.join(close)}? " if close else ""
     raise ValueError(f"unknown model {name!r}: {hint}jaxkd.models.list() gives all published names")
+
+
+def small_counterpart(name: str) -> str | None:
+    """Return the network for images of 32×32 that is most like one for large images; None where none is known.
+
+    Example:
+      >>> small_counterpart("resnet18"), small_counterpart("vgg13_bn"), small_counterpart("resnet20")
+      ('ResNet18_cifar', 'vgg13', None)
+    """
+    for known in _FAMILIES:
+        if (match := known.pattern.fullmatch(name)) and known.small is not None:
+            return known.small.format(**match.groupdict()) if isinstance(known.small, str) else known.small.get(name)
+    return None
 
 
 def hashable(options: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:

@@ -204,10 +204,15 @@ def bottlenecks(groups: int, base_width: int) -> Block:
     return partial(Bottleneck, groups=groups, base_width=base_width)
 
 
-@family(r"ResNet(?P<depth>18|34)", ("ResNet18", "ResNet34"), size=224)
-@family(r"ResNet(?P<depth>18)Double", ("ResNet18Double",), size=224)
-@family(r"resnet(?P<depth>34)x4", ("resnet34x4",), size=224)
-@family(r"resnet(?P<depth>18|34|50|101|152)", ("resnet18", "resnet34", "resnet50", "resnet101"), size=224)
+@family(r"ResNet(?P<depth>18|34)", ("ResNet18", "ResNet34"), size=224, small="ResNet{depth}_cifar")
+@family(r"ResNet(?P<depth>18)Double", ("ResNet18Double",), size=224, small="ResNet{depth}_cifar")
+@family(r"resnet(?P<depth>34)x4", ("resnet34x4",), size=224, small="ResNet{depth}_cifar")
+@family(
+    r"resnet(?P<depth>18|34|50|101|152)",
+    ("resnet18", "resnet34", "resnet50", "resnet101"),
+    size=224,
+    small={"resnet18": "ResNet18_cifar", "resnet34": "ResNet34_cifar", "resnet50": "ResNet50"},
+)
 def imagenet_resnet(depth: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs) -> StagedResNet:
     """Build torchvision's `resnet18` and its like, also under their names in CTKD.
 
@@ -216,8 +221,8 @@ def imagenet_resnet(depth: int, *, num_classes: int, channels: int = 3, rngs: nn
     return StagedResNet(*DEPTHS[depth], num_classes=num_classes, channels=channels, rngs=rngs)
 
 
-@family(r"wrn_(?P<depth>50)_(?P<width>2)", ("wrn_50_2",), size=224)
-@family(r"wide_resnet(?P<depth>50|101)_(?P<width>2)", ("wide_resnet50_2",), size=224)
+@family(r"wrn_(?P<depth>50)_(?P<width>2)", ("wrn_50_2",), size=224, small="wrn_40_2")
+@family(r"wide_resnet(?P<depth>50|101)_(?P<width>2)", ("wide_resnet50_2",), size=224, small="wrn_40_2")
 def imagenet_wide_resnet(
     depth: int, width: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs
 ) -> StagedResNet:
@@ -226,7 +231,9 @@ def imagenet_wide_resnet(
     return StagedResNet(bottlenecks(1, 64 * width), blocks, num_classes=num_classes, channels=channels, rngs=rngs)
 
 
-@family(r"resnext(?P<depth>50|101)_(?P<groups>\d+)x(?P<width>\d+)d", ("resnext50_32x4d",), size=224)
+@family(
+    r"resnext(?P<depth>50|101)_(?P<groups>\d+)x(?P<width>\d+)d", ("resnext50_32x4d",), size=224, small="ResNeXt29-4-4d"
+)
 def imagenet_resnext(
     depth: int, groups: int, width: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs
 ) -> StagedResNet:

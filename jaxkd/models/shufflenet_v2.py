@@ -242,7 +242,7 @@ class ShuffleNetV2ImageNet(ShuffleNetV2):
         return max_pool(stem, 3, 1)
 
 
-@family(r"ShuffleV2_Imagenet", ("ShuffleV2_Imagenet",), size=224)
+@family(r"ShuffleV2_Imagenet", ("ShuffleV2_Imagenet",), size=224, small="ShuffleV2")
 def imagenet_shufflenet_v2(*, num_classes: int, channels: int = 3, rngs: nnx.Rngs) -> ShuffleNetV2:
     """Build the ImageNet form ×1, under CTKD's name."""
     return ShuffleNetV2ImageNet(num_classes=num_classes, channels=channels, rngs=rngs)
@@ -253,6 +253,7 @@ def imagenet_shufflenet_v2(*, num_classes: int, channels: int = 3, rngs: nnx.Rng
     r"shufflenet_v2_x(?P<tenths>0_5|1_0|1_5|2_0)",
     ("shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "shufflenet_v2_x1_5", "shufflenet_v2_x2_0"),
     size=224,
+    small="ShuffleV2",
 )
 def imagenet_shufflenet_v2_of_width(
     tenths: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs

@@ -160,8 +160,8 @@ def _to_grid(maps: jax.Array) -> jax.Array:
     return maps
 
 
-@family(r"vgg(?P<depth>11|13)_imagenet", ("vgg11_imagenet", "vgg13_imagenet"), size=224)
-@family(r"vgg(?P<depth>11|13)_bn", ("vgg11_bn", "vgg13_bn"), size=224)
+@family(r"vgg(?P<depth>11|13)_imagenet", ("vgg11_imagenet", "vgg13_imagenet"), size=224, small="vgg{depth}")
+@family(r"vgg(?P<depth>11|13)_bn", ("vgg11_bn", "vgg13_bn"), size=224, small="vgg{depth}")
 def imagenet_vgg(depth: int, *, num_classes: int, channels: int = 3, rngs: nnx.Rngs) -> ImageNetVGG:
     """Build torchvision's `vgg11_bn`, CTKD's `vgg11_imagenet`."""
     return ImageNetVGG(depth, num_classes=num_classes, channels=channels, rngs=rngs)

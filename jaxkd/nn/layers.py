@@ -113,7 +113,12 @@ class BatchNorm(nnx.Module):
 
     The running statistics move by a tenth of the way per batch and the running variance takes the unbiased batch
     variance, while the batch itself is normalised with the biased one (Ioffe & Szegedy 2015). Statistics are float32.
+
+    Attributes:
+      keeps_statistics: computes in training as in evaluation: the layer is frozen.
     """
+
+    keeps_statistics: bool = False
 
     def __init__(self, channels: int, *, momentum: float = 0.1, epsilon: float = 1e-5):
         self.scale = nnx.Param(jnp.ones(channels))
@@ -128,7 +133,7 @@ class BatchNorm(nnx.Module):
 
     def preactivation(self, images: jax.Array, train: bool, residual: jax.Array | None = None) -> Preactivation:
         """Return the normalised images, plus a residual if there is one, and move the running statistics."""
-        if not train:
+        if not train or self.keeps_statistics:
             return Preactivation.of(self._affine(images, residual))
         mean, var = (checkpoint_name(moment, SAVED) for moment in batch_moments(images, self.mean[...]))
         self._follow(mean, var, images.size // images.shape[-1])
@@ -136,7 +141,7 @@ class BatchNorm(nnx.Module):
 
     def frozen(self, images: jax.Array, train: bool) -> jax.Array:
         """Return the same output without moving the running statistics."""
-        if not train:
+        if not train or self.keeps_statistics:
             return self._affine(images, None)
         return self._normalize(images, *batch_moments(images, self.mean[...]), None, False)
 
@@ -203,7 +208,7 @@ def conv_norm(
 
     In evaluation mode the BatchNorm is folded into the convolution's kernel and bias, so that one pass computes it all.
     """
-    if train:
+    if train and not norm.keeps_statistics:
         return norm.preactivation(conv(images), True, residual)
     factor, shift = norm.folded()
     bias = shift if conv.bias is None else shift + conv.bias[...] * factor

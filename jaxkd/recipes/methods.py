@@ -8,12 +8,14 @@ CVPR 2022).
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 import numbers
+import pathlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -47,6 +49,20 @@ Weight = float | Callable[[jax.Array], jax.Array]
 """A number, or a function of the epoch that is a dataclass, so that it can be compared and recorded."""
 
 
+class MethodFile(NamedTuple):
+    """The file that a method of one's own is from.
+
+    Attributes:
+      path: of the file, as it was given.
+      function: what builds the losses there.
+      sha256: of the file; what it imports is not in it.
+    """
+
+    path: pathlib.Path
+    function: str
+    sha256: str
+
+
 @dataclasses.dataclass(frozen=True)
 class Method:
     """A weighted sum of named losses, which a student minimises.
@@ -59,6 +75,7 @@ class Method:
       weights: the published weight of each term: a number, or a function of the epoch such as `losses.warmup(20)`.
       settings: the published value of each argument of `build`.
       needs_labels: whether `build` also takes `labels`, those of all training images in their order.
+      file: where a method of one's own is from; None for those of the library.
     """
 
     name: str
@@ -68,6 +85,7 @@ class Method:
     weights: Mapping[str, Weight]
     settings: Mapping[str, float] = dataclasses.field(default_factory=dict)
     needs_labels: bool = False
+    file: MethodFile | None = None
 
     def __post_init__(self) -> None:
         for name in ("weights", "settings"):
@@ -133,7 +151,7 @@ class Method:
         return changed
 
     def describe(self) -> dict[str, Any]:
-        """Return name, weights and settings as JSON values, for the record of a run.
+        """Return name, weights and settings as JSON values, for the record of a run; of a file of one's own its hash.
 
         Example:
           >>> from jaxkd.recipes import get_method
@@ -141,7 +159,8 @@ class Method:
           {'ce': 1.0, 'dkd': {'function': 'Warmup', 'epochs': 20, 'weight': 1.0}}
         """
         weights = {name: _described(weight) for name, weight in self.weights.items()}
-        return {"name": self.name, "weights": weights, "settings": dict(self.settings)}
+        described = {"name": self.name, "weights": weights, "settings": dict(self.settings)}
+        return described if self.file is None else described | {"sha256": self.file.sha256}
 
 
 def _check_weight(name: str, weight: Weight) -> None:
@@ -179,13 +198,15 @@ def get_method(name: str, *, weights: Mapping[str, Weight] | None = None, **sett
     """Return a method by its name, with the published numbers or, where given, others.
 
     Args:
-      name: one of `methods()`.
+      name: one of `methods()`, or a function in a file of your own, as in "my_loss.py:build"; it returns the losses by
+        name, or these and their weights, and its numeric arguments are the settings.
       weights: other weights, by the term's name.
       **settings: other arguments of the method's losses, see `Method.settings`: `temperature` (kd), `correct`, `wrong`,
         `student` (ats), `t_start`, `t_end`, `curriculum_epochs` (ctkd), `alpha`, `beta` (dkd), `negatives` (crd).
 
     Raises:
-      ValueError: for an unknown method, a term or a setting that it does not have, or a value that its loss refuses.
+      ValueError: for an unknown method, a term or a setting that it does not have, or a value that its loss refuses;
+        for a file or function that is missing or makes no losses.
       TypeError: for a weight that is neither a number nor a dataclass to be called with the epoch.
 
     Example:
@@ -195,7 +216,16 @@ def get_method(name: str, *, weights: Mapping[str, Weight] | None = None, **sett
       5.0
     """
     if name not in _METHODS:
-        raise ValueError(f"no method is called {name!r}; there are {', '.join(_METHODS)}")
+        from jaxkd.recipes.own_method import is_in_a_file, read_method  # which needs Method
+
+        if is_in_a_file(name):
+            return read_method(name).adapted(weights, **settings)
+        close = difflib.get_close_matches(name, _METHODS, n=3)
+        hint = f"; did you mean {', '.join(close)}?" if close else ""
+        raise ValueError(
+            f"no method is called {name!r}; there are {', '.join(_METHODS)}, and one of your own is named by its file "
+            f"and function, my_loss.py:build{hint}"
+        )
     return _METHODS[name].adapted(weights, **settings)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxkd import data, report
+from jaxkd.command_line import CommandLine
 
 EXAMPLES = """examples:
   python -m jaxkd.report runs/digits-resnet14-resnet8-kd-seed0 runs/digits-resnet14-resnet8-ctkd-seed0 -o report.html
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandLine(
         prog="python -m jaxkd.report",
         description="Write one page about some runs: results, learning curves, settings, environment.",
         epilog=EXAMPLES,

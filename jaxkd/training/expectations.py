@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from jaxkd.checks import warn_caller
 from jaxkd.data.dataset import check_channels_last, checked_labels
 from jaxkd.data.pictures import stacked
+from jaxkd.nn.modes import Trainable
+from jaxkd.nn.modes import call as call_network
+from jaxkd.training.forward import forward
 from jaxkd.training.program import Program, name_of
 from jaxkd.training.state import Tree, split
 from jaxkd.types import Normalization
@@ -24,28 +27,6 @@ PLAUSIBLE = 30.0
 
 LARGE = 128
 """Networks for images of at least this height begin by shrinking them."""
-
-_SMALL_NETWORKS = {
-    "resnet18": "ResNet18_cifar",
-    "ResNet18": "ResNet18_cifar",
-    "ResNet18Double": "ResNet18_cifar",
-    "resnet34": "ResNet34_cifar",
-    "ResNet34": "ResNet34_cifar",
-    "resnet34x4": "ResNet34_cifar",
-    "resnet50": "ResNet50",
-    "mobilenet_v2": "MobileNetV2",
-    "MobileNetV2_Imagenet": "MobileNetV2",
-    "ShuffleV2_Imagenet": "ShuffleV2",
-    "shufflenet_v2_x1_0": "ShuffleV2",
-    "vgg11_bn": "vgg11",
-    "vgg11_imagenet": "vgg11",
-    "vgg13_bn": "vgg13",
-    "vgg13_imagenet": "vgg13",
-    "wrn_50_2": "wrn_40_2",
-    "wide_resnet50_2": "wrn_40_2",
-    "resnext50_32x4d": "ResNeXt29-4-4d",
-}
-"""The network for images of 32×32 that is most like one for 224×224."""
 
 
 @dataclass(frozen=True)
@@ -57,19 +38,22 @@ class Expectations:
       num_classes: K of the network.
       image_shape: `(H, W, C)` that it was made for.
       normalization: what uint8 pixels are normalised with, so that float images have to be too.
+      small_counterpart: the network of the zoo for 32×32 that is most like it.
     """
 
     name: str = "the network"
     num_classes: int | None = None
     image_shape: tuple[int, ...] | None = None
     normalization: Normalization | None = None
+    small_counterpart: str | None = None
 
     @classmethod
     def of(cls, network: nnx.Module | None, normalization: Normalization | None = None) -> Expectations:
         """Return what a network says of itself; its own normalisation comes before the one given."""
-        found = [getattr(network, name, None) for name in ("num_classes", "image_shape", "normalization")]
+        names = ("num_classes", "image_shape", "normalization", "small_counterpart")
+        found = [getattr(network, name, None) for name in names]
         name = "the network" if network is None else name_of(network)
-        return cls(name, found[0], found[1], found[2] or normalization)
+        return cls(name, found[0], found[1], found[2] or normalization, found[3])
 
     def checked_images(self, images: Any) -> NDArray[Any]:
         """Return uint8 pixels or already normalised float32 images, `[N, H, W, C]`.
@@ -158,7 +142,7 @@ class Expectations:
         made_for, size = self.image_shape[0], image_shape[0]
         if max(made_for, size) < LARGE or max(made_for, size) < 4 * min(made_for, size):
             return
-        small = _SMALL_NETWORKS.get(self.name)
+        small = self.small_counterpart
         if size < made_for:
             cure = f"{small} is the one for 32×32" if small else "resnet20 and wrn_40_2 are for 32×32"
             cure = f"it shrinks them to almost nothing before it looks; of the zoo, {cure}"
@@ -168,6 +152,24 @@ class Expectations:
             f"{self.name} was made for images of {made_for}×{self.image_shape[1]} and is trained on {size}×"
             f"{image_shape[1]}: {cure}"
         )
+
+
+def check_logits(network: nnx.Module, image_shape: tuple[int, ...], classes: int, labels: NDArray[Any] | None) -> None:
+    """Refuse data of more classes than a network has logits, where it does not say how many it has.
+
+    Args:
+      network: it is only traced.
+      image_shape: `(H, W, C)`.
+      classes: that the data need.
+      labels: `[N]`, where they are at hand.
+    """
+    if getattr(network, "num_classes", None) is None:
+        graph, variables = nnx.split(network)
+        images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
+        outputs = jax.eval_shape(
+            lambda variables, images: forward(nnx.merge(graph, variables), images, False, "float32"), variables, images
+        )
+        Expectations(name_of(network), outputs.logits.shape[1]).check_classes(classes, labels)
 
 
 def _rounded(values: tuple[float, ...]) -> tuple[float, ...]:
@@ -200,7 +202,7 @@ def warn_of_changes(network: nnx.Module, image_shape: tuple[int, ...]) -> None:
 
     Networks of the zoo are not tried.
     """
-    if type(network).__module__.startswith("jaxkd.models."):
+    if getattr(network, "heeds_mode", False):
         return
     changed = changed_by_evaluation(network, image_shape)
     if changed:
@@ -213,11 +215,40 @@ def warn_of_changes(network: nnx.Module, image_shape: tuple[int, ...]) -> None:
 
 
 def changed_by_evaluation(network: nnx.Module, image_shape: tuple[int, ...]) -> list[str]:
-    """Return the paths of the variables, parameters apart, that a network changes when called with `train=False`.
+    """Return the paths of the variables, parameters apart, that a network changes in evaluation mode."""
+    return _changed(network, image_shape, train=False)
+
+
+def check_frozen(network: nnx.Module, image_shape: tuple[int, ...], trainable: Trainable) -> None:
+    """Refuse a network that moves running statistics of frozen layers in training.
+
+    Networks of the zoo are not tried.
+
+    Raises:
+      ValueError: with the first of them, and how the layer is left to decide.
+    """
+    if getattr(network, "heeds_mode", False):
+        return
+    statistics = _statistics(network)
+    changed = _changed(network, image_shape, True, trainable)
+    moved = [path for path in changed if path in statistics and not trainable.covers(path.split("."))]
+    if moved:
+        layer = moved[0].rpartition(".")[0] or moved[0]
+        raise ValueError(
+            f"{layer} is frozen, and {type(network).__name__} tells it in its call to use and move the statistics of "
+            "each batch: leave use_running_average to the layer, which knows, as in self.bn(x, "
+            f"use_running_average=None if train else True), or add {layer!r} to trainable"
+        )
+
+
+def _changed(
+    network: nnx.Module, image_shape: tuple[int, ...], train: bool, trainable: Trainable | None = None
+) -> list[str]:
+    """Return the paths of the variables, parameters apart, that a network changes.
 
     It is only traced. What tracing leaves open, since a transformation hands every variable back, is computed.
     """
-    call, variables = _call_of(network, train=False)
+    call, variables = _call_of(network, train, trainable)
     images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
     traced, found = jax.make_jaxpr(call, return_shape=True)(variables, images)
     before = dict(zip(_by_path(variables), traced.jaxpr.invars, strict=False))  # the last one is the images
@@ -233,7 +264,7 @@ def constant_variances(network: nnx.Module, image_shape: tuple[int, ...]) -> lis
 
     They are variances of one value for each channel, which are zero: PyTorch refuses such a batch.
     """
-    statistics = {".".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(network, nnx.BatchStat))}
+    statistics = _statistics(network)
     if not statistics:
         return []
     call, variables = _call_of(network, train=True)
@@ -319,16 +350,22 @@ def fitting_batch_size(batch_size: int, fits: Callable[[int], bool]) -> int | No
     return next((size for size in near if fits(size)), None)
 
 
-def _call_of(network: nnx.Module, train: bool) -> tuple[Callable[[Tree, jax.Array], Tree], Tree]:
+def _call_of(
+    network: nnx.Module, train: bool, trainable: Trainable | None = None
+) -> tuple[Callable[[Tree, jax.Array], Tree], Tree]:
     """Return `call(variables, images) -> variables` and the variables; parameters are constants."""
     graph, params, variables = split(network)
 
     def call(variables: Tree, images: jax.Array) -> Tree:
         merged = nnx.merge(graph, params, variables)
-        merged(images, train=train)
+        call_network(merged, images, train, trainable)
         return split(merged)[2]
 
     return call, variables
+
+
+def _statistics(network: nnx.Module) -> set[str]:
+    return {".".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(network, nnx.BatchStat))}
 
 
 def _by_path(tree: Tree) -> Paths:

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxkd.nn import cpu_kernels
+from jaxkd.nn.modes import Trainable, call
+from jaxkd.nn.outputs import as_outputs
 from jaxkd.types import Batch, Normalizer, Outputs
 
 PRECISIONS = ("float32", "bfloat16", "highest")
@@ -66,27 +68,25 @@ def as_seen(batch: Batch, normalization: Normalizer | None) -> Batch:
     return batch._replace(images=network_input(batch.images, normalization), strong=strong)
 
 
-def forward(network: Any, images: jax.Array, train: bool, precision: str) -> Outputs:
+def forward(
+    network: Any, images: jax.Array, train: bool, precision: str, trainable: Trainable | None = None
+) -> Outputs:
     """Return a network's outputs for images in its own input format.
 
     Only the network computes in `precision`; its parameters are kept, and its outputs returned, in float32.
 
     Raises:
-      TypeError: the network returns something else than `Outputs`.
+      TypeError, ValueError: the network returns something else than `as_outputs` takes.
     """
     reduced = precision == "bfloat16"
-    outputs = network(images.astype(precision) if reduced else images, train=train)
-    if not isinstance(outputs, Outputs):
-        raise TypeError(
-            f"{type(network).__name__} returned {type(outputs).__name__}: a network returns "
-            "jaxkd.Outputs(logits, features)"
-        )
+    seen = images.astype(precision) if reduced else images
+    outputs = as_outputs(call(network, seen, train, trainable), network)
     return jax.tree.map(lambda value: value.astype(jnp.float32), outputs) if reduced else outputs
 
 
-def both_views(network: Any, batch: Batch, train: bool, precision: str) -> Outputs:
+def both_views(network: Any, batch: Batch, train: bool, precision: str, trainable: Trainable | None = None) -> Outputs:
     """Return a network's outputs for the images of a batch and, where there is one, for their strong view."""
-    outputs = forward(network, batch.images, train, precision)
+    outputs = forward(network, batch.images, train, precision, trainable)
     if batch.strong is None:
         return outputs
-    return outputs._replace(strong=forward(network, batch.strong, train, precision))
+    return outputs._replace(strong=forward(network, batch.strong, train, precision, trainable))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,8 @@ from jaxkd.checks import check_epoch_function
 from jaxkd.data.transforms.rand_augment import RandAugment
 from jaxkd.losses import CrossEntropy, Loss, Monitor, Network
 from jaxkd.metrics import Metric
-from jaxkd.training.forward import checked_precision
+from jaxkd.nn.modes import Trainable, checked_trainable
+from jaxkd.training.forward import checked_precision, forward
 from jaxkd.types import Outputs
 
 Weight = Callable[[jax.Array], jax.Array]
@@ -95,7 +96,7 @@ def _output_shapes(model: nnx.Module, image_shape: Shape) -> Outputs:
     graph, state = nnx.split(model)
     images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
     try:
-        return jax.eval_shape(lambda images: nnx.merge(graph, state)(images, train=False), images)
+        return jax.eval_shape(lambda images: forward(nnx.merge(graph, state), images, False, "float32"), images)
     except (TypeError, ValueError) as error:
         name = name_of(model)
         raise ValueError(
@@ -189,6 +190,7 @@ class Program:
       microbatches: how many a batch is computed in, one after the other.
       bn_mesh: the devices on each of which BatchNorm sees its own part of the batch; None where it sees all of it.
       index_readers: names of the losses that need the true index of each example.
+      trainable: the layers that are trained; None where all are.
     """
 
     model: nnx.GraphDef[Any]
@@ -203,6 +205,7 @@ class Program:
     microbatches: int
     bn_mesh: Mesh | None
     index_readers: tuple[str, ...] = ()
+    trainable: Trainable | None = None
 
     @property
     def averaged(self) -> list[str]:
@@ -227,6 +230,7 @@ def assemble(
     precision: str,
     microbatches: int,
     bn_mesh: Mesh | None,
+    trainable: str | Iterable[str] | None = None,
 ) -> tuple[Program, nnx.Dict[Term]]:
     """Return the program of a run and its loss terms, built for the networks; see `Trainer.compile`."""
     if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
@@ -240,8 +244,8 @@ def assemble(
     shape = image_shape if image_shape is not None else getattr(model, "image_shape", (32, 32, 3))
     build_losses(losses, model, teacher, shape, seed)
     program = Program(
-        model=nnx.graphdef(model),
-        teacher=None if teacher is None else nnx.graphdef(teacher),
+        model=_structure(model),
+        teacher=None if teacher is None else _structure(teacher),
         losses=nnx.graphdef(losses),
         weights=weights_of(list(losses), loss_weights),
         metrics=metrics_of(metrics),
@@ -252,8 +256,18 @@ def assemble(
         microbatches=microbatches,
         bn_mesh=bn_mesh,
         index_readers=index_readers_of(losses),
+        trainable=checked_trainable(model, trainable),
     )
     return program, losses
+
+
+def _structure(network: nnx.Module) -> nnx.GraphDef[Any]:
+    """Return the structure of a network without where its weights are from: networks of one kind share a program."""
+    if not hasattr(network, "source"):
+        return nnx.graphdef(network)
+    plain: Any = nnx.merge(*nnx.split(network))
+    del plain.source
+    return nnx.graphdef(plain)
 
 
 def metrics_of(metrics: Sequence[str | Metric]) -> tuple[tuple[str, Metric], ...]:

@@ -204,7 +204,7 @@ def on_each_device(mesh: Mesh | None, look: Look) -> Look:
     def spread(params: Tree, variables: Tree, batch: Batch) -> tuple[Outputs, Tree]:
         if len(batch.labels) % mesh.size:
             return look(params, variables, batch)
-        rows = Outputs(CUT, CUT, CUT, WHOLE, distillation_logits=CUT)  # type: ignore[arg-type]  # in place of the arrays
+        rows = Outputs(CUT, CUT, CUT, classify=WHOLE, distillation_logits=CUT, others=CUT)  # type: ignore[arg-type]  # in place of the arrays
         if batch.strong is not None:
             rows = rows._replace(strong=rows)
         # Networks may do anything in their pass, so none of it is held to say which values are equal on all devices.

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from jaxkd.nn.modes import Trainable
+
 Tree = Any
 
 SHUFFLE, AUGMENT, LOSSES = range(3)
@@ -26,7 +28,7 @@ class TrainState:
       epoch: int32 scalar, epochs completed.
       key: the run's random key; it never changes, every draw folds in what it is for.
       params: what the optimizer trains: `{"model": …, "losses": …}`.
-      variables: what is carried along: running statistics, memories, hyper-parameters, monitored values.
+      variables: what is carried along: running statistics, memories, hyper-parameters, monitored values, frozen layers.
       opt_state: the optimizer's state.
       teacher: all variables of the teacher, constant; None without one.
     """
@@ -53,9 +55,12 @@ def random_key(key: jax.Array, stream: int, count: jax.Array) -> jax.Array:
     return jax.random.fold_in(jax.random.fold_in(key, stream), count)
 
 
-def split(module: nnx.Module) -> tuple[nnx.GraphDef[Any], Tree, Tree]:
-    """Split a module into its static structure, its parameters and its other variables, the latter two plain dicts."""
-    graph, params, rest = nnx.split(module, nnx.Param, ...)  # type: ignore[misc]
+def split(module: nnx.Module, trainable: Trainable | None = None) -> tuple[nnx.GraphDef[Any], Tree, Tree]:
+    """Split a module into its static structure, what is trained and its other variables, the latter two plain dicts.
+
+    Parameters of layers that are not trained are among the other variables.
+    """
+    graph, params, rest = nnx.split(module, trainable or nnx.Param, ...)  # type: ignore[misc]
     return graph, nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
 
 
@@ -75,9 +80,10 @@ def create_state(
     teacher: nnx.Module | None,
     optimizer: optax.GradientTransformation,
     seed: int,
+    trainable: Trainable | None = None,
 ) -> TrainState:
     """Return the state before the first step, in copies: it is donated to each step, the modules live on."""
-    _, model_params, model_rest = split(model)
+    _, model_params, model_rest = split(model, trainable)
     _, loss_params, loss_rest = split(losses)
     params = {"model": model_params, "losses": loss_params}
     state = TrainState(

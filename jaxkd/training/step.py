@@ -132,18 +132,32 @@ def _forward(
     losses = nnx.merge(program.losses, params["losses"], variables["losses"])
     terms = {}
     for position, (name, _) in enumerate(program.weights):
-        value = jnp.asarray(losses[name](student, teacher, batch, progress, jax.random.fold_in(key, position)))
+        try:
+            value = jnp.asarray(losses[name](student, teacher, batch, progress, jax.random.fold_in(key, position)))
+        except (TypeError, ValueError) as error:
+            check_same_classes(name, student, teacher, error)
+            raise
         if value.shape != ():
             raise ValueError(f"loss {name!r} returned shape {value.shape}: a loss is one number for the whole batch")
         terms[name] = value.astype(jnp.float32)
     return student, terms, {"model": model_variables, "losses": split(losses)[2]}, monitored_values(losses)
 
 
+def check_same_classes(name: str, student: Outputs, teacher: Outputs | None, error: Exception) -> None:
+    """Say of a loss that failed that the networks have different numbers of classes, if that is so."""
+    if teacher is not None and student.logits.shape != teacher.logits.shape:
+        ours, theirs = student.logits.shape[-1], teacher.logits.shape[-1]
+        raise ValueError(
+            f"loss {name!r} compares logits, but the student has {ours} classes and the teacher {theirs}: create the "
+            f"student with as many, or leave {name!r} out"
+        ) from error
+
+
 def _student_forward(program: Program, params: Tree, variables: Tree, batch: Batch) -> tuple[Outputs, Tree]:
     """Return the student's outputs in training, and its variables after it."""
     model = nnx.merge(program.model, params, variables)
-    outputs = both_views(model, batch, train=True, precision=program.precision)
-    return outputs, split(model)[2]
+    outputs = both_views(model, batch, True, program.precision, program.trainable)
+    return outputs, split(model, program.trainable)[2]
 
 
 def monitored_values(losses: nnx.Module) -> Logs:

@@ -9,6 +9,7 @@ from tiny import TinyNet
 
 import jaxkd
 from jaxkd import Batch, Normalization, data, losses, models, optimizers
+from jaxkd.models import registry
 from jaxkd.training.expectations import Expectations
 from jaxkd.training.inputs import as_source, entries
 
@@ -284,7 +285,8 @@ def test_networks_for_images_of_another_size_are_named(name, size, cure):
 
 
 def test_every_network_that_is_recommended_exists():
-    from jaxkd.training.expectations import _SMALL_NETWORKS
-
-    for name in _SMALL_NETWORKS.values():
+    recommended = {name: registry.small_counterpart(name) for name in models.list()}
+    assert recommended["shufflenet_v2_x1_0"] == "ShuffleV2"
+    assert {name for name, small in recommended.items() if small} > {"resnet50", "vgg11_imagenet", "resnext50_32x4d"}
+    for name in filter(None, recommended.values()):
         assert nnx.eval_shape(lambda name=name: models.create(name, num_classes=3)).image_shape == (32, 32, 3)

@@ -1,0 +1,72 @@
+"""Mistakes on a command line: one line with the cure, and no usage before it."""
+
+import pytest
+from experiment_scripts import imported
+
+from jaxkd.convert import __main__ as convert_command
+from jaxkd.report import __main__ as report_command
+
+SCRIPTS = ("train_teacher", "distill", "ats_grid", "quickstart", "reproduce", "figures", "benchmark", "decoding")
+
+
+@pytest.fixture(scope="module")
+def parsers():
+    with imported(*SCRIPTS) as modules:
+        found = {name: module.command_line() for name, module in modules.items()}
+    return found | {"convert": convert_command._parser(), "report": report_command._parser()}
+
+
+def said(parser, arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parser.parse_args(arguments)
+    assert ended.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    [line] = printed.err.splitlines()
+    name, _, message = line.partition(": error: ")
+    assert name == parser.prog
+    return message
+
+
+@pytest.mark.parametrize("name", [*SCRIPTS, "convert", "report"])
+def test_a_mistake_is_one_line_in_every_command(parsers, name, capsys):
+    extra = {"reproduce": ["x"], "figures": ["temperature", "x"], "convert": ["a", "b"], "report": ["a"]}.get(name, [])
+    parser = parsers[name]
+    own = parser._subparsers and next(iter(parser._subparsers._group_actions)).choices["temperature"]
+    with pytest.raises(SystemExit):
+        parser.parse_args([*extra, "--no-such-option"])
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert own is None or type(own) is type(parser)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        (
+            "distill",
+            ["--studnet", "resnet20"],
+            "there is no option --studnet: did you mean --student? --help shows",
+        ),
+        (
+            "distill",
+            ["--temprature=4"],
+            "there is no option --temprature: did you mean --temperature? --help",
+        ),
+        ("distill", ["--zzz"], "there is no option --zzz: --help shows all"),
+        ("distill", ["--epochs", "ten"], "argument --epochs: 'ten' is no whole number: give one, as in 30"),
+        ("distill", ["--epochs", "2.5"], "argument --epochs: '2.5' is no whole number: give one, as in 30"),
+        ("distill", ["--kd-weight", "0,9"], "argument --kd-weight: '0,9' is no number: give one, as in 0.05"),
+        ("distill", ["--student"], "argument --student: it needs a value behind it; --help shows which"),
+        ("distill", ["kd"], "'kd' belongs to no option: put it behind one, or in quotes if it is part of a name"),
+        ("distill", ["--setting", "beta"], "argument --setting: 'beta': write NAME=NUMBER, as in kd=0.9"),
+    ],
+)
+def test_what_is_printed(parsers, name, arguments, message, capsys):
+    assert said(parsers[name], arguments, capsys).startswith(message)
+
+
+def test_a_choice_that_does_not_exist_is_told_with_the_closest(parsers, capsys):
+    message = said(parsers["train_teacher"], ["--data", "cifar-100"], capsys)
+    assert message.startswith("argument --data: invalid choice: 'cifar-100'; did you mean cifar100? there are cifar10")
+    message = said(parsers["distill"], ["--precision", "half"], capsys)
+    assert message == "argument --precision: invalid choice: 'half'; there are float32, bfloat16"
