@@ -7,11 +7,11 @@ ONNX needs `pip install "jaxkd[onnx]"`, LiteRT `"jaxkd[litert]"`.
 
 from jaxkd.export.comparison import Measured, compare, table
 from jaxkd.export.formats import Format
+from jaxkd.export.hub import push_to_hub
 from jaxkd.export.source import Classifier, classifier
 from jaxkd.export.written import Exported, ExportError, write
 
 __all__ = [
-    "FORMATS",
     "Classifier",
     "ExportError",
     "Exported",
@@ -19,6 +19,7 @@ __all__ = [
     "Measured",
     "classifier",
     "compare",
+    "push_to_hub",
     "table",
     "write",
 ]

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxkd.export.libraries import needed, quiet
 from jaxkd.export.portable import portable
 from jaxkd.export.source import Classifier
+from jaxkd.libraries import needed, quiet
 
 INPUT = "images"
 """What the file calls its input."""

@@ -9,9 +9,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxkd.export.libraries import needed, quiet
 from jaxkd.export.portable import portable
 from jaxkd.export.source import Classifier
+from jaxkd.libraries import needed, quiet
 
 INPUT, OUTPUT = "images", "logits"
 """What the file calls its input and its output."""

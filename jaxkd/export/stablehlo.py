@@ -12,9 +12,9 @@ import jax
 import numpy as np
 from jax import export
 
-from jaxkd.export.libraries import needed
 from jaxkd.export.portable import portable
 from jaxkd.export.source import Classifier
+from jaxkd.libraries import needed
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 """Where the file runs."""
