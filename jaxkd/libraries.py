@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
+import os
+import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -47,3 +50,25 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """Keep back what libraries in C++ write to the standard error of the process, unless the block fails.
+
+    TensorFlow tells of missing GPUs and instruction sets there, whatever its variables say.
+    """
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as said:
+        before = os.dup(2)
+        os.dup2(said.fileno(), 2)
+        try:
+            with quiet():
+                yield
+        except BaseException:
+            said.seek(0)
+            os.write(before, said.read())
+            raise
+        finally:
+            os.dup2(before, 2)
+            os.close(before)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 
 from jaxkd.export.portable import portable
 from jaxkd.export.source import Classifier
-from jaxkd.libraries import needed, quiet
+from jaxkd.libraries import needed, silent
 
 INPUT = "images"
 """What the file calls its input."""
@@ -19,7 +18,7 @@ INPUT = "images"
 
 def write(classifier: Classifier, path: Path) -> None:
     """Write a model whose input is uint8 `images`, `[batch, H, W, C]`, and whose output is logits, `[batch, K]`."""
-    with quiet():
+    with silent():
         path.write_bytes(_converter(classifier).convert())
 
 
@@ -36,16 +35,18 @@ def quantize(classifier: Classifier, path: Path, images: np.ndarray) -> None:
         for image in images:
             yield [image[None]]
 
-    converter = _converter(classifier)
-    converter.optimizations = [needed("tensorflow", "litert", "LiteRT").lite.Optimize.DEFAULT]
-    converter.representative_dataset = calibration
-    with quiet():
+    with silent():
+        converter = _converter(classifier)
+        converter.optimizations = [needed("tensorflow", "litert", "LiteRT").lite.Optimize.DEFAULT]
+        converter.representative_dataset = calibration
         path.write_bytes(converter.convert())
 
 
 def read(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     """Return the model in a file as a function from pixels to logits, computed by LiteRT's interpreter."""
-    interpreter = needed("ai_edge_litert.interpreter", "litert", "LiteRT").Interpreter(str(path))
+    with silent():
+        interpreter = needed("ai_edge_litert.interpreter", "litert", "LiteRT").Interpreter(str(path))
+        interpreter.allocate_tensors()
     (given,), (found,) = interpreter.get_input_details(), interpreter.get_output_details()
 
     def predict(images: np.ndarray) -> np.ndarray:
@@ -61,13 +62,11 @@ def read(path: Path) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _converter(classifier: Classifier) -> Any:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # it tells of GPUs and instruction sets otherwise
     tensorflow = needed("tensorflow", "litert", "LiteRT")
     jax2tf = needed("jax.experimental.jax2tf", "litert", "LiteRT")
-    with quiet():
-        function = tensorflow.function(
-            jax2tf.convert(portable(classifier), polymorphic_shapes=["(batch, ...)"], with_gradient=False),
-            autograph=False,
-            input_signature=[tensorflow.TensorSpec((None, *classifier.image_shape), tensorflow.uint8, INPUT)],
-        )
-        return tensorflow.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], function)
+    function = tensorflow.function(
+        jax2tf.convert(portable(classifier), polymorphic_shapes=["(batch, ...)"], with_gradient=False),
+        autograph=False,
+        input_signature=[tensorflow.TensorSpec((None, *classifier.image_shape), tensorflow.uint8, INPUT)],
+    )
+    return tensorflow.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], function)

@@ -44,3 +44,9 @@ def test_int8_keeps_the_accuracy(trainer, tmp_path):
     assert after >= before - 0.005
     assert after == (int8.predict(test.images).argmax(1) == test.labels).mean()
     assert int8.difference > 0
+
+
+def test_nothing_but_the_outcome_is_said(trainer, tmp_path, capfd):
+    """TensorFlow writes of GPUs that are not there, and of its own conversion."""
+    export.write(trainer, tmp_path / "student.tflite", image_shape=(8, 8, 3))
+    assert capfd.readouterr().err == ""

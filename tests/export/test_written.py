@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from seeded import HALF, same_weights, seeded
+from seeded import HALF, filled, same_weights, seeded
 from sweeps import sweep
 from tiny import TinyNet, digits
 
@@ -80,6 +80,26 @@ def test_pytorch_files_are_those_of_convert(trainer, tmp_path):
     ours, theirs = (torch_reader.read(folder / "student.pth") for folder in (tmp_path, tmp_path / "other"))
     assert list(ours) == list(theirs)
     assert all(np.array_equal(ours[key], theirs[key]) for key in theirs)
+
+
+def test_pytorch_computes_what_predict_does(tmp_path, pixels):
+    torch = pytest.importorskip("torch", reason="needs PyTorch")
+
+    class TheSame(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = torch.nn.Conv2d(3, 8, 3, 2, 1, bias=False)
+            self.bn, self.fc = torch.nn.BatchNorm2d(8), torch.nn.Linear(8, 10)
+
+        def forward(self, images):
+            return self.fc(torch.relu(self.bn(self.conv(images))).mean((2, 3)))
+
+    exported = export.write(filled(TinyNet()), tmp_path / "x.pth", image_shape=SHAPE, normalization=HALF)
+    network = TheSame().eval()
+    network.load_state_dict(torch.load(exported.path, weights_only=True), strict=True)
+    images = np.asarray(HALF(jnp.asarray(pixels))).transpose(0, 3, 1, 2)
+    with torch.no_grad():
+        close(network(torch.from_numpy(images.copy())).numpy(), exported.classifier.predict(pixels))
 
 
 @pytest.mark.usefixtures("stablehlo")
