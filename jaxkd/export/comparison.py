@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import tempfile
 import time
@@ -115,7 +116,11 @@ def _times(one: float, other: float) -> str:
     return f"{one / other:.1f} × less" if one >= other else f"{other / one:.1f} × more"
 
 
+def _three_digits(value: float) -> str:
+    return f"{value:,.{max(0, 2 - math.floor(math.log10(value)))}f}"
+
+
 def _cells(row: Measured) -> tuple[str, ...]:
-    latency = (f"{f'{milliseconds:#.3g}'.rstrip('.')} ms" for milliseconds in row.latency)
+    latency = (f"{_three_digits(milliseconds)} ms" for milliseconds in row.latency)
     size, macs = f"{row.bytes / 1024:,.0f} KiB", f"{row.macs / 1e6:,.1f} M"
     return (f"{row.role} {row.name}", size, f"{row.parameters:,}", macs, *latency)

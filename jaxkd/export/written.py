@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +28,7 @@ CALIBRATED = 256
 
 
 class ExportError(ValueError):
-    """A file that does not compute what the network does; it was removed."""
+    """A file that cannot be written, or does not compute what the network does; nothing is left of it."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def write(
       test: the images on which int8 may lose half a point of accuracy at most.
 
     Raises:
-      ExportError: the file computes something else; nothing is left of it.
+      ExportError: the file computes something else, or the format cannot hold the network; nothing is left of it.
       ImportError: the format's library is not installed.
       FileNotFoundError: there is no such network.
       ValueError: the format, the normalisation or the place is not clear.
@@ -114,9 +115,9 @@ def write(
     partial = place.with_name(f".{place.stem}.{os.getpid()}.partial{chosen.suffixes[0]}")
     try:
         if calibration is None or test is None or chosen.quantize is None:
-            chosen.write(network, partial)
-            difference, scale = _compared(network, chosen.read(partial, network))
+            _by_its_library(chosen, place, lambda: chosen.write(network, partial))
             accuracy = None
+            difference, scale = _compared(network, chosen.read(partial, network))
             if not difference <= TOLERANCE * scale:
                 raise ExportError(
                     f"{place} was not kept: its logits differ from those of predict by up to {difference:.3g}, and "
@@ -125,7 +126,8 @@ def write(
         else:
             for images in (calibration, test):
                 _check_images(images, network)
-            chosen.quantize(network, partial, _some(calibration.images, CALIBRATED))
+            quantize, some = chosen.quantize, _some(calibration.images, CALIBRATED)
+            _by_its_library(chosen, place, lambda: quantize(network, partial, some))
             predict = chosen.read(partial, network)
             difference, scale = _compared(network, predict)
             accuracy = _accuracy(network.predict, test), _accuracy(predict, test)
@@ -138,6 +140,16 @@ def write(
     finally:
         partial.unlink(missing_ok=True)
     return Exported(place, chosen, network, place.stat().st_size, difference, scale, accuracy)
+
+
+def _by_its_library(chosen: Format, place: Path, write: Callable[[], None]) -> None:
+    """Write a file; what the format cannot express is an `ExportError`, whatever its library calls it."""
+    try:
+        write()
+    except (ImportError, OSError):
+        raise
+    except Exception as error:
+        raise ExportError(f"{place} was not written: {chosen.name} cannot hold this network ({error})") from error
 
 
 def _beside(network: Classifier, chosen: Format, int8: bool) -> Path:

@@ -52,7 +52,7 @@ def test_only_what_the_logits_need_is_left():
     assert "rsqrt" not in names
 
 
-@sweep("name", ["resnet8", "ShuffleV1", "vgg8"], core=["resnet8"])
+@sweep("name", ["resnet8", "vgg8", pytest.param("ShuffleV1", marks=pytest.mark.slow)], core=["resnet8"])
 def test_multiply_accumulates_are_those_of_the_description(name):
     network = classifier(seeded(name), (32, 32, 3), HALF)
     assert network.macs == models.describe(name, 10, (32, 32, 3)).macs

@@ -150,6 +150,17 @@ def test_logits_that_are_no_numbers_are_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_what_a_format_cannot_hold_is_told(trainer, tmp_path, monkeypatch):
+    def unable(network, path):
+        path.write_text("half")
+        raise NotImplementedError("no plugin for primitive 'sort'")
+
+    monkeypatch.setitem(formats.FORMATS, "onnx", dataclasses.replace(formats.FORMATS["onnx"], write=unable))
+    with pytest.raises(export.ExportError, match=r"onnx cannot hold this network \(no plugin for primitive 'sort'\)"):
+        export.write(trainer, tmp_path / "x.onnx", image_shape=SHAPE)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
