@@ -43,7 +43,7 @@ compilation_cache.enable()
 
 
 def __getattr__(name: str) -> Any:
-    if name in (*__all__, "distributed", "plots", "report"):  # a subpackage: the other names are here already
+    if name in (*__all__, "distributed", "export", "plots", "report"):  # a subpackage: the other names are here already
         return importlib.import_module(f"jaxkd.{name}")
     if name == "History":  # what fit returns; its module says more
         return importlib.import_module("jaxkd.history").History

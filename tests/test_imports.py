@@ -12,7 +12,7 @@ import jaxkd
 PACKAGE = pathlib.Path(jaxkd.__file__).parent
 HEAVY = {
     *("PIL", "grain", "jinja2", "matplotlib", "psutil", "sklearn", "tensorboard", "tensorflow", "tensorflow_datasets"),
-    *("torch", "tqdm", "wandb"),
+    *("huggingface_hub", "jax2onnx", "onnxruntime", "torch", "tqdm", "wandb"),
 }
 
 
@@ -53,7 +53,7 @@ def imported(path):
     return {name for name in found if name.split(".")[0] == "jaxkd"}
 
 
-PROGRAMS = ("trainer", "distiller", "records", "report", "analysis", "recipes", "sweep")
+PROGRAMS = ("trainer", "distiller", "records", "report", "analysis", "recipes", "sweep", "export")
 """What users call; the parts below know nothing of it."""
 SIBLINGS = ("losses", "models", "data", "training", "convert", "optimizers", "callbacks")
 """What `Trainer` brings together; only the engine and the converter know some of the others."""
@@ -70,8 +70,8 @@ SIBLINGS = ("losses", "models", "data", "training", "convert", "optimizers", "ca
         ),
         ("training", (*PROGRAMS, "callbacks", "convert", "models")),
         ("convert", (*PROGRAMS, "losses", "optimizers", "callbacks")),
-        ("records", ("report", "analysis")),
-        ("analysis", ("report", "records", "plots")),
+        ("records", ("report", "analysis", "export")),
+        ("analysis", ("report", "records", "plots", "export")),
         ("plots", (*PROGRAMS, "training", "callbacks", "convert", "losses", "models", "data")),
         ("recipes", ("trainer", "distiller", "records", "report", "analysis", "training", "callbacks", "convert")),
     ],

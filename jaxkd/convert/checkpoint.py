@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from flax import nnx
 from orbax.checkpoint import v1 as ocp
 
+from jaxkd.convert import hub
 from jaxkd.convert import manifest as manifests
 from jaxkd.convert.architecture_index import synonyms
 from jaxkd.convert.architectures import abstract_model
@@ -187,13 +188,15 @@ def load_pretrained(
 
 
 def locate(path: str | PathLike[str]) -> Path:
-    """Return where the weights are that a user names: `~` is expanded, the directory of a run stands for its network.
+    """Return where the weights are that a user names.
+
+    `~` is expanded, the directory of a run stands for its network, and `hf://user/repo/file` is fetched.
 
     Example:
       >>> locate("teacher.pth").name
       'teacher.pth'
     """
-    path = Path(path).expanduser()
+    path = Path(hub.local(path)).expanduser()
     return network_in(path) or path
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxkd.convert import hub
 from jaxkd.convert.architecture_index import PAD, Network, built
 from jaxkd.convert.architecture_index import networks as networks
 from jaxkd.convert.architectures import CHANNELS, CLASSES, Shapes
@@ -59,7 +60,8 @@ def guess(weights: Mapping[str, np.ndarray] | str | PathLike[str]) -> list[Candi
     """Rank all published networks by how well weights fit them. Names of one and the same network share a line.
 
     Args:
-      weights: a state dict as PyTorch spells it, or the file that holds one.
+      weights: a state dict as PyTorch spells it, or the file that holds one,
+        also as `hf://user/repo/file`.
 
     Returns:
       The best first. The weights are for a network whose `fits` is true; several that are may differ in what has no
@@ -80,7 +82,7 @@ def guess(weights: Mapping[str, np.ndarray] | str | PathLike[str]) -> list[Candi
     if isinstance(weights, Mapping):
         sets = weight_sets(dict(weights), "weights")
     else:
-        sets = weight_sets(torch_reader.read(weights), weights)
+        sets = weight_sets(torch_reader.read(hub.local(weights)), weights)
     fits = fitting(sets, networks())
     return _ranked(shapes_of(fits[0][0].weights if fits else nearest(sets, networks()).weights))
 

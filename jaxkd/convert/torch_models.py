@@ -9,7 +9,7 @@ from typing import Any, cast
 from flax import nnx
 
 from jaxkd import models
-from jaxkd.convert import manifest
+from jaxkd.convert import hub, manifest
 from jaxkd.convert.architectures import abstract_model
 from jaxkd.convert.published import PUBLISHED
 from jaxkd.convert.resizing import image_size_in, resized
@@ -35,7 +35,8 @@ def from_torch(
     with anything (`module.`, `_orig_mod.model.`), and have other names where order and shapes leave one choice.
 
     Args:
-      path: a `.pth`, `.pt`, `.th`, `.tar` or `.ckpt` file of either format of `torch.save`, or a `.safetensors` file.
+      path: a `.pth`, `.pt`, `.th`, `.tar` or `.ckpt` file of either format of `torch.save`, or a `.safetensors` file;
+        or `hf://user/repo/file`, which is fetched from the Hugging Face Hub (`pip install "jaxkd[hub]"`).
       name: the architecture, one of `models.list()` or of the same form. None means the published one that the keys and
         shapes fit, which is then the model's `name`.
       num_classes: how many classes the network shall have. Where the file's has another number, its classifier is
@@ -69,7 +70,7 @@ def from_torch(
       >>> model.name, model.num_classes
       ('resnet8', 10)
     """
-    contents = torch_reader.read_contents(path)
+    contents = torch_reader.read_contents(hub.local(path))
     stated = contents.metadata.get("architecture")
     network, found, matched = select(contents.tree, path, name, weights, stated, options)
     sizes = manifest.image_size_in(contents.metadata, path) if stated == network.name else {}

@@ -109,7 +109,7 @@ def describe(
         image_shape=shape,
         options=model.options,
         parameters=sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))),
-        macs=_macs(program.jaxpr),
+        macs=macs_of(program.jaxpr),
         features=tuple(entry.shape[1:] for entry in outputs.features),
         preactivations=tuple(entry.shape[1:] for entry in outputs.preactivations),
     )
@@ -126,11 +126,12 @@ def _checked(image_shape: Any, name: str, channels: int) -> tuple[int, int, int]
     return shape
 
 
-def _macs(program: core.Jaxpr) -> int:
-    return sum(_macs_of(equation) for equation in program.eqns)
+def macs_of(program: core.Jaxpr) -> int:
+    """Return the multiply-accumulates of all convolutions and matrix products in a program, at any depth."""
+    return sum(_macs_of_one(equation) for equation in program.eqns)
 
 
-def _macs_of(equation: core.JaxprEqn) -> int:
+def _macs_of_one(equation: core.JaxprEqn) -> int:
     operation, parameters = equation.primitive.name, equation.params
     inputs: list[Any] = [operand.aval for operand in equation.invars]
     outputs: list[Any] = [result.aval for result in equation.outvars]
@@ -140,7 +141,7 @@ def _macs_of(equation: core.JaxprEqn) -> int:
     if operation == "dot_general":
         (contracted, _), _ = parameters["dimension_numbers"]
         return outputs[0].size * math.prod(inputs[0].shape[axis] for axis in contracted)
-    inner = [_macs(program) for program in _programs(parameters)]
+    inner = [macs_of(program) for program in _programs(parameters)]
     if operation == "cond":  # ways to compute a convolution on different platforms; the default, XLA's own, comes last
         return inner[-1]
     return sum(inner) * parameters.get("length", 1)  # turns of a loop

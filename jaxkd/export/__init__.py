@@ -1,0 +1,25 @@
+"""Let a student leave for where it will work: PyTorch, safetensors, StableHLO, ONNX, LiteRT.
+
+`write` writes a file, reads it back by the library that will run it, and keeps it only if it computes what `predict`
+does. `compare` measures student and teacher as they leave. `python -m jaxkd.export` does both from the shell.
+ONNX needs `pip install "jaxkd[onnx]"`, LiteRT `"jaxkd[litert]"`.
+"""
+
+from jaxkd.export.comparison import Measured, compare, table
+from jaxkd.export.formats import Format
+from jaxkd.export.hub import push_to_hub
+from jaxkd.export.source import Classifier, classifier
+from jaxkd.export.written import Exported, ExportError, write
+
+__all__ = [
+    "Classifier",
+    "ExportError",
+    "Exported",
+    "Format",
+    "Measured",
+    "classifier",
+    "compare",
+    "push_to_hub",
+    "table",
+    "write",
+]

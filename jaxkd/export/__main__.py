@@ -1,0 +1,146 @@
+"""Write a trained network for use without this package, and check the file against what the network computes.
+
+StableHLO, ONNX and LiteRT files take uint8 pixels, [batch, height, width, channels], normalise them inside, and leave
+the size of the batch free. A file that computes something else is not kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxkd import data
+from jaxkd.convert.checkpoint import locate
+from jaxkd.export.comparison import REPEATS, compare, table
+from jaxkd.export.formats import FORMATS
+from jaxkd.export.source import classifier, record_in
+from jaxkd.export.written import Exported, write
+
+EXAMPLES = """examples:
+  the student of a run, as runs/kd/student.onnx:
+    python -m jaxkd.export runs/kd --to onnx
+  in int8, calibrated on the run's training images, with a loss of half a point at most:
+    python -m jaxkd.export runs/kd --to litert --int8
+  beside its teacher, in size and speed:
+    python -m jaxkd.export runs/kd --to stablehlo --output student.stablehlo --compare runs/teacher
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+      arguments: the command line; None takes the process's own.
+
+    Returns:
+      The exit code: 0, or 2 with one line on standard error.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        calibration, test = _images(options) if options.int8 else (None, None)
+        shape = None if options.image_size is None else _shape(options)
+        exported = write(
+            options.source, options.output, options.to, image_shape=shape, calibration=calibration, test=test
+        )
+        print(_described(exported))
+        print(f"\n{_comparison(exported, options)}")
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m jaxkd.export",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "source",
+        metavar="RUN",
+        help="the directory of a run (its network at the end of training), the folder of a saved network, or a file of "
+        "weights",
+    )
+    parser.add_argument("--to", choices=FORMATS, help="the format; default: what the suffix of --output says")
+    parser.add_argument("--output", "-o", type=Path, metavar="FILE", help="default: beside the network, under its name")
+    parser.add_argument(
+        "--image-size",
+        type=int,
+        metavar="N",
+        help="pixels a side; default: of the run's data, else what the network was made for",
+    )
+    parser.add_argument(
+        "--int8",
+        action="store_true",
+        help="weights and activations in int8, for onnx and litert; refused where more than half a point of accuracy "
+        "on the test images is lost",
+    )
+    parser.add_argument(
+        "--data", choices=data.names(), help="the images for --int8; default: what the run was trained on"
+    )
+    parser.add_argument(
+        "--data-dir", type=Path, metavar="DIR", help="where its files are; default: $JAXKD_DATA, else ~/data"
+    )
+    parser.add_argument(
+        "--compare",
+        type=Path,
+        metavar="TEACHER",
+        help="a network to compare with in size and speed; default: the run's teacher, where its file still is",
+    )
+    return parser
+
+
+def _shape(options: argparse.Namespace) -> tuple[int, int, int]:
+    found = classifier(options.source).image_shape
+    return (options.image_size, options.image_size, found[-1])
+
+
+def _images(options: argparse.Namespace) -> tuple[data.Dataset, data.Dataset]:
+    """Return the images to calibrate with and those to measure on."""
+    record = record_in(options.source)
+    name: Any = options.data or (record and record.data)
+    if name is None:
+        raise ValueError("--int8 is calibrated on images: give --data, since this is no run that says which")
+    folder: Any = options.data_dir or (record and record.arguments.get("data_dir"))
+    train, test = data.load(name, folder)
+    if not isinstance(train, data.Dataset) or not isinstance(test, data.Dataset):
+        raise ValueError(f"--int8 needs images that fit in memory, and {name} is streamed: use jaxkd.export.write")
+    return train, test
+
+
+def _described(exported: Exported) -> str:
+    """Return what was written, a line for each thing one has to know to use it."""
+    network = exported.classifier
+    size = "×".join(map(str, network.image_shape))
+    lines = [f"network        {network.name}, {network.parameters:,} parameters, images {size}"]
+    mean, std = (" ".join(f"{value:.4g}" for value in values) for values in network.normalization)
+    lines += [f"format         {exported.format.name}: {exported.format.contents}"]
+    lines += [f"normalisation  pixels / 255, mean {mean}, std {std}"]
+    if exported.accuracy is not None:
+        exact, int8 = exported.accuracy
+        lines += [f"checked        {int8:.2%} of the test images are right in int8, {exact:.2%} before"]
+    else:
+        lines += [
+            f"checked        logits differ by {exported.difference:.1e} at most; the largest is {exported.scale:.3g}"
+        ]
+    return "\n".join([*lines, f"written        {exported.path}, {exported.bytes / 1024:,.0f} KiB"])
+
+
+def _comparison(exported: Exported, options: argparse.Namespace) -> str:
+    """Return a table of the network and, where there is one, its teacher, as they leave."""
+    record = record_in(options.source)
+    recorded: Any = record and record.arguments.get("teacher")
+    lost = options.compare is None and recorded is not None and not locate(recorded).exists()
+    note = f"latency: the median of {REPEATS} on this machine, by {exported.format.runtime}"
+    if lost:
+        note += f"\nthe run's teacher, {recorded}, is not there: say where it is by --compare"
+    return f"{table(compare(exported, options.compare or (None if lost else recorded)))}\n{note}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""Rewrite a traced function so that any library can take it: plain operations, no loops, no branches by platform.
+
+Networks compute convolutions by kernels of this machine's CPU, in loops over equal blocks, with gradient rules of their
+own, and fold BatchNorm as they go. What leaves has none of this: of a choice between platforms XLA's own form is kept,
+calls are inlined, loops written out, everything that depends on weights alone is computed, and what no output needs is
+left out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend import core
+
+CALLS = frozenset(
+    ("jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat", "remat2")
+)
+"""Operations that do nothing but run a program."""
+
+
+def portable(function: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
+    """Return the same function in plain operations, to be traced by an exporter.
+
+    Example:
+      >>> loop = lambda x: jax.lax.fori_loop(0, 3, lambda turn, total: total * x, x)
+      >>> [equation.primitive.name for equation in jax.make_jaxpr(portable(loop))(jnp.float32(1)).jaxpr.eqns]
+      ['mul', 'mul', 'mul']
+    """
+
+    def run(images: jax.Array) -> jax.Array:
+        result: jax.Array = core.jaxpr_as_fun(program(function, images))(images)[0]
+        return result
+
+    return run
+
+
+def program(function: Callable[[jax.Array], jax.Array], images: Any) -> core.ClosedJaxpr:
+    """Return the plain operations of a function from one array to another.
+
+    Args:
+      function: traced once.
+      images: an array, or the shape and type of one; dimensions may be symbolic.
+    """
+
+    def inlined(images: jax.Array) -> jax.Array:
+        result: jax.Array = _evaluate(jax.make_jaxpr(function)(images), images)[0]
+        return result
+
+    flat = jax.make_jaxpr(inlined)(images)
+    return core.ClosedJaxpr(flat.jaxpr.replace(eqns=_needed(flat.jaxpr)), flat.consts)
+
+
+def _needed(jaxpr: core.Jaxpr) -> list[core.JaxprEqn]:
+    """Return the operations that the outputs depend on."""
+    wanted, kept = set(map(id, jaxpr.outvars)), []
+    for equation in reversed(jaxpr.eqns):
+        if any(id(variable) in wanted for variable in equation.outvars):
+            wanted |= set(map(id, equation.invars))
+            kept.append(equation)
+    return kept[::-1]
+
+
+def _evaluate(closed: core.ClosedJaxpr, *arguments: Any) -> list[Any]:
+    """Run a program operation by operation: at once where all is known, else into the trace of the caller."""
+    jaxpr = closed.jaxpr
+    values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*closed.consts, *arguments], strict=True))
+
+    def value_of(atom: Any) -> Any:
+        return atom.val if isinstance(atom, core.Literal) else values[atom]
+
+    for equation in _needed(jaxpr):
+        given = [value_of(atom) for atom in equation.invars]
+        with _at_once_if_known(given):
+            values.update(zip(equation.outvars, _apply(equation, given), strict=True))
+    return [value_of(atom) for atom in jaxpr.outvars]
+
+
+def _at_once_if_known(values: Sequence[Any]) -> contextlib.AbstractContextManager[None]:
+    """Let what depends on these values be computed now, where none of them is being traced."""
+    traced = any(isinstance(value, jax.core.Tracer) for value in values)
+    return contextlib.nullcontext() if traced else jax.ensure_compile_time_eval()
+
+
+def _apply(equation: core.JaxprEqn, given: Sequence[Any]) -> Sequence[Any]:
+    name, parameters = equation.primitive.name, equation.params
+    if (platforms := parameters.get("branches_platforms")) is not None:  # of lax.platform_dependent
+        default = parameters["branches"][list(platforms).index(None)]
+        return _evaluate(default, *given[1:])
+    if name == "platform_index":
+        return [jnp.int32(0)]  # only a choice between platforms reads it
+    if name == "name":  # a mark for jax.checkpoint
+        return given
+    if name == "scan":
+        return _written_out(parameters, given)
+    if name in CALLS:
+        (inner,) = core.jaxprs_in_params(parameters)
+        closed = next((value for value in parameters.values() if isinstance(value, core.ClosedJaxpr)), None)
+        return _evaluate(closed or core.ClosedJaxpr(inner, ()), *given)
+    found = equation.primitive.bind(*given, **parameters)
+    return found if equation.primitive.multiple_results else [found]
+
+
+def _written_out(parameters: dict[str, Any], given: Sequence[Any]) -> list[Any]:
+    """Return the results of a loop, one turn after the other."""
+    first, last = parameters["num_consts"], parameters["num_consts"] + parameters["num_carry"]
+    constants, carry, stacked = given[:first], list(given[first:last]), given[last:]
+    turns = range(parameters["length"])
+    results = {}
+    for turn in reversed(turns) if parameters["reverse"] else turns:
+        with _at_once_if_known(stacked):
+            parts = [part[turn] for part in stacked]
+        found = _evaluate(parameters["jaxpr"], *constants, *carry, *parts)
+        carry, results[turn] = found[: len(carry)], found[len(carry) :]
+    return [*carry, *(jnp.stack(parts) for parts in zip(*(results[turn] for turn in turns), strict=True))]

@@ -1,0 +1,106 @@
+"""The command: what it writes, prints and refuses, and the table of student and teacher."""
+
+import shutil
+import sys
+
+import pytest
+from seeded import HALF, seeded
+
+from jaxkd import convert, export
+from jaxkd.export import comparison
+from jaxkd.export.__main__ import main
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Measures latency once or twice, on batches that the networks were compiled for when they were checked."""
+    monkeypatch.setattr(comparison, "BATCHES", (1, 16))
+    monkeypatch.setattr(comparison, "REPEATS", 2)
+
+
+def test_a_run_beside_its_teacher(run, tmp_path, capsys):
+    assert main([str(run), "--to", "safetensors", "--output", str(tmp_path / "x.safetensors")]) == 0
+    printed = capsys.readouterr().out
+    for part in ("resnet8, 78,042 parameters, images 8×8×3", "mean 0.3054 0.3054 0.3054", "logits differ by", "KiB"):
+        assert part in printed
+    teacher, student, ratio = printed.splitlines()[-4:-1]
+    assert teacher.startswith("teacher resnet14")
+    assert "175,258" in teacher
+    assert student.startswith("student resnet8")
+    assert student.split()[2:6] == [
+        f"{(tmp_path / 'x.safetensors').stat().st_size / 1024:,.0f}",
+        "KiB",
+        "78,042",
+        "0.8",
+    ]
+    assert ratio.count("×") == 5
+    assert convert.from_torch(tmp_path / "x.safetensors").name == "resnet8"
+
+
+def test_a_teacher_that_is_gone_is_told(run, tmp_path, capsys):
+    copy = shutil.copytree(run, tmp_path / "kd")
+    text = (copy / "config.json").read_text()
+    (copy / "config.json").write_text(text.replace(str(run.parent / "teacher"), "gone/teacher.pth"))
+    assert main([str(copy), "--to", "safetensors"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.endswith("the run's teacher, gone/teacher.pth, is not there: say where it is by --compare\n")
+    assert "teacher resnet14" not in printed
+    assert main([str(copy), "--to", "safetensors", "--compare", str(run.parent / "teacher")]) == 0
+    assert "teacher resnet14" in capsys.readouterr().out
+
+
+def test_a_network_without_a_run(tmp_path, capsys):
+    model = seeded("resnet8")
+    convert.to_torch(model, tmp_path / "net.pth")
+    assert main([str(tmp_path / "net.pth"), "--to", "safetensors"]) == 2
+    assert "error: " in (told := capsys.readouterr().err)
+    assert "it is not known what its images are normalised with" in told
+    assert told.count("\n") == 1
+    model.normalization = HALF
+    convert.save(model, tmp_path / "net")
+    assert main([str(tmp_path / "net"), "--to", "safetensors", "--image-size", "16"]) == 0
+    printed = capsys.readouterr().out
+    assert "images 16×16×3" in printed
+    assert "network resnet8" in printed
+    assert (tmp_path / "net.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["absent", "--to", "safetensors"], "absent: there is no such file or folder"),
+        (["{run}", "--to", "safetensors", "--int8"], "safetensors has no int8 here"),
+        (["{run}", "--output", "x.bin"], "a file's suffix says its format"),
+        (["{run}/student", "--to", "onnx", "--int8"], "give --data"),
+        (["{run}", "--to", "safetensors", "--compare", "absent"], "absent: there is no such file or folder"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_mistakes_are_one_line(arguments, message, run, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main([argument.format(run=run) for argument in arguments]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: ")
+    assert message in told
+    assert told.count("\n") == 1
+
+
+def test_a_library_that_is_not_there_is_told(run, tmp_path, capsys, monkeypatch):
+    for name in ("jax2onnx", "tensorflow"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert main([str(run), "--output", str(tmp_path / "x.onnx")]) == 2
+    assert capsys.readouterr().err == 'error: ONNX needs jax2onnx: pip install "jaxkd[onnx]"\n'
+    assert main([str(run), "--output", str(tmp_path / "x.tflite")]) == 2
+    assert capsys.readouterr().err == 'error: LiteRT needs tensorflow: pip install "jaxkd[litert]"\n'
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_student_that_is_slower_is_said_to_be():
+    teacher = export.Measured("teacher", "a", 2048, 10, 10, (1.0, 2.0))
+    student = export.Measured("student", "b", 1024, 5, 5, (0.04081, 1062.0))
+    *_, own, ratios = (
+        [part.strip() for part in line.split("  ") if part.strip()]
+        for line in export.table([teacher, student]).splitlines()
+    )
+    assert own == ["student b", "1 KiB", "5", "0.0 M", "0.0408 ms", "1,062 ms"]
+    assert ratios == ["2.0 × less", "2.0 × less", "2.0 × less", "24.5 × less", "531.0 × more"]
