@@ -67,8 +67,8 @@ PROGRAMS: dict[str, tuple[str, int, Callable[[Placement], Lowered]]] = {
 }  # fmt: skip
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; None takes the process's own command line."""
+def command_line() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -78,6 +78,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help=f"of {', '.join(programs.MEMORY)}; default: v5e:1 h200:1",
     )  # fmt: skip
     parser.add_argument("--output", type=pathlib.Path, metavar="FILE", help="write what is found here, as JSON")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; None takes the process's own command line."""
+    parser = command_line()
     options = parser.parse_args(arguments)
     found = {}
     for chips in options.chips:

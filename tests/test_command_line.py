@@ -69,4 +69,4 @@ def test_a_choice_that_does_not_exist_is_told_with_the_closest(parsers, capsys):
     message = said(parsers["train_teacher"], ["--data", "cifar-100"], capsys)
     assert message.startswith("argument --data: invalid choice: 'cifar-100'; did you mean cifar100? there are cifar10")
     message = said(parsers["distill"], ["--precision", "half"], capsys)
-    assert message == "argument --precision: invalid choice: 'half'; there are float32, bfloat16"
+    assert message == "argument --precision: invalid choice: 'half'; there are float32, bfloat16, highest"

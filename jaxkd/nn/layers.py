@@ -220,10 +220,10 @@ def conv_norm(
 
 def max_pool(images: jax.Array, window: int = 2, padding: int = 0) -> jax.Array:
     """Halve height and width, keeping the maximum of each window; the windows step by two pixels."""
-    on_cpu, elsewhere = (
+    sliced, windows = (
         functools.partial(pool, window=window, padding=padding) for pool in (_maxima_of_slices, _maxima_of_windows)
     )
-    return lax.platform_dependent(images, cpu=on_cpu, default=elsewhere)
+    return lax.platform_dependent(images, cuda=windows, rocm=windows, tpu=windows, default=sliced)
 
 
 def _maxima_of_windows(images: jax.Array, window: int, padding: int) -> jax.Array:

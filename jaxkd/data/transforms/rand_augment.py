@@ -165,7 +165,7 @@ def _equalizing(images: jax.Array) -> jax.Array:
     frequency = jnp.zeros((count, channels, 256), jnp.int32).at[image, channel, images.astype(jnp.int32)].add(1)
     high = jnp.max(images, (1, 2)).astype(jnp.int32)[..., None]
     step = (height * width - jnp.take_along_axis(frequency, high, -1)) // 255
-    below = jnp.cumsum(frequency, -1) - frequency
+    below = jnp.cumsum(frequency, axis=-1) - frequency
     values = jnp.arange(256, dtype=jnp.int32)[None, None, :]
     return jnp.where(step > 0, jnp.minimum((step // 2 + below) // jnp.maximum(step, 1), 255), values)
 
