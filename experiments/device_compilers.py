@@ -19,6 +19,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")  # networks are made there, whatev
 from benchmarks import programs
 from jax.stages import Lowered
 
+from jaxkd.command_line import CommandLine
 from jaxkd.training.sharding import Placement
 
 STEPS = 10
@@ -69,9 +70,7 @@ PROGRAMS: dict[str, tuple[str, int, Callable[[Placement], Lowered]]] = {
 
 def command_line() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = CommandLine(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("--programs", nargs="+", choices=PROGRAMS, default=["kd", "ctkd"], help="default: kd ctkd")
     parser.add_argument(
         "--chips", nargs="+", default=["v5e:1", "h200:1"], metavar="KIND:COUNT",

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxkd.checks import check_epoch_function, check_number
+from jaxkd.nn.paths import is_under
 from jaxkd.schedules import Schedule, cosine_decay, quadratic_decay, remembered, step_decay
 
 __all__ = ["adam", "adamw", "by_layer", "cosine_decay", "quadratic_decay", "scale_by_epoch_rate", "sgd", "step_decay"]
@@ -171,18 +172,18 @@ def by_layer(
 def _by_layer(
     otherwise: optax.GradientTransformation, layers: tuple[tuple[str, optax.GradientTransformation], ...]
 ) -> optax.GradientTransformationExtraArgs:
-    paths = {name: ("model", *name.split(".")) for name, _ in layers}
-    for one, other in itertools.permutations(paths, 2):
-        if other.startswith(f"{one}."):
+    names = [name for name, _ in layers]
+    for one, other in itertools.permutations(names, 2):
+        if is_under(one, other.split(".")):
             raise ValueError(f"{other!r} is a part of {one!r}: name one of them")
 
     def group(path: tuple[Any, ...]) -> str:
-        names = tuple(str(getattr(key, "key", getattr(key, "idx", key))) for key in path)
-        return next((name for name, parts in paths.items() if names[: len(parts)] == parts), "")
+        keys = tuple(getattr(key, "key", getattr(key, "idx", key)) for key in path)
+        return next((name for name in names if is_under(f"model.{name}", keys)), "")
 
     def groups(params: optax.Params) -> Any:
         found = jax.tree_util.tree_map_with_path(lambda path, _: group(path), params)
-        if missing := paths.keys() - set(jax.tree.leaves(found)):
+        if missing := set(names) - set(jax.tree.leaves(found)):
             known = ", ".join(params["model"]) if isinstance(params, dict) and "model" in params else "none"
             raise ValueError(f"no layer {sorted(missing)[0]!r} is trained; at the network's top are {known}")
         return found

@@ -16,7 +16,6 @@ from flax import nnx
 from jaxkd.callbacks import Callback, CallbackList, Checkpoint, ProgressBar, TerminateOnNaN
 from jaxkd.checks import check_at_least
 from jaxkd.data import Dataset, StreamedDataset
-from jaxkd.data.columns import is_array
 from jaxkd.data.pictures import one_by_one
 from jaxkd.history import History
 from jaxkd.losses import cross_entropy
@@ -42,7 +41,7 @@ from jaxkd.training.sharding import Placement, bn_mesh_of
 from jaxkd.training.state import TrainState, Tree, copied, create_state, split
 from jaxkd.training.step import Step, make_step
 from jaxkd.training.teacher_cache import TeacherCache
-from jaxkd.types import Normalization, Normalizer
+from jaxkd.types import Normalization, Normalizer, is_array
 
 
 class Trainer:
@@ -136,7 +135,7 @@ class Trainer:
           batch_norm: which examples BatchNorm sees in training. "global": the whole batch, so that any number of
             devices gives the result of one. "per_device": each device its own share, as in PyTorch's
             DistributedDataParallel; running statistics are averaged over the devices, and losses still see the whole
-            batch. A last batch that does not divide over the devices is seen whole by each.
+            batch. In a last batch that does not divide over the devices, BatchNorm sees all examples.
           trainable: the names of the layers that are trained, as in "fc" or ("layer4", "fc"), or `models.head(model)`;
             all by default. The others are frozen: their weights stay as they are, no optimizer has a state for them,
             and they compute as in evaluation, so that BatchNorm uses its running statistics and leaves them alone.

@@ -104,6 +104,11 @@ IMAGENET_NORMALIZATION = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0
 """ImageNet's statistics, in RGB order, which most published networks are trained with."""
 
 
+def is_array(value: Any) -> bool:
+    """Return whether this is an array of any library; Hugging Face's data sets have a shape as well, but no type."""
+    return hasattr(value, "shape") and hasattr(value, "dtype")
+
+
 def at_least_float32(values: jax.Array) -> jax.Array:
     """Return the values as float32, or unchanged where they are float64.
 

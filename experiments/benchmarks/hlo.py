@@ -1,4 +1,4 @@
-"""What a compiled program does, read from its text: loops, kernels, collectives, and a TPU compiler's own estimate."""
+"""The work of a compiled program, read from its text: loops, kernels, collectives, and a TPU compiler's estimate."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LIMIT = re.compile(r" s32\[\]\S* constant\((\d+)\)")
 
 @dataclass(frozen=True)
 class Work:
-    """What is executed, each instruction as often as its loops turn.
+    """All that is executed, each instruction as often as its loops turn.
 
     Attributes:
       kernels: instructions that are started by themselves.

@@ -71,7 +71,7 @@ def placement_on(kind: str, count: int) -> Placement:
 
 @dataclass(frozen=True)
 class Compiled:
-    """What a compiler says of a program.
+    """Figures that a compiler gives of a program.
 
     Attributes:
       memory: bytes that a chip needs for arguments, results and what lies between.

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxkd.data.columns import columns, is_array
-from jaxkd.types import Batch
+from jaxkd.data.columns import columns
+from jaxkd.types import Batch, is_array
 
 
 def channels_last(images_or_batches: Any) -> Any:

@@ -60,11 +60,6 @@ def class_names_of(source: Any) -> tuple[str, ...] | None:
     return tuple(map(str, names)) if isinstance(names, list | tuple) and names else None
 
 
-def is_array(value: Any) -> bool:
-    """Return whether this is an array of any library; Hugging Face's data sets have a shape as well, but no type."""
-    return hasattr(value, "shape") and hasattr(value, "dtype")
-
-
 def brief(value: Any) -> str:
     """Return a value with its type in a few words, for errors."""
     if isinstance(value, np.ndarray):

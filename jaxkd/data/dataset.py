@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jaxkd.checks import warn_caller
-from jaxkd.data.columns import is_array
 from jaxkd.data.held_out import held_out
 from jaxkd.data.pictures import stacked
 from jaxkd.data.transforms.pad_crop_flip import Augmentation
-from jaxkd.types import Normalization
+from jaxkd.types import Normalization, is_array
 
 _CHANNELS = (1, 3, 4)
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxkd.data.columns import is_array
 from jaxkd.data.pipeline.decode import decode
+from jaxkd.types import is_array
 
 
 def stacked(images: Any) -> NDArray[Any]:

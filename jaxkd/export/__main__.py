@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from jaxkd import data
+from jaxkd.command_line import CommandLine
 from jaxkd.convert.checkpoint import locate
 from jaxkd.export.comparison import REPEATS, compare, table
 from jaxkd.export.formats import FORMATS
 from jaxkd.export.source import classifier, record_in
 from jaxkd.export.written import Exported, write
+from jaxkd.records import Record
 
 EXAMPLES = """examples:
   the student of a run, as runs/kd/student.onnx:
@@ -40,13 +42,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
-        calibration, test = _images(options) if options.int8 else (None, None)
+        record = record_in(options.source)
+        calibration, test = _images(options, record) if options.int8 else (None, None)
         shape = None if options.image_size is None else _shape(options)
         exported = write(
             options.source, options.output, options.to, image_shape=shape, calibration=calibration, test=test
         )
         print(_described(exported))
-        print(f"\n{_comparison(exported, options)}")
+        print(f"\n{_comparison(exported, options, record)}")
     except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -54,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandLine(
         prog="python -m jaxkd.export",
         description=__doc__,
         epilog=EXAMPLES,
@@ -100,9 +103,8 @@ def _shape(options: argparse.Namespace) -> tuple[int, int, int]:
     return (options.image_size, options.image_size, found[-1])
 
 
-def _images(options: argparse.Namespace) -> tuple[data.Dataset, data.Dataset]:
+def _images(options: argparse.Namespace, record: Record | None) -> tuple[data.Dataset, data.Dataset]:
     """Return the images to calibrate with and those to measure on."""
-    record = record_in(options.source)
     name: Any = options.data or (record and record.data)
     if name is None:
         raise ValueError("--int8 is calibrated on images: give --data, since this is no run that says which")
@@ -131,9 +133,8 @@ def _described(exported: Exported) -> str:
     return "\n".join([*lines, f"written        {exported.path}, {exported.bytes / 1024:,.0f} KiB"])
 
 
-def _comparison(exported: Exported, options: argparse.Namespace) -> str:
+def _comparison(exported: Exported, options: argparse.Namespace, record: Record | None) -> str:
     """Return a table of the network and, where there is one, its teacher, as they leave."""
-    record = record_in(options.source)
     recorded: Any = record and record.arguments.get("teacher")
     lost = options.compare is None and recorded is not None and not locate(recorded).exists()
     note = f"latency: the median of {REPEATS} on this machine, by {exported.format.runtime}"

@@ -13,13 +13,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.ad_checkpoint import checkpoint_name
 from jax.nn.initializers import truncated_normal, zeros
 
 from jaxkd.models.registry import Classifier, family
 from jaxkd.nn.drop_path import DropPath, drop_paths
 from jaxkd.nn.layer_norm import LayerNorm
-from jaxkd.nn.layers import SAVED, Conv, Linear, check_image_size, global_average_pool
+from jaxkd.nn.layers import Conv, Linear, check_image_size, global_average_pool, saved
 from jaxkd.nn.patches import PatchConv
 from jaxkd.nn.stack import stack_blocks
 from jaxkd.types import Outputs
@@ -63,8 +62,8 @@ class ConvNeXtBlock(nnx.Module):
 
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         scale, convolution, norm, widen, narrow = self.layers()
-        hidden = checkpoint_name(widen(norm(convolution(images))), SAVED)
-        branch = checkpoint_name(narrow(jax.nn.gelu(hidden, approximate=False)), SAVED)
+        hidden = saved(widen(norm(convolution(images))))
+        branch = saved(narrow(jax.nn.gelu(hidden, approximate=False)))
         branch = branch * scale.reshape(1, 1, 1, -1).astype(branch.dtype)
         return images + (branch if self.drop_path is None else self.drop_path(branch, train))
 

@@ -181,16 +181,16 @@ def _classifier(inputs: int, num_classes: int, rngs: nnx.Rngs) -> Linear:
     return Linear(inputs, num_classes, kernel_init=_by_outputs, bias_init=zeros, rngs=rngs)
 
 
-def _variant(build: Callable[..., EfficientNet], variant: int, options: dict[str, Any]) -> EfficientNet:
-    width, depth = SCALES[variant]
-    return build(scaled(STAGES, width, depth), to_eighths(width * STEM), to_eighths(width * EMBEDDING), **options)
-
-
 NAMES = tuple(f"efficientnet_b{variant}" for variant in SCALES)
 
 
-@family(r"efficientnet_b(?P<variant>[0-3])", NAMES, size=224)
-def torchvision_efficientnet(
+@family(
+    r"(?P<library>(?:timm_)?)efficientnet_b(?P<variant>[0-3])",
+    (*NAMES, *(f"timm_{name}" for name in NAMES)),
+    size=224,
+)
+def efficientnet(
+    library: str,
     variant: int,
     *,
     num_classes: int,
@@ -199,21 +199,16 @@ def torchvision_efficientnet(
     channels: int = 3,
     rngs: nnx.Rngs,
 ) -> EfficientNet:
-    """Build EfficientNet under torchvision's keys."""
-    options = {"num_classes": num_classes, "drop": drop, "drop_path": drop_path, "channels": channels, "rngs": rngs}
-    return _variant(TorchvisionEfficientNet, variant, options)
-
-
-@family(r"timm_efficientnet_b(?P<variant>[0-3])", tuple(f"timm_{name}" for name in NAMES), size=224)
-def timm_efficientnet(
-    variant: int,
-    *,
-    num_classes: int,
-    drop: float = 0.0,
-    drop_path: float = 0.0,
-    channels: int = 3,
-    rngs: nnx.Rngs,
-) -> EfficientNet:
-    """Build EfficientNet under timm's keys."""
-    options = {"num_classes": num_classes, "drop": drop, "drop_path": drop_path, "channels": channels, "rngs": rngs}
-    return _variant(TimmEfficientNet, variant, options)
+    """Build EfficientNet under torchvision's keys, or timm's."""
+    build = TimmEfficientNet if library else TorchvisionEfficientNet
+    width, depth = SCALES[variant]
+    return build(
+        scaled(STAGES, width, depth),
+        to_eighths(width * STEM),
+        to_eighths(width * EMBEDDING),
+        num_classes=num_classes,
+        drop=drop,
+        drop_path=drop_path,
+        channels=channels,
+        rngs=rngs,
+    )

@@ -28,7 +28,7 @@ AVERAGES: dict[str, Average] = {"logits": mean_logits, "probabilities": log_mean
 
 
 class Constant(nnx.Variable[jax.Array]):
-    """What an ensemble was made with: a variable, so that a cache of its outputs tells it from another's."""
+    """A number that an ensemble was made with: a variable, so that a cache of its outputs tells it from another's."""
 
 
 class Ensemble(nnx.Module):

@@ -1,4 +1,4 @@
-"""What EfficientNet and MobileNetV3 and V4 are made of: inverted residual blocks, and the network around them.
+"""The parts of EfficientNet and MobileNetV3 and V4: inverted residual blocks, and the network around them.
 
 timm and torchvision publish the same networks under different keys. A block computes in one way, and a subclass for
 each library names its layers.
@@ -26,7 +26,7 @@ Norm = Callable[[int], BatchNorm]
 
 
 class Style(NamedTuple):
-    """What all blocks of a network have in common.
+    """The layers that all blocks of a network have in common.
 
     Attributes:
       norm: creates the BatchNorms.
@@ -40,7 +40,7 @@ class Style(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """What an inverted residual block is made for.
+    """The sizes of an inverted residual block.
 
     Attributes:
       inputs: channels that it receives.

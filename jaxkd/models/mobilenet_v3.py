@@ -89,6 +89,7 @@ SMALL = Plan(
     last=576,
     embedding=1024,
 )
+PLANS = {"large": LARGE, "small": SMALL}
 
 
 class MobileNetV3(InvertedResidualNetwork):
@@ -163,29 +164,17 @@ def _linear(inputs: int, outputs: int, rngs: nnx.Rngs) -> Linear:
     return Linear(inputs, outputs, kernel_init=normal(0.01), bias_init=zeros, rngs=rngs)
 
 
-@family(r"mobilenetv3_large_100", ("mobilenetv3_large_100",), size=224)
-def timm_large(*, num_classes: int, drop: float = 0.0, channels: int = 3, rngs: nnx.Rngs) -> TimmMobileNetV3:
-    """Build MobileNetV3 large under timm's name and keys."""
-    return TimmMobileNetV3(LARGE, num_classes=num_classes, drop=drop, channels=channels, rngs=rngs)
+@family(r"mobilenetv3_(?P<size>large|small)_100", ("mobilenetv3_large_100", "mobilenetv3_small_100"), size=224)
+def timm_mobilenet_v3(
+    size: str, *, num_classes: int, drop: float = 0.0, channels: int = 3, rngs: nnx.Rngs
+) -> TimmMobileNetV3:
+    """Build MobileNetV3 under timm's names and keys."""
+    return TimmMobileNetV3(PLANS[size], num_classes=num_classes, drop=drop, channels=channels, rngs=rngs)
 
 
-@family(r"mobilenetv3_small_100", ("mobilenetv3_small_100",), size=224)
-def timm_small(*, num_classes: int, drop: float = 0.0, channels: int = 3, rngs: nnx.Rngs) -> TimmMobileNetV3:
-    """Build MobileNetV3 small under timm's name and keys."""
-    return TimmMobileNetV3(SMALL, num_classes=num_classes, drop=drop, channels=channels, rngs=rngs)
-
-
-@family(r"mobilenet_v3_large", ("mobilenet_v3_large",), size=224)
-def torchvision_large(
-    *, num_classes: int, drop: float = 0.0, channels: int = 3, rngs: nnx.Rngs
+@family(r"mobilenet_v3_(?P<size>large|small)", ("mobilenet_v3_large", "mobilenet_v3_small"), size=224)
+def torchvision_mobilenet_v3(
+    size: str, *, num_classes: int, drop: float = 0.0, channels: int = 3, rngs: nnx.Rngs
 ) -> TorchvisionMobileNetV3:
-    """Build MobileNetV3 large under torchvision's name and keys."""
-    return TorchvisionMobileNetV3(LARGE, num_classes=num_classes, drop=drop, channels=channels, rngs=rngs)
-
-
-@family(r"mobilenet_v3_small", ("mobilenet_v3_small",), size=224)
-def torchvision_small(
-    *, num_classes: int, drop: float = 0.0, channels: int = 3, rngs: nnx.Rngs
-) -> TorchvisionMobileNetV3:
-    """Build MobileNetV3 small under torchvision's name and keys."""
-    return TorchvisionMobileNetV3(SMALL, num_classes=num_classes, drop=drop, channels=channels, rngs=rngs)
+    """Build MobileNetV3 under torchvision's names and keys."""
+    return TorchvisionMobileNetV3(PLANS[size], num_classes=num_classes, drop=drop, channels=channels, rngs=rngs)

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.nn.initializers import normal
 
 from jaxkd.models.registry import Classifier, variants
-from jaxkd.nn.attention import Block, TokenLinear, dropped
+from jaxkd.nn.attention import Block, TokenLinear, dropped, learnt_token, repeated
 from jaxkd.nn.drop_path import DropPath, drop_paths, dropout
 from jaxkd.nn.layer_norm import LayerNorm
 from jaxkd.nn.layers import DefaultConv, Linear
@@ -115,7 +114,7 @@ class PoolingTransformer(Classifier):
             raise ValueError(f"image_size={image_size} is smaller than a patch of {patch_size}")
         side = (image_size - patch_size) // stride + 1
         self.pos_embed = position_embedding((1, widths[0], side, side), MapGrid(), rngs)
-        self.cls_token = nnx.Param(normal(0.02)(rngs.params(), (1, 1, widths[0]), jnp.float32))
+        self.cls_token = learnt_token(widths[0], rngs)
         self.patch_embed = ConvEmbedding(channels, widths[0], patch_size, stride, rngs=rngs)
         branches = iter(drop_paths(drop_path, sum(depths), rngs=rngs))
         before = (None, *widths[:-1])
@@ -134,7 +133,7 @@ class PoolingTransformer(Classifier):
         check_images(images, self.image_size)
         maps = self.patch_embed(images)
         maps = dropped(self.drop, maps + self.pos_embed[...].transpose(0, 2, 3, 1).astype(maps.dtype), train)
-        token = jnp.broadcast_to(self.cls_token[...].astype(maps.dtype), (len(maps), 1, maps.shape[-1]))
+        token = repeated(self.cls_token, maps)
         features = [maps]
         for transformer in self.transformers:
             token, maps = transformer((token, maps), train)

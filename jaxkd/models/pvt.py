@@ -11,20 +11,26 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.nn.initializers import normal
 
 from jaxkd.models.registry import Classifier, variants
-from jaxkd.nn.attention import Mlp, TokenLinear, add_branch, attend, check_heads, dropped, gelu, saved
+from jaxkd.nn.attention import (
+    Mlp,
+    TokenLinear,
+    add_branch,
+    attend,
+    check_heads,
+    dropped,
+    gelu,
+    learnt_token,
+    repeated,
+)
 from jaxkd.nn.drop_path import DropPath, drop_paths, dropout
-from jaxkd.nn.layer_norm import LayerNorm
-from jaxkd.nn.layers import Conv, DefaultConv, check_image_size, global_average_pool
-from jaxkd.nn.patches import PatchConv, to_maps, to_tokens
+from jaxkd.nn.layer_norm import TORCH_EPSILON, LayerNorm
+from jaxkd.nn.layers import DefaultConv, check_image_size, global_average_pool, saved
+from jaxkd.nn.patches import NormedConv, PatchConv, to_maps, to_tokens
 from jaxkd.nn.positions import TokenGrid, check_images, grid_side, position_embedding
 from jaxkd.nn.stack import stack_stages
 from jaxkd.types import Outputs, at_least_float32
-
-TORCH_EPSILON = 1e-5
-"""That of the LayerNorms behind a convolution; all others have 1e-6."""
 
 
 class SpatialReductionAttention(nnx.Module):
@@ -95,17 +101,6 @@ class PyramidBlock(nnx.Module):
     def __call__(self, values: jax.Array, train: bool) -> jax.Array:
         values = add_branch(values, self.attn(self.norm1(values), train), self.drop_path, train)
         return add_branch(values, self.mlp(self.norm2(values), train), self.drop_path, train)
-
-
-class NormedConv(nnx.Module):
-    """A convolution `proj` and a LayerNorm `norm`: from a map, or an image, to that of the next stage."""
-
-    def __init__(self, proj: PatchConv | Conv, width: int):
-        self.proj = proj
-        self.norm = LayerNorm(width, epsilon=TORCH_EPSILON)
-
-    def __call__(self, images: jax.Array) -> jax.Array:
-        return self.norm(self.proj(images))
 
 
 class Stage(nnx.Module):
@@ -258,7 +253,7 @@ class PyramidTransformer(Classifier):
             ]
             setattr(self, f"block{i + 1}", stack_stages(blocks, 1))
         self.norm = LayerNorm(widths[-1])
-        self.cls_token = nnx.Param(normal(0.02)(rngs.params(), (1, 1, widths[-1]), jnp.float32))
+        self.cls_token = learnt_token(widths[-1], rngs)
         self.head = TokenLinear(widths[-1], num_classes, rngs=rngs)
         self.drop = dropout(drop, rngs=rngs)
         self.image_size, self.patch_size, self.stages = image_size, patch_size, len(widths)
@@ -291,7 +286,7 @@ class PyramidTransformer(Classifier):
         if number < self.stages:
             placed = maps + to_maps(positions, maps.shape[1:3])
         else:
-            token = jnp.broadcast_to(self.cls_token[...].astype(maps.dtype), (len(maps), 1, maps.shape[-1]))
+            token = repeated(self.cls_token, maps)
             placed = jnp.concatenate([token, to_tokens(maps)], axis=1) + positions
         return dropped(self.drop, placed, train)
 

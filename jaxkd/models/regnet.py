@@ -152,7 +152,7 @@ class RegNetBlock(nnx.Module):
 
 
 class BlockShape(NamedTuple):
-    """What a block is made for: channels in and out, stride, group width, channels inside the squeeze (0: none)."""
+    """The sizes of a block: channels in and out, stride, group width, channels inside the squeeze (0: none)."""
 
     inputs: int
     outputs: int

@@ -17,15 +17,14 @@ import numpy as np
 from flax import nnx
 
 from jaxkd.models.registry import Classifier, renamed, variants
-from jaxkd.nn.attention import Mlp, TokenLinear, add_branch, attend, check_heads, dropped, saved
+from jaxkd.nn.attention import Mlp, TokenLinear, add_branch, attend, check_heads, dropped
 from jaxkd.nn.drop_path import DropPath, drop_paths, dropout
-from jaxkd.nn.layer_norm import LayerNorm
-from jaxkd.nn.layers import global_average_pool
-from jaxkd.nn.patches import PatchConv
+from jaxkd.nn.layer_norm import TORCH_EPSILON, LayerNorm
+from jaxkd.nn.layers import global_average_pool, saved
+from jaxkd.nn.patches import NormedConv, PatchConv
 from jaxkd.nn.positions import WindowBias, check_images, grid_side, position_embedding
 from jaxkd.types import Outputs
 
-EPSILON = 1e-5
 MASKED = -100.0
 """Added to the scores between pixels that only the shift made neighbours."""
 
@@ -142,9 +141,9 @@ class SwinBlock(nnx.Module):
     def __init__(
         self, width: int, attention: WindowAttention, *, drop: float, drop_path: DropPath | None, rngs: nnx.Rngs
     ):
-        self.norm1 = LayerNorm(width, epsilon=EPSILON)
+        self.norm1 = LayerNorm(width, epsilon=TORCH_EPSILON)
         self.attn = attention
-        self.norm2 = LayerNorm(width, epsilon=EPSILON)
+        self.norm2 = LayerNorm(width, epsilon=TORCH_EPSILON)
         self.mlp = Mlp(width, 4 * width, drop=drop, rngs=rngs)
         self.drop_path = drop_path
 
@@ -157,7 +156,7 @@ class PatchMerging(nnx.Module):
     """Halve a map: four neighbours become one pixel of twice the channels."""
 
     def __init__(self, width: int, *, rngs: nnx.Rngs):
-        self.norm = LayerNorm(4 * width, epsilon=EPSILON)
+        self.norm = LayerNorm(4 * width, epsilon=TORCH_EPSILON)
         self.reduction = TokenLinear(4 * width, 2 * width, bias=False, rngs=rngs)
 
     def __call__(self, maps: jax.Array) -> jax.Array:
@@ -165,17 +164,6 @@ class PatchMerging(nnx.Module):
         even = jnp.pad(maps, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)))
         corners = [even[:, down::2, right::2] for right in (0, 1) for down in (0, 1)]
         return saved(self.reduction(self.norm(jnp.concatenate(corners, axis=-1))))
-
-
-class PatchEmbedding(nnx.Module):
-    """Patches of an image behind a LayerNorm."""
-
-    def __init__(self, channels: int, width: int, patch: int, *, rngs: nnx.Rngs):
-        self.proj = PatchConv(channels, width, patch, rngs=rngs)
-        self.norm = LayerNorm(width, epsilon=EPSILON)
-
-    def __call__(self, images: jax.Array) -> jax.Array:
-        return self.norm(self.proj(images))
 
 
 class Stage(nnx.Module):
@@ -235,7 +223,7 @@ class SwinTransformer(Classifier):
         side, least = grid_side(image_size, patch_size), 2 ** (len(depths) - 1)
         if side < least:
             raise ValueError(f"image_size={image_size} is too small: the network halves {patch_size * least} to 1")
-        self.patch_embed = PatchEmbedding(channels, width, patch_size, rngs=rngs)
+        self.patch_embed = NormedConv(PatchConv(channels, width, patch_size, rngs=rngs), width)
         branches = iter(drop_paths(drop_path, sum(depths), rngs=rngs))
         layers = []
         for i, (depth, count) in enumerate(zip(depths, heads, strict=True)):
@@ -248,7 +236,7 @@ class SwinTransformer(Classifier):
                 blocks.append(SwinBlock(wide, attention, drop=drop, drop_path=next(branches), rngs=rngs))
             layers.append(Stage(downsample, blocks))
         self.layers = nnx.List(layers)
-        self.norm = LayerNorm(wide, epsilon=EPSILON)
+        self.norm = LayerNorm(wide, epsilon=TORCH_EPSILON)
         self.head = nnx.Dict({"fc": TokenLinear(wide, num_classes, rngs=rngs)})
         self.image_size = image_size
 
@@ -271,7 +259,7 @@ class SwinTransformer(Classifier):
 
 
 class TorchvisionSwinTransformer(SwinTransformer):
-    """The same network under torchvision's keys; its windows do not depend on the images, which may have any size."""
+    """A Swin transformer under torchvision's keys; its windows do not depend on the images, which may have any size."""
 
     pads_first = True
 

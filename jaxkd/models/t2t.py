@@ -11,19 +11,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.nn.initializers import normal, orthogonal
+from jax.nn.initializers import orthogonal
 
 from jaxkd.models.registry import Classifier, variants
 from jaxkd.models.vit import STAGES
-from jaxkd.nn.attention import Block, Frozen, TokenLinear, dropped, gelu
+from jaxkd.nn.attention import Block, Frozen, TokenLinear, dropped, gelu, learnt_token, repeated
 from jaxkd.nn.drop_path import drop_paths, dropout
-from jaxkd.nn.layer_norm import LayerNorm
+from jaxkd.nn.layer_norm import TORCH_EPSILON, LayerNorm
 from jaxkd.nn.patches import to_maps, to_tokens, unfold
 from jaxkd.nn.positions import TokenGrid, check_images, grid_side
 from jaxkd.nn.stack import stack_stages
 from jaxkd.types import Outputs, at_least_float32
 
-PATCH, EPSILON = 16, 1e-5
+PATCH = 16
 
 
 class TokenPerformer(nnx.Module):
@@ -42,8 +42,8 @@ class TokenPerformer(nnx.Module):
         self.w = Frozen(math.sqrt(features) * orthogonal()(rngs.params(), (features, width), jnp.float32))
         self.kqv = TokenLinear(inputs, 3 * width, rngs=rngs)
         self.proj = TokenLinear(width, width, rngs=rngs)
-        self.norm1 = LayerNorm(inputs, epsilon=EPSILON)
-        self.norm2 = LayerNorm(width, epsilon=EPSILON)
+        self.norm1 = LayerNorm(inputs, epsilon=TORCH_EPSILON)
+        self.norm2 = LayerNorm(width, epsilon=TORCH_EPSILON)
         self.mlp = nnx.Dict({"0": TokenLinear(width, width, rngs=rngs), "2": TokenLinear(width, width, rngs=rngs)})
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
@@ -117,7 +117,7 @@ class TokensToTokenTransformer(Classifier):
         rngs: nnx.Rngs,
     ):
         side = grid_side(image_size, PATCH)
-        self.cls_token = nnx.Param(normal(0.02)(rngs.params(), (1, 1, width), jnp.float32))
+        self.cls_token = learnt_token(width, rngs)
         self.pos_embed = Frozen(jnp.asarray(sinusoids(1 + side**2, width)), positions=TokenGrid(1))
         self.tokens_to_token = TokensToToken(width, token_width, rngs=rngs)
         blocks = [
@@ -127,7 +127,7 @@ class TokensToTokenTransformer(Classifier):
                 int(mlp_ratio * width),
                 qkv_bias=False,
                 scale=scale,
-                epsilon=EPSILON,
+                epsilon=TORCH_EPSILON,
                 drop=drop,
                 drop_path=drop_branch,
                 rngs=rngs,
@@ -135,7 +135,7 @@ class TokensToTokenTransformer(Classifier):
             for drop_branch in drop_paths(drop_path, depth, rngs=rngs)
         ]
         self.blocks = stack_stages(blocks, STAGES)
-        self.norm = LayerNorm(width, epsilon=EPSILON)
+        self.norm = LayerNorm(width, epsilon=TORCH_EPSILON)
         self.head = TokenLinear(width, num_classes, rngs=rngs)
         self.drop = dropout(drop, rngs=rngs)
         self.image_size, self.side = image_size, side
@@ -143,7 +143,7 @@ class TokensToTokenTransformer(Classifier):
     def __call__(self, images: jax.Array, train: bool = False) -> Outputs:
         check_images(images, self.image_size)
         patches = self.tokens_to_token(images)
-        token = jnp.broadcast_to(self.cls_token[...].astype(patches.dtype), (len(patches), 1, patches.shape[-1]))
+        token = repeated(self.cls_token, patches)
         tokens = jnp.concatenate([token, patches], axis=1) + self.pos_embed[...].astype(patches.dtype)
         found = [dropped(self.drop, tokens, train)]
         for stage in self.blocks:

@@ -11,10 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.nn.initializers import normal
 
 from jaxkd.models.registry import Classifier, renamed, variants
-from jaxkd.nn.attention import Block, TokenLinear, dropped
+from jaxkd.nn.attention import Block, TokenLinear, dropped, learnt_token, repeated
 from jaxkd.nn.drop_path import drop_paths, dropout
 from jaxkd.nn.layer_norm import LayerNorm
 from jaxkd.nn.patches import PatchConv, to_maps, to_tokens
@@ -84,9 +83,9 @@ class VisionTransformer(Classifier):
     ):
         side = grid_side(image_size, patch_size)
         self.prefix = (1 + distilled) if position_of_class else 0
-        self.cls_token = _token(width, rngs)
+        self.cls_token = learnt_token(width, rngs)
         self.pos_embed = position_embedding((1, self.prefix + side**2, width), TokenGrid(self.prefix), rngs)
-        self.dist_token = _token(width, rngs) if distilled else None
+        self.dist_token = learnt_token(width, rngs) if distilled else None
         self.patch_embed = PatchEmbedding(channels, width, patch_size, rngs=rngs)
         blocks = [
             Block(
@@ -136,9 +135,7 @@ class VisionTransformer(Classifier):
         if self.prefix == 0:
             patches = patches + positions
         special = [token for token in (self.cls_token, self.dist_token) if token is not None]
-        shape = (len(patches), 1, patches.shape[-1])
-        tokens = [jnp.broadcast_to(token[...].astype(patches.dtype), shape) for token in special]
-        joined = jnp.concatenate([*tokens, patches], axis=1)
+        joined = jnp.concatenate([*(repeated(token, patches) for token in special), patches], axis=1)
         return joined + positions if self.prefix else joined
 
     def _classifier(self) -> Any:
@@ -153,12 +150,8 @@ def _mean_of_heads(of_class: Any, of_teacher: Any, embedding: jax.Array) -> jax.
     return (of_class(first) + of_teacher(second)) / 2
 
 
-def _token(width: int, rngs: nnx.Rngs) -> nnx.Param[jax.Array]:
-    return nnx.Param(normal(0.02)(rngs.params(), (1, 1, width), jnp.float32))
-
-
 class TorchvisionVisionTransformer(VisionTransformer):
-    """The same network under torchvision's keys."""
+    """A vision transformer under torchvision's keys."""
 
     def torch_keys(self, keys: Sequence[str]) -> dict[str, str]:
         """Return torchvision's keys: it lists the patches before the positions."""

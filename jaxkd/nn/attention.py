@@ -10,12 +10,11 @@ import functools
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.ad_checkpoint import checkpoint_name
 from jax.nn.initializers import normal, zeros
 
 from jaxkd.nn.drop_path import DropPath, dropout
 from jaxkd.nn.layer_norm import LayerNorm
-from jaxkd.nn.layers import SAVED, Linear
+from jaxkd.nn.layers import Linear, saved
 
 TokenLinear = functools.partial(Linear, kernel_init=normal(0.02), bias_init=zeros)
 """A linear layer as transformers begin: weights of deviation 0.02, no bias."""
@@ -159,6 +158,16 @@ class Block(nnx.Module):
         return add_branch(tokens, branch if scale is None else scale(branch), self.drop_path, train)
 
 
+def learnt_token(width: int, rngs: nnx.Rngs) -> nnx.Param[jax.Array]:
+    """Return a token that stands for no part of an image, `[1, 1, C]`."""
+    return nnx.Param(normal(0.02)(rngs.params(), (1, 1, width), jnp.float32))
+
+
+def repeated(token: nnx.Param[jax.Array], values: jax.Array) -> jax.Array:
+    """Return a learnt token for each image of tokens or maps, `[B, 1, C]`, in their type."""
+    return jnp.broadcast_to(token[...].astype(values.dtype), (len(values), 1, values.shape[-1]))
+
+
 def add_branch(values: jax.Array, branch: jax.Array, drop_path: DropPath | None, train: bool) -> jax.Array:
     """Return the sum, without the branch where `drop_path` leaves it out."""
     return values + (branch if drop_path is None else drop_path(branch, train))
@@ -172,11 +181,6 @@ def dropped(layer: nnx.Dropout | None, values: jax.Array, train: bool) -> jax.Ar
 def gelu(values: jax.Array) -> jax.Array:
     """Return the exact GELU, as PyTorch's default (Hendrycks & Gimpel 2016)."""
     return jax.nn.gelu(values, approximate=False)
-
-
-def saved(values: jax.Array) -> jax.Array:
-    """Mark the output of a matrix product, which a stack of blocks keeps for the backward pass."""
-    return checkpoint_name(values, SAVED)
 
 
 def check_heads(width: int, heads: int) -> None:

@@ -137,7 +137,7 @@ def _depthwise(images: jax.Array, kernel: jax.Array, stride: int, padding: int, 
     padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     height, width = ((n - k) // stride + 1 for n, k in zip(padded.shape[1:3], kernel.shape[:2], strict=True))
     taps = [(i, j) for i in range(kernel.shape[0]) for j in range(kernel.shape[1])]
-    products = [_shifted(padded, i, j, height, width, stride) * kernel[i, j].reshape(1, 1, 1, -1) for i, j in taps]
+    products = [shifted(padded, i, j, height, width, stride) * kernel[i, j].reshape(1, 1, 1, -1) for i, j in taps]
     return sum(products[1:], start=products[0])
 
 
@@ -271,13 +271,13 @@ def _row_by_row(padded: jax.Array, cotangent: jax.Array, stride: int, window: Si
     flat = _as_matrix(cotangent)
 
     def row(i: int) -> jax.Array:
-        patches = jnp.concatenate([_shifted(padded, i, j, height, width, stride) for j in range(columns)], axis=-1)
+        patches = jnp.concatenate([shifted(padded, i, j, height, width, stride) for j in range(columns)], axis=-1)
         return _product(_as_matrix(patches), flat).reshape(columns, -1, outputs)
 
     return jnp.stack([row(i) for i in range(rows)])
 
 
-def _shifted(padded: jax.Array, i: int, j: int, height: int, width: int, stride: int) -> jax.Array:
+def shifted(padded: jax.Array, i: int, j: int, height: int, width: int, stride: int) -> jax.Array:
     """Return the pixels that the kernel's tap (i, j) meets, `[N, height, width, C]`."""
     return padded[:, i : i + (height - 1) * stride + 1 : stride, j : j + (width - 1) * stride + 1 : stride]
 

@@ -9,6 +9,9 @@ from jax import lax
 
 from jaxkd.types import at_least_float32
 
+TORCH_EPSILON = 1e-5
+"""PyTorch's own; vision transformers take 1e-6 in most places."""
+
 
 class LayerNorm(nnx.Module):
     """Layer normalisation over the last axis, `[…, C] -> […, C]`; mean and variance are float32 at least.

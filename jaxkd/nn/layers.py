@@ -31,6 +31,11 @@ SAVED = "saved"
 """Marks the values that a `Stack` saves for the backward pass; it recomputes all others."""
 
 
+def saved(values: jax.Array) -> jax.Array:
+    """Mark what is expensive to compute, such as the output of a convolution, so that a `Stack` saves it."""
+    return checkpoint_name(values, SAVED)
+
+
 class Conv(nnx.Module):
     """A square convolution, `[N, H, W, in] -> [N, H', W', out]`, padded to keep the size at stride 1."""
 
@@ -55,10 +60,8 @@ class Conv(nnx.Module):
     def __call__(self, images: jax.Array) -> jax.Array:
         window = (self.stride, self.padding, self.groups)
         if self.bias is None:
-            return checkpoint_name(convolve(images, self.kernel[...], *window), SAVED)
-        return checkpoint_name(
-            convolve_add_relu(images, self.kernel[...], self.bias[...], None, *window, relu=False), SAVED
-        )
+            return saved(convolve(images, self.kernel[...], *window))
+        return saved(convolve_add_relu(images, self.kernel[...], self.bias[...], None, *window, relu=False))
 
     @property
     def padding(self) -> int:
@@ -135,7 +138,7 @@ class BatchNorm(nnx.Module):
         """Return the normalised images, plus a residual if there is one, and move the running statistics."""
         if not train or self.keeps_statistics:
             return Preactivation.of(self._affine(images, residual))
-        mean, var = (checkpoint_name(moment, SAVED) for moment in batch_moments(images, self.mean[...]))
+        mean, var = (saved(moment) for moment in batch_moments(images, self.mean[...]))
         self._follow(mean, var, images.size // images.shape[-1])
         return Preactivation(functools.partial(self._normalize, images, mean, var, residual))
 

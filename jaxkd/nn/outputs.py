@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxkd.types import Outputs
+from jaxkd.types import Outputs, is_array
 
 _FORMS = (
     "return logits [B, K], jaxkd.Outputs(logits, features), a dictionary with logits and perhaps features, or a tuple "
@@ -51,13 +51,13 @@ def as_outputs(returned: Any, network: Any) -> Outputs:
 
 
 def _read(returned: Any, name: str) -> Outputs:
-    if _is_array(returned):
+    if is_array(returned):
         return Outputs(returned)
     if dataclasses.is_dataclass(returned) and not isinstance(returned, type):
         returned = {field.name: getattr(returned, field.name) for field in dataclasses.fields(returned)}
     elif isinstance(returned, tuple) and hasattr(returned, "_asdict"):
         returned = returned._asdict()
-    elif isinstance(returned, list | tuple) and returned and _is_array(returned[0]):
+    elif isinstance(returned, list | tuple) and returned and is_array(returned[0]):
         logits, *rest = returned
         features = rest.pop(0) if rest and isinstance(rest[0], Mapping | list | tuple) else ()
         numbered = {str(number): value for number, value in enumerate(rest, start=2 if features else 1)}
@@ -65,7 +65,7 @@ def _read(returned: Any, name: str) -> Outputs:
     if not isinstance(returned, Mapping):
         raise TypeError(f"{name} returned {_described(returned)}: {_FORMS}")
     entries = {str(key): value for key, value in returned.items() if value is not None}
-    if not _is_array(entries.get("logits")):
+    if not is_array(entries.get("logits")):
         raise TypeError(f"{name} returned entries {', '.join(entries) or 'without a name'} and no logits: {_FORMS}")
     logits, features, before = (entries.pop(key, ()) for key in ("logits", "features", "preactivations"))
     classify = entries.pop("classify", None)
@@ -75,13 +75,9 @@ def _read(returned: Any, name: str) -> Outputs:
 
 def _in_order(values: Any, name: str, kind: str) -> tuple[jax.Array, ...]:
     found = tuple(values.values()) if isinstance(values, Mapping) else values
-    if isinstance(found, list | tuple) and all(map(_is_array, found)):
+    if isinstance(found, list | tuple) and all(map(is_array, found)):
         return tuple(found)
     raise TypeError(f"the {kind} of {name} are {_described(values)}: give arrays in a sequence, or by name in order")
-
-
-def _is_array(value: Any) -> bool:
-    return hasattr(value, "shape") and hasattr(value, "dtype")
 
 
 def _described(value: Any) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.ad_checkpoint import checkpoint_name
 from jax.nn.initializers import Initializer
 
-from jaxkd.nn.convolution import convolve
-from jaxkd.nn.layers import SAVED, torch_uniform
+from jaxkd.nn.convolution import convolve, shifted
+from jaxkd.nn.layer_norm import TORCH_EPSILON, LayerNorm
+from jaxkd.nn.layers import Conv, saved, torch_uniform
 
 
 class PatchConv(nnx.Module):
@@ -54,7 +54,18 @@ class PatchConv(nnx.Module):
             whole = images[:, : rows * window, : columns * window].reshape(-1, rows, window, columns, window, inputs)
             patches = whole.swapaxes(2, 3).reshape(-1, rows, columns, window * window * inputs)
             out = patches @ kernel.reshape(-1, outputs)
-        return checkpoint_name(out + bias.reshape(1, 1, 1, -1), SAVED)
+        return saved(out + bias.reshape(1, 1, 1, -1))
+
+
+class NormedConv(nnx.Module):
+    """A convolution `proj` and a LayerNorm `norm`: from an image, or a map, to the map of a stage."""
+
+    def __init__(self, proj: PatchConv | Conv, width: int):
+        self.proj = proj
+        self.norm = LayerNorm(width, epsilon=TORCH_EPSILON)
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        return self.norm(self.proj(images))
 
 
 def to_tokens(maps: jax.Array) -> jax.Array:
@@ -86,9 +97,5 @@ def unfold(images: jax.Array, window: int, stride: int, padding: int) -> jax.Arr
     """
     padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     rows, columns = ((size - window) // stride + 1 for size in padded.shape[1:3])
-    shifts = [
-        padded[:, i : i + (rows - 1) * stride + 1 : stride, j : j + (columns - 1) * stride + 1 : stride]
-        for i in range(window)
-        for j in range(window)
-    ]
+    shifts = [shifted(padded, i, j, rows, columns, stride) for i in range(window) for j in range(window)]
     return jnp.stack(shifts, axis=-1).reshape(images.shape[0], rows, columns, -1)

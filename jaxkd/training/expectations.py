@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from jaxkd.checks import warn_caller
 from jaxkd.data.dataset import check_channels_last, checked_labels
 from jaxkd.data.pictures import stacked
+from jaxkd.nn import paths
 from jaxkd.nn.modes import Trainable
 from jaxkd.nn.modes import call as call_network
-from jaxkd.training.forward import forward
+from jaxkd.training.forward import output_shapes
 from jaxkd.training.program import Program, name_of
 from jaxkd.training.state import Tree, split
 from jaxkd.types import Normalization
@@ -164,12 +165,8 @@ def check_logits(network: nnx.Module, image_shape: tuple[int, ...], classes: int
       labels: `[N]`, where they are at hand.
     """
     if getattr(network, "num_classes", None) is None:
-        graph, variables = nnx.split(network)
-        images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
-        outputs = jax.eval_shape(
-            lambda variables, images: forward(nnx.merge(graph, variables), images, False, "float32"), variables, images
-        )
-        Expectations(name_of(network), outputs.logits.shape[1]).check_classes(classes, labels)
+        width = output_shapes(network, image_shape).logits.shape[1]
+        Expectations(name_of(network), width).check_classes(classes, labels)
 
 
 def _rounded(values: tuple[float, ...]) -> tuple[float, ...]:
@@ -365,7 +362,7 @@ def _call_of(
 
 
 def _statistics(network: nnx.Module) -> set[str]:
-    return {".".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(network, nnx.BatchStat))}
+    return {paths.name_of(path) for path, _ in nnx.to_flat_state(nnx.state(network, nnx.BatchStat))}
 
 
 def _by_path(tree: Tree) -> Paths:

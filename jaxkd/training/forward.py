@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 from jaxkd.nn import cpu_kernels
 from jaxkd.nn.modes import Trainable, call
@@ -82,6 +83,17 @@ def forward(
     seen = images.astype(precision) if reduced else images
     outputs = as_outputs(call(network, seen, train, trainable), network)
     return jax.tree.map(lambda value: value.astype(jnp.float32), outputs) if reduced else outputs
+
+
+def output_shapes(network: nnx.Module, image_shape: tuple[int, ...]) -> Outputs:
+    """Return shapes and types of a network's outputs for two images `(H, W, C)`; it is only traced."""
+    graph, variables = nnx.split(network)
+    images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
+
+    def traced(variables: Any, images: jax.Array) -> Outputs:
+        return forward(nnx.merge(graph, variables), images, False, "float32")
+
+    return jax.eval_shape(traced, variables, images)
 
 
 def both_views(network: Any, batch: Batch, train: bool, precision: str, trainable: Trainable | None = None) -> Outputs:

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from jaxkd.data import Augmentation, BatchIndices, Dataset, StreamedDataset
 from jaxkd.data.balance import balanced_order
-from jaxkd.data.columns import columns, is_array
+from jaxkd.data.columns import columns
 from jaxkd.data.dataset import checked_normalization, pixel_statistics, warn_of_missing_classes
 from jaxkd.data.examples import cure_of_examples, refuse_endless
 from jaxkd.data.pictures import is_picture, one_by_one
 from jaxkd.training.expectations import Expectations
-from jaxkd.types import Batch, Normalization
+from jaxkd.types import Batch, Normalization, is_array
 
 Data = Dataset | StreamedDataset | tuple[Any, Any] | Iterable[Any]
 

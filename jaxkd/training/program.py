@@ -24,7 +24,7 @@ from jaxkd.data.transforms.rand_augment import RandAugment
 from jaxkd.losses import CrossEntropy, Loss, Monitor, Network
 from jaxkd.metrics import Metric
 from jaxkd.nn.modes import Trainable, checked_trainable
-from jaxkd.training.forward import checked_precision, forward
+from jaxkd.training.forward import checked_precision, output_shapes
 from jaxkd.types import Outputs
 
 Weight = Callable[[jax.Array], jax.Array]
@@ -86,17 +86,15 @@ def build_losses(
     """
     parts = [part for _, part in nnx.iter_modules(losses) if hasattr(part, "build")]
     if parts:
-        networks = [None if one is None else Network(one, _output_shapes(one, image_shape)) for one in (model, teacher)]
+        networks = [None if one is None else Network(one, _measured(one, image_shape)) for one in (model, teacher)]
         rngs = nnx.Rngs(seed)
         for part in parts:
             part.build(*networks, rngs)
 
 
-def _output_shapes(model: nnx.Module, image_shape: Shape) -> Outputs:
-    graph, state = nnx.split(model)
-    images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
+def _measured(model: nnx.Module, image_shape: Shape) -> Outputs:
     try:
-        return jax.eval_shape(lambda images: forward(nnx.merge(graph, state), images, False, "float32"), images)
+        return output_shapes(model, image_shape)
     except (TypeError, ValueError) as error:
         name = name_of(model)
         raise ValueError(

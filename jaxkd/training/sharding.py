@@ -54,12 +54,12 @@ class Placement:
     def everywhere(self, tree: Tree) -> Tree:
         """Put a copy on every device."""
         if len(self.processes) == 1:
-            return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
-        return jax.tree.map(lambda leaf: self._put(leaf, PartitionSpec()), tree)
+            return jax.device_put(tree, NamedSharding(self.mesh, WHOLE))
+        return jax.tree.map(lambda leaf: self._put(leaf, WHOLE), tree)
 
     def over_runs(self, tree: Tree) -> Tree:
         """Cut the runs of arrays `[n, …]` over the devices."""
-        return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec("data")))
+        return jax.device_put(tree, NamedSharding(self.mesh, CUT))
 
     def split(self, tree: Tree) -> Tree:
         """Cut B of arrays `[S, B, …]` over the devices, filled up where it does not divide; see `Trim`.

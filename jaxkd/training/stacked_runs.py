@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import PartitionSpec
 from jax.stages import Wrapped
 
 from jaxkd.training.cached_teacher import CachedTeacher
@@ -21,14 +20,12 @@ from jaxkd.training.evaluation import Metrics, make_evaluate
 from jaxkd.training.gradient_accumulation import Number, StepGrads, accumulated
 from jaxkd.training.inputs import InMemory
 from jaxkd.training.program import Augment, Program
-from jaxkd.training.sharding import Placement
+from jaxkd.training.sharding import CUT, WHOLE, Placement
 from jaxkd.training.state import TrainState, Tree, copied
 from jaxkd.training.step import CachedOutputs, Logs, Step, make_grad_fn, make_teacher_forward, take_step
 from jaxkd.types import Batch, Normalizer
 
 Function = Callable[..., Tree]
-
-EACH, ALL = PartitionSpec("data"), PartitionSpec()
 
 OWNED = ("params", "variables", "opt_state")
 """What runs have for themselves, whatever they share."""
@@ -135,7 +132,7 @@ def make_evaluate_many(
         def on_device(own: Tree, *data: jax.Array) -> Logs:
             return over_runs(lambda one: evaluate(*one, *data), own)
 
-        return on_every_device(placement, on_device, outputs=EACH)((params, variables), images, labels, indices)
+        return on_every_device(placement, on_device, outputs=CUT)((params, variables), images, labels, indices)
 
     return evaluate_many
 
@@ -158,13 +155,13 @@ def _one_after_the_other(function: Function, stacked: Tree) -> Tree:
     return jax.tree.map(lambda value: value[None], function(jax.tree.map(lambda leaf: leaf[0], stacked)))
 
 
-def on_every_device(placement: Placement, function: Function, outputs: Any = (EACH, EACH)) -> Function:
+def on_every_device(placement: Placement, function: Function, outputs: Any = (CUT, CUT)) -> Function:
     """Cut a function's first argument, and all it returns, over the devices along the runs."""
     if len(placement.devices) == 1:
         return function
 
     def cut(own: Tree, *rest: Tree) -> Tree:
-        specs = (EACH, *([ALL] * len(rest)))
+        specs = (CUT, *([WHOLE] * len(rest)))
         spread = jax.shard_map(function, mesh=placement.mesh, in_specs=specs, out_specs=outputs, check_vma=False)
         return spread(own, *rest)
 

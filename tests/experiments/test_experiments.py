@@ -12,9 +12,9 @@ import time
 
 import numpy as np
 import pytest
-from experiment_scripts import imported
+from experiment_scripts import broken_off, imported
 
-from jaxkd import callbacks, convert, optimizers, recipes, records
+from jaxkd import convert, optimizers, recipes, records
 from jaxkd.formats import torch_reader
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -143,19 +143,10 @@ def test_a_folder_of_something_else_is_left_alone(scripts, distilled, tmp_path, 
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_a_killed_run_resumed_ends_as_if_it_had_not_been(scripts, distilled, tmp_path, monkeypatch):
+def test_a_killed_run_resumed_ends_as_if_it_had_not_been(scripts, distilled, tmp_path):
     whole, arguments = distilled
     arguments = [*arguments, "--output", str(tmp_path / "run")]
-
-    def die(epoch, logs):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        usual = records.RunDirectory.callbacks
-        deadly = callbacks.LambdaCallback(on_epoch_end=die)
-        patch.setattr(records.RunDirectory, "callbacks", lambda self, **options: [*usual(self, **options), deadly])
-        with pytest.raises(KeyboardInterrupt):
-            scripts["distill"].main(arguments)
+    broken_off(scripts["distill"].main, arguments)
     assert not (tmp_path / "run" / "result.json").exists()
     assert scripts["distill"].main([*arguments, "--resume"]) == 0
 

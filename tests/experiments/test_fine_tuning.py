@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from experiment_scripts import imported
+from experiment_scripts import broken_off, imported
 
-from jaxkd import callbacks, convert, models, records, report
+from jaxkd import convert, models, records, report
 from jaxkd.formats import torch_reader
 from jaxkd.types import IMAGENET_NORMALIZATION
 
@@ -79,19 +79,10 @@ def test_fine_tuning_says_what_it_starts_from(scripts, published, tmp_path, caps
     assert (after["fc.weight"] != fresh["fc.weight"]).any()
 
 
-def test_a_fine_tuned_run_that_was_killed_ends_with_the_same_bits(scripts, tuned, tmp_path, monkeypatch):
+def test_a_fine_tuned_run_that_was_killed_ends_with_the_same_bits(scripts, tuned, tmp_path):
     whole, arguments = tuned
     arguments = [*arguments, "--output", str(tmp_path / "run")]
-
-    def die(epoch, logs):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        usual = records.RunDirectory.callbacks
-        deadly = callbacks.LambdaCallback(on_epoch_end=die)
-        patch.setattr(records.RunDirectory, "callbacks", lambda self, **options: [*usual(self, **options), deadly])
-        with pytest.raises(KeyboardInterrupt):
-            scripts["train_teacher"].main(arguments)
+    broken_off(scripts["train_teacher"].main, arguments)
     assert scripts["train_teacher"].main([*arguments, "--resume"]) == 0
     ours, theirs = (torch_reader.read(path / "model.pth") for path in (tmp_path / "run", whole))
     for key, value in theirs.items():
