@@ -18,8 +18,9 @@ OF_COMPILE = dict.fromkeys(
     "optimizer_params": "give the optimizer made, as in optimizers.sgd(0.05, momentum=0.9)",
 }
 _WEIGHTS = (
-    "examples have no weights: leave it out, and draw rare classes as often as others by data.from_arrays(…).replace(balanced=True), or "
-    "look weights up in a loss of your own, `self.weights[...][batch.index]`"
+    "examples have no weights: leave it out, and draw rare classes as often as others by "
+    "data.from_arrays(…).replace(balanced=True), or look weights up in a loss of your own, "
+    "`self.weights[...][batch.index]`"
 )
 OF_DATA = dict.fromkeys(("sample_weight", "class_weight"), _WEIGHTS) | {
     "validation_split": "hold images out by train, held_out = data.from_arrays(images, labels).split(0.1), and give "
