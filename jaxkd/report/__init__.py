@@ -1,6 +1,6 @@
 """A page about some runs: results, learning curves, settings, environment.
 
-The page is one file that needs no network. `python -m jaxkd.report RUNS… -o report.html` writes it.
+The page is one file that needs no network. `jaxkd report RUNS… -o report.html` writes it.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def write(
     runs, sweeps = records.find(*paths), records.find_sweeps(*paths)
     if not runs and not sweeps:
         raise ValueError(
-            f"there are no runs in {', '.join(map(str, paths))}: name folders that distill.py, train_teacher.py, "
-            "ats_grid.py or records.RunDirectory wrote"
+            f"there are no runs in {', '.join(map(str, paths))}: name folders that jaxkd distill, jaxkd train, "
+            "jaxkd sweep or records.RunDirectory wrote"
         )
     logs = [] if authors is None else records.find_logs(authors)
     compared = records.groups(gathered(runs, sweeps))
