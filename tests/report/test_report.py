@@ -221,7 +221,7 @@ def test_the_authors_curves_lie_beside_those_of_the_same_method_networks_and_dat
     before = lines[[line["class"] for line in lines].index(theirs[0]["class"]) - 1]
     assert before["text"].endswith(": 40.0 at epoch 3")
     assert theirs[0]["class"] == f"{before['class']} theirs"
-    assert "theirs" not in report.write([runs], tmp_path / "without.html").read_text(encoding="utf-8")
+    assert "the authors' log" not in report.write([runs], tmp_path / "without.html").read_text(encoding="utf-8")
     with pytest.raises(FileNotFoundError, match="no logs of the authors"):
         report.write([runs], tmp_path / "report.html", authors=runs)
 
