@@ -15,7 +15,7 @@ from flax import nnx
 
 from jaxkd.callbacks import Callback, CallbackList, Checkpoint, ProgressBar, TerminateOnNaN
 from jaxkd.checks import check_at_least
-from jaxkd.data import Dataset, StreamedDataset
+from jaxkd.data import Dataset, Mixing, StreamedDataset
 from jaxkd.data.pictures import one_by_one
 from jaxkd.history import History
 from jaxkd.losses import cross_entropy
@@ -103,6 +103,7 @@ class Trainer:
         gradient_accumulation_steps: int = 1,
         batch_norm: str = "global",
         trainable: str | Sequence[str] | None = None,
+        mixing: Mixing | None = None,
     ) -> None:
         """Say how to train, and start afresh from the network's present weights.
 
@@ -139,6 +140,9 @@ class Trainer:
           trainable: the names of the layers that are trained, as in "fc" or ("layer4", "fc"), or `models.head(model)`;
             all by default. The others are frozen: their weights stay as they are, no optimizer has a state for them,
             and they compute as in evaluation, so that BatchNorm uses its running statistics and leaves them alone.
+          mixing: mixup and CutMix, as in `data.Mixing(mixup_alpha=0.8, cutmix_alpha=1.0)`. Student and teacher see the
+            same mixed images; losses and training metrics are the means over both labels, weighted by their shares.
+            Losses that remember single examples (CRD) are refused, and so is `cache_teacher`.
 
         Raises:
           ValueError, TypeError: for losses, weights or metrics that cannot be right, for a teacher with another number
@@ -161,6 +165,7 @@ class Trainer:
             microbatches=gradient_accumulation_steps,
             bn_mesh=bn_mesh_of(batch_norm, placement),
             trainable=trainable,
+            mixing=mixing,
         )
         if placement.devices[0].platform == "cpu":
             warn_of_slow_types(precision)
