@@ -38,8 +38,8 @@ class MixedLabels(NamedTuple):
     """What the labels of mixed images are worth.
 
     A loss of such a batch is λ times its value under the images' own labels plus 1 − λ times that under those of their
-    partners. Of a cross-entropy that is the one with the mixed labels as a distribution; methods that set the true class
-    apart (DKD, ATS) take either for the true one in turn; and losses that read no labels just see the mixed images.
+    partners. Of a cross-entropy that is the one with the mixed labels as a distribution; methods that set the true
+    class apart (DKD, ATS) take either for the true one in turn; losses that read no labels just see the mixed images.
 
     Attributes:
       labels: `[B]` int32, those of the partners.

@@ -16,7 +16,7 @@ from jaxkd.losses import Monitor
 from jaxkd.training.forward import as_seen, both_views, multiplied_in
 from jaxkd.training.gradient_accumulation import GradFn, Number, StepGrads, accumulated
 from jaxkd.training.mixed_labels import mixed, under_both_labels
-from jaxkd.training.program import Program, log_name
+from jaxkd.training.program import Program, Term, log_name
 from jaxkd.training.sharding import on_each_device
 from jaxkd.training.state import LOSSES, TrainState, Tree, split
 from jaxkd.types import Batch, Key, Normalizer, Outputs, Progress
@@ -146,7 +146,7 @@ def _forward(
 
 def _terms(
     program: Program,
-    losses: nnx.Module,
+    losses: nnx.Dict[Term],
     student: Outputs,
     teacher: Outputs | None,
     batch: Batch,

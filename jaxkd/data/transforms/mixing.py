@@ -1,7 +1,7 @@
 """Mixup (Zhang et al., ICLR 2018) and CutMix (Yun et al., ICCV 2019): each image is mixed with another of its batch.
 
-Both are as timm has them in its mode "batch", with which DeiT was trained: all images of a batch share one draw, and the
-partner of the first is the last, that of the second the last but one, and so on.
+Both are as timm has them in its mode "batch", with which DeiT was trained: all images of a batch share one draw, and
+the partner of the first is the last, that of the second the last but one, and so on.
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ class Mixing:
         else:
             cuts = jnp.bool_(self.cutmix_alpha > 0)
         alpha = jnp.where(cuts, jnp.float32(self.cutmix_alpha), jnp.float32(self.mixup_alpha))
-        drawn = jax.random.beta(how_much, alpha, alpha, dtype=jnp.float32)
+        one, other = jax.random.loggamma(how_much, alpha, (2,), jnp.float32)
+        drawn = jax.nn.sigmoid(one - other)  # of Beta(α, α), and compiled in half the time of jax.random.beta
         share = jnp.where(jax.random.bernoulli(whether, self.prob), drawn, 1.0)
         outside = jnp.where(_in_box(where, share, height, width), jnp.float32(0), jnp.float32(1))
         weights = jnp.where(cuts, outside, share)
