@@ -25,6 +25,7 @@ from jaxkd.data.transforms.rand_augment import RandAugment
 from jaxkd.losses import CrossEntropy, Loss, Monitor, Network
 from jaxkd.metrics import Metric
 from jaxkd.nn.modes import Trainable, checked_trainable
+from jaxkd.training.ema import EMA, checked_ema
 from jaxkd.training.forward import checked_precision, output_shapes
 from jaxkd.types import Outputs
 
@@ -208,6 +209,7 @@ class Program:
       index_readers: names of the losses that need the true index of each example.
       trainable: the layers that are trained; None where all are.
       mixing: how the images of a batch are mixed; None where they are not.
+      ema: how the weights are averaged; None where they are not.
     """
 
     model: nnx.GraphDef[Any]
@@ -224,6 +226,7 @@ class Program:
     index_readers: tuple[str, ...] = ()
     trainable: Trainable | None = None
     mixing: Mixing | None = None
+    ema: EMA | None = None
 
     @property
     def averaged(self) -> list[str]:
@@ -250,6 +253,7 @@ def assemble(
     bn_mesh: Mesh | None,
     trainable: str | Iterable[str] | None = None,
     mixing: Mixing | None = None,
+    ema: EMA | None = None,
 ) -> tuple[Program, nnx.Dict[Term]]:
     """Return the program of a run and its loss terms, built for the networks; see `Trainer.compile`."""
     if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
@@ -276,6 +280,7 @@ def assemble(
         bn_mesh=bn_mesh,
         index_readers=index_readers_of(losses),
         mixing=checked_mixing(mixing, losses),
+        ema=checked_ema(ema),
         trainable=checked_trainable(model, trainable),
     )
     return program, losses

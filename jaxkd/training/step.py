@@ -13,6 +13,7 @@ import optax
 from flax import nnx
 
 from jaxkd.losses import Monitor
+from jaxkd.training.ema import averaged
 from jaxkd.training.forward import as_seen, both_views, multiplied_in
 from jaxkd.training.gradient_accumulation import GradFn, Number, StepGrads, accumulated
 from jaxkd.training.mixed_labels import mixed, under_both_labels
@@ -126,7 +127,7 @@ def take_step(program: Program, state: TrainState, grads: StepGrads) -> tuple[Tr
         variables=grads.variables,
         opt_state=opt_state,
     )
-    return after, grads.logs | _rate(opt_state)
+    return averaged(program.ema, after), grads.logs | _rate(opt_state)
 
 
 def _forward(
@@ -141,7 +142,7 @@ def _forward(
         return (terms, monitored_values(losses)), split(losses)[2]
 
     (terms, monitored), loss_variables = under_both_labels(values, batch)
-    return student, terms, {"model": model_variables, "losses": loss_variables}, monitored
+    return student, terms, {**variables, "model": model_variables, "losses": loss_variables}, monitored
 
 
 def _terms(

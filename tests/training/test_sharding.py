@@ -62,7 +62,7 @@ def some_runs():
     report = {
         "all methods": compare(METHODS, (8,), FULL),
         "in parts": compare(["ctkd"], (4,), LEFT, gradient_accumulation_steps=2),
-        "mixed": compare(["ctkd"], (4,), LEFT, mixing=data.Mixing(0.8, 1.0)),
+        "mixed": compare(["ctkd"], (4,), LEFT, mixing=data.Mixing(0.8, 1.0), ema=jaxkd.EMA(0.9)),
         "sweep": sweeps(),
         "rows": {str(size): rows(8, size) for size in (128, 125, 3)},
     }
