@@ -1,102 +1,10 @@
-"""The papers' figures, and what else a student shows, as a picture and as data: one command each.
+"""`jaxkd figures` as a script."""
 
-Every command writes NAME.png (or .pdf, .svg) and NAME.json, and prints the numbers in a few lines. With --smoke it
-first trains small networks on digits, in about a minute, and shows those.
-"""
+from jaxkd.command_line import by_other_names, end
+from jaxkd.commands import figures
 
-from __future__ import annotations
-
-import argparse
-import pathlib
-import sys
-from collections.abc import Sequence
-
-from figuring.registry import FIGURES
-
-from jaxkd import plots
-from jaxkd.command_line import CommandLine
-from jaxkd.records import environment, read_json, write_json
-
-EXAMPLES = """examples:
-  without any file:
-    python experiments/figures.py fig7 --smoke
-  the variance among wrong classes that published teachers show:
-    python experiments/figures.py fig7 cifar100_resnet20.pth cifar100_resnet56.pth --data-dir ~/data
-  the grid of ats_grid.py:
-    python experiments/figures.py fig10 runs/ats-grid-cifar100-VGG8
-  the temperature that runs of distill.py learned:
-    python experiments/figures.py temperature runs/
-  students beside their teacher:
-    python experiments/figures.py logits --teacher cifar100_resnet56.pth runs/kd runs/kd-std --data-dir ~/data
-  runs of distill.py over the logs of the authors of logit standardisation:
-    python experiments/figures.py authors runs/kd-std runs/ctkd-std
-  a figure again, for a paper:
-    python experiments/figures.py fig7 --redraw runs/figures/fig7.json --format pdf
-
-figures.py NAME --help says what a figure shows and what it takes.
-"""
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; None takes the process's own command line."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    parser = command_line()
-    options = parser.parse_args(given)
-    figure = FIGURES[options.figure]
-    data_file, picture = (options.output / f"{figure.name}.{suffix}" for suffix in ("json", options.format))
-    try:
-        plots.canvas()  # what is missing is said before anything is computed
-        if options.redraw:
-            record = read_json(options.redraw)
-        else:
-            if options.smoke:
-                others = [argument for argument in given[1:] if argument != "--smoke"]
-                options = parser.parse_args([figure.name, *figure.smoke(options.output / "smoke"), *others])
-            record = {"figure": figure.name, **figure.measure(options), **environment()}
-        if record.get("figure") != figure.name:
-            raise ValueError(f"{options.redraw} holds the data of {record.get('figure')!r}, not of {figure.name!r}")
-    except (ValueError, OSError, ImportError) as error:
-        parser.error(str(error))
-    if not options.redraw:
-        options.output.mkdir(parents=True, exist_ok=True)
-        write_json(data_file, record, indent=None)
-        if figure.table is not None:
-            data_file.with_suffix(".csv").write_text(figure.table(record), encoding="utf-8")
-    figure.draw(record, picture)
-    print("\n".join(figure.lines(record)))
-    print(f"{picture}, drawn from {options.redraw or data_file}")
-    return 0
-
-
-def command_line() -> argparse.ArgumentParser:
-    """Return the parser, with a part for each figure."""
-    parser = CommandLine(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = parser.add_subparsers(dest="figure", metavar="NAME", required=True)
-    for figure in FIGURES.values():
-        short, _, long = figure.about.partition("\n")
-        part = parts.add_parser(
-            figure.name,
-            help=short,
-            description=long,
-            allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        figure.add_options(part)
-        files = part.add_argument_group("files")
-        files.add_argument("--smoke", action="store_true", help="train small networks on digits first, and show those")
-        files.add_argument(
-            "--output",
-            type=pathlib.Path,
-            default=pathlib.Path("runs/figures"),
-            metavar="DIR",
-            help="default: runs/figures",
-        )
-        files.add_argument(
-            "--format", choices=("png", "pdf", "svg"), default="png", help="of the picture; default: png"
-        )
-        files.add_argument("--redraw", type=pathlib.Path, metavar="JSON", help="draw again from data written before")
-    return parser
-
+main = by_other_names(figures.main)
+command_line = by_other_names(figures.command_line)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main)

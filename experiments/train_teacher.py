@@ -1,78 +1,11 @@
-"""Trains one network on labels alone: a teacher, or the student that distilled ones are compared with."""
+"""`jaxkd train` as a script."""
 
-from __future__ import annotations
+from jaxkd.command_line import by_other_names, end
+from jaxkd.commands import train
 
-import argparse
-from collections.abc import Sequence
-
-from common import run
-from common.config import add_init_options, add_options, init_of, network_of, recipe_of, run_config
-
-from jaxkd import distributed, recipes
-from jaxkd.command_line import CommandLine
-from jaxkd.config import RunConfig
-
-EXAMPLES = """examples:
-  python experiments/train_teacher.py --data digits --model resnet14
-  python experiments/train_teacher.py --data cifar100 --data-dir ~/data --model resnet56
-  python experiments/train_teacher.py --recipe ce/resnet56
-  python experiments/train_teacher.py --data cifar100 --model ResNet110 --recipe ats --output runs/ats-teacher
-  python experiments/train_teacher.py --data cifar100 --data-dir ~/data --model resnet56 --resume
-  weights of a thousand classes, fine-tuned on your own photographs; the new classifier learns faster:
-    python experiments/train_teacher.py --data folder --data-dir photographs --init resnet18.pth --epochs 10 \
-        --learning-rate 0.005 --head-learning-rate 0.05
-
-The trained network is DIR/model (for distill.py --teacher) and DIR/model.pth (for PyTorch).
-"""
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; None takes the process's own command line."""
-    parser = command_line()
-    options = parser.parse_args(arguments)
-    try:
-        if options.distributed:
-            distributed.initialize()  # before anything computes
-        config = config_of(options)
-        train, test = run.load_data(config)
-        config = run.resolve(config, train)
-        model = run.prepare(config, train, test)
-        model.check()
-    except (ValueError, OSError, ImportError, RuntimeError) as error:
-        parser.error(str(error))
-    model.start()
-    run.say_start(model)
-    run.fit(model)
-    return 0
-
-
-def config_of(options: argparse.Namespace) -> RunConfig:
-    """Return the run that a command line describes; of files, only weights are read that are to say their network.
-
-    Raises:
-      ValueError: where nothing names the network; for an unknown recipe, and for one with a teacher.
-    """
-    recipe = recipe_of(options)
-    if recipe is not None and recipe.teacher is not None:
-        raise ValueError(f"--recipe {recipe.name} learns from a {recipe.teacher}: that is what distill.py does")
-    init = init_of(options, "--init")
-    name = options.model or (recipe.student if recipe else network_of(init))
-    if name is None:
-        raise ValueError("name the network by --model, as in resnet56, or by --recipe, as in ce/resnet56")
-    return run_config(options, name, recipe, init=init)
-
-
-def command_line() -> argparse.ArgumentParser:
-    """Return the parser of the options."""
-    parser = CommandLine(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--model",
-        help="the network: resnet56, wrn_40_2, vgg13, ResNet110, …; default: the recipe's, else that of --init",
-    )
-    add_init_options(parser, "--init")
-    add_options(parser, [name for name in recipes.list() if name.startswith("ce/")])
-    return parser
-
+main = by_other_names(train.main)
+command_line = by_other_names(train.command_line)
+config_of = by_other_names(train.config_of)
 
 if __name__ == "__main__":
-    run.end(main)
+    end(main)

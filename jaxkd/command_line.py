@@ -1,15 +1,112 @@
-"""The parser of the commands: a mistake is told in one line, with its cure and without the usage before it."""
+"""The parser of the commands: a mistake is told in one line, with its cure and without the usage before it.
+
+A command has two names, `jaxkd train` and what it is outside of an installed package, `train_teacher.py`. All texts say
+the first; a process that was started by the other says that one, in its help, its errors and what it tells to type.
+"""
 
 from __future__ import annotations
 
 import argparse
+import contextvars
 import difflib
+import functools
 import re
-from typing import NoReturn
+import shlex
+import sys
+import warnings
+from collections.abc import Callable
+from typing import NoReturn, ParamSpec, TypeVar
+
+Given = ParamSpec("Given")
+Found = TypeVar("Found")
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as shells have it."""
+
+_SCRIPTS = {
+    "train": "train_teacher.py",
+    "distill": "distill.py",
+    "sweep": "ats_grid.py",
+    "reproduce": "reproduce.py",
+    "quickstart": "quickstart.py",
+    "figures": "figures.py",
+}
+_MODULES = ("convert", "export", "report")
+_COMMAND = re.compile(
+    rf"(?P<indent>^ +(?:… )?)?\bjaxkd (?P<command>{'|'.join([*_SCRIPTS, *_MODULES])})\b", re.MULTILINE
+)
+_by_other_names = contextvars.ContextVar("by_other_names", default=False)
 
 _NUMBERS = {"int": "a whole number, as in 30", "float": "a number, as in 0.05"}
 _UNKNOWN = "unrecognized arguments: "
 _CHOICES = re.compile(r"invalid choice: '(?P<given>[^']*)' \(choose from (?P<known>[^)]*)\)")
+
+
+def by_other_names(function: Callable[Given, Found]) -> Callable[Given, Found]:
+    """Return a function in which the commands go by the names of scripts and modules.
+
+    Example:
+      >>> by_other_names(program)("train"), program("train")
+      ('train_teacher.py', 'jaxkd train')
+    """
+
+    @functools.wraps(function)
+    def called(*args: Given.args, **kwargs: Given.kwargs) -> Found:
+        token = _by_other_names.set(True)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            _by_other_names.reset(token)
+
+    return called
+
+
+def program(command: str) -> str:
+    """Return what a command is called by whoever typed it, for `prog`."""
+    return spoken(f"jaxkd {command}")
+
+
+def spoken(text: str) -> str:
+    """Return a text with the names of commands as they are typed where this process was started.
+
+    Example:
+      >>> print(by_other_names(spoken)("  jaxkd distill --help\\n  what jaxkd train and jaxkd convert wrote"))
+        python experiments/distill.py --help
+        what train_teacher.py and python -m jaxkd.convert wrote
+    """
+    return _COMMAND.sub(_other_name, text) if _by_other_names.get() else text
+
+
+def _other_name(found: re.Match[str]) -> str:
+    indent, script = found["indent"] or "", _SCRIPTS.get(found["command"])
+    if script is None:
+        return f"{indent}python -m jaxkd.{found['command']}"
+    return f"{indent}python experiments/{script}" if indent else script  # a line to be typed, or words
+
+
+def end(main: Callable[[], int]) -> NoReturn:
+    """Run a command and end the process with its code; after Ctrl-C, say in one line how to resume.
+
+    Warnings are a line each, without the line of the code that they come from.
+    """
+    warnings.formatwarning = lambda message, category, filename, lineno, line=None: f"warning: {message}\n"
+    try:
+        code = main()
+    except KeyboardInterrupt:
+        command = sys.argv if "--resume" in sys.argv else [*sys.argv, "--resume"]
+        print(f"interrupted; to resume: python {shlex.join(command)}", file=sys.stderr, flush=True)
+        code = INTERRUPTED
+    sys.exit(code)
+
+
+class Help(argparse.RawDescriptionHelpFormatter):
+    """Writes help with the names of commands as they are typed where this process was started."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return super()._fill_text(spoken(text), width, indent)
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help and spoken(action.help)
 
 
 class CommandLine(argparse.ArgumentParser):
@@ -26,7 +123,7 @@ class CommandLine(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the mistake and its cure to standard error, and end with code 2."""
-        self.exit(2, f"{self.prog}: error: {self.advice(message)}\n")
+        self.exit(2, f"{self.prog}: error: {spoken(self.advice(message))}\n")
 
     def advice(self, message: str) -> str:
         """Return what argparse says of a mistake, with its cure."""

@@ -135,6 +135,11 @@ class Curve(NamedTuple):
         late = self.epochs > epoch
         return Curve(self.epochs[late], self.mean[late], None if self.deviation is None else self.deviation[late])
 
+    def until(self, epoch: int) -> Curve:
+        """Return the part of the curve up to an epoch, with it."""
+        early = self.epochs <= epoch
+        return Curve(self.epochs[early], self.mean[early], None if self.deviation is None else self.deviation[early])
+
 
 def mean_curve(runs: Iterable[History], name: str) -> Curve:
     """Average a quantity over runs, epoch by epoch.

@@ -18,6 +18,7 @@ from jaxkd.checks import check_at_least
 from jaxkd.data import Dataset, Mixing, StreamedDataset
 from jaxkd.data.pictures import one_by_one
 from jaxkd.history import History
+from jaxkd.keywords import OF_COMPILE, OF_DATA, names_cures
 from jaxkd.losses import cross_entropy
 from jaxkd.metrics import Metric
 from jaxkd.models.ensemble import Ensemble
@@ -31,6 +32,7 @@ from jaxkd.training.expectations import (
     check_batch_parts,
     check_frozen,
     check_logits,
+    logits_of,
     refuse_single,
 )
 from jaxkd.training.forward import warn_of_slow_types
@@ -89,6 +91,7 @@ class Trainer:
         state = self._run.state
         return f"{type(self).__name__}({network})\n  losses {terms}; {int(state.epoch)} epochs, {int(state.step)} steps"
 
+    @names_cures(OF_COMPILE)
     def compile(
         self,
         optimizer: optax.GradientTransformation,
@@ -180,6 +183,7 @@ class Trainer:
         self._program, self._placement, self._steps_per_execution = program, placement, steps_per_execution
         self._cache, self._run, self._restored_epochs = cache, Run(placement.everywhere(state)), 0
 
+    @names_cures(OF_DATA)
     def fit(
         self,
         x: Data,
@@ -263,6 +267,7 @@ class Trainer:
         self._update_model()
         return self.history
 
+    @names_cures(OF_DATA)
     def evaluate(self, x: Data, y: Any = None, *, batch_size: int = 256) -> dict[str, float]:
         """Return means over all examples, with the network in evaluation mode; works before `compile` too.
 
@@ -280,6 +285,7 @@ class Trainer:
             *self._network()[1]
         )
 
+    @names_cures(OF_DATA)
     def predict(self, x: np.ndarray | Dataset | StreamedDataset | Iterable[Any], batch_size: int = 256) -> np.ndarray:
         """Return logits `[N, K]`.
 
@@ -471,6 +477,7 @@ class Trainer:
                 source,
                 index_readers=program.index_readers,
                 at_first=(*source.at_first, *evaluated),
+                logits=lambda shape: logits_of(model, shape),
                 at_single=lambda shape: refuse_single(model, shape, "a batch", "leave it out, or make batches larger"),
             )
         for check in evaluated:
@@ -500,7 +507,8 @@ class Trainer:
         """Return what evaluates weights of the network on data, which are put in place now."""
         check = self._check_evaluated(self._model)
         if isinstance(source, Stream):
-            source = replace(source, at_first=(*source.at_first, check))
+            model = self._model
+            source = replace(source, at_first=(*source.at_first, check), logits=lambda shape: logits_of(model, shape))
         else:
             check(source.image_shape)
             check_logits(self._model, source.image_shape, source.num_classes, getattr(source, "labels", None))

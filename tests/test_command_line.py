@@ -3,16 +3,25 @@
 import pytest
 from experiment_scripts import imported
 
+from jaxkd.commands import distill, figures, quickstart, reproduce, sweep, train
 from jaxkd.convert import __main__ as convert_command
 from jaxkd.report import __main__ as report_command
 
-SCRIPTS = ("train_teacher", "distill", "ats_grid", "quickstart", "reproduce", "figures", "benchmark", "decoding")
+COMMANDS = {
+    "train": train,
+    "distill": distill,
+    "sweep": sweep,
+    "quickstart": quickstart,
+    "reproduce": reproduce,
+    "figures": figures,
+}
+SCRIPTS = ("train_teacher", "ats_grid", "benchmark", "decoding")
 
 
 @pytest.fixture(scope="module")
 def parsers():
     with imported(*SCRIPTS) as modules:
-        found = {name: module.command_line() for name, module in modules.items()}
+        found = {name: module.command_line() for name, module in [*COMMANDS.items(), *modules.items()]}
     return found | {"convert": convert_command._parser(), "report": report_command._parser()}
 
 
@@ -28,7 +37,7 @@ def said(parser, arguments, capsys):
     return message
 
 
-@pytest.mark.parametrize("name", [*SCRIPTS, "convert", "report"])
+@pytest.mark.parametrize("name", [*COMMANDS, *SCRIPTS, "convert", "report"])
 def test_a_mistake_is_one_line_in_every_command(parsers, name, capsys):
     extra = {"reproduce": ["x"], "figures": ["temperature", "x"], "convert": ["a", "b"], "report": ["a"]}.get(name, [])
     parser = parsers[name]
@@ -66,7 +75,7 @@ def test_what_is_printed(parsers, name, arguments, message, capsys):
 
 
 def test_a_choice_that_does_not_exist_is_told_with_the_closest(parsers, capsys):
-    message = said(parsers["train_teacher"], ["--data", "cifar-100"], capsys)
+    message = said(parsers["train"], ["--data", "cifar-100"], capsys)
     assert message.startswith("argument --data: invalid choice: 'cifar-100'; did you mean cifar100? there are cifar10")
     message = said(parsers["distill"], ["--precision", "half"], capsys)
     assert message == "argument --precision: invalid choice: 'half'; there are float32, bfloat16, highest"

@@ -19,6 +19,7 @@ from tiny import TinyNet, digits
 
 import jaxkd
 from jaxkd import convert, data, models, recipes
+from jaxkd.commands.figuring.registry import FIGURES
 from jaxkd.convert.architectures import abstract_model
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -30,7 +31,7 @@ EXAMPLE = re.compile(
     r"(?:<!-- (?:needs (?P<needs>[^\n]*)|file (?P<file>[^\n]*)) -->\n)?^```python\n(?P<code>.*?)^```$",
     re.DOTALL | re.MULTILINE,
 )
-ON_THE_FRONT_PAGES = ("ats_grid", "distill", "quickstart", "train_teacher")  # see tests/experiments/test_experiments.py
+ON_THE_FRONT_PAGES = ("ats_grid", "distill", "quickstart", "train_teacher")  # see tests/experiments/test_scripts.py
 
 
 class Example(NamedTuple):
@@ -320,10 +321,10 @@ def test_every_method_is_on_its_page_with_its_class():
         assert re.search(rf"^(class|def) {name}\(", text_of(ROOT / path), re.MULTILINE), f"{name} is not in {path}"
 
 
-def test_every_figure_is_on_its_page(scripts):
+def test_every_figure_is_on_its_page():
     section = text_of(DOCS / "records.md").split("## Figures")[1]
     named = re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`[^|]*) \|", section, re.MULTILINE)))
-    assert set(named) == set(scripts("figuring.registry").FIGURES)
+    assert set(named) == set(FIGURES)
 
 
 def test_how_papers_train_is_what_the_recipes_say():

@@ -53,7 +53,7 @@ def imported(path):
     return {name for name in found if name.split(".")[0] == "jaxkd"}
 
 
-PROGRAMS = ("trainer", "distiller", "records", "report", "analysis", "recipes", "sweep", "export")
+PROGRAMS = ("trainer", "distiller", "records", "report", "analysis", "recipes", "sweep", "export", "commands")
 """What users call; the parts below know nothing of it."""
 SIBLINGS = ("losses", "models", "data", "training", "convert", "optimizers", "callbacks")
 """What `Trainer` brings together; only the engine and the converter know some of the others."""
@@ -70,10 +70,14 @@ SIBLINGS = ("losses", "models", "data", "training", "convert", "optimizers", "ca
         ),
         ("training", (*PROGRAMS, "callbacks", "convert", "models")),
         ("convert", (*PROGRAMS, "losses", "optimizers", "callbacks")),
-        ("records", ("report", "analysis", "export")),
-        ("analysis", ("report", "records", "plots", "export")),
+        ("records", ("report", "analysis", "export", "commands")),
+        ("analysis", ("report", "records", "plots", "export", "commands")),
         ("plots", (*PROGRAMS, "training", "callbacks", "convert", "losses", "models", "data")),
-        ("recipes", ("trainer", "distiller", "records", "report", "analysis", "training", "callbacks", "convert")),
+        (
+            "recipes",
+            ("trainer", "distiller", "records", "report", "analysis", "training", "callbacks", "convert", "commands"),
+        ),
+        *((part, ("commands",)) for part in ("report", "export")),
     ],
 )
 def test_nothing_points_back_up(folder, above):

@@ -1,7 +1,7 @@
 """Statistics of networks' answers, and of what a student learned from its teacher.
 
 Functions of logits: NumPy arrays `[N, K]` of N images and K classes in, NumPy in float64 out. `jaxkd.plots` draws them,
-and `experiments/figures.py` makes the papers' figures from both.
+and `jaxkd figures` makes the papers' figures from both.
 
 Example:
   >>> import numpy as np

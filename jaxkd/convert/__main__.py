@@ -16,7 +16,7 @@ import jax
 from flax import nnx
 
 from jaxkd import data
-from jaxkd.command_line import CommandLine
+from jaxkd.command_line import CommandLine, Help, by_other_names, program
 from jaxkd.convert.architecture_index import synonyms
 from jaxkd.convert.checkpoint import check_replaceable, is_saved, load_pretrained, locate, save
 from jaxkd.convert.torch_models import to_torch
@@ -28,16 +28,16 @@ FILE_SUFFIXES = (".pth", ".pt", ".safetensors")
 """What OUT ends in when it is to be a file; anything else is a folder."""
 
 EXAMPLES = """examples:
-  a folder that distill.py takes as --teacher, with the accuracy on CIFAR-100:
-    python -m jaxkd.convert cifar100_resnet56.pth teachers/resnet56 --evaluate cifar100 --data-dir ~/data
+  a folder that jaxkd distill takes as --teacher, with the accuracy on CIFAR-100:
+    jaxkd convert cifar100_resnet56.pth teachers/resnet56 --evaluate cifar100 --data-dir ~/data
   every file of a folder:
-    python -m jaxkd.convert downloads teachers
+    jaxkd convert downloads teachers
   a network that was trained with ImageNet's normalisation:
-    python -m jaxkd.convert net.pth teachers/net --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225
+    jaxkd convert net.pth teachers/net --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225
   a transformer, for smaller images than those of its file:
-    python -m jaxkd.convert deit.pth teachers/deit --image-size 32
-  a student of distill.py as safetensors, which keep its normalisation:
-    python -m jaxkd.convert runs/kd student.safetensors
+    jaxkd convert deit.pth teachers/deit --image-size 32
+  a student of jaxkd distill as safetensors, which keep its normalisation:
+    jaxkd convert runs/kd student.safetensors
 """
 
 COLUMNS = ("file", "architecture", "classes", "parameters", "normalisation", "top-1", "top-5", "written")
@@ -56,7 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_intermixed_args(arguments)
     try:
         normalization = _normalization(options.mean, options.std)
-        test = data.load(options.evaluate, options.data_dir, split="test") if options.evaluate else None
+        test = None
+        if options.evaluate:
+            held_out = {"validation_split": options.validation_split}
+            test = data.load(options.evaluate, options.data_dir, split="test", **held_out)
+        elif options.validation_split is not None:
+            raise ValueError("--validation-split says which images are test images: give --evaluate too")
         found, chosen = locate(options.input), {"weights": options.weights, "image_size": options.image_size}
         if found.is_dir() and not is_saved(found):
             return _convert_folder(found, options.name, chosen, options.output, normalization, test)
@@ -69,10 +74,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = CommandLine(
-        prog="python -m jaxkd.convert",
+        prog=program("convert"),
         description=__doc__,
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Help,
     )
     parser.add_argument(
         "input",
@@ -101,6 +106,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--data-dir", type=Path, metavar="DIR", help="where its files are; default: $JAXKD_DATA, else ~/data"
+    )
+    parser.add_argument(
+        "--validation-split",
+        type=float,
+        metavar="X",
+        help="of folder and npz without a split: the part that was held out as test images",
     )
     parser.add_argument(
         "--mean",
@@ -232,4 +243,4 @@ def _numbers(values: Sequence[float]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(by_other_names(main)())

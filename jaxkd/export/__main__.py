@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxkd import data
-from jaxkd.command_line import CommandLine
+from jaxkd.command_line import CommandLine, Help, by_other_names, program
 from jaxkd.convert.checkpoint import locate
 from jaxkd.export.comparison import REPEATS, compare, table
 from jaxkd.export.formats import FORMATS
@@ -23,11 +23,11 @@ from jaxkd.records import Record
 
 EXAMPLES = """examples:
   the student of a run, as runs/kd/student.onnx:
-    python -m jaxkd.export runs/kd --to onnx
+    jaxkd export runs/kd --to onnx
   in int8, calibrated on the run's training images, with a loss of half a point at most:
-    python -m jaxkd.export runs/kd --to litert --int8
+    jaxkd export runs/kd --to litert --int8
   beside its teacher, in size and speed:
-    python -m jaxkd.export runs/kd --to stablehlo --output student.stablehlo --compare runs/teacher
+    jaxkd export runs/kd --to stablehlo --output student.stablehlo --compare runs/teacher
 """
 
 
@@ -58,10 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = CommandLine(
-        prog="python -m jaxkd.export",
+        prog=program("export"),
         description=__doc__,
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Help,
     )
     parser.add_argument(
         "source",
@@ -144,4 +144,4 @@ def _comparison(exported: Exported, options: argparse.Namespace, record: Record 
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(by_other_names(main)())

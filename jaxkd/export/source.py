@@ -95,7 +95,7 @@ def classifier(
     if normalization is None:
         raise ValueError(
             f"{where}: it is not known what its images are normalised with, and that goes into the file: give "
-            "normalization=jaxkd.Normalization(mean, std), or write a folder that says it with python -m jaxkd.convert "
+            "normalization=jaxkd.Normalization(mean, std), or write a folder that says it with jaxkd convert "
             "IN OUT --mean … --std …"
         )
     shape = image_shape or _shape_of_data(record, model) or getattr(model, "image_shape", None)

@@ -22,7 +22,7 @@ def read(path: str | os.PathLike[str]) -> Record:
     """Read the run in a folder, finished or not.
 
     Args:
-      path: a folder that `RunDirectory` wrote: the `--output` of `distill.py` and `train_teacher.py`.
+      path: a folder that `RunDirectory` wrote: the `--output` of `jaxkd distill` and `jaxkd train`.
 
     Raises:
       FileNotFoundError: there is no run, or a part of it is missing.

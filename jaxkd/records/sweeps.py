@@ -139,7 +139,7 @@ def read_sweep(path: str | os.PathLike[str]) -> SweepRecord:
     """Read the runs of a sweep.
 
     Args:
-      path: a folder that `ats_grid.py` or `quickstart.py` wrote, or a file that `Sweep.to_csv` wrote.
+      path: a folder that `jaxkd sweep` or `jaxkd quickstart` wrote, or a file that `Sweep.to_csv` wrote.
 
     Raises:
       FileNotFoundError: there is none.
@@ -184,7 +184,7 @@ def _read_table(path: Path, file: Path) -> SweepRecord:
 
 
 def _read_comparison(path: Path, file: Path) -> SweepRecord:
-    """Read what quickstart.py wrote: some histories, one per seed, for each method."""
+    """Read what jaxkd quickstart wrote: some histories, one per seed, for each method."""
     content = read_mapping(file, "runs")
     names = {recipes.get_method(name).title: name for name in recipes.methods()}
     try:

@@ -1,4 +1,4 @@
-"""`python -m jaxkd.report`: write a page about some runs."""
+"""`jaxkd report`: write a page about some runs."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxkd import data, report
-from jaxkd.command_line import CommandLine
+from jaxkd.command_line import CommandLine, Help, by_other_names, program
 
 EXAMPLES = """examples:
-  python -m jaxkd.report runs/digits-resnet14-resnet8-kd-seed0 runs/digits-resnet14-resnet8-ctkd-seed0 -o report.html
-  python -m jaxkd.report runs -o report.html --teacher runs/digits-teacher/model
+  jaxkd report runs/digits-resnet14-resnet8-kd-seed0 runs/digits-resnet14-resnet8-ctkd-seed0 -o report.html
+  jaxkd report runs -o report.html --teacher runs/digits-teacher/model
 """
 
 
@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             teacher=options.teacher,
             data=options.data,
             data_dir=options.data_dir,
+            authors=options.authors,
         )
     except (ValueError, OSError) as error:
         parser.error(str(error))
@@ -39,16 +40,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = CommandLine(
-        prog="python -m jaxkd.report",
+        prog=program("report"),
         description="Write one page about some runs: results, learning curves, settings, environment.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Help,
     )
     parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUNS", help="run directories, sweeps, or folders in which there are some"
     )
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("report.html"), metavar="FILE", help="default: report.html"
+    )
+    parser.add_argument(
+        "--authors",
+        type=Path,
+        metavar="DIR",
+        help="a folder of training logs that authors published, drawn beside the runs of the same method and networks",
     )
     parser.add_argument("--title", default="Distillation report", metavar="TEXT", help="of the page")
     images = parser.add_argument_group("images on which students and their teacher disagree")
@@ -66,4 +73,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(by_other_names(main)())

@@ -165,8 +165,12 @@ def check_logits(network: nnx.Module, image_shape: tuple[int, ...], classes: int
       labels: `[N]`, where they are at hand.
     """
     if getattr(network, "num_classes", None) is None:
-        width = output_shapes(network, image_shape).logits.shape[1]
-        Expectations(name_of(network), width).check_classes(classes, labels)
+        Expectations(name_of(network), logits_of(network, image_shape)).check_classes(classes, labels)
+
+
+def logits_of(network: nnx.Module, image_shape: tuple[int, ...]) -> int:
+    """Return how many logits a network has for images `(H, W, C)`; it is only traced."""
+    return int(output_shapes(network, image_shape).logits.shape[1])
 
 
 def _rounded(values: tuple[float, ...]) -> tuple[float, ...]:

@@ -1,1 +1,0 @@
-"""What reproduce.py is made of: which runs, their teachers, and the table."""

@@ -1,0 +1,227 @@
+"""Distils a student from a teacher, with any method and recipe; see jaxkd train for networks without a teacher."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jaxkd
+from jaxkd import distributed, recipes
+from jaxkd.command_line import CommandLine, Help, program
+from jaxkd.commands import run
+from jaxkd.commands.options import (
+    add_init_options,
+    add_options,
+    init_of,
+    method_name,
+    network_of,
+    recipe_of,
+    run_config,
+    teacher_path,
+)
+from jaxkd.config import RunConfig, TeacherConfig
+
+EXAMPLES = """examples:
+  one number of a paper's table; --list-recipes prints them all:
+    jaxkd distill --data-dir ~/data --recipe ctkd+dkd/resnet56-resnet20 --teacher cifar100_resnet56.pth
+  KD, ResNet-56 to ResNet-20:
+    jaxkd distill --data-dir ~/data --teacher cifar100_resnet56.pth --teacher-name resnet56 \\
+        --student resnet20 --method kd
+  CTKD:
+    … --method ctkd
+  standardised KD at temperature 2 with weight 9:
+    … --method kd+std
+  a method of your own, its losses built by a function of your file:
+    … --method my_loss.py:build --setting gamma=2
+  ATS with its own schedule and normalisation, from a network trained by jaxkd train:
+    jaxkd distill --teacher runs/ats-teacher/model --student ResNet14 --method ats --recipe ats \\
+        --correct 4 --wrong 2
+
+A killed run goes on with the same command and --resume. In the directory of a run are config.json, metrics.csv,
+checkpoints, result.json, curves.png and the student, for jaxkd (student/) and for PyTorch (student.pth).
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; None takes the process's own command line."""
+    parser = command_line()
+    options = parser.parse_args(arguments)
+    return distil(parser, options, {options.seed: options.output})
+
+
+def several(arguments: Sequence[str], folders: Mapping[int, pathlib.Path], at_once: int | None = 1) -> int:
+    """Run the command for several seeds.
+
+    Args:
+      arguments: of the command, but for `--seed` and `--output`.
+      folders: where the run of each seed goes.
+      at_once: so many seeds become one program, where the runs allow it; None takes all that fit into memory.
+    """
+    parser = command_line()
+    return distil(parser, parser.parse_args(arguments), folders, at_once)
+
+
+def distil(
+    parser: argparse.ArgumentParser,
+    options: argparse.Namespace,
+    folders: Mapping[int, pathlib.Path | None],
+    at_once: int | None = 1,
+) -> int:
+    """Train a student for each seed, with the same teacher and images, and leave each in its folder."""
+    try:
+        if options.distributed:
+            distributed.initialize()  # before anything computes
+        config, teacher, train, test = run.read(config_of(options))
+        configs = [dataclasses.replace(config, seed=seed, output=folder) for seed, folder in folders.items()]
+        students = [run.prepare(one, train, test, teacher) for one in configs]
+        for student in students:
+            student.check()
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        parser.error(str(error))
+    for student in students:
+        student.start()
+    size = students[0].facts["student"]["parameters"]
+    run.say(f"student {config.network}: {size:,} parameters; {config.title}")
+    run.say_start(students[0])
+    if config.teacher is not None:
+        described = describe_teacher(teacher, test, config.teacher.evaluate)
+        students = [dataclasses.replace(one, facts={**one.facts, "teacher": described}) for one in students]
+    if len(students) > 1 and at_once != 1 and all(student.can_share_a_program for student in students):
+        run.fit_together(students, at_once)
+    else:
+        for student in students:
+            run.fit(student)
+    return 0
+
+
+def config_of(options: argparse.Namespace) -> RunConfig:
+    """Return the run that a command line describes; of files, only weights are read that are to say their network.
+
+    Raises:
+      ValueError: for what does not exist or does not go together.
+    """
+    recipe = recipe_of(options)
+    init = init_of(options, "--student-init")
+    student = options.student or (recipe.student if recipe else network_of(init))
+    if student is None:
+        raise ValueError("name the network by --student, as in resnet20, or by --recipe, as in kd/resnet56-resnet20")
+    teacher = TeacherConfig(
+        path=options.teacher,
+        name=options.teacher_name or (recipe.teacher if recipe else None),
+        evaluate=options.evaluate_teacher,
+        cache=options.cache_teacher,
+    )
+    return run_config(options, student, recipe, method_of(options, recipe), teacher, init)
+
+
+def method_of(options: argparse.Namespace, recipe: recipes.Recipe | None) -> recipes.Method:
+    """Return the method, with the published numbers unless the command line has others.
+
+    Raises:
+      ValueError: for a setting or weight that the method does not have.
+    """
+    chosen = recipes.get_method(options.method or "kd") if recipe is None or options.method else recipe.method
+    names = ("temperature", "correct", "wrong")
+    settings = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    weights = {"ce": options.ce_weight, chosen.teaching_term or "kd": options.kd_weight}
+    weights = {name: weight for name, weight in weights.items() if weight is not None}
+    return chosen.adapted(weights | dict(options.weight), **(settings | dict(options.setting)))
+
+
+def describe_teacher(teacher: Any, test: run.Images, evaluate: bool) -> dict[str, Any]:
+    """Print and return what the teacher is and how good: a low accuracy means that something is wrong with it."""
+    size = run.parameters(teacher)
+    described = {"name": teacher.name, "parameters": size, "normalization": teacher.normalization or test.normalization}
+    if not evaluate:
+        return described
+    measured = jaxkd.Trainer(teacher).evaluate(test)
+    run.say(
+        f"teacher {teacher.name}: {size:,} parameters; top-1 {measured['accuracy']:.2%}, top-5 {measured['top5']:.2%} "
+        f"of {len(test):,} test images"
+    )
+    return described | {"accuracy": measured["accuracy"], "top5": measured["top5"]}
+
+
+def named_number(text: str) -> tuple[str, float]:
+    """Return `NAME=NUMBER` from the command line in two; whole numbers stay whole.
+
+    Example:
+      >>> named_number("pkt=3e4"), named_number("negatives=4096")
+      (('pkt', 30000.0), ('negatives', 4096))
+    """
+    name, equals, number = text.partition("=")
+    try:
+        if not (name and equals):
+            raise ValueError
+        return name, int(number) if number.lstrip("+-").isdecimal() else float(number)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: write NAME=NUMBER, as in kd=0.9") from None
+
+
+def command_line() -> argparse.ArgumentParser:
+    """Return the parser of the options."""
+    parser = CommandLine(prog=program("distill"), description=__doc__, epilog=EXAMPLES, formatter_class=Help)
+    networks = parser.add_argument_group("networks")
+    networks.add_argument(
+        "--teacher",
+        type=teacher_path,
+        metavar="FILE",
+        help="a file of weights (.pth, .pt, .th, .tar, .safetensors), or a folder that jaxkd train, "
+        "jaxkd.convert.save or jaxkd convert wrote, which also knows its normalisation, or that of a run",
+    )
+    networks.add_argument(
+        "--teacher-name",
+        metavar="NAME",
+        help="the network in a file of weights: resnet56, wrn_40_2, …; default: the recipe's, else found by its keys",
+    )
+    networks.add_argument("--student", metavar="NAME", help="resnet20, wrn_16_2, vgg8, …; default: the recipe's")
+    networks.add_argument(
+        "--evaluate-teacher",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="measure the teacher on the test images first, so that a wrong file or normalisation is noticed",
+    )
+    networks.add_argument(
+        "--cache-teacher",
+        nargs="?",
+        const="auto",
+        metavar="DIR",
+        help="compute the teacher once for every view of an image: kept in memory where that is possible, or in a "
+        "folder for other runs as well",
+    )
+    method = parser.add_argument_group("method", "what is not given keeps its published value")
+    method.add_argument(
+        "--method",
+        type=method_name,
+        metavar="NAME",
+        help="default: the recipe's, else kd; ce is a student alone; FILE.py:FUNCTION is one of your own: "
+        f"{', '.join(recipes.methods())}",
+    )
+    method.add_argument("--temperature", type=float, metavar="T", help="of kd, dkd, mlkd, dist and their variants")
+    method.add_argument("--correct", type=float, metavar="T", help="of ats: τ₁, for the true class")
+    method.add_argument("--wrong", type=float, metavar="T", help="of ats: τ₂, for the other classes")
+    method.add_argument("--ce-weight", type=float, metavar="W", help="of the cross-entropy with the labels")
+    method.add_argument("--kd-weight", type=float, metavar="W", help="of the first term that compares with the teacher")
+    method.add_argument(
+        "--weight",
+        type=named_number,
+        action="append",
+        default=[],
+        metavar="TERM=W",
+        help="of any term, as in pkt=30000; repeatable. It holds from the first epoch, also where the published one "
+        "warms up",
+    )
+    method.add_argument(
+        "--setting",
+        type=named_number,
+        action="append",
+        default=[],
+        metavar="NAME=X",
+        help="any other number of the method, as in beta=2 or t_end=10; repeatable",
+    )
+    add_init_options(parser, "--student-init")
+    add_options(parser, recipes.list())
+    return parser

@@ -1,0 +1,308 @@
+"""From a `RunConfig` to a trained network in its run directory.
+
+In the order in which a command calls them: `read`, `prepare`, then of each `Experiment`
+`check` and `start`, and `fit` or `fit_together`. Of several processes the first one writes and prints.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+from flax import nnx
+
+import jaxkd
+from jaxkd import convert, data, models, recipes
+from jaxkd.commands.options import published
+from jaxkd.config import RunConfig
+from jaxkd.formats.files import sha256
+from jaxkd.nn.modes import Trainable
+from jaxkd.optimizers import by_layer
+from jaxkd.records import RunDirectory
+
+Images = data.Dataset | data.StreamedDataset
+
+
+def load_teacher(config: RunConfig) -> Any:
+    """Return the teacher, from a torch file or a saved model; None where none is given and the method needs none.
+
+    Raises:
+      ValueError, OSError: for a method without its teacher, another network than is named, a file that cannot be read.
+    """
+    wanted = config.teacher
+    if wanted is None or wanted.path is None:
+        require_no_teacher(config)
+        return None
+    if not wanted.path.exists():
+        raise FileNotFoundError(f"--teacher {wanted.path}: there is no such file or folder")
+    try:
+        return convert.load_pretrained(wanted.path, wanted.name).model
+    except ValueError as error:
+        if wanted.name is None:
+            raise
+        by_recipe = config.recipe is not None and recipes.get(config.recipe).teacher == wanted.name
+        whose = f"--recipe {config.recipe} has a {wanted.name}" if by_recipe else f"--teacher-name {wanted.name}"
+        raise ValueError(f"{whose}, but {error}") from error
+
+
+def require_no_teacher(config: RunConfig) -> None:
+    """Refuse a method that needs a teacher."""
+    if config.method is not None and config.method.needs_teacher:
+        which = f", a {config.teacher.name}" if config.teacher and config.teacher.name else ""
+        raise ValueError(f"--method {config.method.name} needs a --teacher{which}")
+
+
+def load_data(config: RunConfig) -> tuple[Images, Images]:
+    """Return training and test images, normalised as the recipe says.
+
+    Raises:
+      FileNotFoundError, ValueError: as `data.load`.
+    """
+    mean, std = config.training.normalization or (None, None)
+    wanted = ("image_size", "workers", "validation_split")
+    read: dict[str, Any] = {name: getattr(config.data, name) for name in wanted}
+    train, test = data.load(config.data.name, config.data.data_dir, mean=mean, std=std, **read)
+    return (train.replace(balanced=True) if config.data.balanced else train), test
+
+
+def check_classes(teacher: Any, train: Images) -> None:
+    """Refuse a teacher that was trained for other classes."""
+    if teacher is not None and teacher.num_classes != train.num_classes:
+        raise ValueError(
+            f"the teacher tells {teacher.num_classes} classes apart, and {train.name} has {train.num_classes}: "
+            "choose the --data it was trained on"
+        )
+
+
+def resolve(config: RunConfig, train: Images, teacher: Any = None) -> RunConfig:
+    """Return the configuration with what only the files say: statistics of the images, name and hashes of weights."""
+    images = dataclasses.replace(config.data, images=len(train), normalization=train.normalization)
+    if config.init is not None and config.init.path is not None:
+        config = dataclasses.replace(config, init=dataclasses.replace(config.init, sha256=sha256(config.init.path)))
+    if teacher is None or config.teacher is None or config.teacher.path is None:
+        return dataclasses.replace(config, data=images, teacher=None)
+    digest = convert.Pretrained(teacher, config.teacher.path).sha256
+    found = dataclasses.replace(config.teacher, name=teacher.name, sha256=digest)
+    return dataclasses.replace(config, data=images, teacher=found)
+
+
+def read(config: RunConfig) -> tuple[RunConfig, Any, Images, Images]:
+    """Return the resolved configuration, the teacher, and training and test images.
+
+    Raises:
+      ValueError, OSError: as `load_teacher` and `load_data`, and for a teacher of other classes.
+    """
+    teacher = load_teacher(config)
+    train, test = load_data(config)
+    check_classes(teacher, train)
+    return resolve(config, train, teacher), teacher, train, test
+
+
+def compiled(config: RunConfig, train: Images, teacher: Any = None) -> jaxkd.Trainer:
+    """Return a new network with its losses and optimizer, ready to `fit`.
+
+    Raises:
+      ValueError: for an unknown network, or one that a loss cannot work with.
+    """
+    network = initial_network(config, train.num_classes)
+    trainer = jaxkd.Trainer(network) if teacher is None else jaxkd.Distiller(student=network, teacher=teacher)
+    trainer.compile(
+        optimizer_of(config, network),
+        loss=config.method.losses(train) if config.method else None,
+        loss_weights=config.method.weights if config.method else None,
+        metrics=("accuracy", "top5"),
+        seed=config.seed,
+        image_shape=train.image_shape,
+        precision=config.precision,
+        cache_teacher=teacher_cache(config.teacher.cache if config.teacher else None),
+        batch_norm=config.batch_norm,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        trainable=models.head(network) if config.init is not None and config.init.freeze else None,
+    )
+    return trainer
+
+
+def initial_network(config: RunConfig, num_classes: int) -> Any:
+    """Return the network before training: drawn from the seed, or with the weights that it starts from.
+
+    Raises:
+      FileNotFoundError, ValueError: for an unknown network, or weights that are missing or not for it.
+    """
+    if config.init is None or config.init.path is None:
+        return models.create(config.network, num_classes=num_classes, seed=config.seed)
+    return convert.load_pretrained(config.init.path, config.network, num_classes=num_classes, seed=config.seed).model
+
+
+def optimizer_of(config: RunConfig, network: Any) -> Any:
+    """Return the optimizer of the schedule, with a rate of its own for the classifier where one is given."""
+    training, init = config.training, config.init
+    if init is None or init.head_learning_rate is None:
+        return training.optimizer()
+    for_head = training.adapted(learning_rate=init.head_learning_rate).optimizer()
+    return for_head if init.freeze else by_layer(training.optimizer(), dict.fromkeys(models.head(network), for_head))
+
+
+def teacher_cache(option: str | None) -> bool | str | jaxkd.TeacherCache:
+    """Return what `--cache-teacher` says, as `compile` takes it: nothing, "auto", or a folder."""
+    if option is None:
+        return False
+    return option if option == "auto" else jaxkd.TeacherCache(option)
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A run that is about to be trained.
+
+    Attributes:
+      config: what it is, resolved.
+      trainer: compiled.
+      train: the images it learns from.
+      test: the images that are evaluated after every epoch.
+      directory: of the run.
+      facts: what else belongs to the result.
+    """
+
+    config: RunConfig
+    trainer: jaxkd.Trainer
+    train: Images
+    test: Images
+    directory: RunDirectory
+    facts: Mapping[str, Any]
+
+    @property
+    def can_share_a_program(self) -> bool:
+        """Whether it can be one of several runs of `jaxkd.sweep`."""
+        alone = self.config.batch_norm == "per_device"
+        return isinstance(self.train, data.Dataset) and jax.process_count() == 1 and not alone
+
+    def check(self) -> None:
+        """Refuse what would damage a run; see `RunDirectory.check`."""
+        if is_first():
+            self.directory.check(self.config.settings(), self.config.resume)
+
+    def start(self) -> None:
+        """Make the run directory and write `config.json`."""
+        if is_first():
+            self.directory.start(self.config.settings(), self.config.arguments())
+
+    def finish(self, **facts: Any) -> None:
+        """Write and print the result; `facts` are those that were not known before."""
+        rates = self.trainer.history.history["images_per_second"]
+        seconds = sum(len(self.train) / rate for rate in rates if rate)
+        training = self.config.training
+        first = {"seed": self.config.seed, "epochs": training.epochs, "training_seconds": round(seconds, 2)}
+        if is_first():
+            everything = {**first, **facts, **self.facts}
+            result = self.directory.finish(self.trainer, self.config.role, training.reported, everything)
+            print_result(result, self.directory)
+
+
+def prepare(config: RunConfig, train: Images, test: Images, teacher: Any = None) -> Experiment:
+    """Return the run of a resolved configuration, compiled.
+
+    Raises:
+      ValueError: as `compiled`.
+    """
+    trainer = compiled(config, train, teacher)
+    network = {"name": config.network, "parameters": parameters(trainer.model), **start_of(config, trainer.model)}
+    facts = {config.role: network, **published(config)}
+    return Experiment(config, trainer, train, test, RunDirectory(config.folder), facts)
+
+
+def start_of(config: RunConfig, network: Any) -> dict[str, Any]:
+    """Return what a network starts from, as JSON values for the result; nothing where its weights are drawn."""
+    if config.init is None or config.init.path is None:
+        return {}
+    source = getattr(network, "source", None)
+    known = {"normalization": network.normalization} if network.normalization else {}
+    return {
+        "init": str(config.init.path),
+        "matched": (source and source.matched) or "all weights were taken",
+        **known,
+        **({"trained": list(models.head(network))} if config.init.freeze else {}),
+    }
+
+
+def say_start(run: Experiment) -> None:
+    """Print what the network of a run starts from, and what of it is trained."""
+    start, config = run.facts[run.config.role], run.config
+    if config.init is None:
+        return
+    say(f"{config.network} starts from {start['init']}: {start['matched']}")
+    if "trained" in start:
+        trained = Trainable(tuple(start["trained"]))
+        own = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(run.trainer.model, trained)))
+        say(
+            f"{', '.join(start['trained'])} alone is trained, {own:,} of {start['parameters']:,} parameters; the rest "
+            "is frozen, and BatchNorm keeps its running statistics"
+        )
+
+
+def fit(run: Experiment) -> None:
+    """Train, or resume training, and leave everything in the run directory, which was started."""
+    run.trainer.fit(
+        run.train,
+        validation_data=run.test,
+        epochs=run.config.training.epochs,
+        batch_size=run.config.training.batch_size,
+        callbacks=run.directory.callbacks(every_minutes=run.config.checkpoint_minutes),
+        resume="auto" if run.config.resume else None,
+        verbose=not run.config.quiet,
+    )
+    run.finish()
+
+
+def fit_together(runs: Sequence[Experiment], at_once: int | None) -> None:
+    """Train runs that differ in their seeds, in one program where memory allows.
+
+    Args:
+      runs: of the same command.
+      at_once: the most runs in one program; None takes all.
+    """
+    config = runs[0].config
+    jaxkd.sweep(
+        lambda number: runs[number].trainer,
+        jaxkd.grid(number=range(len(runs))),
+        runs[0].train,
+        runs[0].test,
+        epochs=config.training.epochs,
+        batch_size=config.training.batch_size,
+        at_once=at_once,
+        callbacks=lambda number: runs[number].directory.callbacks(every_minutes=config.checkpoint_minutes),
+        resume="auto" if config.resume else None,
+        verbose=not config.quiet,
+    )
+    for run in runs:
+        run.finish(trained_with=len(runs) - 1)
+
+
+def say(text: str) -> None:
+    """Print, in the first of several processes."""
+    if is_first():
+        print(text, flush=True)
+
+
+def is_first() -> bool:
+    """Return whether this process writes and shows what the run does."""
+    return jax.process_index() == 0
+
+
+def print_result(result: Mapping[str, Any], directory: RunDirectory) -> None:
+    """Print how a run ended, the reported epoch marked."""
+    for which in ("last", "best"):
+        row, mark = result[which], "  (the one this recipe reports)" if which == result["reported"] else ""
+        print(
+            f"{which} epoch {row['epoch']:4d}: test top-1 {row['val_accuracy']:.2%}, top-5 {row['val_top5']:.2%}{mark}"
+        )
+    if "recipe" in result:
+        recipe = result["recipe"]
+        kept = "" if recipe["as_published"] else ", by a run that differs from this one"
+        print(f"published: test top-1 {recipe['accuracy']:.2%}, {recipe['reported']} epoch{kept}; {recipe['paper']}")
+    print(f"everything is in {directory.path}")
+
+
+def parameters(model: nnx.Module) -> int:
+    """Return how many numbers a network trains."""
+    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))

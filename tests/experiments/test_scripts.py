@@ -1,0 +1,180 @@
+"""The scripts by which the commands also go, and the pages that speak of them."""
+
+import json
+import pathlib
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from experiment_scripts import imported
+
+from jaxkd import convert, models, optimizers, recipes
+
+ROOT = pathlib.Path(__file__).parents[2]
+SCRIPTS = {
+    "train_teacher": "train",
+    "distill": "distill",
+    "ats_grid": "sweep",
+    "reproduce": "reproduce",
+    "quickstart": "quickstart",
+    "figures": "figures",
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def scripts():
+    with imported(*SCRIPTS, "recipe_table") as modules:
+        yield modules
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    """A folder with the weights of a network as PyTorch has them."""
+    path = tmp_path_factory.mktemp("teacher")
+    convert.to_torch(models.create("resnet8", num_classes=10), path / "model.pth")
+    return path
+
+
+def test_the_page_has_the_published_numbers(scripts):
+    """Run experiments/recipe_table.py where this fails."""
+    page = (ROOT / "experiments" / "README.md").read_text(encoding="utf-8")
+    table = scripts["recipe_table"]
+    assert table.updated(page, table.our_accuracies(ROOT / "experiments" / "results")) == page
+    cells = re.findall(r"\d\d\.\d\d(?: ± \d\.\d\d)?(?:, top-5 \d\d\.\d\d)? / (?:–|\d)", page)
+    assert len(cells) == len(recipes.list())
+
+
+def test_the_page_gets_our_numbers_from_the_runs_that_kept_to_a_recipe(scripts, tmp_path):
+    table, name = scripts["recipe_table"], "dkd/resnet56-resnet20"
+    for seed, (best, kept) in enumerate([(0.71, True), (0.73, True), (0.5, False)]):
+        (tmp_path / str(seed)).mkdir()
+        recipe = {"name": name, "reported": "best", "as_published": kept}
+        result = {"recipe": recipe, "best": {"val_accuracy": best}, "last": {"val_accuracy": 0.1}}
+        (tmp_path / str(seed) / "result.json").write_text(json.dumps(result))
+    (tmp_path / "result.json").write_text(json.dumps({"last": {"val_accuracy": 0.9}}))
+    ours = table.our_accuracies(tmp_path)
+    assert ours == {name: pytest.approx([71.0, 73.0])}
+    page = table.updated(f"a{table.BEGIN}old{table.END}b", ours)
+    assert page.startswith(f"a{table.BEGIN}")
+    assert page.endswith(f"{table.END}b")
+    assert "old" not in page
+    assert "| `dkd` | 71.97 / 72.00 ± 1.41 (2) | 74.11 / – |" in page
+
+
+def test_every_method_is_on_the_front_page():
+    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## Methods")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (`[^|]*) \|", section, re.MULTILINE)
+    assert set(re.findall(r"`([^`]+)`", " ".join(rows))) == {"--method", *recipes.methods()} - {"ce"}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help_and_errors_call_a_script_by_its_name(scripts, name, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        scripts[name].main(["--help"])
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"usage: {name}.py ")
+    assert f"python experiments/{name}.py" in printed
+    assert not re.search(rf"jaxkd ({'|'.join(SCRIPTS.values())}) ", printed)
+    with pytest.raises(SystemExit, match="2"):
+        scripts[name].main(["--no-such-option"])
+    assert capsys.readouterr().err.startswith(f"{name}.py: error: ")
+    assert scripts[name].command_line().prog == f"{name}.py"
+
+
+def test_a_cure_calls_other_scripts_by_their_names(scripts, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        scripts["train_teacher"].main(["--recipe", "kd/resnet56-resnet20"])
+    assert "learns from a resnet56: that is what distill.py does" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        scripts["reproduce"].main(["kd/vgg13-vgg8", "--teachers", "nowhere"])
+    assert "train it by train_teacher.py --model vgg13" in capsys.readouterr().err
+
+
+def test_scripts_start_from_any_folder(tmp_path):
+    command = [sys.executable, str(ROOT / "experiments" / "distill.py"), "--student", "resnet8"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 2
+    assert "--method kd needs a --teacher" in ended.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("page", ["README.md", "experiments/README.md"])
+def test_commands_on_the_pages_are_valid(scripts, page):
+    text = (ROOT / page).read_text(encoding="utf-8").replace("\\\n", " ")
+    commands = re.findall(r"python experiments/(quickstart|train_teacher|distill|ats_grid)\.py([^\n`|&]*)", text)
+    assert {"quickstart", "distill"} <= {name for name, _ in commands}
+    for name, arguments in commands:
+        options = scripts[name].command_line().parse_args(shlex.split(arguments, comments=True))
+        if name == "distill":
+            assert scripts[name].config_of(options).method.name in recipes.methods()
+        elif name == "train_teacher":
+            scripts[name].config_of(options)
+
+
+@pytest.mark.thorough
+def test_the_example_on_the_front_page_runs(teacher, tmp_path, monkeypatch):
+    """As it stands, but for the sizes, the files and the data."""
+    code, own_loss, cache, sweep = re.findall(
+        r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    assert "class " in own_loss  # which tests/losses/test_own_loss.py runs
+    smaller = {
+        '"cifar100", data_dir="~/data"': '"digits"',
+        '"cifar100_resnet56.pth", "resnet56"': f'"{teacher / "model.pth"}", "resnet8"',
+        '"resnet20", num_classes=100': '"resnet8", num_classes=10',
+        "epochs=240, batch_size=64": "epochs=1, batch_size=479, verbose=0",
+    }
+    for published, small in smaller.items():
+        assert code.count(published) == 1
+        code = code.replace(published, small)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["distiller"].predict(names["test"].images).shape == (360, 10)
+    assert {"ce", "kd", "kd_temperature", "val_top5"} <= names["history"].history.keys()
+    assert (tmp_path / "student.pth").exists()
+    assert [entry.name for entry in (tmp_path / "runs" / "ctkd").iterdir()] == ["1"]
+    names["optimizer"] = optimizers.sgd(0.05)
+    exec(compile(cache, "README.md", "exec"), names)
+    names["distiller"].fit(names["train"].subset(64), batch_size=32, verbose=0)
+    assert (tmp_path / "outputs" / "resnet56" / "contents.json").exists()
+    names["train"] = names["train"].subset(64)
+    exec(compile(sweep.replace("epochs=5", "epochs=1, verbose=0"), "README.md", "exec"), names)
+    assert names["found"].last("val_accuracy").shape == (6,)
+    assert (tmp_path / "grid.csv").exists()
+
+
+def test_links_on_the_pages_lead_somewhere():
+    for page in (ROOT / "README.md", ROOT / "experiments" / "README.md"):
+        links = re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))
+        assert links
+        assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.thorough
+def test_ctrl_c_saves_and_says_how_to_resume(tmp_path):
+    command = [
+        sys.executable, "experiments/train_teacher.py", "--data", "digits", "--model", "resnet8", "--epochs", "200",
+        "--output", str(tmp_path / "run"),
+    ]  # fmt: skip
+    # As from a terminal: jobs that a shell puts into the background begin with Ctrl-C ignored.
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    while not (tmp_path / "run" / "metrics.csv").exists():
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in error
+    saved, resume = error.strip().splitlines()[-2:]
+    assert saved.startswith("Ctrl-C: saved in ")
+    assert resume == f"interrupted; to resume: python {shlex.join(command[1:])} --resume"
+    assert not (tmp_path / "run" / "result.json").exists()
