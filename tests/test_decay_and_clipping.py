@@ -1,4 +1,4 @@
-"""Which parameters decay, gradients that are clipped, LAMB and timm's cosine: against PyTorch, by hand, and real logs."""
+"""Which parameters decay, clipped gradients, LAMB and timm's cosine: against PyTorch, by hand, and real logs."""
 
 import jax
 import jax.numpy as jnp
