@@ -7,6 +7,7 @@ from jaxkd.distiller import Distiller
 from jaxkd.sweep import grid, sweep
 from jaxkd.trainer import Trainer
 from jaxkd.training import compilation_cache
+from jaxkd.training.ema import EMA
 from jaxkd.training.teacher_cache import TeacherCache
 from jaxkd.types import Batch, Normalization, Outputs, Progress
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "EMA",
     "Batch",
     "Distiller",
     "Normalization",

@@ -24,12 +24,13 @@ from jaxkd.losses import cross_entropy
 from jaxkd.nn.convolution import slow_in_a_loop
 from jaxkd.trainer import Trainer
 from jaxkd.training.compiled_epoch import make_resident_loop
+from jaxkd.training.ema import own_and_average
 from jaxkd.training.epochs import BoundProgram, check_same_batches, resident_epoch, seed_of
 from jaxkd.training.inputs import Data, InMemory, as_source, padded_batches
 from jaxkd.training.loop import Means, Runs, train
 from jaxkd.training.preemption import Termination
 from jaxkd.training.stacked_runs import make_evaluate_many, make_many_step, own_batches_epoch
-from jaxkd.training.state import TrainState
+from jaxkd.training.state import TrainState, Tree
 
 EVALUATION_BATCH = 256
 
@@ -293,9 +294,12 @@ class _Group:
         indices = padded_batches(examples, min(EVALUATION_BATCH, examples))
         on_devices = bound.placement.everywhere((held_out.images, held_out.labels, indices))
 
+        def means_of(*weights: Tree) -> dict[str, np.ndarray]:
+            sums = evaluate(*weights, *on_devices)
+            return {name: np.asarray(total) / examples for name, total in sums.items()}
+
         def measure(state: TrainState) -> list[dict[str, float]]:
-            sums = evaluate(state.params["model"], state.variables["model"], *on_devices)
-            means = {name: np.asarray(total) / examples for name, total in sums.items()}
+            means = own_and_average(means_of, state)
             return [{name: float(values[i]) for name, values in means.items()} for i in range(len(self.members))]
 
         return measure

@@ -16,7 +16,7 @@ from flax import nnx
 from jaxkd.callbacks import Callback, CallbackList, Checkpoint, ProgressBar, TerminateOnNaN
 from jaxkd.callbacks.terminal import with_warnings_apart
 from jaxkd.checks import check_at_least
-from jaxkd.data import Dataset, StreamedDataset
+from jaxkd.data import Dataset, Mixing, StreamedDataset
 from jaxkd.data.pictures import one_by_one
 from jaxkd.history import History
 from jaxkd.keywords import OF_COMPILE, OF_DATA, names_cures
@@ -24,6 +24,7 @@ from jaxkd.losses import cross_entropy
 from jaxkd.metrics import Metric
 from jaxkd.models.ensemble import Ensemble
 from jaxkd.training.cached_teacher import CacheRequest, requested
+from jaxkd.training.ema import EMA, average_of, begun, own_and_average
 from jaxkd.training.epochs import BoundProgram, check_same_batches
 from jaxkd.training.evaluation import Evaluation, predicted
 from jaxkd.training.expectations import (
@@ -107,6 +108,8 @@ class Trainer:
         gradient_accumulation_steps: int = 1,
         batch_norm: str = "global",
         trainable: str | Sequence[str] | None = None,
+        mixing: Mixing | None = None,
+        ema: EMA | None = None,
     ) -> None:
         """Say how to train, and start afresh from the network's present weights.
 
@@ -143,6 +146,11 @@ class Trainer:
           trainable: the names of the layers that are trained, as in "fc" or ("layer4", "fc"), or `models.head(model)`;
             all by default. The others are frozen: their weights stay as they are, no optimizer has a state for them,
             and they compute as in evaluation, so that BatchNorm uses its running statistics and leaves them alone.
+          mixing: mixup and CutMix, as in `data.Mixing(mixup_alpha=0.8, cutmix_alpha=1.0)`. Student and teacher see the
+            same mixed images; losses and training metrics are the means over both labels, weighted by their shares.
+            Losses that remember single examples (CRD) are refused, and so is `cache_teacher`.
+          ema: keeps averaged weights beside those that are trained, as in `EMA(decay=0.9999)`. They are evaluated as
+            `val_ema_…` as well, saved with the run, and are the weights of `ema_model`.
 
         Raises:
           ValueError, TypeError: for losses, weights or metrics that cannot be right, for a teacher with another number
@@ -165,11 +173,14 @@ class Trainer:
             microbatches=gradient_accumulation_steps,
             bn_mesh=bn_mesh_of(batch_norm, placement),
             trainable=trainable,
+            mixing=mixing,
+            ema=ema,
         )
         if placement.devices[0].platform == "cpu":
             warn_of_slow_types(precision)
         cache = requested(cache_teacher, self._teacher is not None)
         state = create_state(self._model, losses, self._teacher, program.optimizer, seed, program.trainable)
+        state = begun(program.ema, state)
         self._program, self._placement, self._steps_per_execution = program, placement, steps_per_execution
         self._cache, self._run, self._restored_epochs = cache, Run(placement.everywhere(state)), 0
 
@@ -251,7 +262,7 @@ class Trainer:
                 bound.program,
                 termination,
                 cached_teacher,
-                measure and (lambda state: [measure()]),
+                measure and (lambda state: [own_and_average(measure, state)]),
                 validation_freq,
             )
             hooks.on_train_end(logs[0])
@@ -272,7 +283,9 @@ class Trainer:
           those of `compile`, or accuracy and top-5.
         """
         known = self._known_normalization()
-        return self._measure(as_source(_with_labels(x, y), self._model, normalization=known), batch_size)()
+        return self._measure(as_source(_with_labels(x, y), self._model, normalization=known), batch_size)(
+            *self._network()[1]
+        )
 
     @names_cures(OF_DATA)
     def predict(self, x: np.ndarray | Dataset | StreamedDataset | Iterable[Any], batch_size: int = 256) -> np.ndarray:
@@ -354,6 +367,25 @@ class Trainer:
         """The network with the weights of `state`."""
         self._update_model()
         return self._model
+
+    @property
+    def keeps_average(self) -> bool:
+        """Whether there are averaged weights, for `ema_model`."""
+        return self.state is not None and average_of(self.state) is not None
+
+    @property
+    def ema_model(self) -> nnx.Module:
+        """A copy of the network with the averaged weights of `state`.
+
+        Raises:
+          RuntimeError: where `compile` was not given an `ema`.
+        """
+        average = None if self.state is None else average_of(self.state)
+        if average is None:
+            raise RuntimeError("there are no averaged weights: call compile(…, ema=jaxkd.EMA(decay=0.9999))")
+        model = nnx.clone(self._model)
+        nnx.update(model, *(nnx.State(tree) for tree in copied(average)))
+        return model
 
     @property
     def state(self) -> TrainState | None:
@@ -475,8 +507,8 @@ class Trainer:
             self._steps_per_execution,
         )
 
-    def _measure(self, source: Source, batch_size: int = 256) -> Callable[[], dict[str, float]]:
-        """Return what evaluates the present network on data, which are put in place now."""
+    def _measure(self, source: Source, batch_size: int = 256) -> Callable[[Tree, Tree], dict[str, float]]:
+        """Return what evaluates weights of the network on data, which are put in place now."""
         check = self._check_evaluated(self._model)
         if isinstance(source, Stream):
             model = self._model
@@ -489,9 +521,8 @@ class Trainer:
         metrics = metrics_of(("accuracy", "top5")) if self._program is None else self._program.metrics
         measured = (("loss", cross_entropy), *metrics)
 
-        def measure() -> dict[str, float]:
-            graph, weights = self._network()
-            return evaluation.measure(graph, weights, normalization, self._precision, measured)
+        def measure(*weights: Tree) -> dict[str, float]:
+            return evaluation.measure(self._network()[0], weights, normalization, self._precision, measured)
 
         return measure
 

@@ -14,6 +14,7 @@ from flax import nnx
 from flax.nnx import bridge
 
 from jaxkd.nn.paths import is_under, known_layers
+from jaxkd.nn.resize import resized
 
 IN_TRAINING = ("train", "training", "is_training")
 IN_EVALUATION = ("deterministic", "use_running_average")
@@ -78,10 +79,11 @@ def call(network: Any, images: jax.Array, train: bool, trainable: Trainable | No
 
     Args:
       network: merged for this call, since the attributes that say the mode may be changed.
-      images: `[B, H, W, C]`.
+      images: `[B, H, W, C]`; the network sees them at its `resize_to`.
       train: whether to compute as in training.
       trainable: where given, all other layers compute as in evaluation.
     """
+    images = resized(network, images)
     if train and trainable is not None:
         freeze(network, trainable)
     if isinstance(network, bridge.ToNNX):
