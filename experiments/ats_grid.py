@@ -8,4 +8,4 @@ command_line = by_other_names(sweep.command_line)
 config_of = by_other_names(sweep.config_of)
 
 if __name__ == "__main__":
-    end(main)
+    end(main, resumable=True)

@@ -212,7 +212,7 @@ def test_commands_are_taken(scripts, page, tmp_path, monkeypatch):
         if name == "distill":
             script.config_of(script.command_line().parse_args(own))
     for name, arguments in filter(lambda command: command[1], commands(page, r"python -m jaxkd\.([\w.]+)")):
-        takes(scripts(f"jaxkd.{name}.__main__")._parser().parse_intermixed_args, page, arguments)
+        takes(scripts(f"jaxkd.{name}.__main__").command_line().parse_intermixed_args, page, arguments)
 
 
 def test_recipes_on_the_pages_exist():

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 from jaxkd import convert, data, recipes
+from jaxkd.commands.recipes import listed
 from jaxkd.config import DataConfig, InitConfig, RunConfig, TeacherConfig
 from jaxkd.convert.checkpoint import network_in
 
@@ -162,16 +162,8 @@ class ListRecipes(argparse.Action):
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: object, values: object, option_string: str | None = None
     ) -> None:
-        lines: list[str] = []
-        for heading, group in itertools.groupby(map(recipes.get, self.const), key=table_of):
-            lines += ["", *heading, *(f"  {recipe.name:40s} {recipe.published}" for recipe in group)]
-        print("\n".join(lines))
+        print(listed(self.const))
         parser.exit()
-
-
-def table_of(recipe: recipes.Recipe) -> tuple[str, str]:
-    """Return where a number is published: the paper, and the table with the epoch it states."""
-    return recipe.paper, f"{recipe.table}, {recipe.reported} epoch"
 
 
 def run_config(
