@@ -23,6 +23,8 @@ COMMANDS = {
         "reproduce": "the rows of a published table, and write ours beside them",
     },
     "use a network": {
+        "evaluate": "measure accuracy, loss and calibration on a data set",
+        "predict": "tell what it sees in pictures, file by file",
         "convert": "files of weights of PyTorch and others, to and from this library's",
         "export": "a student as ONNX, StableHLO, LiteRT, PyTorch or safetensors",
     },
