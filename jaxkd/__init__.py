@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from jaxkd.history import History as History
     from jaxkd.sweep import grid, sweep
     from jaxkd.trainer import Trainer
+    from jaxkd.training.ema import EMA
     from jaxkd.training.teacher_cache import TeacherCache
     from jaxkd.types import Batch, Normalization, Outputs, Progress
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "EMA",
     "Batch",
     "Distiller",
     "Normalization",
@@ -43,6 +45,7 @@ __all__ = [
 _HOMES = {
     **dict.fromkeys(("Batch", "Normalization", "Outputs", "Progress"), "jaxkd.types"),
     "Distiller": "jaxkd.distiller",
+    "EMA": "jaxkd.training.ema",
     "History": "jaxkd.history",  # what fit returns; its module says more
     "TeacherCache": "jaxkd.training.teacher_cache",
     "Trainer": "jaxkd.trainer",

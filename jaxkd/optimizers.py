@@ -9,7 +9,7 @@ Equal arguments return the same object, so that runs with equal optimizers share
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -18,9 +18,25 @@ import optax
 
 from jaxkd.checks import check_epoch_function, check_number
 from jaxkd.nn.paths import is_under
-from jaxkd.schedules import Schedule, cosine_decay, quadratic_decay, remembered, step_decay
+from jaxkd.schedules import Schedule, cosine_decay, quadratic_decay, remembered, step_decay, timm_cosine
 
-__all__ = ["adam", "adamw", "by_layer", "cosine_decay", "quadratic_decay", "scale_by_epoch_rate", "sgd", "step_decay"]
+__all__ = [
+    "adam",
+    "adamw",
+    "by_layer",
+    "clipped",
+    "cosine_decay",
+    "kernels",
+    "lamb",
+    "quadratic_decay",
+    "scale_by_epoch_rate",
+    "sgd",
+    "step_decay",
+    "timm_cosine",
+]
+
+Mask = Callable[[optax.Params], Any]
+"""From parameters to booleans of the same structure; a named function, since equal ones make equal programs."""
 
 
 class LearningRateState(NamedTuple):
@@ -47,7 +63,11 @@ class StepRateState(NamedTuple):
 
 @remembered
 def sgd(
-    learning_rate: float | Schedule, momentum: float = 0.9, weight_decay: float = 0.0, nesterov: bool = False
+    learning_rate: float | Schedule,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    nesterov: bool = False,
+    mask: Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Return stochastic gradient descent as `torch.optim.SGD` computes it, which every CIFAR recipe assumes.
 
@@ -61,6 +81,7 @@ def sgd(
       momentum: in [0, 1); 0 keeps no buffer.
       weight_decay: ≥ 0, the factor of the parameter in `g + weight_decay·parameter`.
       nesterov: whether to step along `g + momentum·v` instead of `v`; needs a momentum.
+      mask: says which parameters decay, such as `kernels`; all by default.
 
     Raises:
       ValueError: for a number outside its range.
@@ -76,7 +97,7 @@ def sgd(
     if nesterov and momentum == 0:
         raise ValueError("nesterov=True needs a momentum above 0, for example momentum=0.9")
     return optax.chain(
-        *_weight_decay(weight_decay),
+        *_weight_decay(weight_decay, mask),
         *([optax.trace(decay=momentum, nesterov=nesterov)] if momentum else []),
         scale_by_epoch_rate(learning_rate),
     )
@@ -114,6 +135,7 @@ def adamw(
     b2: float = 0.999,
     eps: float = 1e-8,
     weight_decay: float = 0.01,
+    mask: Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Return Adam with decoupled weight decay (Loshchilov & Hutter, ICLR 2019), as `torch.optim.AdamW` computes it.
 
@@ -124,6 +146,7 @@ def adamw(
       b2: decay of the mean of their squares, in [0, 1).
       eps: added to the root of the mean square.
       weight_decay: ≥ 0; every parameter shrinks by `rate · weight_decay` of itself at each step.
+      mask: says which parameters decay, such as `kernels`; all by default.
 
     Raises:
       ValueError: for a number outside its range.
@@ -133,14 +156,102 @@ def adamw(
       >>> print(optax.tree_utils.tree_get(state, "learning_rate"))
       0.5
     """
+    return optax.chain(
+        _adam_direction(b1, b2, eps), *_weight_decay(weight_decay, mask), scale_by_epoch_rate(learning_rate)
+    )
+
+
+@remembered
+def lamb(
+    learning_rate: float | Schedule,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-6,
+    weight_decay: float = 0.01,
+    mask: Mask | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Return LAMB (You et al., ICLR 2020), for large batches: AdamW whose steps are as long as the weights, by layers.
+
+    The update of each parameter that decays is scaled to `rate` times the parameter's own length; those of others are
+    Adam's, as in timm. Equal blocks that are stacked in one array count as one parameter. With `clipped(…, 1.0)` it is
+    what timm's `lamb` does by default.
+
+    Args:
+      learning_rate: a number ≥ 0, a function of the epoch (counted from 1), or one of optax's schedules, which count
+        steps.
+      b1: decay of the mean of the gradients, in [0, 1).
+      b2: decay of the mean of their squares, in [0, 1).
+      eps: added to the root of the mean square.
+      weight_decay: ≥ 0, the factor of the parameter in the update before it is scaled.
+      mask: says which parameters decay, such as `kernels`; all by default.
+
+    Raises:
+      ValueError: for a number outside its range.
+
+    Example:
+      >>> optimizer = clipped(lamb(timm_cosine(0.008, epochs=300, warmup=5), weight_decay=0.02, mask=kernels), norm=1.0)
+    """
+    trust = optax.scale_by_trust_ratio()
+    return optax.chain(
+        _adam_direction(b1, b2, eps),
+        *_weight_decay(weight_decay, mask),
+        trust if mask is None else optax.masked(trust, mask),
+        scale_by_epoch_rate(learning_rate),
+    )
+
+
+@remembered
+def clipped(optimizer: optax.GradientTransformation, norm: float) -> optax.GradientTransformationExtraArgs:
+    """Return an optimizer whose gradients, taken together, are at most so long: `torch.nn.utils.clip_grad_norm_`.
+
+    The length is that over everything that is trained, what the losses learn included.
+
+    Args:
+      optimizer: gets the gradients, shortened where they are longer.
+      norm: the largest length, > 0.
+
+    Raises:
+      ValueError: for another length.
+
+    Example:
+      >>> optimizer = clipped(sgd(1.0, momentum=0.0), norm=1.0)
+      >>> gradients = jnp.array([3.0, 4.0])
+      >>> print(optimizer.update(gradients, optimizer.init(gradients), gradients, epoch=1)[0])
+      [-0.6 -0.8]
+    """
+    check_number("norm", norm, positive=True)
+    return optax.with_extra_args_support(optax.chain(optax.clip_by_global_norm(norm), optimizer))
+
+
+def kernels(params: optax.Params) -> Any:
+    """Return which parameters weight decay is usually meant for: kernels of layers, and no biases, norms or tokens.
+
+    Left out are biases, scales, position embeddings, tokens and single vectors, as timm does it. Blocks that are
+    stacked are seen as single ones.
+
+    Example:
+      >>> kernels({"fc": {"kernel": jnp.zeros((2, 2)), "bias": jnp.zeros(2)}, "cls_token": jnp.zeros((1, 1, 2))})
+      {'cls_token': False, 'fc': {'bias': False, 'kernel': True}}
+    """
+    return jax.tree_util.tree_map_with_path(_is_kernel, params)
+
+
+def _is_kernel(path: tuple[Any, ...], value: Any) -> bool:
+    name = str(getattr(path[-1], "key", getattr(path[-1], "idx", path[-1]))) if path else ""
+    if name == "kernel":
+        return True
+    return jnp.ndim(value) >= 2 and not any(mark in name for mark in _UNDECAYED)
+
+
+_UNDECAYED = ("bias", "scale", "gamma", "token", "position", "pos_embed")
+"""Parts of the names of parameters that do not decay, however many axes they have."""
+
+
+def _adam_direction(b1: float, b2: float, eps: float) -> optax.GradientTransformation:
     check_number("b1", b1, below=1.0)
     check_number("b2", b2, below=1.0)
     check_number("eps", eps)
-    return optax.chain(
-        optax.scale_by_adam(b1=b1, b2=b2, eps=eps),
-        *_weight_decay(weight_decay),
-        scale_by_epoch_rate(learning_rate),
-    )
+    return optax.scale_by_adam(b1=b1, b2=b2, eps=eps)
 
 
 def by_layer(
@@ -277,9 +388,9 @@ def _scale_by_step_rate(schedule: optax.Schedule) -> optax.GradientTransformatio
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _weight_decay(weight_decay: float) -> list[optax.GradientTransformation]:
+def _weight_decay(weight_decay: float, mask: Mask | None) -> list[optax.GradientTransformation]:
     check_number("weight_decay", weight_decay)
-    return [optax.add_decayed_weights(weight_decay)] if weight_decay else []
+    return [optax.add_decayed_weights(weight_decay, mask)] if weight_decay else []
 
 
 def _constant(learning_rate: float) -> Schedule:

@@ -129,6 +129,46 @@ def cosine_decay(base: float, epochs: int, warmup: int = 0, final: float = 0.0) 
 
 
 @remembered
+def timm_cosine(base: float, epochs: int, warmup: int = 0, final: float = 0.0, start: float = 0.0) -> Schedule:
+    """Return the warm-up and half cosine that transformers are trained with, as timm's `CosineLRScheduler` steps them.
+
+    The rate rises from `start` in equal steps, so that epoch `warmup + 1` would be the first at `base`; there it meets
+    the cosine, which counts from the first epoch of all: epoch `e` is trained at
+    `final + (base - final) · (1 + cos(π·(e - 1) / epochs)) / 2`. `cosine_decay` begins its cosine after the warm-up.
+
+    Args:
+      base: the rate at the top of the cosine, > 0.
+      epochs: length of the whole training, warm-up included; past it the rate is `final`.
+      warmup: epochs over which the rate rises.
+      final: what the rate falls to, ≥ 0.
+      start: the rate of the first epoch, where there is a warm-up, ≥ 0.
+
+    Raises:
+      ValueError: for a number outside its range.
+
+    Example:
+      >>> rate = timm_cosine(0.1, epochs=4, warmup=1, start=0.01)
+      >>> [f"{rate(epoch):.4f}" for epoch in (1, 2, 3, 4)]
+      ['0.0100', '0.0854', '0.0500', '0.0146']
+    """
+    check_number("base", base, positive=True)
+    check_number("final", final)
+    check_number("start", start)
+    check_number("warmup", warmup)
+    _part_left(epochs, warmup)  # which checks them
+    part_left = _part_left(epochs, 0)
+
+    def schedule(epoch: jax.Array) -> jax.Array:
+        elapsed = jnp.asarray(epoch, jnp.int32) - 1
+        rate = final + (base - final) * jnp.sin(jnp.pi / 2 * part_left(elapsed)) ** 2
+        if warmup == 0:
+            return rate
+        return jnp.where(elapsed < warmup, start + (base - start) / warmup * elapsed.astype(jnp.float32), rate)
+
+    return schedule
+
+
+@remembered
 def quadratic_decay(base: float, epochs: int, warmup: int = 0) -> Schedule:
     """Return a rate that falls as the square of the part of training that is left, once per epoch.
 

@@ -14,14 +14,17 @@ import optax
 from flax import nnx
 
 from jaxkd.callbacks import Callback, CallbackList, Checkpoint, ProgressBar, TerminateOnNaN
+from jaxkd.callbacks.terminal import with_warnings_apart
 from jaxkd.checks import check_at_least
-from jaxkd.data import Dataset, StreamedDataset
+from jaxkd.data import Dataset, Mixing, StreamedDataset
 from jaxkd.data.pictures import one_by_one
 from jaxkd.history import History
+from jaxkd.keywords import OF_COMPILE, OF_DATA, names_cures
 from jaxkd.losses import cross_entropy
 from jaxkd.metrics import Metric
 from jaxkd.models.ensemble import Ensemble
 from jaxkd.training.cached_teacher import CacheRequest, requested
+from jaxkd.training.ema import EMA, average_of, begun, own_and_average
 from jaxkd.training.epochs import BoundProgram, check_same_batches
 from jaxkd.training.evaluation import Evaluation, predicted
 from jaxkd.training.expectations import (
@@ -30,6 +33,7 @@ from jaxkd.training.expectations import (
     check_batch_parts,
     check_frozen,
     check_logits,
+    logits_of,
     refuse_single,
 )
 from jaxkd.training.forward import warn_of_slow_types
@@ -88,6 +92,7 @@ class Trainer:
         state = self._run.state
         return f"{type(self).__name__}({network})\n  losses {terms}; {int(state.epoch)} epochs, {int(state.step)} steps"
 
+    @names_cures(OF_COMPILE)
     def compile(
         self,
         optimizer: optax.GradientTransformation,
@@ -103,6 +108,8 @@ class Trainer:
         gradient_accumulation_steps: int = 1,
         batch_norm: str = "global",
         trainable: str | Sequence[str] | None = None,
+        mixing: Mixing | None = None,
+        ema: EMA | None = None,
     ) -> None:
         """Say how to train, and start afresh from the network's present weights.
 
@@ -139,6 +146,11 @@ class Trainer:
           trainable: the names of the layers that are trained, as in "fc" or ("layer4", "fc"), or `models.head(model)`;
             all by default. The others are frozen: their weights stay as they are, no optimizer has a state for them,
             and they compute as in evaluation, so that BatchNorm uses its running statistics and leaves them alone.
+          mixing: mixup and CutMix, as in `data.Mixing(mixup_alpha=0.8, cutmix_alpha=1.0)`. Student and teacher see the
+            same mixed images; losses and training metrics are the means over both labels, weighted by their shares.
+            Losses that remember single examples (CRD) are refused, and so is `cache_teacher`.
+          ema: keeps averaged weights beside those that are trained, as in `EMA(decay=0.9999)`. They are evaluated as
+            `val_ema_…` as well, saved with the run, and are the weights of `ema_model`.
 
         Raises:
           ValueError, TypeError: for losses, weights or metrics that cannot be right, for a teacher with another number
@@ -161,14 +173,19 @@ class Trainer:
             microbatches=gradient_accumulation_steps,
             bn_mesh=bn_mesh_of(batch_norm, placement),
             trainable=trainable,
+            mixing=mixing,
+            ema=ema,
         )
         if placement.devices[0].platform == "cpu":
             warn_of_slow_types(precision)
         cache = requested(cache_teacher, self._teacher is not None)
         state = create_state(self._model, losses, self._teacher, program.optimizer, seed, program.trainable)
+        state = begun(program.ema, state)
         self._program, self._placement, self._steps_per_execution = program, placement, steps_per_execution
         self._cache, self._run, self._restored_epochs = cache, Run(placement.everywhere(state)), 0
 
+    @names_cures(OF_DATA)
+    @with_warnings_apart
     def fit(
         self,
         x: Data,
@@ -245,13 +262,14 @@ class Trainer:
                 bound.program,
                 termination,
                 cached_teacher,
-                measure and (lambda state: [measure()]),
+                measure and (lambda state: [own_and_average(measure, state)]),
                 validation_freq,
             )
             hooks.on_train_end(logs[0])
         self._update_model()
         return self.history
 
+    @names_cures(OF_DATA)
     def evaluate(self, x: Data, y: Any = None, *, batch_size: int = 256) -> dict[str, float]:
         """Return means over all examples, with the network in evaluation mode; works before `compile` too.
 
@@ -265,8 +283,11 @@ class Trainer:
           those of `compile`, or accuracy and top-5.
         """
         known = self._known_normalization()
-        return self._measure(as_source(_with_labels(x, y), self._model, normalization=known), batch_size)()
+        return self._measure(as_source(_with_labels(x, y), self._model, normalization=known), batch_size)(
+            *self._network()[1]
+        )
 
+    @names_cures(OF_DATA)
     def predict(self, x: np.ndarray | Dataset | StreamedDataset | Iterable[Any], batch_size: int = 256) -> np.ndarray:
         """Return logits `[N, K]`.
 
@@ -314,6 +335,7 @@ class Trainer:
             "history": self.history.to_dict(),
             "normalization": own and [list(values) for values in own],
             "running": None if progress is None else progress.to_dict(),
+            "warned": sorted(self._run.warned),
         }
         checkpoint.save(directory, self._run.compiled_state(), record, keep)
 
@@ -335,7 +357,8 @@ class Trainer:
         if record["normalization"]:
             mean, std = record["normalization"]
             self._model.normalization = Normalization(tuple(mean), tuple(std))  # type: ignore[attr-defined]
-        self._run = Run(state, History.from_dict(record["history"]), resumed=record["running"])
+        history, warned = History.from_dict(record["history"]), set(record.get("warned", ()))
+        self._run = Run(state, history, resumed=record["running"], warned=warned)
         self._restored_epochs = int(state.epoch)
         self._update_model()
 
@@ -344,6 +367,25 @@ class Trainer:
         """The network with the weights of `state`."""
         self._update_model()
         return self._model
+
+    @property
+    def keeps_average(self) -> bool:
+        """Whether there are averaged weights, for `ema_model`."""
+        return self.state is not None and average_of(self.state) is not None
+
+    @property
+    def ema_model(self) -> nnx.Module:
+        """A copy of the network with the averaged weights of `state`.
+
+        Raises:
+          RuntimeError: where `compile` was not given an `ema`.
+        """
+        average = None if self.state is None else average_of(self.state)
+        if average is None:
+            raise RuntimeError("there are no averaged weights: call compile(…, ema=jaxkd.EMA(decay=0.9999))")
+        model = nnx.clone(self._model)
+        nnx.update(model, *(nnx.State(tree) for tree in copied(average)))
+        return model
 
     @property
     def state(self) -> TrainState | None:
@@ -439,6 +481,7 @@ class Trainer:
                 source,
                 index_readers=program.index_readers,
                 at_first=(*source.at_first, *evaluated),
+                logits=lambda shape: logits_of(model, shape),
                 at_single=lambda shape: refuse_single(model, shape, "a batch", "leave it out, or make batches larger"),
             )
         for check in evaluated:
@@ -464,11 +507,12 @@ class Trainer:
             self._steps_per_execution,
         )
 
-    def _measure(self, source: Source, batch_size: int = 256) -> Callable[[], dict[str, float]]:
-        """Return what evaluates the present network on data, which are put in place now."""
+    def _measure(self, source: Source, batch_size: int = 256) -> Callable[[Tree, Tree], dict[str, float]]:
+        """Return what evaluates weights of the network on data, which are put in place now."""
         check = self._check_evaluated(self._model)
         if isinstance(source, Stream):
-            source = replace(source, at_first=(*source.at_first, check))
+            model = self._model
+            source = replace(source, at_first=(*source.at_first, check), logits=lambda shape: logits_of(model, shape))
         else:
             check(source.image_shape)
             check_logits(self._model, source.image_shape, source.num_classes, getattr(source, "labels", None))
@@ -477,9 +521,8 @@ class Trainer:
         metrics = metrics_of(("accuracy", "top5")) if self._program is None else self._program.metrics
         measured = (("loss", cross_entropy), *metrics)
 
-        def measure() -> dict[str, float]:
-            graph, weights = self._network()
-            return evaluation.measure(graph, weights, normalization, self._precision, measured)
+        def measure(*weights: Tree) -> dict[str, float]:
+            return evaluation.measure(self._network()[0], weights, normalization, self._precision, measured)
 
         return measure
 

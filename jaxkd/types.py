@@ -38,6 +38,22 @@ class Outputs(NamedTuple):
     others: Mapping[str, Any] | None = None
 
 
+class MixedLabels(NamedTuple):
+    """What the labels of mixed images are worth.
+
+    A loss of such a batch is λ times its value under the images' own labels plus 1 − λ times that under those of their
+    partners. Of a cross-entropy that is the one with the mixed labels as a distribution; methods that set the true
+    class apart (DKD, ATS) take either for the true one in turn; losses that read no labels just see the mixed images.
+
+    Attributes:
+      labels: `[B]` int32, those of the partners.
+      share: `[B]` float32, λ, the same for all of a batch.
+    """
+
+    labels: jax.Array
+    share: jax.Array
+
+
 class Batch(NamedTuple):
     """A batch of B examples, as a training step receives it.
 
@@ -46,12 +62,14 @@ class Batch(NamedTuple):
       labels: `[B]` int32 class indices.
       index: `[B]` int32 position of each example in its data set, by which losses address their memories.
       strong: a second, strongly augmented view of the images, where a loss asked for it.
+      mixed: the second labels of images that were mixed; losses do not see it, but are asked once for either labels.
     """
 
     images: jax.Array
     labels: jax.Array
     index: jax.Array  # type: ignore[assignment]  # hides tuple.index, which no batch needs
     strong: jax.Array | None = None
+    mixed: MixedLabels | None = None
 
 
 class Progress(NamedTuple):

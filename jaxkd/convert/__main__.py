@@ -56,7 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = command_line().parse_intermixed_args(arguments)
     try:
         normalization = _normalization(options.mean, options.std)
-        test = data.load(options.evaluate, options.data_dir, split="test") if options.evaluate else None
+        test = None
+        if options.evaluate:
+            held_out = {"validation_split": options.validation_split}
+            test = data.load(options.evaluate, options.data_dir, split="test", **held_out)
+        elif options.validation_split is not None:
+            raise ValueError("--validation-split says which images are test images: give --evaluate too")
         found, chosen = locate(options.input), {"weights": options.weights, "image_size": options.image_size}
         if found.is_dir() and not is_saved(found):
             return _convert_folder(found, options.name, chosen, options.output, normalization, test)
@@ -102,6 +107,12 @@ def command_line() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--data-dir", type=Path, metavar="DIR", help="where its files are; default: $JAXKD_DATA, else ~/data"
+    )
+    parser.add_argument(
+        "--validation-split",
+        type=float,
+        metavar="X",
+        help="of folder and npz without a split: the part that was held out as test images",
     )
     parser.add_argument(
         "--mean",

@@ -105,6 +105,7 @@ def load(path: str | PathLike[str]) -> nnx.Module:
         model = abstract_model(manifest["architecture"], manifest["num_classes"], **manifest["options"])
         if normalization := manifest["normalization"]:
             model.normalization = manifests.checked_normalization(normalization["mean"], normalization["std"], path)
+        model.resize_to = manifests.checked_side(manifest.get("resize_to"), path)
         if source := manifest["source"]:
             model.source = manifests.Source.from_json(source)
         expected = manifest["weights_sha256"]

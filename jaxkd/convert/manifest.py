@@ -54,9 +54,9 @@ def describe(model: Any, weights: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
     Returns:
       `architecture`, `options` and `num_classes`, with which `models.create` makes the network; `normalization`, the
-      `mean` and `std` its images are normalised with, or None; `weights_sha256`; `source`, the `file` the weights came
-      from, its `sha256`, how it was `matched` where that is not plain, and whether the network was `trained_since`, or
-      None for a network made here.
+      `mean` and `std` its images are normalised with, or None; `resize_to`, where it is set; `weights_sha256`;
+      `source`, the `file` the weights came from, its `sha256`, how it was `matched` where that is not plain, and
+      whether the network was `trained_since`, or None for a network made here.
 
     Raises:
       ValueError: nobody could make the network again.
@@ -78,6 +78,7 @@ def describe(model: Any, weights: Mapping[str, np.ndarray]) -> dict[str, Any]:
         "options": dict(model.options),
         "num_classes": model.num_classes,
         "normalization": normalization and {key: list(value) for key, value in normalization._asdict().items()},
+        **({"resize_to": side} if (side := getattr(model, "resize_to", None)) else {}),
         "weights_sha256": found,
         "source": source and {**source.to_json(), "trained_since": found != source.weights_sha256},
         "jaxkd": version("jaxkd"),
@@ -169,6 +170,13 @@ def checked_normalization(mean: Any, std: Any, source: str | PathLike[str]) -> N
     if min(std) <= 0:
         raise ConversionError(source, f"its std is {brief(str(std))}, and must be above 0; {cure}")
     return Normalization(tuple(map(float, mean)), tuple(map(float, std)))
+
+
+def checked_side(side: Any, source: str | PathLike[str]) -> int | None:
+    """Return the height and width that images are resized to, or None; raise a ConversionError for anything else."""
+    if side is not None and (type(side) is not int or not 0 < side < 2**15):
+        raise ConversionError(source, f"its resize_to is {brief(str(side))}, and must be a number of pixels")
+    return side
 
 
 def _is_number(value: Any) -> bool:

@@ -53,7 +53,7 @@ def for_images_of(model: Any, image_size: int) -> Any:
     other = abstract_model(model.name, model.num_classes, **{**dict(model.options), "image_size": image_size})
     weights, said = resized(other, {entry.name: entry.to_torch() for entry in entries(model)})
     load_state_dict(other, weights, model.name)
-    other.normalization = model.normalization
+    other.normalization, other.resize_to = model.normalization, getattr(model, "resize_to", None)
     if source := getattr(model, "source", None):
         other.source = source._replace(matched="; ".join(filter(None, [source.matched, said])))
     return other

@@ -13,6 +13,7 @@ from jaxkd.data.examples import from_examples
 from jaxkd.data.load import load, names
 from jaxkd.data.pipeline.batch_reader import BatchIndices, UnreadableImages
 from jaxkd.data.streamed import StreamedDataset, from_source
+from jaxkd.data.transforms.mixing import Mixing
 from jaxkd.data.transforms.pad_crop_flip import Augmentation
 from jaxkd.data.transforms.rand_augment import RandAugment
 from jaxkd.data.transforms.resized_crop import RandomResizedCrop, ResizedCentreCrop
@@ -21,6 +22,7 @@ __all__ = [
     "Augmentation",
     "BatchIndices",
     "Dataset",
+    "Mixing",
     "RandAugment",
     "RandomResizedCrop",
     "ResizedCentreCrop",

@@ -134,7 +134,7 @@ def record_in(path: str | os.PathLike[str]) -> Record | None:
 
 def shape_of_data(record: Record | None, model: Any) -> tuple[int, int, int] | None:
     """Return the shape of the images that a run was trained on, as far as its record says it."""
-    if record is None:
+    if record is None or getattr(model, "resize_to", None) is not None:
         return None
     if record.data == "digits":
         return data.load("digits", split="test").image_shape

@@ -164,11 +164,12 @@ class Side(nnx.Module):
         return scores - log_z
 
     def remember(self, index: jax.Array, embedding: jax.Array, momentum: jax.Array) -> None:
-        """Move the memories of these examples towards their embeddings."""
+        """Move the memories of these examples towards their embeddings; of one that comes twice, the last counts."""
         memory = self.memory[...]
+        again = jnp.triu(index[:, None] == index[None, :], 1).any(1)  # a later example of the batch is the same one
         share = momentum.astype(memory.dtype)
         new = share * memory[index] + (1 - share) * jax.lax.stop_gradient(embedding).astype(memory.dtype)
-        self.memory[...] = memory.at[index].set(unit(new))
+        self.memory[...] = memory.at[jnp.where(again, len(memory), index)].set(unit(new), mode="drop")
 
 
 class Classes(nnx.Module):

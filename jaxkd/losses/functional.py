@@ -50,12 +50,13 @@ def soft_cross_entropy(teacher_logits: jax.Array, student_logits: jax.Array) -> 
     return -jnp.sum(jax.nn.softmax(teacher_logits) * jax.nn.log_softmax(student_logits), axis=-1)
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
     """Return the cross-entropy −log softmax(logits)[label] of each example.
 
     Args:
       logits: `[B, K]`.
       labels: `[B]` class indices.
+      label_smoothing: ε; the target is 1 − ε for the label and ε / K more for every class.
 
     Returns:
       `[B]`, in nats.
@@ -65,7 +66,10 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
       1.3863
     """
     log_probabilities = jax.nn.log_softmax(at_least_float32(logits))
-    return -jnp.take_along_axis(log_probabilities, labels[:, None], axis=-1)[:, 0]
+    of_label = -jnp.take_along_axis(log_probabilities, labels[:, None], axis=-1)[:, 0]
+    if not label_smoothing:
+        return of_label
+    return (1 - label_smoothing) * of_label - label_smoothing * jnp.mean(log_probabilities, axis=-1)
 
 
 def standardize(logits: jax.Array, epsilon: float = 1e-7) -> jax.Array:

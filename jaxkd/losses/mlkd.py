@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxkd.checks import check_number
 from jaxkd.losses.base import Loss, Monitor
 from jaxkd.losses.functional import cross_entropy
 from jaxkd.losses.temperature import FixedTemperature, Temperature, Tempered, as_temperature, temper
@@ -128,6 +129,9 @@ class MLKD(Loss):
 class TwoViewCrossEntropy(Loss):
     """The cross-entropy with the labels of the weak view plus that of the strong one, which another term asks for.
 
+    Args:
+      label_smoothing: as `CrossEntropy` has it.
+
     Example:
       >>> from jaxkd import Batch
       >>> batch = Batch(images=None, labels=jnp.array([0]), index=None)
@@ -136,9 +140,13 @@ class TwoViewCrossEntropy(Loss):
       1.3863
     """
 
+    def __init__(self, label_smoothing: float = 0.0):
+        check_number("label_smoothing", label_smoothing, below=1.0)
+        self.label_smoothing = float(label_smoothing)
+
     def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress, key: Key) -> jax.Array:
         views = student, strong_outputs(student)
-        return _total(jnp.mean(cross_entropy(view.logits, batch.labels)) for view in views)
+        return _total(jnp.mean(cross_entropy(view.logits, batch.labels, self.label_smoothing)) for view in views)
 
 
 def strong_outputs(student: Outputs) -> Outputs:

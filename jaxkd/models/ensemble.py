@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jaxkd.nn.resize import resized
 from jaxkd.types import JointNormalization, Normalization, Normalizer, Outputs
 
 Average = Callable[[jax.Array, jax.Array], jax.Array]
@@ -75,7 +76,8 @@ class Ensemble(nnx.Module):
         """Return the mean of logits for images `[B, H, W, C]`, or `[B, M, H, W, C]` with some for each network."""
         logits = []
         for position, network in enumerate(self.networks):
-            outputs = network(images[:, position] if images.ndim == 5 else images, train=train)
+            own = resized(network, images[:, position] if images.ndim == 5 else images)
+            outputs = network(own, train=train)
             if not isinstance(outputs, Outputs):
                 raise TypeError(f"{_name(network)} returned {type(outputs).__name__}: a network returns jaxkd.Outputs")
             logits.append(outputs.logits)

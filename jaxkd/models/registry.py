@@ -24,6 +24,7 @@ class Classifier(nnx.Module):
       num_classes: K, the width of the logits.
       image_shape: `(H, W, C)` of the images it was published for; most networks take others too.
       normalization: of its images; None until weights or data say it.
+      resize_to: height and width at which it sees all images, which are resized on the device; None, as they come.
       options: of its family, as `(name, value)`.
       heeds_mode: it is known to compute as it is told by `train`, so that nobody has to try.
     """
@@ -34,6 +35,7 @@ class Classifier(nnx.Module):
     num_classes: int
     image_shape: tuple[int, int, int]
     normalization: Normalization | None
+    resize_to: int | None
     options: tuple[tuple[str, Any], ...]
 
     def torch_keys(self, keys: Sequence[str]) -> dict[str, str]:
@@ -170,7 +172,7 @@ def create(name: str, num_classes: int = 100, seed: int = 0, **options: Any) -> 
             sizes = {key: _argument(value) for key, value in match.groupdict().items() if value is not None}
             _check_options(name, known.build, options, sizes)
             model = known.build(num_classes=num_classes, rngs=_rngs(seed), **sizes, **options)
-            model.name, model.num_classes, model.normalization = name, num_classes, None
+            model.name, model.num_classes, model.normalization, model.resize_to = name, num_classes, None, None
             size = options.get("image_size", known.size)
             model.image_shape = (size, size, options.get("channels", 3))
             model.options = hashable(options)

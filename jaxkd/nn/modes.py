@@ -1,4 +1,4 @@
-"""Call a network in training or evaluation mode, however it is told, and keep layers of it frozen."""
+"""Call a network in training or evaluation mode and in a precision, however it is told; keep layers of it frozen."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from flax.nnx import bridge
 
 from jaxkd.nn.paths import is_under, known_layers
+from jaxkd.nn.resize import resized
 
 IN_TRAINING = ("train", "training", "is_training")
 IN_EVALUATION = ("deterministic", "use_running_average")
@@ -77,10 +79,11 @@ def call(network: Any, images: jax.Array, train: bool, trainable: Trainable | No
 
     Args:
       network: merged for this call, since the attributes that say the mode may be changed.
-      images: `[B, H, W, C]`.
+      images: `[B, H, W, C]`; the network sees them at its `resize_to`.
       train: whether to compute as in training.
       trainable: where given, all other layers compute as in evaluation.
     """
+    images = resized(network, images)
     if train and trainable is not None:
         freeze(network, trainable)
     if isinstance(network, bridge.ToNNX):
@@ -136,12 +139,67 @@ def in_mode(network: nnx.Module, evaluation: bool) -> Iterator[None]:
             object.__setattr__(layer, name, value) if own else object.__delattr__(layer, name)
 
 
+@contextlib.contextmanager
+def in_precision(network: nnx.Module, dtype: jnp.dtype) -> Iterator[None]:
+    """Let a network's layers compute in a type of floats while the block runs; its parameters keep their own.
+
+    Those of the zoo compute in the type of their inputs. Flax's promote it to that of their parameters unless their
+    `dtype` is set, and one that is set stays; the parameters of a linen module are converted, since its layers are made
+    in its call.
+    """
+    layers = [layer for _, layer in nnx.iter_modules(network) if getattr(layer, "dtype", dtype) is None]
+    params = [
+        (variable, variable.get_value())
+        for bridged in (layer for _, layer in nnx.iter_modules(network) if isinstance(layer, bridge.ToNNX))
+        for _, variable in nnx.iter_graph(bridged)
+        if isinstance(variable, nnx.Param) and variable.get_value().dtype == jnp.float32
+    ]
+    try:
+        for layer in layers:
+            object.__setattr__(layer, "dtype", dtype)
+        for variable, value in params:
+            variable.set_raw_value(value.astype(dtype))
+        yield
+    finally:
+        for layer in layers:
+            object.__setattr__(layer, "dtype", None)
+        for variable, value in params:
+            variable.set_raw_value(value)
+
+
 def _switches(layer: nnx.Module) -> list[str]:
     """Return the attributes by which a layer itself knows its mode."""
     return [name for name in _SWITCHES if isinstance(getattr(layer, name, ()), bool | None)]
 
 
 def _call_linen(network: Any, images: jax.Array, train: bool) -> Any:
+    with _plain_attributes_hidden(network):
+        return _call_linen_alone(network, images, train)
+
+
+@contextlib.contextmanager
+def _plain_attributes_hidden(network: Any) -> Iterator[None]:
+    """Take what a network says of itself, such as `normalization`, from where Flax would pass it on as a variable."""
+
+    def holds_variables(value: Any) -> bool:
+        leaves = jax.tree.leaves(value, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
+        return bool(leaves) and all(isinstance(leaf, nnx.Variable) for leaf in leaves)
+
+    plain = {
+        name: value
+        for name, value in vars(network).items()
+        if not name.startswith(("to_nnx__", "_pytree__")) and not holds_variables(value)
+    }
+    try:
+        for name in plain:
+            object.__delattr__(network, name)
+        yield
+    finally:
+        for name, value in plain.items():
+            object.__setattr__(network, name, value)
+
+
+def _call_linen_alone(network: Any, images: jax.Array, train: bool) -> Any:
     told = mode_arguments(type(network.to_nnx__module))
     mode = {} if told is None else _mode(told, train)
     if not train:

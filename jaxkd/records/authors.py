@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import NamedTuple, NoReturn
 
 from jaxkd.history import History
+from jaxkd.records.record import Record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +53,11 @@ class AuthorsLog:
     def pair(self) -> str:
         """Teacher and student as recipes write them."""
         return f"{self.teacher}-{self.student}"
+
+    def is_of(self, run: Record) -> bool:
+        """Return whether a run of ours has its method, networks and data."""
+        ours = (run.method, (run.teacher or {}).get("name"), run.network, run.data)
+        return ours == (self.method, self.teacher, self.student, self.data)
 
 
 class _Column(NamedTuple):

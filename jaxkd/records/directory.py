@@ -8,6 +8,7 @@
     NAME.pth       the trained network for PyTorch
     NAME/          the same for jaxkd.convert.load, with the statistics its images are normalised with; for networks
                    that models.create makes
+    NAME-ema…      the same two of the averaged weights, where the run keeps them
 
 NAME is "student" or "model". Records are written completely or not at all.
 """
@@ -124,9 +125,11 @@ class RunDirectory:
           reported: the epoch that the recipe's tables state, "last" or "best".
           facts: other entries of the result.
         """
-        convert.to_torch(trainer.model, self.path / f"{name}.pth")
-        if manifest.is_of_the_zoo(trainer.model):
-            convert.save(trainer.model, self.path / name)
+        networks = {name: trainer.model, **({f"{name}-ema": trainer.ema_model} if trainer.keeps_average else {})}
+        for title, network in networks.items():
+            convert.to_torch(network, self.path / f"{title}.pth")
+            if manifest.is_of_the_zoo(network):
+                convert.save(network, self.path / title)
         history = trainer.history
         if plots.available():
             figure, (axes,) = plots.canvas()

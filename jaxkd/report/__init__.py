@@ -25,6 +25,7 @@ def write(
     teacher: str | os.PathLike[str] | None = None,
     data: str | None = None,
     data_dir: str | os.PathLike[str] | None = None,
+    authors: str | os.PathLike[str] | None = None,
 ) -> Path:
     """Write a page about all runs and sweeps in some folders.
 
@@ -36,13 +37,15 @@ def write(
         students disagree on.
       data: the data set these come from; by default the one the runs were trained on.
       data_dir: where it is.
+      authors: a folder of training logs that authors published, see `records.find_logs`; the one of a run's method,
+        networks and data is drawn beside it.
 
     Returns:
       The path of the page.
 
     Raises:
       FileNotFoundError: a path does not exist.
-      ValueError: there are no runs in them, a record is damaged, or the teacher is not theirs.
+      ValueError: there are no runs in them, a record or log is damaged, or the teacher is not theirs.
 
     Example:
       >>> import tempfile
@@ -57,9 +60,10 @@ def write(
             f"there are no runs in {', '.join(map(str, paths))}: name folders that jaxkd distill, jaxkd train, "
             "jaxkd sweep or records.RunDirectory wrote"
         )
+    logs = [] if authors is None else records.find_logs(authors)
     compared = records.groups(gathered(runs, sweeps))
     comparison = None if teacher is None else disagreements.compare(compared, teacher, data, data_dir)
-    content = render(compared, sweeps, comparison, title)
+    content = render(compared, sweeps, comparison, title, logs)
     target = Path(output).expanduser()
     target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(target) as file:

@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             teacher=options.teacher,
             data=options.data,
             data_dir=options.data_dir,
+            authors=options.authors,
         )
     except (ValueError, OSError) as error:
         parser.error(str(error))
@@ -50,6 +51,12 @@ def command_line() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("report.html"), metavar="FILE", help="default: report.html"
+    )
+    parser.add_argument(
+        "--authors",
+        type=Path,
+        metavar="DIR",
+        help="a folder of training logs that authors published, drawn beside the runs of the same method and networks",
     )
     parser.add_argument("--title", default="Distillation report", metavar="TEXT", help="of the page")
     images = parser.add_argument_group("images on which students and their teacher disagree")

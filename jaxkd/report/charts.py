@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxkd.history import Curve
+from jaxkd.history import Curve, mean_curve
 from jaxkd.plots.scale import Scale, integers, linear, logarithmic
-from jaxkd.records import SweepRecord
+from jaxkd.records import AuthorsLog, SweepRecord
 from jaxkd.records.groups import text
 from jaxkd.report.quantities import Quantity, accuracy, counted, in_order, mean_text, quantity
 from jaxkd.report.tables import Cell, Name, Placed
@@ -41,6 +41,7 @@ class Line(NamedTuple):
       epochs: counted from 1, with commas between them.
       texts: the values at these epochs.
       end: where it ends, in words.
+      theirs: whether it is a log of the authors, in the colour of the configuration that it belongs to.
     """
 
     place: int
@@ -51,6 +52,7 @@ class Line(NamedTuple):
     epochs: str
     texts: list[str]
     end: str
+    theirs: bool
 
 
 class Chart(NamedTuple):
@@ -117,18 +119,33 @@ class HeatMap(NamedTuple):
     note: str
 
 
-_Measured = tuple[int, str, Curve]  # a configuration's place and label, and what it measured
+class _Measured(NamedTuple):
+    """What a configuration measured, with its place and label; or what the authors' log of the same has."""
+
+    place: int
+    label: str
+    curve: Curve
+    theirs: bool = False
 
 
-def charts(members: Sequence[Placed]) -> list[Chart]:
-    """Make a chart for everything that any configuration measured, the most important first."""
+def charts(members: Sequence[Placed], logs: Sequence[AuthorsLog] = ()) -> list[Chart]:
+    """Make a chart for everything that any configuration measured, the most important first.
+
+    Args:
+      members: the configurations.
+      logs: of authors; each is drawn beside the configuration of its method, networks and data, as far as that came.
+    """
     names = in_order(name for _, group in members for run in group.runs for name in run.history.history)
     made: list[Chart] = []
     for name in names:
         of = quantity(name)
-        curves = [(place, group.label, curve) for place, group in members if (curve := group.curve(name)) is not None]
-        if curves:
-            made.append(_chart(of, _as_one(curves), main=not made))
+        curves = [
+            _Measured(place, group.label, curve) for place, group in members if (curve := group.curve(name)) is not None
+        ]
+        if not curves:
+            continue
+        curves = _with_theirs(curves, members, logs, name)
+        made.append(_chart(of, _as_one(curves), main=not made))
         if name == "val_accuracy" and (late := _last_quarter(curves)):
             made.append(_chart(dataclasses.replace(of, title=f"{of.title}: last quarter"), late, main=True))
     return made
@@ -202,7 +219,7 @@ def heat_map(sweep: SweepRecord) -> HeatMap:
 
 
 def _chart(of: Quantity, curves: Sequence[_Measured], main: bool) -> Chart:
-    first, last = (min(int(c.epochs[0]) for *_, c in curves), max(int(c.epochs[-1]) for *_, c in curves))
+    first, last = min(int(line.curve.epochs[0]) for line in curves), max(int(line.curve.epochs[-1]) for line in curves)
     epochs, values = integers(first, last), _value_scale(of, curves)
 
     def points(at: Iterable[Any], measured: Iterable[Any]) -> list[tuple[float, float]]:
@@ -210,7 +227,7 @@ def _chart(of: Quantity, curves: Sequence[_Measured], main: bool) -> Chart:
         return [(epochs.position(x), 1 - values.position(of.number(y))) for x, y in pairs if math.isfinite(y)]
 
     lines = []
-    for place, label, (at, mean, deviation) in curves:
+    for place, label, (at, mean, deviation), theirs in curves:
         middle, band = points(at, mean), None
         if deviation is not None and not values.logarithmic:
             band = _svg([*points(at, mean + deviation), *reversed(points(at, mean - deviation))])
@@ -225,6 +242,7 @@ def _chart(of: Quantity, curves: Sequence[_Measured], main: bool) -> Chart:
                 epochs=",".join(map(str, at)),
                 texts=texts,
                 end=f"{label}: {texts[-1]} at epoch {at[-1]}",
+                theirs=theirs,
             )
         )
     ends = "; ".join(f"{line.label} ends at {line.texts[-1]}" for line in lines)
@@ -236,29 +254,44 @@ def _svg(points: Iterable[tuple[float, float]]) -> str:
     return " ".join(f"{_UNIT * x:.1f},{_UNIT * y:.1f}" for x, y in points)
 
 
+def _with_theirs(
+    curves: Sequence[_Measured], members: Sequence[Placed], logs: Sequence[AuthorsLog], name: str
+) -> list[_Measured]:
+    """Add the authors' curves of the same method, networks and data, each below ours and as long as the longest."""
+    reached = max(int(line.curve.epochs[-1]) for line in curves)
+    of_place = dict(members)
+    found: list[_Measured] = []
+    for line in curves:
+        found.append(line)
+        log = next((log for log in logs if log.is_of(of_place[line.place].runs[0])), None)
+        if log is not None and len((curve := mean_curve([log.history], name).until(reached)).epochs):
+            found.append(_Measured(line.place, f"{line.label}: the authors' log", curve, theirs=True))
+    return found
+
+
 def _last_quarter(curves: Sequence[_Measured]) -> list[_Measured]:
     """Return the end of long runs, where configurations are closer together than ever before."""
-    last = max((int(curve.epochs[-1]) for *_, curve in curves), default=0)
-    late = [(place, label, curve.after(3 * last // 4)) for place, label, curve in curves]
-    return [line for line in late if len(line[2].epochs)] if last >= _LONG else []
+    last = max((int(line.curve.epochs[-1]) for line in curves), default=0)
+    late = [line._replace(curve=line.curve.after(3 * last // 4)) for line in curves]
+    return [line for line in late if len(line.curve.epochs)] if last >= _LONG else []
 
 
 def _as_one(curves: Sequence[_Measured]) -> list[_Measured]:
     """Make one line, that belongs to none, of what all configurations share, as the learning rate often is."""
-    *_, longest = max(curves, key=lambda line: len(line[2].epochs))
+    longest = max((line.curve for line in curves), key=lambda curve: len(curve.epochs))
     values = dict(zip(longest.epochs.tolist(), longest.mean.tolist(), strict=True))
     same = (
         math.isclose(value, values.get(epoch, math.nan), rel_tol=1e-6)
-        for *_, curve in curves
-        for epoch, value in zip(curve.epochs.tolist(), curve.mean.tolist(), strict=True)
+        for line in curves
+        for epoch, value in zip(line.curve.epochs.tolist(), line.curve.mean.tolist(), strict=True)
     )
-    return [(-1, "all configurations", longest)] if len(curves) > 1 and all(same) else list(curves)
+    return [_Measured(-1, "all configurations", longest)] if len(curves) > 1 and all(same) else list(curves)
 
 
 def _value_scale(of: Quantity, curves: Sequence[_Measured]) -> Scale:
     ranges = [
-        curve.mean + side * (0.0 if curve.deviation is None else curve.deviation)
-        for *_, curve in curves
+        line.curve.mean + side * (0.0 if line.curve.deviation is None else line.curve.deviation)
+        for line in curves
         for side in (-1.0, 0.0, 1.0)
     ]
     finite = [of.number(float(value)) for value in np.concatenate(ranges) if math.isfinite(value)] or [0.0]

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jinja2
 from markupsafe import Markup
 
-from jaxkd.records import Group, Record, SweepRecord, groups
+from jaxkd.records import AuthorsLog, Group, Record, SweepRecord, groups
 from jaxkd.report import charts, tables
 from jaxkd.report.disagreements import Comparison, counts_table
 from jaxkd.report.quantities import accuracy, counted, mean_text
@@ -80,7 +80,11 @@ def page(
 
 
 def render(
-    configurations: Sequence[Group], sweeps: Sequence[SweepRecord], comparison: Comparison | None, title: str
+    configurations: Sequence[Group],
+    sweeps: Sequence[SweepRecord],
+    comparison: Comparison | None,
+    title: str,
+    logs: Sequence[AuthorsLog] = (),
 ) -> str:
     """Return a page, as `page` does, of runs that were gathered and grouped."""
     compared = list(enumerate(configurations))
@@ -88,7 +92,7 @@ def render(
     by_data: dict[str, list[Placed]] = {}
     for place, group in compared:
         by_data.setdefault(group.runs[0].data or "", []).append((place, group))
-    parts = [_part(name if len(by_data) > 1 else "", members) for name, members in by_data.items()]
+    parts = [_part(name if len(by_data) > 1 else "", members, logs) for name, members in by_data.items()]
     single = [run for _, group in compared for run in group.runs]
     everything = [*single, *(sweep.runs[0] for sweep in maps)]
     has_curves = any(part.charts for part in parts)
@@ -172,7 +176,7 @@ def _text(name: str) -> str:
     return files("jaxkd.report").joinpath("templates", name).read_text(encoding="utf-8")
 
 
-def _part(name: str, members: Sequence[Placed]) -> Part:
+def _part(name: str, members: Sequence[Placed], logs: Sequence[AuthorsLog]) -> Part:
     return Part(
         name=name,
         dots=charts.dot_plot(members),
@@ -180,7 +184,7 @@ def _part(name: str, members: Sequence[Placed]) -> Part:
         notes=tables.notes(members),
         size=counted(sum(len(group.runs) for _, group in members), "run"),
         runs=tables.runs(members),
-        charts=charts.charts(members),
+        charts=charts.charts(members, logs),
     )
 
 

@@ -10,16 +10,20 @@ _PERCENT = ("accuracy", "top1", "top5", "hits")
 
 # The order in which quantities are shown; loss terms, which have names of their own, come where the star is.
 _ORDER = (
-    *("val_accuracy", "accuracy", "val_top5", "top5", "val_loss", "loss", "*", "_temperature", "_lambda"),
+    *("val_accuracy", "val_ema_accuracy", "accuracy", "val_top5", "val_ema_top5", "top5"),
+    *("val_loss", "val_ema_loss", "loss", "*", "_temperature", "_lambda"),
     *("learning_rate", "images_per_second", "teacher_cache_hits"),
 )
 
 _TITLES = {
     "val_accuracy": "Test accuracy",
+    "val_ema_accuracy": "Test accuracy of the averaged weights",
     "accuracy": "Training accuracy",
     "val_top5": "Test top-5 accuracy",
+    "val_ema_top5": "Test top-5 accuracy of the averaged weights",
     "top5": "Training top-5 accuracy",
     "val_loss": "Test cross-entropy",
+    "val_ema_loss": "Test cross-entropy of the averaged weights",
     "loss": "Training loss, all terms",
     "learning_rate": "Learning rate",
     "images_per_second": "Images per second",

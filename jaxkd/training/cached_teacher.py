@@ -105,6 +105,8 @@ class CachedTeacher:
             raise ValueError(f"each of {len(placement.processes)} processes would have to keep all of them")
         if program.strong_view is not None:
             raise ValueError(f"the views that {program.strong_view} makes cannot be numbered")
+        if program.mixing is not None:
+            raise ValueError("mixed images are new ones in every step")
         augmentation = source.augmentation
         read, outputs = teacher_reads(program, state, source.images.shape[1:])
         if "maps" in read:

@@ -40,6 +40,7 @@ class Expectations:
       image_shape: `(H, W, C)` that it was made for.
       normalization: what uint8 pixels are normalised with, so that float images have to be too.
       small_counterpart: the network of the zoo for 32×32 that is most like it.
+      resize_to: height and width that it resizes all images to.
     """
 
     name: str = "the network"
@@ -47,14 +48,15 @@ class Expectations:
     image_shape: tuple[int, ...] | None = None
     normalization: Normalization | None = None
     small_counterpart: str | None = None
+    resize_to: int | None = None
 
     @classmethod
     def of(cls, network: nnx.Module | None, normalization: Normalization | None = None) -> Expectations:
         """Return what a network says of itself; its own normalisation comes before the one given."""
-        names = ("num_classes", "image_shape", "normalization", "small_counterpart")
+        names = ("num_classes", "image_shape", "normalization", "small_counterpart", "resize_to")
         found = [getattr(network, name, None) for name in names]
         name = "the network" if network is None else name_of(network)
-        return cls(name, found[0], found[1], found[2] or normalization, found[3])
+        return cls(name, found[0], found[1], found[2] or normalization, *found[3:])
 
     def checked_images(self, images: Any) -> NDArray[Any]:
         """Return uint8 pixels or already normalised float32 images, `[N, H, W, C]`.
@@ -138,7 +140,7 @@ class Expectations:
 
     def warn_of_size(self, image_shape: tuple[int, ...]) -> None:
         """Warn where a network made for photographs is trained on icons, or the other way round."""
-        if self.image_shape is None:
+        if self.image_shape is None or self.resize_to is not None:
             return
         made_for, size = self.image_shape[0], image_shape[0]
         if max(made_for, size) < LARGE or max(made_for, size) < 4 * min(made_for, size):
@@ -146,7 +148,10 @@ class Expectations:
         small = self.small_counterpart
         if size < made_for:
             cure = f"{small} is the one for 32×32" if small else "resnet20 and wrn_40_2 are for 32×32"
-            cure = f"it shrinks them to almost nothing before it looks; of the zoo, {cure}"
+            cure = (
+                f"it shrinks them to almost nothing before it looks; of the zoo, {cure}, and with "
+                f"network.resize_to = {made_for} it sees them larger"
+            )
         else:
             cure = f"it computes {(size // made_for) ** 2} times as much for each; of the zoo, resnet18 is for 224×224"
         warn_caller(
@@ -165,8 +170,12 @@ def check_logits(network: nnx.Module, image_shape: tuple[int, ...], classes: int
       labels: `[N]`, where they are at hand.
     """
     if getattr(network, "num_classes", None) is None:
-        width = output_shapes(network, image_shape).logits.shape[1]
-        Expectations(name_of(network), width).check_classes(classes, labels)
+        Expectations(name_of(network), logits_of(network, image_shape)).check_classes(classes, labels)
+
+
+def logits_of(network: nnx.Module, image_shape: tuple[int, ...]) -> int:
+    """Return how many logits a network has for images `(H, W, C)`; it is only traced."""
+    return int(output_shapes(network, image_shape).logits.shape[1])
 
 
 def _rounded(values: tuple[float, ...]) -> tuple[float, ...]:

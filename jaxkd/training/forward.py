@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxkd.nn import cpu_kernels
-from jaxkd.nn.modes import Trainable, call
+from jaxkd.nn.modes import Trainable, call, in_precision
 from jaxkd.nn.outputs import as_outputs
 from jaxkd.types import Batch, Normalizer, Outputs
 
@@ -79,10 +79,11 @@ def forward(
     Raises:
       TypeError, ValueError: the network returns something else than `as_outputs` takes.
     """
-    reduced = precision == "bfloat16"
-    seen = images.astype(precision) if reduced else images
-    outputs = as_outputs(call(network, seen, train, trainable), network)
-    return jax.tree.map(lambda value: value.astype(jnp.float32), outputs) if reduced else outputs
+    if precision != "bfloat16":
+        return as_outputs(call(network, images, train, trainable), network)
+    with in_precision(network, jnp.bfloat16):
+        outputs = as_outputs(call(network, images.astype(precision), train, trainable), network)
+    return jax.tree.map(lambda value: value.astype(jnp.float32), outputs)
 
 
 def output_shapes(network: nnx.Module, image_shape: tuple[int, ...]) -> Outputs:

@@ -73,6 +73,7 @@ class Stream:
       index_readers: names of the losses that need the index of each example.
       at_first: called once each with the shape `(H, W, C)` of the first batch's images.
       at_single: called once with that of a batch of one image.
+      logits: returns how many a network has for images of a shape, where it does not say its number of classes.
     """
 
     batches: Iterable[Any]
@@ -80,6 +81,7 @@ class Stream:
     index_readers: tuple[str, ...] = ()
     at_first: tuple[Callable[[tuple[int, ...]], None], ...] = ()
     at_single: Callable[[tuple[int, ...]], None] | None = None
+    logits: Callable[[tuple[int, ...]], int] | None = None
     _told: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     normalization: ClassVar[None] = None
@@ -91,16 +93,18 @@ class Stream:
         Raises:
           ValueError, TypeError: for what is no batch, or none for the network; with the cure.
         """
-        position = 0
+        position, expected = 0, self.expected
         for item in self.batches:
             images, labels, index = entries(item)
             if np.ndim(labels) == 0 and not isinstance(self.batches, list | tuple):
                 raise TypeError(
                     f"{type(self.batches).__name__} gives examples one by one: {cure_of_examples(self.batches)}"
                 )
-            images = self.expected.checked_images(images)
+            images = expected.checked_images(images)
             self._tell(images)
-            labels = self.expected.checked_labels(labels, len(images))
+            if expected.num_classes is None and self.logits is not None:
+                expected = replace(expected, num_classes=self.logits(images.shape[1:]))
+            labels = expected.checked_labels(labels, len(images))
             end = position + len(labels)
             if index is not None:
                 numbers = checked_index(index, len(images))

@@ -20,10 +20,12 @@ from jax.sharding import Mesh
 
 from jaxkd import metrics as metric_functions
 from jaxkd.checks import check_epoch_function
+from jaxkd.data.transforms.mixing import Mixing
 from jaxkd.data.transforms.rand_augment import RandAugment
 from jaxkd.losses import CrossEntropy, Loss, Monitor, Network
 from jaxkd.metrics import Metric
 from jaxkd.nn.modes import Trainable, checked_trainable
+from jaxkd.training.ema import EMA, checked_ema
 from jaxkd.training.forward import checked_precision, output_shapes
 from jaxkd.types import Outputs
 
@@ -128,6 +130,23 @@ def index_readers_of(losses: nnx.Dict[Term]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def checked_mixing(mixing: Mixing | None, losses: nnx.Dict[Term]) -> Mixing | None:
+    """Return how batches are mixed, if the losses can be computed of mixed images.
+
+    Raises:
+      TypeError: for anything but a `data.Mixing`.
+      ValueError: for losses that remember single examples.
+    """
+    if mixing is not None and not isinstance(mixing, Mixing):
+        raise TypeError(f"mixing={mixing!r}: give data.Mixing(mixup_alpha=0.8, cutmix_alpha=1.0), or None")
+    if mixing is not None and (readers := index_readers_of(losses)):
+        raise ValueError(
+            f"{', '.join(readers)} remembers each example by its place in the data, and a mixed image is none of them: "
+            "leave out the mixing, or the loss"
+        )
+    return mixing
+
+
 def watched_bounds(losses: nnx.Dict[Term]) -> dict[str, tuple[float, float]]:
     """Return the bounds of the monitored values that have any, by their names in the logs."""
     found = nnx.to_flat_state(nnx.state(losses, Monitor))
@@ -189,6 +208,8 @@ class Program:
       bn_mesh: the devices on each of which BatchNorm sees its own part of the batch; None where it sees all of it.
       index_readers: names of the losses that need the true index of each example.
       trainable: the layers that are trained; None where all are.
+      mixing: how the images of a batch are mixed; None where they are not.
+      ema: how the weights are averaged; None where they are not.
     """
 
     model: nnx.GraphDef[Any]
@@ -204,6 +225,8 @@ class Program:
     bn_mesh: Mesh | None
     index_readers: tuple[str, ...] = ()
     trainable: Trainable | None = None
+    mixing: Mixing | None = None
+    ema: EMA | None = None
 
     @property
     def averaged(self) -> list[str]:
@@ -229,6 +252,8 @@ def assemble(
     microbatches: int,
     bn_mesh: Mesh | None,
     trainable: str | Iterable[str] | None = None,
+    mixing: Mixing | None = None,
+    ema: EMA | None = None,
 ) -> tuple[Program, nnx.Dict[Term]]:
     """Return the program of a run and its loss terms, built for the networks; see `Trainer.compile`."""
     if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
@@ -254,6 +279,8 @@ def assemble(
         microbatches=microbatches,
         bn_mesh=bn_mesh,
         index_readers=index_readers_of(losses),
+        mixing=checked_mixing(mixing, losses),
+        ema=checked_ema(ema),
         trainable=checked_trainable(model, trainable),
     )
     return program, losses

@@ -19,6 +19,7 @@ from jaxkd.training.epochs import Chunk, Epoch, chunk_steps, cut, order_of, seed
 from jaxkd.training.evaluation import Metrics, make_evaluate
 from jaxkd.training.gradient_accumulation import Number, StepGrads, accumulated
 from jaxkd.training.inputs import InMemory
+from jaxkd.training.mixed_labels import mixed
 from jaxkd.training.program import Augment, Program
 from jaxkd.training.sharding import CUT, WHOLE, Placement
 from jaxkd.training.state import TrainState, Tree, copied
@@ -88,6 +89,8 @@ def make_many_step(
     over_runs = mapped_over_runs(placement)
 
     def step(state: TrainState, batch: Batch, cached: CachedOutputs | None = None) -> tuple[TrainState, Logs]:
+        batch = mixed(program.mixing, state, batch)
+
         def on_device(own: Tree, common: TrainState, batch: Batch, cached: CachedOutputs | None) -> tuple[Tree, Logs]:
             def run(params: Tree, variables: Tree, opt_state: Tree) -> TrainState:
                 return replace(common, params=params, variables=variables, opt_state=opt_state, teacher=None)

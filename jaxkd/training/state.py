@@ -14,7 +14,7 @@ from jaxkd.nn.modes import Trainable
 
 Tree = Any
 
-SHUFFLE, AUGMENT, LOSSES = range(3)
+SHUFFLE, AUGMENT, LOSSES, MIX = range(4)
 """Independent random streams, so that adding draws to one leaves the others as they were."""
 
 
@@ -28,7 +28,8 @@ class TrainState:
       epoch: int32 scalar, epochs completed.
       key: the run's random key; it never changes, every draw folds in what it is for.
       params: what the optimizer trains: `{"model": …, "losses": …}`.
-      variables: what is carried along: running statistics, memories, hyper-parameters, monitored values, frozen layers.
+      variables: what is carried along: running statistics, memories, hyper-parameters, monitored values, frozen layers,
+        and the averaged network, where there is one.
       opt_state: the optimizer's state.
       teacher: all variables of the teacher, constant; None without one.
     """

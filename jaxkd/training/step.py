@@ -13,9 +13,11 @@ import optax
 from flax import nnx
 
 from jaxkd.losses import Monitor
+from jaxkd.training.ema import averaged
 from jaxkd.training.forward import as_seen, both_views, multiplied_in
 from jaxkd.training.gradient_accumulation import GradFn, Number, StepGrads, accumulated
-from jaxkd.training.program import Program, log_name
+from jaxkd.training.mixed_labels import mixed, under_both_labels
+from jaxkd.training.program import Program, Term, log_name
 from jaxkd.training.sharding import on_each_device
 from jaxkd.training.state import LOSSES, TrainState, Tree, split
 from jaxkd.types import Batch, Key, Normalizer, Outputs, Progress
@@ -51,6 +53,8 @@ def make_step(program: Program, normalization: Normalizer | None, teacher_normal
     grad_fn = make_grad_fn(program, normalization)
 
     def step(state: TrainState, batch: Batch, cached: CachedOutputs | None = None) -> tuple[TrainState, Logs]:
+        batch = mixed(program.mixing, state, batch)
+
         def microbatch_grads(variables: Tree, batch: Batch, cached: CachedOutputs | None, number: Number) -> StepGrads:
             teacher = teacher_forward(state.teacher, batch, cached)
             return grad_fn(replace(state, variables=variables), batch, teacher, number)
@@ -104,7 +108,9 @@ def make_grad_fn(program: Program, normalization: Normalizer | None) -> GradFn:
         with multiplied_in(program.precision):
             (loss, aux), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
         student, terms, variables, monitored = aux
-        metrics = {name: jnp.mean(metric(student.logits, batch.labels)) for name, metric in program.metrics}
+        metrics, _ = under_both_labels(
+            lambda seen: ({name: jnp.mean(f(student.logits, seen.labels)) for name, f in program.metrics}, None), batch
+        )
         logs = {"loss": loss, **terms, **metrics, **monitored}
         return StepGrads(gradients, variables, logs)
 
@@ -121,7 +127,7 @@ def take_step(program: Program, state: TrainState, grads: StepGrads) -> tuple[Tr
         variables=grads.variables,
         opt_state=opt_state,
     )
-    return after, grads.logs | _rate(opt_state)
+    return averaged(program.ema, after), grads.logs | _rate(opt_state)
 
 
 def _forward(
@@ -129,7 +135,26 @@ def _forward(
 ) -> Forward:
     student_forward = on_each_device(program.bn_mesh, functools.partial(_student_forward, program))
     student, model_variables = student_forward(params["model"], variables["model"], batch)
-    losses = nnx.merge(program.losses, params["losses"], variables["losses"])
+
+    def values(batch: Batch) -> tuple[tuple[Logs, Logs], Tree]:
+        losses = nnx.merge(program.losses, params["losses"], variables["losses"])
+        terms = _terms(program, losses, student, teacher, batch, progress, key)
+        return (terms, monitored_values(losses)), split(losses)[2]
+
+    (terms, monitored), loss_variables = under_both_labels(values, batch)
+    return student, terms, {**variables, "model": model_variables, "losses": loss_variables}, monitored
+
+
+def _terms(
+    program: Program,
+    losses: nnx.Dict[Term],
+    student: Outputs,
+    teacher: Outputs | None,
+    batch: Batch,
+    progress: Progress,
+    key: Key,
+) -> Logs:
+    """Return the value of every loss of a batch."""
     terms = {}
     for position, (name, _) in enumerate(program.weights):
         try:
@@ -140,7 +165,7 @@ def _forward(
         if value.shape != ():
             raise ValueError(f"loss {name!r} returned shape {value.shape}: a loss is one number for the whole batch")
         terms[name] = value.astype(jnp.float32)
-    return student, terms, {"model": model_variables, "losses": split(losses)[2]}, monitored_values(losses)
+    return terms
 
 
 def check_same_classes(name: str, student: Outputs, teacher: Outputs | None, error: Exception) -> None:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from seeded import HALF, same_weights, seeded
 
@@ -38,6 +39,17 @@ def test_command_evaluates(tmp_path, capsys):
     top1, top5 = (float(word.rstrip("%,")) for word in line.split() if "%" in word)
     assert 0 <= top1 <= top5 <= 100
     assert "of 360 images of digits" in line
+
+
+def test_command_evaluates_on_images_that_training_held_out(tmp_path, capsys):
+    convert.to_torch(seeded("resnet8"), tmp_path / "x.pth")
+    images = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), np.uint8)
+    np.savez(tmp_path / "own.npz", x_train=images, y_train=np.arange(40) % 10)
+    arguments = [str(tmp_path / "x.pth"), "resnet8", str(tmp_path / "out.pth"), "--data-dir", str(tmp_path / "own.npz")]
+    assert main([*arguments, "--evaluate", "npz", "--validation-split", "0.25"]) == 0
+    assert "of 10 images of" in capsys.readouterr().out
+    assert main([*arguments, "--validation-split", "0.25"]) == 2
+    assert "give --evaluate too" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,8 @@ MISTAKES = (
     Mistake("labels that count from one", "trainer.fit(images, labels + 1)"),
     Mistake("one-hot labels", "trainer.fit(images, np.eye(10)[labels])"),
     Mistake("sample weights in the place of the index", "trainer.fit([(images, labels, np.ones(60))])"),
+    Mistake("sample weights by Keras's keyword", "trainer.fit(images, labels, class_weight={0: 2.0})"),
+    Mistake("a misspelt keyword", "trainer.fit(images, labels, epoch=3)"),
     Mistake("no `compile`", "jaxkd.Trainer(network).fit(images, labels)"),
     Mistake("a rate in the place of an optimizer", "trainer.compile(0.05)"),
     Mistake("the class of a loss", 'trainer.compile(sgd, loss={"ce": losses.CrossEntropy})'),

@@ -14,7 +14,7 @@ from values import both_precisions, precision, relative_error
 
 import jaxkd
 from jaxkd import losses, optimizers
-from jaxkd.losses.crd import CRD, Classes, noise_contrastive_loss, permuted
+from jaxkd.losses.crd import CRD, Classes, Side, noise_contrastive_loss, permuted
 
 LABELS = np.arange(200) % 10
 SIDES = {"student": "s", "teacher": "t"}
@@ -99,6 +99,15 @@ def test_memories_move_and_keep_length_one():
     direction = np.array([-1.0, 3.0]) / np.sqrt(10)
     np.testing.assert_allclose(loss.teacher.memory[...], [[0.0, 1.0], direction], rtol=1e-6)
     np.testing.assert_allclose(loss.student.memory[...], [[1.0, 0.0], [1.0, 0.0]], atol=1e-6)
+
+
+def test_of_an_example_that_comes_twice_the_last_embedding_is_remembered():
+    side = Side(2, 2, 3, rngs=nnx.Rngs(0))
+    side.memory[...] = jnp.array([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
+    embeddings = jnp.array([[0.0, 1.0], [0.0, -1.0], [-1.0, 0.0], [0.0, 1.0]])
+    side.remember(jnp.array([2, 1, 2, 1]), embeddings, jnp.float32(0.25))
+    wanted = np.array([[1.0, 0.0], [1 / 4, 3 / 4], [-1.0, 0.0]])
+    np.testing.assert_allclose(side.memory[...], wanted / np.linalg.norm(wanted, axis=1, keepdims=True), atol=1e-6)
 
 
 def test_z_is_that_of_the_first_batch_and_memories_change_only_where_the_batch_is():

@@ -202,6 +202,30 @@ def test_a_line_goes_where_the_values_are(tmp_path):
     assert accuracies == pytest.approx([25, 50, 75, 50], abs=0.1)
 
 
+def test_the_authors_curves_lie_beside_those_of_the_same_method_networks_and_data(tmp_path):
+    logs, cifar = tmp_path / "logs", {"name": "cifar100", "images": 50000}
+    logs.mkdir()
+    lines = "".join(f"{epoch},0.05,{9 + epoch},6.8,{16 + epoch}\n" for epoch in range(1, 11))
+    (logs / "KD-kd_resnet14_resnet8_2_9.csv").write_text("epoch,lr,train_acc,train_loss,test_acc\n" + lines)
+    runs, method = tmp_path / "runs", {"name": "kd+std", "weights": {"ce": 0.1, "kd": 9.0}, "settings": {}}
+    recorded.run(runs / "same", (0.2, 0.3, 0.4), data=cifar, method=method)
+    recorded.run(runs / "other method", data=cifar)
+    recorded.run(runs / "other data", method=method)
+    recorded.run(runs / "other network", data=cifar, method=method, student="resnet20")
+    written = report.write([runs], tmp_path / "report.html", authors=logs).read_text(encoding="utf-8")
+    theirs = Page(written).all("polyline", "theirs")
+    # Of test and training accuracy, loss and learning rate, as far as the longest of ours goes: four epochs.
+    assert [line["points"].count(",") for line in theirs] == [4, 4, 4, 4]
+    assert theirs[0]["text"].endswith(": the authors' log: 20.0 at epoch 4")
+    lines = Page(written).all("polyline")
+    before = lines[[line["class"] for line in lines].index(theirs[0]["class"]) - 1]
+    assert before["text"].endswith(": 40.0 at epoch 3")
+    assert theirs[0]["class"] == f"{before['class']} theirs"
+    assert "the authors' log" not in report.write([runs], tmp_path / "without.html").read_text(encoding="utf-8")
+    with pytest.raises(FileNotFoundError, match="no logs of the authors"):
+        report.write([runs], tmp_path / "report.html", authors=runs)
+
+
 def test_a_loss_that_explodes_does_not_press_the_others_flat(tmp_path):
     for name, exploded in (("calm", 2.0), ("exploded", 51000.0)):
         run = recorded.run(tmp_path / name, (0.5, 0.6), method={"name": name}, finished=False)

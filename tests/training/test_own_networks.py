@@ -147,6 +147,74 @@ def test_a_linen_module_trains_moves_its_statistics_and_is_evaluated_without_dra
     np.testing.assert_allclose(Linen().apply(variables, IMAGES), logits, rtol=1e-5, atol=1e-5)
 
 
+def test_a_linen_module_may_say_what_its_images_are():
+    network = from_linen()
+    network.normalization = jaxkd.Normalization((0.5,) * 3, (0.25,) * 3)
+    network.num_classes, network.made_in = 3, ("2026",)
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 8, 8, 3), np.uint8)
+    trainer = jaxkd.Trainer(network)
+    trainer.compile(SGD)
+    trainer.fit((pixels, LABELS), validation_data=(pixels, LABELS), batch_size=8, verbose=0)
+    floats = (pixels / np.float32(255) - np.float32(0.5)) / np.float32(0.25)
+    np.testing.assert_allclose(trainer.predict(pixels), trainer.predict(floats), rtol=1e-5, atol=1e-5)
+    assert (network.num_classes, network.made_in) == (3, ("2026",))
+
+
+SEEN = []
+"""The types in which layers of the next two computed."""
+
+
+class Sees(nnx.Module):
+    def __init__(self):
+        rngs = nnx.Rngs(0)
+        self.conv, self.bn, self.norm = (
+            nnx.Conv(3, 8, (3, 3), rngs=rngs),
+            nnx.BatchNorm(8, rngs=rngs),
+            nnx.LayerNorm(8, rngs=rngs),
+        )
+        self.attention = nnx.MultiHeadAttention(2, 8, decode=False, rngs=rngs)
+        self.own, self.fc = nnx.Linear(8, 8, dtype=jnp.float32, rngs=rngs), nnx.Linear(8, 3, rngs=rngs)
+
+    def __call__(self, images):
+        steps = (self.conv, self.bn, lambda x: x.reshape(len(x), -1, 8)[:, :4], self.norm, self.attention, self.fc)
+        hidden = images
+        for step in steps:
+            hidden = step(hidden)
+            SEEN.append(str(hidden.dtype))
+        assert self.own(hidden @ jnp.ones((3, 8), hidden.dtype)).dtype == jnp.float32  # as its author said
+        return hidden.mean(1)
+
+
+class LinenSees(linen.Module):
+    @linen.compact
+    def __call__(self, images, train=False):
+        hidden = linen.BatchNorm(use_running_average=not train)(linen.Conv(8, (3, 3))(images))
+        logits = linen.Dense(3)(linen.LayerNorm()(hidden.mean((1, 2))))
+        SEEN.extend(map(str, (hidden.dtype, logits.dtype)))
+        return logits
+
+
+@pytest.mark.filterwarnings("ignore:precision='bfloat16' is slower")
+@pytest.mark.parametrize("kind", ["nnx", "linen"])
+def test_layers_of_flax_compute_in_bfloat16_and_keep_their_parameters(kind):
+    with jax.numpy_dtype_promotion("standard"):  # which Flax's norms need
+        network = Sees() if kind == "nnx" else from_linen(module=LinenSees())
+        trainer = jaxkd.Trainer(network)
+        trainer.compile(SGD, precision="bfloat16")
+        SEEN.clear()
+        trainer.fit((IMAGES, LABELS), batch_size=8, epochs=3, verbose=0)
+        assert set(SEEN[-2:]) == {"bfloat16"}
+        assert trainer.history.history["loss"][-1] < trainer.history.history["loss"][0]
+        assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(trainer.model, (nnx.Param, nnx.BatchStat)))} == {
+            jnp.dtype("float32")
+        }
+        reduced = trainer.predict(IMAGES)
+        full = jaxkd.Trainer(trainer.model).predict(IMAGES)
+        assert 0 < np.abs(reduced - full).max() < 0.05 * np.abs(full).max()
+        assert set(SEEN[-2:]) == {"float32"}
+        assert getattr(network, "conv", None) is None or network.conv.dtype is None
+
+
 def statistics(network):
     return nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
 
@@ -276,7 +344,14 @@ def test_classes_are_those_of_the_logits_where_nothing_says_how_many():
     ):
         with pytest.raises(ValueError, match="the labels need 4 classes, but the network has 3: create it with"):
             use()
-    assert trainer.history.epoch == []
+    batches = [(IMAGES[:12], four[:12]), (IMAGES[12:], four[12:])]
+    for use in (
+        lambda: trainer.fit(batches, verbose=0),
+        lambda: trainer.evaluate(batches),
+        lambda: trainer.fit((IMAGES, LABELS), validation_data=batches, batch_size=8, verbose=0),
+    ):
+        with pytest.raises(ValueError, match="label 3 at position 3 is out of range: 3 classes are numbered 0 to 2"):
+            use()
 
 
 def test_logits_of_other_classes_are_told_and_features_of_them_may_teach():
