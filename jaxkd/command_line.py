@@ -145,9 +145,12 @@ class CommandLine(argparse.ArgumentParser):
       'there is no option --epoch: did you mean --epochs? --help shows all'
     """
 
+    source = ""
+    """Where options come from that were not typed, as errors begin: "FILE: "."""
+
     def error(self, message: str) -> NoReturn:
         """Print the mistake and its cure to standard error, and end with code 2."""
-        self.exit(2, f"{self.prog}: error: {spoken(self.advice(message))}\n")
+        self.exit(2, f"{self.prog}: error: {self.source}{spoken(self.advice(message))}\n")
 
     def advice(self, message: str) -> str:
         """Return what argparse says of a mistake, with its cure."""
