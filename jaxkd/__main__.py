@@ -19,7 +19,7 @@ COMMANDS = {
     "train": {
         "train": "a network on labels alone: a teacher, or the student that distilled ones are compared with",
         "distill": "a student from a teacher, by any method and recipe",
-        "sweep": "a student for every pair of ATS's two temperatures, all in one program",
+        "sweep": "a student for every combination of some settings, in as few programs as possible",
         "reproduce": "the rows of a published table, and write ours beside them",
     },
     "use a network": {

@@ -170,6 +170,15 @@ def named_number(text: str) -> tuple[str, float]:
 def command_line() -> CommandLine:
     """Return the parser of the options."""
     parser = CommandLine(prog=program("distill"), description=__doc__, epilog=EXAMPLES, formatter_class=Help)
+    add_networks_and_method(parser)
+    add_options(parser, recipes.list())
+    config_file.add_options(parser)
+    dry_run.add_option(parser)
+    return parser
+
+
+def add_networks_and_method(parser: argparse.ArgumentParser) -> None:
+    """Add the options for teacher, student and method, which `config_of` reads beside those that commands share."""
     networks = parser.add_argument_group("networks")
     networks.add_argument(
         "--teacher",
@@ -229,7 +238,3 @@ def command_line() -> CommandLine:
         help="any other number of the method, as in beta=2 or t_end=10; repeatable",
     )
     add_init_options(parser, "--student-init")
-    add_options(parser, recipes.list())
-    config_file.add_options(parser)
-    dry_run.add_option(parser)
-    return parser
