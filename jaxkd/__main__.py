@@ -50,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not given:
         parser.print_help()
         return 0
-    if given[0].startswith("-") and not any(given[0] in action.option_strings for action in parser._actions):
+    first = given[0].partition("=")[0]
+    if first.startswith("-") and not any(first in action.option_strings for action in parser._actions):
         parser.error(f"unrecognized arguments: {given[0]}")  # where argparse would miss the command
     name, *rest = parser.parse_args(given).command
     return int(module(name).main(rest))
@@ -73,7 +74,25 @@ def command_line() -> argparse.ArgumentParser:
     names = [name for group in COMMANDS.values() for name in group]
     parser.add_argument("command", nargs=argparse.PARSER, choices=names, help=argparse.SUPPRESS)
     parser.add_argument("--version", action="version", version=f"jaxkd {jaxkd.__version__}")
+    parser.add_argument(
+        "--print-completion",
+        action=PrintCompletion,
+        choices=("bash", "zsh", "tcsh", "fish"),
+        help="print what makes the Tab key complete commands, options and names, for this shell",
+    )
     return parser
+
+
+class PrintCompletion(argparse.Action):
+    """Print the script for a shell, and end the program, as `--help` does."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: object, values: object, option_string: str | None = None
+    ) -> None:
+        described = {name: what for group in COMMANDS.values() for name, what in group.items()}
+        parsers = {name: (what, module(name).command_line()) for name, what in described.items()}
+        print(importlib.import_module("jaxkd.commands.completion").script(str(values), parsers))
+        parser.exit()
 
 
 def listing() -> str:

@@ -47,6 +47,15 @@ def test_mistakes_are_one_line_with_the_closest(arguments, message, capsys):
     assert message in line
 
 
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion_knows_commands_options_and_names(shell, capsys):
+    pytest.importorskip("shtab")
+    with pytest.raises(SystemExit, match="0"):
+        command.main([f"--print-completion={shell}"])
+    script = capsys.readouterr().out
+    assert all(word in script for word in (*NAMES, "--learning-rate", "--no-balanced", "ctkd+std", "resnet32x4"))
+
+
 def test_help_needs_no_jax():
     script = "import sys; from jaxkd.__main__ import command_line; command_line().format_help(); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
