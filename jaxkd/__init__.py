@@ -1,19 +1,20 @@
 """Knowledge distillation for image classifiers on JAX, with Keras's verbs."""
 
 import importlib
+import importlib.util
+import sys
+import types
 from typing import TYPE_CHECKING, Any
-
-from jaxkd.distiller import Distiller
-from jaxkd.sweep import grid, sweep
-from jaxkd.trainer import Trainer
-from jaxkd.training import compilation_cache
-from jaxkd.training.ema import EMA
-from jaxkd.training.teacher_cache import TeacherCache
-from jaxkd.types import Batch, Normalization, Outputs, Progress
 
 if TYPE_CHECKING:
     from jaxkd import analysis, callbacks, convert, data, losses, metrics, models, optimizers, recipes, records
+    from jaxkd.distiller import Distiller
     from jaxkd.history import History as History
+    from jaxkd.sweep import grid, sweep
+    from jaxkd.trainer import Trainer
+    from jaxkd.training.ema import EMA
+    from jaxkd.training.teacher_cache import TeacherCache
+    from jaxkd.types import Batch, Normalization, Outputs, Progress
 
 __version__ = "0.1.0"
 
@@ -41,16 +42,40 @@ __all__ = [
     "sweep",
 ]
 
-compilation_cache.enable()
+_HOMES = {
+    **dict.fromkeys(("Batch", "Normalization", "Outputs", "Progress"), "jaxkd.types"),
+    "Distiller": "jaxkd.distiller",
+    "EMA": "jaxkd.training.ema",
+    "History": "jaxkd.history",  # what fit returns; its module says more
+    "TeacherCache": "jaxkd.training.teacher_cache",
+    "Trainer": "jaxkd.trainer",
+    "grid": "jaxkd.sweep",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in (*__all__, "distributed", "export", "plots", "report"):  # a subpackage: the other names are here already
+    """Load what is asked for, so that `jaxkd --help` need not wait for JAX."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if not name.startswith("_") and importlib.util.find_spec(f"jaxkd.{name}"):
         return importlib.import_module(f"jaxkd.{name}")
-    if name == "History":  # what fit returns; its module says more
-        return importlib.import_module("jaxkd.history").History
     raise AttributeError(f"module 'jaxkd' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
     return __all__
+
+
+class _Package(types.ModuleType):
+    """This module, whose `sweep` is the function also where its submodule of that name was imported first."""
+
+    @property
+    def sweep(self) -> Any:
+        return importlib.import_module("jaxkd.sweep").sweep
+
+    @sweep.setter
+    def sweep(self, submodule: types.ModuleType) -> None:
+        """Leave the name to the function: an import sets the submodule it has loaded."""
+
+
+sys.modules[__name__].__class__ = _Package
