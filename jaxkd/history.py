@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from jaxkd.tables import html_table, number
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Mode = Literal["auto", "max", "min"]
 
@@ -99,6 +104,52 @@ class History:
 
     def __repr__(self) -> str:
         return f"History({len(self.epoch)} epochs: {', '.join(self.history) or 'nothing yet'})"
+
+    def table(self, latest: int | None = None) -> tuple[list[str], list[list[str]], range]:
+        """Return the names of the columns, a row of text for each epoch, and which columns are numbers.
+
+        Args:
+          latest: so many epochs at most; all by default.
+        """
+        shown = range(len(self.epoch))[-latest:] if latest else range(len(self.epoch))
+        columns = ["epoch", *self.history]
+        rows = [[str(self.epoch[i] + 1), *(number(values[i]) for values in self.history.values())] for i in shown]
+        return columns, rows, range(len(columns))
+
+    def _repr_html_(self) -> str:
+        """Return a table, a row for each epoch, for notebooks."""
+        return html_table(*self.table()) if self.epoch else "History: nothing yet"
+
+    def plot(self, quantities: Sequence[str] | None = None) -> Figure:
+        """Draw quantities over the epochs, one beside the other, training and validation in the same axes.
+
+        Args:
+          quantities: names without `val_`, which is drawn along; by default loss and accuracy.
+
+        Returns:
+          A figure of matplotlib, which a notebook shows, and whose `savefig` writes it.
+
+        Raises:
+          ImportError: without matplotlib.
+          KeyError: for a quantity that was never measured, or where there is none yet.
+
+        Example:
+          >>> figure = History.from_dict({"epoch": [0, 1], "history": {"loss": [2.0, 1.0]}}).plot()
+          >>> [axes.get_ylabel() for axes in figure.axes]
+          ['loss']
+        """
+        from jaxkd import plots
+
+        wanted = [quantities] if isinstance(quantities, str) else quantities
+        names = [name for name in ("loss", "accuracy") if name in self.history] if wanted is None else list(wanted)
+        if not names:
+            raise KeyError(f"nothing to draw; there are: {', '.join(self.history) or 'no records yet'}")
+        figure, panels = plots.canvas(columns=len(names), width=4.0, height=3.0)
+        for name, axes in zip(names, panels, strict=True):
+            plots.learning_curves({"training": self}, axes, name, label=name.replace("_", " "))
+            if f"val_{name}" in self.history:
+                plots.learning_curves({"validation": self}, axes, f"val_{name}", label=axes.get_ylabel())
+        return figure
 
     def measured(self, name: str) -> dict[int, float]:
         """Return the values of a quantity by their epochs, counted from 1; empty where it was never measured.

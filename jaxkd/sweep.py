@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import functools
 import itertools
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +17,7 @@ import jax
 import numpy as np
 
 from jaxkd.callbacks import Callback, CallbackList, Checkpoint
+from jaxkd.callbacks.terminal import EpochTable, with_warnings_apart
 from jaxkd.checks import check_at_least
 from jaxkd.history import History
 from jaxkd.losses import cross_entropy
@@ -82,6 +85,7 @@ class Sweep:
             writer.writerows(rows)
 
 
+@with_warnings_apart
 def sweep(
     make: Callable[..., Trainer],
     cells: Sequence[Cell],
@@ -214,10 +218,15 @@ class _StackedRuns(Runs):
     epochs: int | None = None
     """How many in all; None tells nothing."""
 
+    @functools.cached_property
+    def table(self) -> EpochTable:
+        """What tells of them."""
+        return EpochTable(sys.stdout)
+
     def end_epoch(self, epoch: int, logs: Sequence[Means]) -> None:
         super().end_epoch(epoch, logs)
         if self.epochs is not None:
-            print(f"epoch {epoch + 1}/{self.epochs} · {_ranges(logs)}", flush=True)
+            self.table.add(f"{epoch + 1}/{self.epochs}", _shown(logs))
 
 
 @dataclass(frozen=True)
@@ -337,11 +346,10 @@ def _check_whole_runs(bound: BoundProgram) -> None:
         )
 
 
-def _ranges(logs: Sequence[Mapping[str, float]]) -> str:
-    """Return the range of what was measured, over the runs."""
-    shown = [name for name in logs[0] if name in ("loss", "val_loss") or name.endswith("accuracy")]
-    spans = ((name, [own[name] for own in logs]) for name in shown)
-    return " · ".join(f"{name} {min(values):.4g} … {max(values):.4g}" for name, values in spans)
+def _shown(logs: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+    """Return of what each run measured that which is told."""
+    names = [name for name in logs[0] if name in ("loss", "val_loss") or name.endswith("accuracy")]
+    return [{name: own[name] for name in names} for own in logs]
 
 
 def _new(run: Trainer) -> Trainer:

@@ -14,6 +14,7 @@ import optax
 from flax import nnx
 
 from jaxkd.callbacks import Callback, CallbackList, Checkpoint, ProgressBar, TerminateOnNaN
+from jaxkd.callbacks.terminal import with_warnings_apart
 from jaxkd.checks import check_at_least
 from jaxkd.data import Dataset, Mixing, StreamedDataset
 from jaxkd.data.pictures import one_by_one
@@ -184,6 +185,7 @@ class Trainer:
         self._cache, self._run, self._restored_epochs = cache, Run(placement.everywhere(state)), 0
 
     @names_cures(OF_DATA)
+    @with_warnings_apart
     def fit(
         self,
         x: Data,
@@ -333,6 +335,7 @@ class Trainer:
             "history": self.history.to_dict(),
             "normalization": own and [list(values) for values in own],
             "running": None if progress is None else progress.to_dict(),
+            "warned": sorted(self._run.warned),
         }
         checkpoint.save(directory, self._run.compiled_state(), record, keep)
 
@@ -354,7 +357,8 @@ class Trainer:
         if record["normalization"]:
             mean, std = record["normalization"]
             self._model.normalization = Normalization(tuple(mean), tuple(std))  # type: ignore[attr-defined]
-        self._run = Run(state, History.from_dict(record["history"]), resumed=record["running"])
+        history, warned = History.from_dict(record["history"]), set(record.get("warned", ()))
+        self._run = Run(state, history, resumed=record["running"], warned=warned)
         self._restored_epochs = int(state.epoch)
         self._update_model()
 

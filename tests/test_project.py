@@ -15,6 +15,10 @@ def test_the_version_is_the_package_s():
     assert importlib.metadata.version("jaxkd") == jaxkd.__version__
 
 
+def test_it_is_cited_in_the_version_that_it_has():
+    assert f"\nversion: {jaxkd.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+
+
 def test_the_lowest_versions_that_are_tried_are_the_lowest_allowed():
     lowest = dict(line.split("==") for line in (ROOT / ".ci" / "lowest.txt").read_text().splitlines())
     allowed = dict(re.match(r"([\w-]+)>=([\d.]+)", line).groups() for line in PROJECT["project"]["dependencies"])

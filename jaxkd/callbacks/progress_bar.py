@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import TextIO
 
 from jaxkd.callbacks.base import Callback, Logs
-
-_NARROWEST, _NARROW, _WIDEST = 3, 8, 20  # characters of the bar: below the first there is none
+from jaxkd.callbacks.notebook import NotebookProgress, in_notebook
+from jaxkd.callbacks.terminal import BEST, EpochTable, TerminalBar, joined
 
 
 class ProgressBar(Callback):
     """Show epoch, step, losses, images per second and the time left of the whole run.
 
-    On a terminal and in a notebook a bar follows each epoch; speed and time left stay in sight and loss terms are left
-    out where the line is too narrow. Elsewhere, as in a log file, there is one line per epoch. The first estimate of
-    the time left includes compiling and is too long.
+    On a terminal and in a notebook a bar follows each epoch, and those that are done are rows of a table. Speed and
+    time left stay in sight; what is too wide for the terminal is left out, loss terms first. The best `val_accuracy` so
+    far is green, unless $NO_COLOR is set. Elsewhere, as in a log file, there is one line per epoch, in colours only
+    with $FORCE_COLOR. The first estimate of the time left includes compiling and is too long.
+
+    The bar moves when a compiled program ends: `compile(steps_per_execution=…)` says after how many steps.
 
     Args:
-      stream: where to write; the standard error by default.
+      stream: where to write; by default the standard error, and below its cell in a notebook.
       clock: seconds since some moment.
 
     Example:
@@ -40,12 +42,17 @@ class ProgressBar(Callback):
     def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.perf_counter):
         self._given_stream = stream
         self._clock = clock
-        self._bar: Any = None
+        self._bar: TerminalBar | None = None
+        self._notebook: NotebookProgress | None = None
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self._close()
         self._stream = self._given_stream or sys.stderr
-        self._in_notebook = self._given_stream is None and _in_notebook()
+        history = getattr(getattr(self, "trainer", None), "history", None)
+        self._table = EpochTable(self._stream, max(history.measured(BEST).values(), default=None) if history else None)
+        self._notebook = None
+        if self._given_stream is None and in_notebook():
+            self._notebook = NotebookProgress(self.params["steps"])
         self._epoch = 0
         self._speed = ""
         self._left = ""
@@ -57,12 +64,9 @@ class ProgressBar(Callback):
         self._epoch = epoch
         if self._mark is None:
             self._mark = (self._clock(), self._steps_done(0))
-        if self._in_notebook or self._stream.isatty():
-            from tqdm.auto import tqdm
-
-            file = None if self._in_notebook else self._stream
-            self._bar = tqdm(total=self.params["steps"], file=file, leave=False, dynamic_ncols=True, bar_format=" ")
-            self._show(0, {})
+        if self._notebook is None and self._stream.isatty():
+            self._bar = TerminalBar(self._stream, self.params["steps"])
+        self._show(0, {})
 
     def on_train_batch_end(self, step: int, logs: Logs | None = None) -> None:
         logs = dict(logs or {})
@@ -74,10 +78,16 @@ class ProgressBar(Callback):
         logs = dict(logs or {})
         self._speed = _speed(logs.pop("images_per_second", None)) or self._speed
         self._close()
-        print(_joined(self._name(), *_terms(logs), self._speed, self._left), file=self._stream, flush=True)
+        if self._notebook is not None:
+            self._notebook.add(epoch, logs, joined(self._name(), self._speed, self._left))
+        else:
+            self._table.add(self._number(), [logs], self._speed, self._left)
+
+    def _number(self) -> str:
+        return f"{self._epoch + 1}/{self.params['epochs']}"
 
     def _name(self) -> str:
-        return f"epoch {self._epoch + 1}/{self.params['epochs']}"
+        return f"epoch {self._number()}"
 
     def _steps_done(self, step: int) -> int:
         return self._epoch * (self.params["steps"] or 0) + step
@@ -96,51 +106,15 @@ class ProgressBar(Callback):
         return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d} left"
 
     def _show(self, step: int, logs: Logs) -> None:
-        if self._bar is None:
-            return
-        name, steps = self._name(), self.params["steps"]
-        state = _joined(f"{step}/{steps}" if steps else f"step {step}", self._speed, self._left)
-        columns = self._bar.format_dict["ncols"] or shutil.get_terminal_size().columns - 1
-        # Epoch, step, speed and time left stay in sight. Of what they leave, a short bar comes first, then loss terms.
-        terms = [f" · {term}" for term in _terms(logs)]
-        room = columns - len(f"{name} || {state}")
-        width = min(room, _WIDEST, max(_NARROW, room - sum(map(len, terms)))) if steps else 0
-        for term in terms:
-            room -= len(term)
-            if room < width and not self._in_notebook:
-                break
-            state += term
-        name, state = (text.replace("{", "{{").replace("}", "}}") for text in (name, state))
-        if self._in_notebook and steps:
-            self._bar.bar_format = f"{name} {{bar}} {state}"
-        elif width >= _NARROWEST:
-            self._bar.bar_format = f"{name} |{{bar:{width}}}| {state}"
-        else:
-            self._bar.bar_format = f"{name} · {state}"
-        self._bar.n = step
-        self._bar.refresh()
+        view = self._notebook or self._bar
+        if view is not None:
+            terms = [f"{name} {float(value):.4g}" for name, value in logs.items()]
+            view.show(step, self._name(), terms, self._speed, self._left)
 
     def _close(self) -> None:
         if self._bar is not None:
             self._bar.close()
         self._bar = None
-
-
-def _in_notebook() -> bool:
-    """Return whether tqdm would draw widgets of a notebook."""
-    if "IPython" not in sys.modules:
-        return False
-    from tqdm.auto import tqdm
-
-    return any(kind.__name__ == "tqdm_notebook" for kind in tqdm.__mro__)
-
-
-def _joined(*parts: str) -> str:
-    return " · ".join(part for part in parts if part)
-
-
-def _terms(logs: Logs) -> list[str]:
-    return [f"{name} {float(value):.4g}" for name, value in logs.items()]
 
 
 def _speed(images_per_second: float | None) -> str:

@@ -172,8 +172,10 @@ def _xla_gradients(stride: int, padding: int, groups: int) -> Callable[[jax.Arra
     """Return the gradients as XLA's own forms, called with images, kernel and cotangent.
 
     The kernel's is summed in its own type, also over devices: the sum over thousands of pixels loses digits in
-    bfloat16. Under `vmap` they are those of the batched convolution, a grouped one, for which GPUs have kernels; each
-    gradient batched by itself would be a grouped convolution with windows as large as the images.
+    bfloat16. GPUs have no convolution from bfloat16 to float32, and would convert all images first: theirs sums in
+    float32 and rounds once, before the sum over devices. Under `vmap` they are those of the batched convolution, a
+    grouped one, for which GPUs have kernels; each gradient batched by itself would be a grouped convolution with
+    windows as large as the images.
     """
     forward = partial(_by_xla, stride=stride, padding=padding, groups=groups)
 
@@ -181,7 +183,11 @@ def _xla_gradients(stride: int, padding: int, groups: int) -> Callable[[jax.Arra
     def gradients(images: jax.Array, kernel: jax.Array, cotangent: jax.Array) -> Pair:
         of_images, of_kernel = _autodiff_gradients(forward, images, kernel, cotangent)
         if kernel.dtype != images.dtype:
-            of_kernel = _wide_kernel_gradient(images, kernel, cotangent, stride, padding, groups)
+            wide = partial(_wide_kernel_gradient, stride=stride, padding=padding, groups=groups)
+            arguments = (of_kernel, images, kernel, cotangent)
+            of_kernel = lax.platform_dependent(
+                *arguments, cuda=_first, rocm=_first, default=lambda _, *given: wide(*given)
+            )
         return of_images, of_kernel
 
     @gradients.def_vmap
@@ -198,6 +204,10 @@ def _xla_gradients(stride: int, padding: int, groups: int) -> Callable[[jax.Arra
         return (of_images, of_kernels), (True, True)
 
     return gradients
+
+
+def _first(first: jax.Array, *_: jax.Array) -> jax.Array:
+    return first
 
 
 def _wide_kernel_gradient(

@@ -360,7 +360,7 @@ def _on_cifar() -> dict[str, dict[str, Any]]:
     found["kd+std/resnet110-resnet20"] = {"temperature": 4.0, "weights": {"kd": 12.0}}
     found["kd+std/vgg13-vgg8"] = {"temperature": 3.0}
     for pair, temperature, weight in (
-        ("resnet56-resnet20", 3.0, 12.0),
+        ("resnet56-resnet20", 3.0, 18.0),
         ("resnet110-resnet20", 2.0, 15.0),
         ("resnet110-resnet32", 2.0, 15.0),
         ("wrn_40_2-wrn_16_2", 2.0, 12.0),

@@ -70,6 +70,7 @@ class Run:
       resumed: the record of an epoch that was broken off, from restoring the run to the end of that epoch.
       last_steps: the value of every loss at each step of the last chunk.
       last_steps_start: the number of steps taken before that chunk.
+      warned: the bounds that were warned of, each once in a run.
     """
 
     state: TrainState | None = None
@@ -79,6 +80,7 @@ class Run:
     resumed: Mapping[str, Any] | None = None
     last_steps: Mapping[str, np.ndarray] = field(default_factory=dict)
     last_steps_start: int = 0
+    warned: set[str] = field(default_factory=set)
 
     def compiled_state(self) -> TrainState:
         """Return the state; raise a RuntimeError before `compile`."""
@@ -130,7 +132,7 @@ class Runs:
         progress, step = [], int(self.state.step)
         for position, (run, _) in enumerate(self.members):
             column = None if self._stacked is None else position
-            run.progress = EpochProgress(program, number, step, waiting, column, run.resumed)
+            run.progress = EpochProgress(program, number, step, waiting, column, run.resumed, run.warned)
             progress.append(run.progress)
         return progress
 
@@ -270,6 +272,7 @@ class EpochProgress:
       waiting: the logs and batch size of chunks that are under way.
       column: of a stacked run in the logs, which are `[S, n]` then.
       record: of the same epoch, when it was broken off at this step.
+      warned: the bounds that the run has been warned of; what is warned of now is added.
 
     Attributes:
       begun_at: the number of steps taken in the whole training when this began or was resumed.
@@ -286,13 +289,14 @@ class EpochProgress:
         waiting: list[tuple[Logs, int]],
         column: int | None = None,
         record: Mapping[str, Any] | None = None,
+        warned: set[str] | None = None,
     ):
         self._number, self._first_step = number, record["first_step"] if record else step
         self.begun_at = step
         self._terms = ["loss", *(name for name, _ in program.weights)]
         self._sums = dict.fromkeys(program.averaged, 0.0)
         self._latest: Means = {}
-        self._monitor = SaturationMonitor(dict(program.bounds))
+        self._monitor = SaturationMonitor(dict(program.bounds), warned)
         self._column = column
         self._start = time.perf_counter()
         self.steps = self.images = self._images_before = 0
@@ -329,7 +333,7 @@ class EpochProgress:
         return means | latest | {"images_per_second": rate}
 
     def warn(self) -> None:
-        """Warn of monitored values that never left a bound."""
+        """Warn of monitored values that never left a bound, once in a run."""
         self._monitor.warn(self._number)
 
     def to_dict(self) -> dict[str, Any]:
@@ -352,6 +356,7 @@ class SaturationMonitor:
 
     Args:
       bounds: lowest and highest possible value of each, by its name in the logs.
+      warned: the bounds that were warned of before, which are not again; what is warned of is added.
 
     Example:
       >>> monitor = SaturationMonitor({"kd_temperature": (1.0, 21.0)})
@@ -363,8 +368,8 @@ class SaturationMonitor:
       'kd_temperature stayed at its lower bound, 1, through all of epoch 7'
     """
 
-    def __init__(self, bounds: Mapping[str, tuple[float, float]]):
-        self._bounds = bounds
+    def __init__(self, bounds: Mapping[str, tuple[float, float]], warned: set[str] | None = None):
+        self._bounds, self._warned = bounds, set() if warned is None else warned
         self._lowest = dict.fromkeys(bounds, np.inf)
         self._highest = dict.fromkeys(bounds, -np.inf)
 
@@ -383,7 +388,7 @@ class SaturationMonitor:
         self._lowest, self._highest = dict(record["lowest"]), dict(record["highest"])
 
     def warn(self, epoch: int) -> None:
-        """Warn of every value that never left a bound in this epoch, counted from 1."""
+        """Warn of every value that never left a bound in this epoch, counted from 1, unless that was said before."""
         for name, (low, high) in self._bounds.items():
             near = SATURATION_MARGIN * (high - low)
             sides = {
@@ -391,7 +396,8 @@ class SaturationMonitor:
                 "upper": (self._lowest[name] >= high - near, high),
             }
             for side, (there, bound) in sides.items():
-                if there:
+                if there and f"{name} {side}" not in self._warned:
+                    self._warned.add(f"{name} {side}")
                     warnings.warn(
                         f"{name} stayed at its {side} bound, {bound:g}, through all of epoch {epoch}: it no longer "
                         "adapts. Widen its range, weaken its curriculum or lower the weight of its loss",

@@ -1,4 +1,4 @@
-"""The README's loss of one's own: trained, remembered, logged and resumed like those of the library."""
+"""The docs' loss of one's own, on logits alone: trained, remembered, logged and resumed like those of the library."""
 
 import pathlib
 import re
@@ -10,16 +10,16 @@ from tiny import TinyNet, digits
 import jaxkd
 from jaxkd import losses, optimizers
 
-README = pathlib.Path(__file__).parents[2] / "README.md"
+PAGE = pathlib.Path(__file__).parents[2] / "docs" / "own-loss.md"
 
 
 @pytest.fixture
 def own_loss():
-    section = README.read_text(encoding="utf-8").split("## A loss of your own")[1]
+    section = PAGE.read_text(encoding="utf-8").split("## On logits alone")[1]
     code = re.search(r"```python\n(.*?)```", section, re.DOTALL)[1]
     assert len([line for line in code.splitlines() if line.strip()]) < 25
     names = {}
-    exec(compile(code, "README.md", "exec"), names)
+    exec(compile(code, PAGE.name, "exec"), names)
     return names["CentredLogits"]
 
 

@@ -178,7 +178,7 @@ def test_settings_by_pair():
     assert [method.weights["kd"] for method in standardized] == [9, 12, 9, 9, 9, 9, 9]
     standardized = [recipes.get(f"dkd+std/{pair}").method.settings for pair in PAIRS]
     assert [tuple(settings.values()) for settings in standardized] == [
-        (12, 24, 3), (15, 30, 2), (15, 30, 2), (9, 18, 2), (12, 24, 2), (12, 24, 2), (15, 30, 2),
+        (18, 36, 3), (15, 30, 2), (15, 30, 2), (9, 18, 2), (12, 24, 2), (12, 24, 2), (15, 30, 2),
     ]  # fmt: skip
     for pair in FOUR_PAIRS:
         method = recipes.get(f"ctkd+dkd/{pair}").method
