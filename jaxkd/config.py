@@ -187,7 +187,7 @@ class RunConfig:
             "data": data,
             "seed": self.seed,
             "precision": self.precision,
-            "training": _lists(dataclasses.asdict(self.training)),
+            "training": _training_settings(self.training),
             "batch_norm": self.batch_norm,
             "gradient_accumulation_steps": self.gradient_accumulation_steps,
         }
@@ -428,6 +428,15 @@ def _tuple(where: str, given: Any) -> tuple[Any, ...]:
 def _lists(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values with tuples as lists, as JSON has them."""
     return {name: _list(value) for name, value in values.items()}
+
+
+def _training_settings(training: recipes.Training) -> dict[str, Any]:
+    """Return a schedule as JSON values; what earlier versions did not know, only where it says something."""
+    defaults = {field.name: field.default for field in dataclasses.fields(training)}
+    values = _lists(dataclasses.asdict(training))
+    names = list(values)
+    since = names[names.index("reported") + 1 :]
+    return {name: value for name, value in values.items() if name not in since or value != defaults[name]}
 
 
 def _list(value: Any) -> Any:

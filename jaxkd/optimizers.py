@@ -251,7 +251,15 @@ def _adam_direction(b1: float, b2: float, eps: float) -> optax.GradientTransform
     check_number("b1", b1, below=1.0)
     check_number("b2", b2, below=1.0)
     check_number("eps", eps)
-    return optax.scale_by_adam(b1=b1, b2=b2, eps=eps)
+    adam = optax.scale_by_adam(b1=b1, b2=b2, eps=eps)
+
+    def update(
+        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.OptState]:
+        with jax.numpy_dtype_promotion("standard"):  # optax raises a float to the power of a count
+            return adam.update(updates, state, params)
+
+    return optax.GradientTransformation(adam.init, update)
 
 
 def by_layer(

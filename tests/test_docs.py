@@ -348,7 +348,8 @@ def test_how_papers_train_is_what_the_recipes_say():
         epochs, batch, rate, schedule, decay, _, reported = rows[name].split(" | ")
         assert (int(epochs), int(batch)) == (training.epochs, training.batch_size)
         assert (float(rate.split(";")[0]), float(decay)) == (training.learning_rate, training.weight_decay)
-        assert tuple(map(int, re.findall(r"\d+", schedule.split("after")[1]))) == training.drops
+        assert tuple(map(int, re.findall(r"\d+", schedule.partition("after")[2]))) == training.drops
+        assert ("cosine" in schedule) == (training.schedule == "cosine")
         assert reported == f"{training.reported} epoch"
 
 

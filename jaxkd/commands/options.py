@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxkd import convert, data, recipes
+from jaxkd.commands.around_the_loss import add_options_around_the_loss, changed_training
 from jaxkd.commands.recipes import listed
 from jaxkd.config import DataConfig, InitConfig, RunConfig, TeacherConfig
 from jaxkd.convert.checkpoint import network_in
@@ -78,6 +79,7 @@ def add_options(parser: argparse.ArgumentParser, rows: Sequence[str]) -> None:
         default="float32",
         help="what the networks compute in, for GPUs and TPUs; default: float32",
     )
+    add_options_around_the_loss(parser)
     devices = parser.add_argument_group("devices", "all that there are share each batch")
     devices.add_argument(
         "--batch-norm",
@@ -209,8 +211,14 @@ def run_config(
             validation_split=options.validation_split,
             balanced=options.balanced,
         ),
-        training=training.adapted(
-            epochs=options.epochs, batch_size=options.batch_size, learning_rate=options.learning_rate, network=network
+        training=changed_training(
+            options,
+            training.adapted(
+                epochs=options.epochs,
+                batch_size=options.batch_size,
+                learning_rate=options.learning_rate,
+                network=network,
+            ),
         ),
         method=method,
         teacher=teacher,

@@ -15,12 +15,12 @@ import numpy as np
 from flax import nnx
 
 import jaxkd
-from jaxkd import convert, data, models, recipes
+from jaxkd import convert, data, losses, models, recipes
 from jaxkd.commands.options import published
 from jaxkd.config import RunConfig
 from jaxkd.formats.files import sha256
 from jaxkd.nn.modes import Trainable
-from jaxkd.optimizers import by_layer
+from jaxkd.optimizers import by_layer, clipped
 from jaxkd.records import RunDirectory
 
 Images = data.Dataset | data.StreamedDataset
@@ -121,7 +121,7 @@ def compiled(config: RunConfig, train: Images, teacher: Any = None) -> jaxkd.Tra
     trainer = jaxkd.Trainer(network) if teacher is None else jaxkd.Distiller(student=network, teacher=teacher)
     trainer.compile(
         optimizer_of(config, network),
-        loss=config.method.losses(train) if config.method else None,
+        loss=losses_of(config, train),
         loss_weights=config.method.weights if config.method else None,
         metrics=("accuracy", "top5"),
         seed=config.seed,
@@ -131,8 +131,20 @@ def compiled(config: RunConfig, train: Images, teacher: Any = None) -> jaxkd.Tra
         batch_norm=config.batch_norm,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         trainable=models.head(network) if config.init is not None and config.init.freeze else None,
+        mixing=config.training.mixing,
+        ema=None if config.training.ema_decay is None else jaxkd.EMA(config.training.ema_decay),
     )
     return trainer
+
+
+def losses_of(config: RunConfig, train: Images) -> Any:
+    """Return the losses of a run, with the label smoothing of its schedule.
+
+    Raises:
+      ValueError: for smoothing without a cross-entropy.
+    """
+    smoothing = config.training.label_smoothing
+    return losses.CrossEntropy(smoothing) if config.method is None else config.method.losses(train, smoothing)
 
 
 def initial_network(config: RunConfig, num_classes: int) -> Any:
@@ -141,9 +153,17 @@ def initial_network(config: RunConfig, num_classes: int) -> Any:
     Raises:
       FileNotFoundError, ValueError: for an unknown network, or weights that are missing or not for it.
     """
+    options = config.training.network_options
     if config.init is None or config.init.path is None:
-        return models.create(config.network, num_classes=num_classes, seed=config.seed)
-    return convert.load_pretrained(config.init.path, config.network, num_classes=num_classes, seed=config.seed).model
+        network: Any = models.create(config.network, num_classes=num_classes, seed=config.seed, **options)
+    else:
+        if options:
+            raise ValueError(f"{' and '.join(options)} are for a network whose weights are drawn: give 0 for each")
+        where = config.init.path
+        network = convert.load_pretrained(where, config.network, num_classes=num_classes, seed=config.seed).model
+    if config.training.resize_to is not None:
+        network.resize_to = config.training.resize_to
+    return network
 
 
 def optimizer_of(config: RunConfig, network: Any) -> Any:
@@ -151,8 +171,12 @@ def optimizer_of(config: RunConfig, network: Any) -> Any:
     training, init = config.training, config.init
     if init is None or init.head_learning_rate is None:
         return training.optimizer()
-    for_head = training.adapted(learning_rate=init.head_learning_rate).optimizer()
-    return for_head if init.freeze else by_layer(training.optimizer(), dict.fromkeys(models.head(network), for_head))
+    for_head = training.adapted(learning_rate=init.head_learning_rate)
+    if init.freeze:
+        return for_head.optimizer()
+    rest, head = (dataclasses.replace(one, clip_norm=None).optimizer() for one in (training, for_head))
+    both = by_layer(rest, dict.fromkeys(models.head(network), head))
+    return both if training.clip_norm is None else clipped(both, training.clip_norm)
 
 
 def teacher_cache(option: str | None) -> bool | str | jaxkd.TeacherCache:
@@ -307,8 +331,10 @@ def print_result(result: Mapping[str, Any], directory: RunDirectory) -> None:
     """Print how a run ended, the reported epoch marked."""
     for which in ("last", "best"):
         row, mark = result[which], "  (the one this recipe reports)" if which == result["reported"] else ""
+        averaged = f", averaged weights {row['val_ema_accuracy']:.2%}" if "val_ema_accuracy" in row else ""
         print(
-            f"{which} epoch {row['epoch']:4d}: test top-1 {row['val_accuracy']:.2%}, top-5 {row['val_top5']:.2%}{mark}"
+            f"{which} epoch {row['epoch']:4d}: test top-1 {row['val_accuracy']:.2%}, top-5 {row['val_top5']:.2%}"
+            f"{averaged}{mark}"
         )
     if "recipe" in result:
         recipe = result["recipe"]

@@ -91,25 +91,35 @@ class Method:
         for name in ("weights", "settings"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
-    def losses(self, train: Dataset | StreamedDataset | None = None) -> dict[str, Loss]:
+    def losses(self, train: Dataset | StreamedDataset | None = None, label_smoothing: float = 0.0) -> dict[str, Loss]:
         """Create new loss terms for `compile(loss=…)`, so that no run inherits what another has learned.
 
         Args:
           train: the training set; only methods with a memory of every example (CRD) need it.
+          label_smoothing: ε of the cross-entropy with the labels.
 
         Raises:
-          ValueError: where such a method is not given the training set.
+          ValueError: where such a method is not given the training set; for smoothing without a cross-entropy.
 
         Example:
           >>> from jaxkd.recipes import get_method
           >>> sorted(get_method("ctkd").losses())
           ['ce', 'kd']
         """
-        if not self.needs_labels:
-            return self.build(**self.settings)
-        if train is None:
+        if self.needs_labels and train is None:
             raise ValueError(f"method {self.name!r} remembers every training image: give losses(train) the data set")
-        return self.build(labels=train.labels, **self.settings)
+        labels = {"labels": train.labels} if self.needs_labels and train is not None else {}
+        terms = self.build(**labels, **self.settings)
+        if not label_smoothing:
+            return terms
+        smoothed: dict[str, Loss] = {}
+        for kind in (losses.CrossEntropy, losses.TwoViewCrossEntropy):
+            smoothed |= {name: kind(label_smoothing) for name, term in terms.items() if type(term) is kind}
+        if not smoothed:
+            raise ValueError(
+                f"label_smoothing={label_smoothing}: method {self.name!r} has no cross-entropy with labels"
+            )
+        return terms | smoothed
 
     @property
     def needs_teacher(self) -> bool:

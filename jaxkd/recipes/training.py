@@ -7,22 +7,26 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import optax
 
 from jaxkd import optimizers
-from jaxkd.recipes.methods import ASYMMETRIC, CONTRASTIVE, CURRICULUM, DECOUPLED, MULTI_LEVEL, STANDARDIZATION
+from jaxkd.data import Mixing
+from jaxkd.recipes.methods import ASYMMETRIC, CONTRASTIVE, CURRICULUM, DECOUPLED, MULTI_LEVEL, STANDARDIZATION, TOKEN
 from jaxkd.types import IMAGENET_NORMALIZATION, Normalization
+
+Optimizer = Literal["sgd", "adamw", "lamb"]
+Schedule = Literal["steps", "cosine"]
 
 _LIGHT = re.compile(r"(mobile|shuffle)", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """A training schedule: SGD on batches, with a learning rate that drops.
+    """How a paper trains: schedule and optimizer, and what today's recipes put around the loss.
 
     Attributes:
       name: the name for `get_training`.
@@ -30,13 +34,30 @@ class Training:
       epochs: the number of epochs.
       batch_size: examples per step.
       learning_rate: the first rate after the warm-up.
-      drops: the numbers of completed epochs after which the rate falls to a tenth.
-      warmup: epochs in which the rate rises from 1e-8.
+      drops: the numbers of completed epochs after which the rate falls to a tenth; none with a cosine.
+      warmup: epochs in which the rate rises from 1e-8, or from `warmup_learning_rate` before a cosine.
       momentum: the momentum of SGD.
-      weight_decay: the weight decay of every parameter.
+      weight_decay: the weight decay of every parameter, or of kernels alone.
       light_learning_rate: the first rate for MobileNets and ShuffleNets; None where it is the same.
       normalization: the statistics that images are normalised with; None means the data set's own.
       reported: the epoch whose accuracy the paper's tables state.
+      optimizer_name: "sgd", "adamw" or "lamb".
+      schedule: "steps", or "cosine" as `optimizers.timm_cosine` has it.
+      warmup_learning_rate: the rate of the first epoch of a warm-up before a cosine.
+      final_learning_rate: what a cosine falls to.
+      decays_kernels_only: whether biases, norms, tokens and position embeddings are left out of the weight decay.
+      clip_norm: the largest length of all gradients together; None does not clip.
+      label_smoothing: ε of the cross-entropy with the labels.
+      mixup: α of mixup; 0 for none.
+      cutmix: α of CutMix; 0 for none.
+      ema_decay: of averaged weights; None keeps none.
+      drop_path: the probability with which the last block's branch is left out; for networks that have it.
+      drop: that of dropout; likewise.
+      resize_to: height and width at which the trained network sees the images; None, as they come. Its teacher sees
+        them as they come.
+
+    Raises:
+      ValueError: for an optimizer or a schedule that is none of these, and numbers for another schedule.
     """
 
     name: str
@@ -51,6 +72,38 @@ class Training:
     light_learning_rate: float | None = None
     normalization: Normalization | None = None
     reported: Literal["last", "best"] = "last"
+    optimizer_name: Optimizer = "sgd"
+    schedule: Schedule = "steps"
+    warmup_learning_rate: float = 0.0
+    final_learning_rate: float = 0.0
+    decays_kernels_only: bool = False
+    clip_norm: float | None = None
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    ema_decay: float | None = None
+    drop_path: float = 0.0
+    drop: float = 0.0
+    resize_to: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, known in (("optimizer_name", Optimizer), ("schedule", Schedule)):
+            if (given := getattr(self, name)) not in get_args(known):
+                raise ValueError(f"{name}={given!r}: choose one of {', '.join(get_args(known))}")
+        if self.schedule == "cosine" and self.drops:
+            raise ValueError(f"drops={self.drops}: a cosine has none")
+        if self.schedule == "steps" and (self.warmup_learning_rate or self.final_learning_rate):
+            raise ValueError("a schedule of steps has neither a final_learning_rate nor a warmup_learning_rate")
+
+    @property
+    def mixing(self) -> Mixing | None:
+        """How batches are mixed; None where they are not."""
+        return Mixing(self.mixup, self.cutmix) if self.mixup or self.cutmix else None
+
+    @property
+    def network_options(self) -> dict[str, Any]:
+        """What `models.create` is given beside the name."""
+        return {name: value for name in ("drop_path", "drop") if (value := getattr(self, name))}
 
     def adapted(
         self,
@@ -95,14 +148,31 @@ class Training:
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
 
     def optimizer(self, epochs: int | None = None) -> optax.GradientTransformationExtraArgs:
-        """Return SGD with this schedule, scaled to another number of `epochs` where one is given.
+        """Return the optimizer with this schedule, scaled to another number of `epochs` where one is given.
 
         Example:
           >>> optimizer = get_training("ats").optimizer(epochs=48)
         """
         chosen = self.adapted(epochs=epochs)
-        rate = optimizers.step_decay(chosen.learning_rate, chosen.drops, warmup=chosen.warmup)
-        return optimizers.sgd(rate, momentum=chosen.momentum, weight_decay=chosen.weight_decay)
+        if chosen.schedule == "cosine":
+            ends = {"final": chosen.final_learning_rate, "start": chosen.warmup_learning_rate}
+            rate = optimizers.timm_cosine(chosen.learning_rate, chosen.epochs, chosen.warmup, **ends)
+        else:
+            rate = optimizers.step_decay(chosen.learning_rate, chosen.drops, warmup=chosen.warmup)
+        decay: dict[str, Any] = {"weight_decay": chosen.weight_decay}
+        if chosen.decays_kernels_only:
+            decay["mask"] = optimizers.kernels
+        if chosen.optimizer_name == "sgd":
+            decay["momentum"] = chosen.momentum
+        made = _OPTIMIZERS[chosen.optimizer_name](rate, **decay)
+        return made if chosen.clip_norm is None else optimizers.clipped(made, chosen.clip_norm)
+
+
+_OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
+    "sgd": optimizers.sgd,
+    "adamw": optimizers.adamw,
+    "lamb": optimizers.lamb,
+}
 
 
 def trainings() -> list[str]:
@@ -187,6 +257,46 @@ _TRAININGS: Mapping[str, Training] = MappingProxyType(
                 batch_size=512,
                 learning_rate=0.2,
                 reported="best",
+            ),
+            # On CIFAR-100 at 224 pixels, with teachers that see the images at 32.
+            Training(
+                name="transformers",
+                paper=STANDARDIZATION,
+                epochs=300,
+                batch_size=128,
+                learning_rate=5e-4,
+                drops=(),
+                warmup=20,
+                weight_decay=0.05,
+                reported="best",
+                optimizer_name="adamw",
+                schedule="cosine",
+                warmup_learning_rate=5e-7,
+                final_learning_rate=5e-6,
+                drop_path=0.1,
+                resize_to=224,
+            ),
+            # On ImageNet; but for RandAugment, random erasing and repeated augmentation.
+            Training(
+                name="deit",
+                paper=TOKEN,
+                epochs=300,
+                batch_size=1024,
+                learning_rate=1e-3,
+                drops=(),
+                warmup=5,
+                weight_decay=0.05,
+                normalization=IMAGENET_NORMALIZATION,
+                optimizer_name="adamw",
+                schedule="cosine",
+                warmup_learning_rate=1e-6,
+                final_learning_rate=1e-5,
+                decays_kernels_only=True,
+                label_smoothing=0.1,
+                mixup=0.8,
+                cutmix=1.0,
+                ema_decay=0.99996,
+                drop_path=0.1,
             ),
             Training(
                 name="digits",

@@ -3,8 +3,12 @@
 import json
 
 import pytest
+from tiny import digits
 
+import jaxkd
+from jaxkd import convert, recipes
 from jaxkd.commands import train
+from jaxkd.config import DataConfig, RunConfig
 
 SMALL = ["--data", "digits", "--batch-size", "479", "--quiet"]  # three equal steps an epoch
 
@@ -36,3 +40,47 @@ def test_a_teacher_that_cannot_be_trained(arguments, message, capsys):
     with pytest.raises(SystemExit, match="2"):
         train.main([*SMALL, *arguments])
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+AROUND = [
+    *("--optimizer", "adamw", "--schedule", "cosine", "--warmup", "1", "--warmup-learning-rate", "1e-5"),
+    *("--final-learning-rate", "1e-4", "--learning-rate", "0.002", "--weight-decay", "0.05", "--decay-kernels-only"),
+    *("--clip-norm", "1", "--label-smoothing", "0.1", "--mixup", "0.8", "--cutmix", "1", "--ema-decay", "0.9"),
+]
+
+
+def test_what_is_around_the_loss_is_recorded_and_averaged_weights_are_written(tmp_path, capsys):
+    arguments = ["--model", "resnet8", "--epochs", "2", "--output", str(tmp_path / "run"), *SMALL]
+    assert train.main([*arguments, *AROUND]) == 0
+    settings = read(tmp_path / "run" / "config.json")["settings"]["training"]
+    plain = RunConfig("resnet8", DataConfig("digits"), recipes.get_training("digits")).settings()["training"]
+    since = {name: value for name, value in settings.items() if name not in plain}
+    assert since == {
+        "optimizer_name": "adamw", "schedule": "cosine", "warmup_learning_rate": 1e-5, "final_learning_rate": 1e-4,
+        "decays_kernels_only": True, "clip_norm": 1.0, "label_smoothing": 0.1, "mixup": 0.8, "cutmix": 1.0,
+        "ema_decay": 0.9,
+    }  # fmt: skip
+    last = read(tmp_path / "run" / "result.json")["last"]
+    averaged = convert.load(tmp_path / "run" / "model-ema")
+    measured = jaxkd.Trainer(averaged).evaluate(digits()[1])
+    assert last["val_ema_accuracy"] == pytest.approx(measured["accuracy"], abs=1e-3)
+    assert (tmp_path / "run" / "model-ema.pth").exists()
+    assert f"averaged weights {last['val_ema_accuracy']:.2%}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--recipe", "transformers", "--schedule", "steps"], "recipe transformers says no epochs after which"),
+        (["--final-learning-rate", "0.1"], "a schedule of steps has neither a final_learning_rate"),
+        (["--mixup", "-1"], "mixup_alpha=-1.0: give a finite number"),
+        (["--clip-norm", "0"], "norm is 0.0"),
+        (["--drop-path", "0.1"], "drop_path"),
+        (["--optimizer", "adam"], "did you mean adamw"),
+    ],
+)
+def test_what_does_not_go_together_is_told_before_any_work(arguments, message, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        train.main(["--model", "resnet8", "--output", str(tmp_path / "run"), *SMALL, *arguments])
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "run").exists()

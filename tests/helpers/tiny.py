@@ -25,6 +25,18 @@ class TinyNet(nnx.Module):
         return Outputs(self.fc(pooled), (features, pooled))
 
 
+class DroppingNet(TinyNet):
+    """Drops half of its logits in training, by random keys of its own."""
+
+    def __init__(self, seed=0, **options):
+        super().__init__(seed=seed, **options)
+        self.drop = nnx.Dropout(0.5, rngs=nnx.Rngs(seed))
+
+    def __call__(self, images, train=False):
+        outputs = super().__call__(images, train)
+        return outputs._replace(logits=self.drop(outputs.logits, deterministic=not train))
+
+
 @functools.cache
 def digits():
     """`(train, test)`, the embedded digits."""

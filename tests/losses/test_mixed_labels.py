@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conformance_cases import B, Case, K, said
+from conformance_cases import QUICK, B, Case, K, said
 from sweeps import marked
 from tiny import leaves
 
@@ -65,7 +65,7 @@ class MixedCase(Case):
 
     def found(self, labels, mixed=None):
         if not hasattr(self, "_compiled"):
-            self._compiled = jax.jit(self.distiller.step)
+            self._compiled = jax.jit(self.distiller.step, compiler_options=QUICK)
         rows = jnp.arange(B)
         weak, strong = (
             jnp.stack([rows, jnp.full_like(rows, view)], -1).astype(jnp.float32)[:, None, None, :] for view in (0, 1)

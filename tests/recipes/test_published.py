@@ -110,6 +110,14 @@ IMAGENET = {
     "kd/resnet50-MobileNetV1": (70.50, None, "imagenet-mdistiller"),
     "dkd/resnet50-MobileNetV1": (72.05, None, "imagenet-mdistiller"),
 }
+TRANSFORMERS = {
+    "deit_tiny_patch16_224": (65.08, 78.55, 10),
+    "t2t_vit_7": (69.37, 78.43, 6),
+    "pit_ti_224": (73.58, 78.76, 10),
+    "pvt_tiny": (69.22, 78.43, 10),
+}
+"""Accuracy alone and with standardised KD from a ResNet-56, and the weight of that."""
+
 AS_ON_CIFAR = {"dkd-constant/resnet34-resnet18", "kd+std/resnet34-resnet18"}
 """Their settings on ImageNet are those of the catalogue."""
 
@@ -129,6 +137,9 @@ def expected():
         for pair, both in zip(FOUR_PAIRS, numbers, strict=True):
             for method, number in zip(methods, both, strict=True):
                 rows[f"{method}/{pair}"] = *number, "repdistiller"
+    for student, (alone, distilled, _) in TRANSFORMERS.items():
+        rows[f"ce/{student}"] = alone, None, "transformers"
+        rows[f"kd+std/resnet56-{student}"] = distilled, None, "transformers"
     return rows
 
 
@@ -139,7 +150,7 @@ def test_the_recipes_are_those_of_the_tables():
         made[name] = recipe.published.accuracy, recipe.published.deviation, recipe.training.name
         assert name == "/".join([recipe.method.name, "-".join(filter(None, [recipe.teacher, recipe.student]))])
     assert made == expected() | IMAGENET
-    assert len(recipes.list()) == len(set(recipes.list())) == 15 + 16 * 7 + 9 * 6 + 5 + 12 * 4 + 8
+    assert len(recipes.list()) == len(set(recipes.list())) == 15 + 16 * 7 + 9 * 6 + 5 + 12 * 4 + 8 + 2 * 4
 
 
 def test_a_recipe_says_where_it_is_from():
@@ -184,7 +195,22 @@ def test_the_other_recipes_have_the_settings_of_their_method():
         "dkd/vgg13-MobileNetV2",
         "kd+std/resnet110-resnet20",
         "kd+std/vgg13-vgg8",
+        *(f"kd+std/resnet56-{student}" for student in TRANSFORMERS),
     }
+
+
+@pytest.mark.parametrize("student", TRANSFORMERS)
+def test_transformers_learn_at_224_pixels_by_adamw(student):
+    recipe = recipes.get(f"kd+std/resnet56-{student}")
+    weights = {"ce": 1.0, "kd": TRANSFORMERS[student][-1]}
+    assert (dict(recipe.method.weights), dict(recipe.method.settings)) == (weights, {"temperature": 3.0})
+    training = recipe.training
+    assert (training.resize_to, training.network_options, training.optimizer_name) == (224, {"drop_path": 0.1}, "adamw")
+    ends = training.learning_rate, training.warmup_learning_rate, training.final_learning_rate
+    assert ends == (5e-4, 5e-7, 5e-6)
+    assert not training.decays_kernels_only
+    network = nnx.eval_shape(lambda: models.create(student, num_classes=100, **training.network_options))
+    assert network.image_shape == (224, 224, 3)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +219,7 @@ def test_the_other_recipes_have_the_settings_of_their_method():
         ("kd/resnet56-resnet21", r"'kd/resnet56-resnet21'; did you mean kd/resnet56-resnet20"),
         ("ctkd", r"'ctkd'; did you mean ctkd/resnet56-resnet20, ctkd/resnet110-resnet20, "),
         ("ctdk/vgg13-vgg8", r"did you mean ctkd/vgg13-vgg8"),
-        ("repdistiller", r"'repdistiller'; jaxkd.recipes.list\(\) gives all 242"),
+        ("repdistiller", r"'repdistiller'; jaxkd.recipes.list\(\) gives all 250"),
     ],
 )
 def test_an_unknown_recipe_is_refused_with_the_closest(name, message):

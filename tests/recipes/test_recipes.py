@@ -22,6 +22,8 @@ PUBLISHED_TRAININGS = {
     "imagenet-ctkd": (120, 256, 0.1, (30, 60, 90), 0, 0.9, 1e-4, None, "last"),
     "imagenet-teacher": (100, 256, 0.1, (30, 60, 90), 0, 0.9, 1e-4, None, "last"),
     "imagenet-mdistiller": (100, 512, 0.2, (30, 60, 90), 0, 0.9, 1e-4, None, "best"),
+    "transformers": (300, 128, 5e-4, (), 20, 0.9, 0.05, None, "best"),
+    "deit": (300, 1024, 1e-3, (), 5, 0.9, 0.05, None, "last"),
 }
 
 CURRICULUM = {"t_start": 1.0, "t_end": 20.0, "curriculum_epochs": 10}

@@ -4,8 +4,7 @@ import jax
 import numpy as np
 import pytest
 from conformance_cases import QUICK
-from flax import nnx
-from tiny import TinyNet, assert_same_bits, digits, leaves, weights
+from tiny import DroppingNet, TinyNet, assert_same_bits, digits, leaves, weights
 
 import jaxkd
 from jaxkd import EMA, Batch, optimizers
@@ -101,16 +100,7 @@ def test_parts_and_stacked_runs_average_as_a_run_alone(straight):
 
 
 def test_random_keys_are_taken_as_they_are():
-    class Dropping(TinyNet):
-        def __init__(self, seed):
-            super().__init__(seed=seed)
-            self.drop = nnx.Dropout(0.5, rngs=nnx.Rngs(seed))
-
-        def __call__(self, images, train=False):
-            outputs = super().__call__(images, train)
-            return outputs._replace(logits=self.drop(outputs.logits, deterministic=not train))
-
-    trainer = jaxkd.Trainer(Dropping(0))
+    trainer = jaxkd.Trainer(DroppingNet())
     trainer.compile(SGD, ema=EMA(DECAY))
     fit(trainer, 1)
     now, averaged = trainer.state.variables["model"]["drop"], trainer.state.variables["average"]["variables"]["drop"]
