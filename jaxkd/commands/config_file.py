@@ -18,6 +18,7 @@ import yaml
 
 from jaxkd import recipes
 from jaxkd.command_line import CommandLine
+from jaxkd.commands.around_the_loss import OPTIONS as AROUND
 from jaxkd.config import RunConfig
 from jaxkd.formats.files import atomic_write
 from jaxkd.records import flat
@@ -179,6 +180,7 @@ def options_of(run: RunConfig, parser: argparse.ArgumentParser) -> dict[str, Any
         "init" if run.method is None else "student_init": init and init.path,
         "head_learning_rate": init and init.head_learning_rate,
         "freeze": bool(init and init.freeze),
+        **_around_the_loss(run),
     }
     if run.method is None:
         return options
@@ -195,6 +197,13 @@ def options_of(run: RunConfig, parser: argparse.ArgumentParser) -> dict[str, Any
         "evaluate_teacher": teacher.evaluate if teacher else None,
         "cache_teacher": teacher and (True if teacher.cache == "auto" else teacher.cache),
     }
+
+
+def _around_the_loss(run: RunConfig) -> dict[str, Any]:
+    """Return what a run has around its loss where its recipe has something else."""
+    usual = recipes.get(run.recipe).training if run.recipe else recipes.get_training(run.training.name)
+    changed = {name: value for name in AROUND if (value := getattr(run.training, name)) != getattr(usual, name)}
+    return {AROUND[name].get("flag", name).lstrip("-"): value for name, value in changed.items()}
 
 
 def _check_same(run: RunConfig, again: RunConfig) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import difflib
 import itertools
 from collections.abc import Iterable, Sequence
 
 from jaxkd import recipes
 from jaxkd.command_line import CommandLine, Help, program
+from jaxkd.commands.around_the_loss import OPTIONS
 
 EXAMPLES = """examples:
   all of them:
@@ -90,6 +92,7 @@ def shown(name: str) -> str:
         "training": f"{training.name}: {training.epochs} epochs, batches of {training.batch_size}",
         "learning rate": rates,
         "weight decay": f"{training.weight_decay:g}",
+        "around it": around_the_loss(training),
     }
     if recipe.teacher is None:
         command = f"jaxkd train --recipe {name}"
@@ -97,6 +100,18 @@ def shown(name: str) -> str:
         command = f"jaxkd distill --recipe {name} --teacher {recipe.teacher}.pth"
     lines = [f"{key:15s}{value}" for key, value in numbers.items() if value]
     return "\n".join([name, *lines, f"{'command':15s}{command}"])
+
+
+def around_the_loss(training: recipes.Training) -> str:
+    """Return what a schedule has that plain SGD in steps has not, in the words of the options.
+
+    Example:
+      >>> around_the_loss(recipes.get_training("repdistiller"))
+      ''
+    """
+    usual = {field.name: field.default for field in dataclasses.fields(training)}
+    names = [name for name in OPTIONS if name != "weight_decay" and getattr(training, name) != usual[name]]
+    return ", ".join(f"{name} {getattr(training, name)}" for name in names)
 
 
 def weight_of(weight: object) -> str:

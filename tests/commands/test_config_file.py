@@ -80,10 +80,14 @@ def test_a_run_is_made_again_from_its_record(teacher, tmp_path, capsys):
     assert (again.teacher.path, again.teacher.evaluate, again.resume) == (teacher / "model", False, False)
     assert "it is of a run of jaxkd distill" in refused(train, ["--config", tmp_path / "run"], capsys)
     config = json.loads((tmp_path / "run" / "config.json").read_text())
-    config["settings"]["training"]["weight_decay"] = 0.25
+    config["settings"]["training"] |= {"weight_decay": 0.25, "label_smoothing": 0.1, "decays_kernels_only": True}
+    (tmp_path / "other.json").write_text(json.dumps(config))
+    training = distill.config_of(options(distill, "--config", str(tmp_path / "other.json"))).training
+    assert (training.weight_decay, training.label_smoothing, training.decays_kernels_only) == (0.25, 0.1, True)
+    config["settings"]["training"]["momentum"] = 0.5
     (tmp_path / "other.json").write_text(json.dumps(config))
     said = refused(distill, ["--config", tmp_path / "other.json"], capsys)
-    assert "the run has settings that no option says: training.weight_decay was 0.25 and would be 0.0005" in said
+    assert "the run has settings that no option says: training.momentum was 0.5 and would be 0.9" in said
 
 
 @pytest.mark.parametrize(
