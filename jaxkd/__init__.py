@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from jaxkd.distiller import Distiller
+from jaxkd.summary import summary
 from jaxkd.sweep import grid, sweep
 from jaxkd.trainer import Trainer
 from jaxkd.training import compilation_cache
@@ -36,6 +37,7 @@ __all__ = [
     "optimizers",
     "recipes",
     "records",
+    "summary",
     "sweep",
 ]
 
