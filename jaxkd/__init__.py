@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from jaxkd import analysis, callbacks, convert, data, losses, metrics, models, optimizers, recipes, records
     from jaxkd.distiller import Distiller
     from jaxkd.history import History as History
+    from jaxkd.summary import summary
     from jaxkd.sweep import grid, sweep
     from jaxkd.trainer import Trainer
     from jaxkd.training.ema import EMA
@@ -39,6 +40,7 @@ __all__ = [
     "optimizers",
     "recipes",
     "records",
+    "summary",
     "sweep",
 ]
 
@@ -66,16 +68,16 @@ def __dir__() -> list[str]:
     return __all__
 
 
+def _function(name: str) -> Any:
+    """Return what leaves a name to a function, although an import sets the submodule of that name."""
+    return property(lambda _: getattr(importlib.import_module(f"jaxkd.{name}"), name), lambda _, submodule: None)
+
+
 class _Package(types.ModuleType):
-    """This module, whose `sweep` is the function also where its submodule of that name was imported first."""
+    """This module, some functions of which stand in submodules of the same names."""
 
-    @property
-    def sweep(self) -> Any:
-        return importlib.import_module("jaxkd.sweep").sweep
-
-    @sweep.setter
-    def sweep(self, submodule: types.ModuleType) -> None:
-        """Leave the name to the function: an import sets the submodule it has loaded."""
+    summary = _function("summary")
+    sweep = _function("sweep")
 
 
 sys.modules[__name__].__class__ = _Package
