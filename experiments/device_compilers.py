@@ -22,7 +22,8 @@ from jax.stages import Lowered
 from jaxkd.command_line import CommandLine
 from jaxkd.training.sharding import Placement
 
-STEPS = 10
+STEPS = programs.EXAMPLES // 64
+"""Of an epoch: what a program does once, as laying out the images, is then no more of a step than it is in training."""
 
 PROGRAMS: dict[str, tuple[str, int, Callable[[Placement], Lowered]]] = {
     "kd": (
@@ -34,9 +35,9 @@ PROGRAMS: dict[str, tuple[str, int, Callable[[Placement], Lowered]]] = {
         lambda place: programs.resident(programs.distiller("kd", "resnet56", "resnet20"), place, 64, STEPS),
     ),
     "kd-56-20-bf16": (
-        "KD, ResNet-56 to 20, batch 1024, bfloat16", STEPS,
+        "KD, ResNet-56 to 20, batch 1024, bfloat16", STEPS // 16,
         lambda place: programs.resident(
-            programs.distiller("kd", "resnet56", "resnet20", precision="bfloat16"), place, 1024, STEPS
+            programs.distiller("kd", "resnet56", "resnet20", precision="bfloat16"), place, 1024, STEPS // 16
         ),
     ),
     "ctkd": (

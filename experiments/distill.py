@@ -9,4 +9,4 @@ command_line = by_other_names(distill.command_line)
 config_of = by_other_names(distill.config_of)
 
 if __name__ == "__main__":
-    end(main)
+    end(main, resumable=True)

@@ -8,4 +8,4 @@ command_line = by_other_names(train.command_line)
 config_of = by_other_names(train.config_of)
 
 if __name__ == "__main__":
-    end(main)
+    end(main, resumable=True)

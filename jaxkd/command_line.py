@@ -10,11 +10,13 @@ import argparse
 import contextvars
 import difflib
 import functools
+import os
+import pathlib
 import re
 import shlex
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn, ParamSpec, TypeVar
 
 Given = ParamSpec("Given")
@@ -22,6 +24,9 @@ Found = TypeVar("Found")
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as shells have it."""
+
+BROKEN_PIPE = 141
+"""The exit code where nobody reads on, likewise."""
 
 _SCRIPTS = {
     "train": "train_teacher.py",
@@ -84,19 +89,38 @@ def _other_name(found: re.Match[str]) -> str:
     return f"{indent}python experiments/{script}" if indent else script  # a line to be typed, or words
 
 
-def end(main: Callable[[], int]) -> NoReturn:
+def end(main: Callable[[], int], resumable: bool = False) -> NoReturn:
     """Run a command and end the process with its code; after Ctrl-C, say in one line how to resume.
 
     Warnings are a line each, without the line of the code that they come from.
+
+    Args:
+      main: the command.
+      resumable: whether it takes `--resume`.
     """
     warnings.formatwarning = lambda message, category, filename, lineno, line=None: f"warning: {message}\n"
     try:
         code = main()
     except KeyboardInterrupt:
-        command = sys.argv if "--resume" in sys.argv else [*sys.argv, "--resume"]
-        print(f"interrupted; to resume: python {shlex.join(command)}", file=sys.stderr, flush=True)
+        cure = f"; to resume: {typed(sys.argv)}{' --resume' * ('--resume' not in sys.argv)}" if resumable else ""
+        print(f"interrupted{cure}", file=sys.stderr, flush=True)
         code = INTERRUPTED
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = BROKEN_PIPE
     sys.exit(code)
+
+
+def typed(command: Sequence[str]) -> str:
+    """Return a process's command line as it was typed.
+
+    Example:
+      >>> typed(["/usr/bin/jaxkd", "train"]), typed(["a/jaxkd/__main__.py", "info"]), typed(["distill.py", "-h"])
+      ('jaxkd train', 'python -m jaxkd info', 'python distill.py -h')
+    """
+    path = pathlib.PurePath(command[0])
+    first = ["python", "-m", path.parent.name] if path.name == "__main__.py" else ["python", command[0]]
+    return shlex.join([*(["jaxkd"] if path.stem == "jaxkd" else first), *command[1:]])
 
 
 class Help(argparse.RawDescriptionHelpFormatter):
@@ -121,9 +145,12 @@ class CommandLine(argparse.ArgumentParser):
       'there is no option --epoch: did you mean --epochs? --help shows all'
     """
 
+    source = ""
+    """Where options come from that were not typed, as errors begin: "FILE: "."""
+
     def error(self, message: str) -> NoReturn:
         """Print the mistake and its cure to standard error, and end with code 2."""
-        self.exit(2, f"{self.prog}: error: {spoken(self.advice(message))}\n")
+        self.exit(2, f"{self.prog}: error: {self.source}{spoken(self.advice(message))}\n")
 
     def advice(self, message: str) -> str:
         """Return what argparse says of a mistake, with its cure."""

@@ -116,6 +116,8 @@ class RunConfig:
       precision: what the networks compute in, "float32", "bfloat16", or "highest", float32 multiplied in full.
       batch_norm: "global" normalises over the whole batch, "per_device" over each device's part.
       gradient_accumulation_steps: microbatches per batch.
+      limit_examples: train and test on so many images at most, for a first try; None takes all.
+      limit_steps: train for so many steps an epoch at most, likewise.
       distributed: join the other processes of the run first.
       output: the run directory; None names it after the run, see `folder`.
       resume: continue the run in that directory.
@@ -134,6 +136,8 @@ class RunConfig:
     precision: str = "float32"
     batch_norm: str = "global"
     gradient_accumulation_steps: int = 1
+    limit_examples: int | None = None
+    limit_steps: int | None = None
     distributed: bool = False
     output: pathlib.Path | None = None
     resume: bool = False
@@ -143,6 +147,9 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.method is None and self.teacher is not None:
             raise ValueError(f"{self.network} has a teacher and no method: give the method by which it learns from it")
+        for name in ("limit_examples", "limit_steps"):
+            if (limit := getattr(self, name)) is not None and limit < 1:
+                raise ValueError(f"{name}={limit}: give at least 1")
 
     @property
     def title(self) -> str:
@@ -155,11 +162,16 @@ class RunConfig:
         return "model" if self.method is None else "student"
 
     @property
+    def limited(self) -> bool:
+        """Whether it is a first try on a part of the images, whose numbers are no result."""
+        return self.limit_examples is not None or self.limit_steps is not None
+
+    @property
     def folder(self) -> pathlib.Path:
-        """The run directory: `output`, by default `runs/DATA-NETWORKS-METHOD-seedN`."""
+        """The run directory: `output`, by default `runs/DATA-NETWORKS-METHOD-seedN`, of a first try `…-limited`."""
         networks = [self.teacher.name] if self.teacher and self.teacher.name else []
         parts = [self.data.name, *networks, self.network, *([self.method.name] if self.method else [])]
-        return self.output or pathlib.Path("runs") / f"{'-'.join(parts)}-seed{self.seed}"
+        return self.output or pathlib.Path("runs") / f"{'-'.join(parts)}-seed{self.seed}{'-limited' * self.limited}"
 
     def settings(self) -> dict[str, Any]:
         """Return all that decides the outcome, as JSON values; a run is resumed only with the same settings."""
@@ -179,6 +191,9 @@ class RunConfig:
             "batch_norm": self.batch_norm,
             "gradient_accumulation_steps": self.gradient_accumulation_steps,
         }
+        for name in ("limit_examples", "limit_steps"):
+            if getattr(self, name) is not None:
+                decided[name] = getattr(self, name)
         if self.init is not None:
             started = dataclasses.asdict(self.init)
             decided["init"] = {name: value for name, value in started.items() if name != "path"}
@@ -271,7 +286,7 @@ class RunConfig:
             raise ValueError(f"{file}: {error}") from error
 
 
-_RUN_SETTINGS = ("seed", "precision", "batch_norm", "gradient_accumulation_steps")
+_RUN_SETTINGS = ("seed", "precision", "batch_norm", "gradient_accumulation_steps", "limit_examples", "limit_steps")
 _RUN_ARGUMENTS = ("distributed", "resume", "checkpoint_minutes", "quiet")
 _SETTINGS = ("data", "training", "method", "student", "model", "teacher", "init", *_RUN_SETTINGS)
 _DATA = ("name", "images", "normalization", "image_size", "validation_split", "balanced")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ParamSpec, TypeAlias, TypeVar
@@ -41,11 +42,38 @@ def remembered(make: Callable[Given, Made]) -> Callable[Given, Made]:
         args = tuple(map(_hashable, args))  # type: ignore[assignment]
         kwargs = {name: _hashable(value) for name, value in kwargs.items()}  # type: ignore[assignment]
         try:
-            return kept(*args, **kwargs)  # type: ignore[arg-type]
+            result = kept(*args, **kwargs)  # type: ignore[arg-type]
         except TypeError:  # no hash, or a mistake in the arguments, which is then reported as usual
-            return make(*args, **kwargs)
+            result = make(*args, **kwargs)
+        if all(known is not result for known, _ in _CALLS):
+            given = [*map(_shown, args), *(f"{name}={_shown(value)}" for name, value in kwargs.items())]
+            _CALLS.append((result, f"{make.__name__.lstrip('_')}({', '.join(given)})"))
+        return result
 
     return made
+
+
+_CALLS: deque[tuple[object, str]] = deque(maxlen=256)
+"""What was made of late, and by which call."""
+
+
+def described(made: object) -> str | None:
+    """Return the call that made an optimizer or a schedule; None where it is not known.
+
+    Example:
+      >>> described(step_decay(0.05, drops=(18, 26)))
+      'step_decay(0.05, drops=(18, 26))'
+    """
+    return next((call for known, call in _CALLS if known is made), None)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple) and not hasattr(value, "_fields"):
+        parts = ", ".join(map(_shown, value))
+        return f"({parts},)" if len(value) == 1 else f"({parts})"
+    if isinstance(value, str | int | float | None):
+        return repr(value)
+    return described(value) or str(getattr(value, "__name__", type(value).__name__))
 
 
 def _hashable(value: object) -> object:

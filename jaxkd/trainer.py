@@ -23,6 +23,7 @@ from jaxkd.keywords import OF_COMPILE, OF_DATA, names_cures
 from jaxkd.losses import cross_entropy
 from jaxkd.metrics import Metric
 from jaxkd.models.ensemble import Ensemble
+from jaxkd.summary import RunSummary, run_summary
 from jaxkd.training.cached_teacher import CacheRequest, requested
 from jaxkd.training.ema import EMA, average_of, begun, own_and_average
 from jaxkd.training.epochs import BoundProgram, check_same_batches
@@ -268,6 +269,20 @@ class Trainer:
             hooks.on_train_end(logs[0])
         self._update_model()
         return self.history
+
+    def summary(self, image_shape: Sequence[int] | None = None, depth: int | None = None) -> RunSummary:
+        """Return what the run is made of: networks with their layers and features, losses, optimizer, what is trained.
+
+        `print` shows it as text, and a notebook as tables. It is only traced: nothing is computed.
+
+        Args:
+          image_shape: `(H, W, C)`; by default the one that the network, or else the teacher, was published for.
+          depth: how many names deep layers are told apart; see `jaxkd.summary`.
+
+        Raises:
+          ValueError: where the shape of the images is not known, or a network cannot take them.
+        """
+        return run_summary(self.model, self._teacher, self._program, self.state, image_shape, depth)
 
     @names_cures(OF_DATA)
     def evaluate(self, x: Data, y: Any = None, *, batch_size: int = 256) -> dict[str, float]:

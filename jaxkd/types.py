@@ -8,6 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxkd import compilation_cache
+
+compilation_cache.enable()  # here, since all that computes imports this module
+
 Key = jax.Array
 """A random key of `jax.random`."""
 

@@ -22,7 +22,7 @@ SCRIPTS = ("train_teacher", "ats_grid", "benchmark", "decoding")
 def parsers():
     with imported(*SCRIPTS) as modules:
         found = {name: module.command_line() for name, module in [*COMMANDS.items(), *modules.items()]}
-    return found | {"convert": convert_command._parser(), "report": report_command._parser()}
+    return found | {"convert": convert_command.command_line(), "report": report_command.command_line()}
 
 
 def said(parser, arguments, capsys):

@@ -18,6 +18,7 @@ from image_tree import image_tree
 from tiny import TinyNet, digits
 
 import jaxkd
+from jaxkd import __main__ as jaxkd_command
 from jaxkd import convert, data, models, recipes
 from jaxkd.commands.figuring.registry import FIGURES
 from jaxkd.convert.architectures import abstract_model
@@ -211,8 +212,18 @@ def test_commands_are_taken(scripts, page, tmp_path, monkeypatch):
         takes(script.command_line().parse_args, page, own)
         if name == "distill":
             script.config_of(script.command_line().parse_args(own))
+    names = "|".join(name for group in jaxkd_command.COMMANDS.values() for name in group)
+    for name, arguments in filter(lambda command: command[1], commands(page, rf"(?<![\w.-])jaxkd ({names})\b")):
+        module = jaxkd_command.module(name)
+        parser = module.command_line()
+        own = arguments[: arguments.index("--")] if "--" in arguments else arguments
+        takes(
+            parser.parse_intermixed_args if name in ("convert", "predict", "report") else parser.parse_args, page, own
+        )
+        if name == "distill" and "--config" not in own:
+            module.config_of(parser.parse_args(own))
     for name, arguments in filter(lambda command: command[1], commands(page, r"python -m jaxkd\.([\w.]+)")):
-        takes(scripts(f"jaxkd.{name}.__main__")._parser().parse_intermixed_args, page, arguments)
+        takes(scripts(f"jaxkd.{name}.__main__").command_line().parse_intermixed_args, page, arguments)
 
 
 def test_recipes_on_the_pages_exist():

@@ -11,7 +11,7 @@ from typing import Any
 import jaxkd
 from jaxkd import distributed, recipes
 from jaxkd.command_line import CommandLine, Help, program
-from jaxkd.commands import run
+from jaxkd.commands import config_file, dry_run, run
 from jaxkd.commands.options import (
     add_init_options,
     add_options,
@@ -48,7 +48,7 @@ checkpoints, result.json, curves.png and the student, for jaxkd (student/) and f
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; None takes the process's own command line."""
     parser = command_line()
-    options = parser.parse_args(arguments)
+    options = config_file.parse(parser, arguments, config_of)
     return distil(parser, options, {options.seed: options.output})
 
 
@@ -61,7 +61,7 @@ def several(arguments: Sequence[str], folders: Mapping[int, pathlib.Path], at_on
       at_once: so many seeds become one program, where the runs allow it; None takes all that fit into memory.
     """
     parser = command_line()
-    return distil(parser, parser.parse_args(arguments), folders, at_once)
+    return distil(parser, config_file.parse(parser, arguments, config_of), folders, at_once)
 
 
 def distil(
@@ -74,13 +74,19 @@ def distil(
     try:
         if options.distributed:
             distributed.initialize()  # before anything computes
-        config, teacher, train, test = run.read(config_of(options))
+        wanted = config_of(options)
+        if options.save_config is not None:
+            return config_file.save(parser, options)
+        config, teacher, train, test = run.read(wanted)
         configs = [dataclasses.replace(config, seed=seed, output=folder) for seed, folder in folders.items()]
         students = [run.prepare(one, train, test, teacher) for one in configs]
         for student in students:
             student.check()
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         parser.error(str(error))
+    if options.dry_run:
+        run.say(dry_run.described(students[0], teacher))
+        return 0
     for student in students:
         student.start()
     size = students[0].facts["student"]["parameters"]
@@ -161,9 +167,18 @@ def named_number(text: str) -> tuple[str, float]:
         raise argparse.ArgumentTypeError(f"{text!r}: write NAME=NUMBER, as in kd=0.9") from None
 
 
-def command_line() -> argparse.ArgumentParser:
+def command_line() -> CommandLine:
     """Return the parser of the options."""
     parser = CommandLine(prog=program("distill"), description=__doc__, epilog=EXAMPLES, formatter_class=Help)
+    add_networks_and_method(parser)
+    add_options(parser, recipes.list())
+    config_file.add_options(parser)
+    dry_run.add_option(parser)
+    return parser
+
+
+def add_networks_and_method(parser: argparse.ArgumentParser) -> None:
+    """Add the options for teacher, student and method, which `config_of` reads beside those that commands share."""
     networks = parser.add_argument_group("networks")
     networks.add_argument(
         "--teacher",
@@ -223,5 +238,3 @@ def command_line() -> argparse.ArgumentParser:
         help="any other number of the method, as in beta=2 or t_end=10; repeatable",
     )
     add_init_options(parser, "--student-init")
-    add_options(parser, recipes.list())
-    return parser

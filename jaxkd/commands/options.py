@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 from jaxkd import convert, data, recipes
 from jaxkd.commands.around_the_loss import add_options_around_the_loss, changed_training
+from jaxkd.commands.recipes import listed
 from jaxkd.config import DataConfig, InitConfig, RunConfig, TeacherConfig
 from jaxkd.convert.checkpoint import network_in
 
@@ -51,7 +51,8 @@ def add_options(parser: argparse.ArgumentParser, rows: Sequence[str]) -> None:
     )
     images.add_argument(
         "--balanced",
-        action="store_true",
+        action=argparse.BooleanOptionalAction,
+        default=False,
         help="draw every class equally often in training, however rare its images are",
     )
     training = parser.add_argument_group("training", "what is not given comes from the recipe")
@@ -105,7 +106,14 @@ def add_options(parser: argparse.ArgumentParser, rows: Sequence[str]) -> None:
     run.add_argument(
         "--checkpoint-minutes", type=float, metavar="N", help="save within epochs too; SIGTERM saves in any case"
     )
-    run.add_argument("--quiet", action="store_true", help="no progress while it trains")
+    run.add_argument(
+        "--quiet", action=argparse.BooleanOptionalAction, default=False, help="no progress while it trains"
+    )
+    first = parser.add_argument_group("first try", "its record says that it is one")
+    first.add_argument(
+        "--limit-examples", type=int, metavar="N", help="so many training images and test images at most"
+    )
+    first.add_argument("--limit-steps", type=int, metavar="N", help="so many steps an epoch at most")
 
 
 def add_init_options(parser: argparse.ArgumentParser, option: str) -> None:
@@ -129,7 +137,8 @@ def add_init_options(parser: argparse.ArgumentParser, option: str) -> None:
     )
     group.add_argument(
         "--freeze",
-        action="store_true",
+        action=argparse.BooleanOptionalAction,
+        default=False,
         help="train the classifier alone: all other layers stay as they are, and BatchNorm keeps and uses its running "
         "statistics",
     )
@@ -164,16 +173,8 @@ class ListRecipes(argparse.Action):
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: object, values: object, option_string: str | None = None
     ) -> None:
-        lines: list[str] = []
-        for heading, group in itertools.groupby(map(recipes.get, self.const), key=table_of):
-            lines += ["", *heading, *(f"  {recipe.name:40s} {recipe.published}" for recipe in group)]
-        print("\n".join(lines))
+        print(listed(self.const))
         parser.exit()
-
-
-def table_of(recipe: recipes.Recipe) -> tuple[str, str]:
-    """Return where a number is published: the paper, and the table with the epoch it states."""
-    return recipe.paper, f"{recipe.table}, {recipe.reported} epoch"
 
 
 def run_config(
@@ -227,6 +228,8 @@ def run_config(
         precision=options.precision,
         batch_norm=options.batch_norm,
         gradient_accumulation_steps=options.gradient_accumulation_steps,
+        limit_examples=options.limit_examples,
+        limit_steps=options.limit_steps,
         distributed=options.distributed,
         output=options.output,
         resume=options.resume,
@@ -285,6 +288,6 @@ def published(config: RunConfig) -> dict[str, Any]:
             "reported": recipe.reported,
             "paper": recipe.paper,
             "table": recipe.table,
-            "as_published": ours == theirs and config.init is None,
+            "as_published": ours == theirs and config.init is None and not config.limited,
         }
     }

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 
 import jaxkd
@@ -64,7 +65,17 @@ def load_data(config: RunConfig) -> tuple[Images, Images]:
     wanted = ("image_size", "workers", "validation_split")
     read: dict[str, Any] = {name: getattr(config.data, name) for name in wanted}
     train, test = data.load(config.data.name, config.data.data_dir, mean=mean, std=std, **read)
+    if config.limited:
+        limit = min(
+            config.limit_examples or len(train), (config.limit_steps or len(train)) * config.training.batch_size
+        )
+        train, test = some_of(train, limit), some_of(test, limit)
     return (train.replace(balanced=True) if config.data.balanced else train), test
+
+
+def some_of(images: Images, count: int) -> Images:
+    """Return so many of the images, or all where there are no more, from all over the set: many are sorted by class."""
+    return images.take(np.linspace(0, len(images) - 1, count).astype(int)) if count < len(images) else images
 
 
 def check_classes(teacher: Any, train: Images) -> None:
@@ -231,7 +242,8 @@ def prepare(config: RunConfig, train: Images, test: Images, teacher: Any = None)
     """
     trainer = compiled(config, train, teacher)
     network = {"name": config.network, "parameters": parameters(trainer.model), **start_of(config, trainer.model)}
-    facts = {config.role: network, **published(config)}
+    limits = {"limited": {"train": len(train), "test": len(test)}} if config.limited else {}
+    facts = {config.role: network, **published(config), **limits}
     return Experiment(config, trainer, train, test, RunDirectory(config.folder), facts)
 
 
@@ -252,6 +264,8 @@ def start_of(config: RunConfig, network: Any) -> dict[str, Any]:
 def say_start(run: Experiment) -> None:
     """Print what the network of a run starts from, and what of it is trained."""
     start, config = run.facts[run.config.role], run.config
+    if config.limited:
+        say(f"a first try, on {len(run.train):,} training and {len(run.test):,} test images: its numbers are no result")
     if config.init is None:
         return
     say(f"{config.network} starts from {start['init']}: {start['matched']}")
@@ -326,6 +340,8 @@ def print_result(result: Mapping[str, Any], directory: RunDirectory) -> None:
         recipe = result["recipe"]
         kept = "" if recipe["as_published"] else ", by a run that differs from this one"
         print(f"published: test top-1 {recipe['accuracy']:.2%}, {recipe['reported']} epoch{kept}; {recipe['paper']}")
+    if "limited" in result:
+        print("a first try on a part of the images: these numbers are no result")
     print(f"everything is in {directory.path}")
 
 

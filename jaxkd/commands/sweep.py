@@ -1,36 +1,51 @@
-"""The grid of asymmetric temperatures: a student for every pair of τ₁ (true class) and τ₂ (other classes).
+"""Trains a student for every combination of some settings: seeds, temperatures, weights, methods, …
 
-All students of a seed are trained in one program and share every forward pass of the teacher. The defaults are the
-paper's 6×5 grid and its recipe (Li et al., NeurIPS 2022, https://arxiv.org/abs/2210.04427).
+Students that differ in numbers alone are one program, and share each batch and every forward pass of the teacher.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import itertools
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
 
 import jaxkd
-from jaxkd import distributed, models, plots, recipes
+from jaxkd import distributed, plots, recipes
 from jaxkd.command_line import CommandLine, Help, program
-from jaxkd.commands import run
-from jaxkd.commands.options import add_options, recipe_of, run_config, teacher_path
-from jaxkd.config import RunConfig, TeacherConfig
+from jaxkd.commands import distill, run
+from jaxkd.commands.options import add_options, recipe_of
+from jaxkd.config import RunConfig
 from jaxkd.records import RunDirectory, environment, write_json
 
 EXAMPLES = """examples:
-  on digits, in a minute, after: jaxkd train --data digits --model resnet14 --epochs 8 --output runs/digits-teacher
-    jaxkd sweep --data digits --teacher runs/digits-teacher/model --student resnet8 --epochs 5
-  the paper's setting:
-    jaxkd sweep --data-dir ~/data --teacher runs/ats-teacher/model --student VGG8
+  a temperature, with three seeds each:
+    jaxkd sweep --teacher runs/teacher --student resnet8 --data digits --grid temperature=2,4,8 --grid seed=0,1,2
+  methods side by side:
+    jaxkd sweep --teacher runs/teacher --student resnet8 --data digits --grid method=kd,dkd,ctkd --grid seed=0,1,2
+  the weight of a term, and the learning rate:
+    jaxkd sweep --teacher resnet56.pth --student resnet20 --grid kd_weight=0.5,0.9 --grid learning_rate=0.02,0.05
+  the two temperatures of ATS, as in its paper (Li et al., NeurIPS 2022):
+    jaxkd sweep --teacher runs/ats-teacher --student VGG8 --method ats --recipe ats \\
+        --grid correct=1,2,3,4,5,6 --grid wrong=1,2,3,4,5
 
-The folder gets config.json, grid.csv (every cell, seed and epoch), result.json and grid.png.
+The folder gets config.json, grid.csv (every student and epoch), result.json and, of one or two settings, grid.png.
 """
+
+CHOICES = {"seed": int, "learning_rate": float, "method": str, "student": str}
+"""What a grid may vary beside the settings and weights of the method."""
+
+FIRST_RATE = "first_learning_rate"
+"""What that is called in tables, whose column learning_rate has the rate of each epoch."""
+
+SHARED = ("epochs", "batch_size", "data", "teacher", "recipe")
+
+Axes = Mapping[str, Sequence[Any]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,31 +53,98 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = command_line()
     options = parser.parse_args(arguments)
     try:
-        if options.seeds < 1:
-            raise ValueError(f"--seeds {options.seeds}: at least one is needed")
+        axes = axes_of(options.grid)
+        config = config_of(options, {name: values[0] for name, values in axes.items()})
+        name = f"sweep-{config.data.name}-{config.network}-{'-'.join(axes)}"
+        return train(parser, options, axes, lambda **cell: config_of(options, cell), name)
+    except ValueError as error:
+        parser.error(str(error))
+
+
+def axes_of(given: Sequence[tuple[str, list[Any]]]) -> dict[str, list[Any]]:
+    """Return the values of each setting.
+
+    Raises:
+      ValueError: for none, or a setting that is named twice.
+    """
+    axes = dict(given)
+    if not axes:
+        raise ValueError("what is to vary? name it by --grid, as in --grid temperature=2,4,8 --grid seed=0,1,2")
+    if len(axes) < len(given):
+        raise ValueError("--grid names a setting twice: give all its values at once, as in temperature=2,4,8")
+    return axes
+
+
+def config_of(options: argparse.Namespace, cell: Mapping[str, Any]) -> RunConfig:
+    """Return the run of one student: what the options say, with the values of its cell.
+
+    Raises:
+      ValueError: as `distill.config_of`, and for a setting that does not exist.
+    """
+    own = copy(options)
+    own.setting, own.weight = list(options.setting), list(options.weight)
+    for name in CHOICES:
+        setattr(own, name, cell.get(FIRST_RATE if name == "learning_rate" else name, getattr(options, name)))
+    method = distill.method_of(own, recipe_of(own))
+    for name, value in cell.items():
+        term = name.removesuffix("_weight")
+        if name in (*CHOICES, FIRST_RATE):
+            continue
+        if name in method.settings:
+            own.setting.append((name, value))
+        elif term != name and term in method.weights:
+            own.weight.append((term, value))
+        elif name in SHARED:
+            raise ValueError(f"--grid {name}: it is the same for all students: give it as an option of its own")
+        else:
+            known = ", ".join([*CHOICES, *method.settings, *(f"{term}_weight" for term in method.weights)])
+            raise ValueError(f"--grid {name}: {method.name!r} has no such setting; there are {known}")
+    return distill.config_of(own)
+
+
+def train(
+    parser: argparse.ArgumentParser,
+    options: argparse.Namespace,
+    axes: Axes,
+    config_of_cell: Callable[..., RunConfig],
+    name: str,
+    labels: Mapping[str, str] | None = None,
+) -> int:
+    """Train all students, and leave table, result and picture in the run directory; print the table.
+
+    Args:
+      parser: tells what cannot be.
+      options: those that commands share, and `at_once`.
+      axes: the values of each setting; the seed among them, or that of the options.
+      config_of_cell: called with a value of each; returns the run.
+      name: of the folder under runs/, unless the options say another.
+      labels: what axes are called in the picture, where their names do not do.
+    """
+    seeds = list(axes.get("seed", [options.seed]))
+    varied = {axis: list(values) for axis, values in axes.items() if axis != "seed"}
+    cells = jaxkd.grid(seed=seeds, **varied)
+    try:
+        if options.resume:
+            raise ValueError("a sweep is not resumed: begin it anew, in another --output")
         if options.distributed:
             distributed.initialize()  # before anything computes
-        config, teacher, train, test = run.read(config_of(options))
-        models.create(config.network, num_classes=train.num_classes)  # a wrong name is refused before any work
-        name = f"ats-grid-{config.data.name}-{config.network}"
+        configs = [config_of_cell(**cell) for cell in cells]
+        config, teacher, train, test = run.read(configs[0])
+        for one in configs:
+            if teacher is None:
+                run.require_no_teacher(one)
+            jaxkd.models.create(one.network, num_classes=train.num_classes)  # a wrong name is refused before any work
         directory = RunDirectory(config.output or pathlib.Path("runs") / name)
         if directory.path.exists() and any(directory.path.iterdir()):
             raise ValueError(f"{directory.path} exists and is not empty: choose another --output")
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         parser.error(str(error))
-    axes = {"correct": options.correct, "wrong": options.wrong, "seeds": options.seeds}
-    shared = {name: value for name, value in config.settings().items() if name != "method"}
-    directory.start(shared | axes, config.arguments() | axes | {"at_once": options.at_once})
-
-    def make(correct: float, wrong: float, seed: int) -> jaxkd.Trainer:
-        method = recipes.get_method("ats", correct=correct, wrong=wrong)
-        return run.compiled(dataclasses.replace(config, method=method, seed=seed), train, teacher)
-
-    seeds = range(config.seed, config.seed + options.seeds)
-    cells = jaxkd.grid(seed=seeds, correct=options.correct, wrong=options.wrong)
+    told: dict[str, Any] = {**varied, "seeds": len(seeds)}
+    directory.start(settings_of(config, varied) | told, config.arguments() | told | {"at_once": options.at_once})
+    by_cell = {tuple(cell.values()): one for cell, one in zip(cells, configs, strict=True)}
     start = time.perf_counter()
     found = jaxkd.sweep(
-        make,
+        lambda **cell: run.compiled(by_cell[tuple(cell.values())], train, teacher),
         cells,
         train,
         validation_data=test,
@@ -72,87 +154,135 @@ def main(arguments: Sequence[str] | None = None) -> int:
         verbose=not config.quiet,
     )
     found.to_csv(directory.path / "grid.csv")
-    accuracy = found.last("val_accuracy").reshape(options.seeds, len(options.correct), len(options.wrong))
-    facts = {"seconds": round(time.perf_counter() - start, 2), "runs": len(cells), "epochs": config.training.epochs}
-    write_json(directory.path / "result.json", summary(options, accuracy) | facts | environment())
-    print(table(options, accuracy))
+    accuracy = found.last("val_accuracy").reshape(len(seeds), *map(len, varied.values()))
+    facts: dict[str, Any] = {
+        "seconds": round(time.perf_counter() - start, 2),
+        "runs": len(cells),
+        "epochs": config.training.epochs,
+    }
+    if config.limited:
+        facts["limited"] = {"train": len(train), "test": len(test)}
+    write_json(directory.path / "result.json", summary(varied, accuracy) | facts | environment())
+    print(table(varied, accuracy, labels or {}))
     if plots.available():
-        title = f"{teacher.name} → {config.network}, {config.data.name}, {config.training.epochs} epochs, last epoch"
-        plots.heat_map(
-            accuracy.mean(0),
-            directory.path / "grid.png",
-            rows=[f"{value:g}" for value in options.correct],
-            columns=[f"{value:g}" for value in options.wrong],
-            labels=("τ₂, wrong classes", "τ₁, correct class", "test accuracy (%)"),
-            title=title,
-        )
+        networks = f"{teacher.name} → {config.network}" if teacher else config.network
+        title = f"{networks}, {config.data.name}, {config.training.epochs} epochs, last epoch"
+        draw(varied, accuracy, directory.path / "grid.png", title, labels or {})
     print(f"{len(cells)} students in {facts['seconds']:.0f} s; everything is in {directory.path}")
     return 0
 
 
-def config_of(options: argparse.Namespace) -> RunConfig:
-    """Return what all students of the grid share; no file is read yet.
-
-    Raises:
-      ValueError: for an unknown recipe, or numbers that are not positive.
-    """
-    recipe_of(options)  # a misspelt name gets the closest that exist
-    return run_config(
-        options,
-        options.student,
-        method=recipes.get_method("ats"),
-        teacher=TeacherConfig(options.teacher, options.teacher_name),
-    )
+def settings_of(config: RunConfig, varied: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that all students share."""
+    settings = {name: value for name, value in config.settings().items() if name not in varied}
+    method = settings.pop("method", None)
+    if method is not None:
+        method["settings"] = {name: value for name, value in method["settings"].items() if name not in varied}
+        method["weights"] = {term: w for term, w in method["weights"].items() if f"{term}_weight" not in varied}
+        settings["method"] = method
+    return settings
 
 
-def summary(options: argparse.Namespace, accuracy: np.ndarray) -> dict[str, Any]:
-    """Return each cell's mean over seeds and the best one, chosen on the test images as in the paper's tables.
+def summary(varied: Axes, accuracy: np.ndarray) -> dict[str, Any]:
+    """Return each cell's mean over seeds and the best one, chosen on the test images as in papers' tables.
 
     Args:
-      options: the command line.
-      accuracy: of the last epoch, `[seeds, correct, wrong]`.
+      varied: the values of each setting but the seed.
+      accuracy: of the last epoch, `[seeds, …]`, an axis for each setting.
     """
     mean = accuracy.mean(0)
-    row, column = np.unravel_index(mean.argmax(), mean.shape)
+    place = np.unravel_index(mean.argmax(), mean.shape)
     return {
-        "correct": options.correct,
-        "wrong": options.wrong,
+        **{name: list(values) for name, values in varied.items()},
         "val_accuracy": mean.tolist(),
         "best": {
-            "correct": options.correct[row],
-            "wrong": options.wrong[column],
-            "val_accuracy": float(mean[row, column]),
+            **{name: values[number] for (name, values), number in zip(varied.items(), place, strict=True)},
+            "val_accuracy": float(mean[place]),
             "rule": "the highest mean of the last epoch's val_accuracy over seeds, chosen on the test images",
         },
     }
 
 
-def table(options: argparse.Namespace, accuracy: np.ndarray) -> str:
-    """Return the grid as text, in percent."""
-    lines = ["τ₁ \\ τ₂ " + "".join(f"{value:8g}" for value in options.wrong)]
-    for value, row in zip(options.correct, 100 * accuracy.mean(0), strict=True):
-        lines.append(f"{value:7g} " + "".join(f"{cell:8.2f}" for cell in row))
-    return "\n".join(lines)
+def table(varied: Axes, accuracy: np.ndarray, labels: Mapping[str, str]) -> str:
+    """Return test accuracies of the last epoch in percent: two settings as a grid, others a line for each cell."""
+    if len(varied) == 2:
+        (row_name, rows), (column_name, columns) = varied.items()
+        corner = " \\ ".join(labels.get(name, name).partition(",")[0] for name in (row_name, column_name)) + " "
+        widths = [max(8, len(_text(value)) + 2) for value in columns]
+        lines = [corner + "".join(f"{_text(value):>{w}s}" for value, w in zip(columns, widths, strict=True))]
+        for value, row in zip(rows, 100 * accuracy.mean(0), strict=True):
+            cells = "".join(f"{cell:{w}.2f}" for cell, w in zip(row, widths, strict=True))
+            lines.append(f"{_text(value):>{len(corner) - 1}s} {cells}")
+        return "\n".join(lines)
+    combined = [zip(varied, values, strict=True) for values in itertools.product(*varied.values())]
+    names = [", ".join(f"{name} {_text(value)}" for name, value in pairs) or "all seeds" for pairs in combined]
+    each = 100 * accuracy.reshape(len(accuracy), -1).T
+    width = max(map(len, names))
+    return "\n".join(f"{name:{width}s}  {_spread(values)}" for name, values in zip(names, each, strict=True))
 
 
-def command_line() -> argparse.ArgumentParser:
+def draw(varied: Axes, accuracy: np.ndarray, path: pathlib.Path, title: str, labels: Mapping[str, str]) -> None:
+    """Draw two settings as a heat map and one as dots, a dot for each seed; more have no picture."""
+    names = [labels.get(name, name) for name in varied]
+    if len(varied) == 2:
+        rows, columns = ([_text(value) for value in values] for values in varied.values())
+        row_name, column_name = names
+        shown = (column_name, row_name, "test accuracy (%)")
+        plots.heat_map(accuracy.mean(0), path, rows=rows, columns=columns, labels=shown, title=title)
+    elif len(varied) == 1:
+        ((_, values),) = varied.items()
+        named = {f"{names[0]} {_text(value)}": accuracy[:, number].tolist() for number, value in enumerate(values)}
+        plots.comparison(named, path, title=title)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
+
+
+def _spread(values: np.ndarray) -> str:
+    deviation = f" ± {values.std(ddof=1):.2f}" if len(values) > 1 else ""
+    return f"{values.mean():6.2f}{deviation}"
+
+
+def named_values(text: str) -> tuple[str, list[Any]]:
+    """Return `NAME=V,V,…` from the command line in two.
+
+    Example:
+      >>> named_values("temperature=2,4.5"), named_values("method=kd,ctkd"), named_values("learning-rate=1e-2")
+      (('temperature', [2, 4.5]), ('method', ['kd', 'ctkd']), ('first_learning_rate', [0.01]))
+    """
+    name, equals, values = text.partition("=")
+    name = name.replace("-", "_")
+    parts = [part.strip() for part in values.split(",")]
+    if not (name and equals and all(parts)):
+        raise argparse.ArgumentTypeError(f"{text!r}: write NAME=V,V, as in temperature=2,4,8")
+    if len(set(parts)) < len(parts):
+        raise argparse.ArgumentTypeError(f"{text!r} has a value twice")
+    kind = CHOICES.get(name, _number)
+    try:
+        return (FIRST_RATE if name == "learning_rate" else name), [kind(part) for part in parts]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: the values are numbers, as in temperature=2,4,8") from None
+
+
+def _number(text: str) -> float:
+    return int(text) if text.lstrip("+-").isdecimal() else float(text)
+
+
+def command_line() -> CommandLine:
     """Return the parser of the options."""
     parser = CommandLine(prog=program("sweep"), description=__doc__, epilog=EXAMPLES, formatter_class=Help)
-    networks = parser.add_argument_group("networks")
-    networks.add_argument(
-        "--teacher",
-        type=teacher_path,
-        required=True,
-        metavar="FILE",
-        help="a file of weights, a converted teacher or the directory of its run",
+    grid = parser.add_argument_group("grid")
+    grid.add_argument(
+        "--grid",
+        type=named_values,
+        action="append",
+        default=[],
+        metavar="NAME=V,V",
+        help=f"{', '.join(CHOICES)}, a setting of the method, or TERM_weight, as in kd_weight; repeatable: every "
+        "combination is a student",
     )
-    networks.add_argument("--teacher-name", metavar="NAME", help="the network in it; default: found by its keys")
-    networks.add_argument("--student", default="VGG8", metavar="NAME", help="default: VGG8")
-    cells = parser.add_argument_group("grid")
-    cells.add_argument("--correct", type=float, nargs="+", default=[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], metavar="T")
-    cells.add_argument("--wrong", type=float, nargs="+", default=[1.0, 2.0, 3.0, 4.0, 5.0], metavar="T")
-    cells.add_argument("--seeds", type=int, default=1, metavar="N", help="that many, from --seed on; default: 1")
-    cells.add_argument("--at-once", type=int, metavar="N", help="at most so many students in one program")
+    grid.add_argument("--at-once", type=int, metavar="N", help="at most so many students in one program")
+    distill.add_networks_and_method(parser)
     add_options(parser, recipes.list())
-    parser.set_defaults(recipe="ats")
     return parser

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from jaxkd import distributed, recipes
 from jaxkd.command_line import CommandLine, Help, program
-from jaxkd.commands import run
+from jaxkd.commands import config_file, dry_run, run
 from jaxkd.commands.options import add_init_options, add_options, init_of, network_of, recipe_of, run_config
 from jaxkd.config import RunConfig
 
@@ -28,17 +28,22 @@ The trained network is DIR/model (for jaxkd distill --teacher) and DIR/model.pth
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; None takes the process's own command line."""
     parser = command_line()
-    options = parser.parse_args(arguments)
+    options = config_file.parse(parser, arguments, config_of)
     try:
         if options.distributed:
             distributed.initialize()  # before anything computes
         config = config_of(options)
+        if options.save_config is not None:
+            return config_file.save(parser, options)
         train, test = run.load_data(config)
         config = run.resolve(config, train)
         model = run.prepare(config, train, test)
         model.check()
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         parser.error(str(error))
+    if options.dry_run:
+        run.say(dry_run.described(model))
+        return 0
     model.start()
     run.say_start(model)
     run.fit(model)
@@ -61,7 +66,7 @@ def config_of(options: argparse.Namespace) -> RunConfig:
     return run_config(options, name, recipe, init=init)
 
 
-def command_line() -> argparse.ArgumentParser:
+def command_line() -> CommandLine:
     """Return the parser of the options."""
     parser = CommandLine(prog=program("train"), description=__doc__, epilog=EXAMPLES, formatter_class=Help)
     parser.add_argument(
@@ -70,4 +75,6 @@ def command_line() -> argparse.ArgumentParser:
     )
     add_init_options(parser, "--init")
     add_options(parser, [name for name in recipes.list() if name.startswith("ce/")])
+    config_file.add_options(parser)
+    dry_run.add_option(parser)
     return parser

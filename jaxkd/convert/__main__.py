@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
       The exit code: 0, or 2 with one line on standard error for each file that cannot be converted.
     """
-    options = _parser().parse_intermixed_args(arguments)
+    options = command_line().parse_intermixed_args(arguments)
     try:
         normalization = _normalization(options.mean, options.std)
         test = None
@@ -72,7 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """Return the parser of the options."""
     parser = CommandLine(
         prog=program("convert"),
         description=__doc__,

@@ -98,7 +98,7 @@ def classifier(
             "normalization=jaxkd.Normalization(mean, std), or write a folder that says it with jaxkd convert "
             "IN OUT --mean … --std …"
         )
-    shape = image_shape or _shape_of_data(record, model) or getattr(model, "image_shape", None)
+    shape = image_shape or shape_of_data(record, model) or getattr(model, "image_shape", None)
     if shape is None:
         raise ValueError(f"{where}: give image_shape=(height, width, channels), since the network does not say it")
     if len(shape) != 3 or min(shape) < 1:
@@ -132,7 +132,7 @@ def record_in(path: str | os.PathLike[str]) -> Record | None:
     return records.read(folder) if (folder / "config.json").is_file() else None
 
 
-def _shape_of_data(record: Record | None, model: Any) -> tuple[int, int, int] | None:
+def shape_of_data(record: Record | None, model: Any) -> tuple[int, int, int] | None:
     """Return the shape of the images that a run was trained on, as far as its record says it."""
     if record is None or getattr(model, "resize_to", None) is not None:
         return None

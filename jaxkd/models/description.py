@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +14,12 @@ from flax import nnx
 from jax.extend import core
 
 from jaxkd.models.registry import create
+from jaxkd.tables import text_table
 
 Shape = tuple[int, ...]
+
+SCOPE = "layer "
+"""How the name of a scope begins that stands for a layer."""
 
 CIFAR_CLASSES, IMAGENET_CLASSES, IMAGENET_SIZE = 100, 1000, 224
 
@@ -52,15 +57,13 @@ class Description:
         options = "".join(f", {key} {value}" for key, value in self.options)
         rows = [("", "feature", "preactivation")]
         for i, feature in enumerate(self.features):
-            before = _size(self.preactivations[i]) if i < len(self.preactivations) else ""
-            rows.append((f"f{i}", _size(feature), before))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        table = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+            before = size_in_words(self.preactivations[i]) if i < len(self.preactivations) else ""
+            rows.append((f"f{i}", size_in_words(feature), before))
         return "\n".join(
             [
-                f"{self.name}{options}: images {_size(self.image_shape)}, {self.num_classes} classes",
+                f"{self.name}{options}: images {size_in_words(self.image_shape)}, {self.num_classes} classes",
                 f"{self.parameters:,} parameters, {self.macs / 1e6:,.1f} M multiply-accumulates",
-                *table,
+                *text_table(rows),
             ]
         )
 
@@ -128,10 +131,34 @@ def _checked(image_shape: Any, name: str, channels: int) -> tuple[int, int, int]
 
 def macs_of(program: core.Jaxpr) -> int:
     """Return the multiply-accumulates of all convolutions and matrix products in a program, at any depth."""
-    return sum(_macs_of_one(equation) for equation in program.eqns)
+    return sum(macs_of_scopes(program).values())
+
+
+def macs_of_scopes(program: core.Jaxpr, scope: str = "") -> Counter[str]:
+    """Return the multiply-accumulates of a program by the innermost `jax.named_scope` that begins with `SCOPE`.
+
+    Args:
+      program: whose convolutions and matrix products are counted, at any depth.
+      scope: that it is in.
+    """
+    found: Counter[str] = Counter()
+    for equation in program.eqns:
+        names = [str(getattr(part, "name", "")) for part in equation.source_info.name_stack.stack]
+        own = next((name.removeprefix(SCOPE) for name in reversed(names) if name.startswith(SCOPE)), scope)
+        if count := _macs_of_one(equation):
+            found[own] += count
+            continue
+        inner = list(_programs(equation.params))
+        if equation.primitive.name == "cond":  # ways to compute a convolution; the default, XLA's own, comes last
+            inner = inner[-1:]
+        for part in inner:
+            for name, count in macs_of_scopes(part, own).items():
+                found[name] += count * equation.params.get("length", 1)  # turns of a loop
+    return found
 
 
 def _macs_of_one(equation: core.JaxprEqn) -> int:
+    """Return the multiply-accumulates of a convolution or a matrix product; 0 for any other operation."""
     operation, parameters = equation.primitive.name, equation.params
     inputs: list[Any] = [operand.aval for operand in equation.invars]
     outputs: list[Any] = [result.aval for result in equation.outvars]
@@ -141,10 +168,7 @@ def _macs_of_one(equation: core.JaxprEqn) -> int:
     if operation == "dot_general":
         (contracted, _), _ = parameters["dimension_numbers"]
         return outputs[0].size * math.prod(inputs[0].shape[axis] for axis in contracted)
-    inner = [macs_of(program) for program in _programs(parameters)]
-    if operation == "cond":  # ways to compute a convolution on different platforms; the default, XLA's own, comes last
-        return inner[-1]
-    return sum(inner) * parameters.get("length", 1)  # turns of a loop
+    return 0
 
 
 def _programs(parameters: dict[str, Any]) -> Iterator[core.Jaxpr]:
@@ -157,5 +181,6 @@ def _programs(parameters: dict[str, Any]) -> Iterator[core.Jaxpr]:
                 yield candidate
 
 
-def _size(shape: Shape) -> str:
+def size_in_words(shape: Shape) -> str:
+    """Return a shape as in "32×32×3"."""
     return "×".join(map(str, shape))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,22 +152,66 @@ def _recorded(network: Any, names: Sequence[str] | dict[str, None]) -> Iterator[
         with linen.intercept_methods(functools.partial(_intercept, seen)):
             yield seen
         return
-    layers = {name: _layer(network, name) for name in names}
     seen = {name: [] for name in names}
+    with _watched({name: _layer(network, name) for name in names}, lambda name: _Watch(seen[name].append)):
+        yield seen
+
+
+@contextlib.contextmanager
+def calls_recorded(network: Any, scope: str) -> Iterator[list[tuple[str, Any]]]:
+    """Record what every layer returns while the block runs: name and value, in the order in which they end.
+
+    Operations of a layer are in a `jax.named_scope` called `scope` with its name.
+    """
+    calls: list[tuple[str, Any]] = []
+    network = network.network if isinstance(network, WithFeatures) else network
+    if isinstance(network, bridge.ToNNX):
+
+        def intercept(following: Any, args: Any, kwargs: Any, context: linen.module.InterceptorContext) -> Any:
+            name = name_of(context.module.path)
+            with jax.named_scope(scope + name):
+                output = following(*args, **kwargs)
+            if name and context.method_name == "__call__":
+                calls.append((name, output))
+            return output
+
+        with linen.intercept_methods(intercept):
+            yield calls
+        return
+
+    def watch(name: str) -> _Watch:
+        return _Watch(lambda output: calls.append((name, output)), scope + name)
+
+    layers = {name_of(path): layer for path, layer in nnx.iter_modules(network) if path and callable(layer)}
+    with _watched(layers, watch):
+        yield calls
+
+
+@dataclass(frozen=True)
+class _Watch:
+    """What takes the outputs of a layer, and the scope that its operations are in, if any."""
+
+    take: Callable[[Any], None]
+    scope: str = ""
+
+
+@contextlib.contextmanager
+def _watched(layers: dict[str, Any], watch: Callable[[str], _Watch]) -> Iterator[None]:
+    """Watch layers, by their names, while the block runs."""
     kinds: dict[str, Any] = {name: type(layer) for name, layer in layers.items()}
     try:
         for name, layer in layers.items():
-            _RECORDS[id(layer)] = seen[name]
+            _WATCHES[id(layer), kinds[name]] = watch(name)
             object.__setattr__(layer, "__class__", _recording(kinds[name]))  # past Flax: it is changed back
-        yield seen
+        yield
     finally:
         for name, layer in layers.items():
             object.__setattr__(layer, "__class__", kinds[name])
-            _RECORDS.pop(id(layer), None)
+            _WATCHES.pop((id(layer), kinds[name]), None)
 
 
-_RECORDS: dict[int, list[Any]] = {}
-"""Where the layers that are being recorded put what they return."""
+_WATCHES: dict[tuple[int, Any], _Watch] = {}
+"""The layers that are watched, by their identities and the class that they had before."""
 
 
 @functools.lru_cache(maxsize=256)
@@ -175,9 +219,12 @@ def _recording(kind: Any) -> Any:
     """Return a subclass whose calls are recorded."""
 
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
-        output = kind.__call__(self, *args, **kwargs)
-        if id(self) in _RECORDS:
-            _RECORDS[id(self)].append(output)
+        watch = _WATCHES.get((id(self), kind))
+        if watch is None:
+            return kind.__call__(self, *args, **kwargs)
+        with jax.named_scope(watch.scope) if watch.scope else contextlib.nullcontext():
+            output = kind.__call__(self, *args, **kwargs)
+        watch.take(output)
         return output
 
     own = {"__call__": functools.wraps(kind.__call__)(__call__)}

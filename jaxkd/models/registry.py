@@ -182,6 +182,19 @@ def create(name: str, num_classes: int = 100, seed: int = 0, **options: Any) -> 
     raise ValueError(f"unknown model {name!r}: {hint}jaxkd.models.list() gives all published names")
 
 
+def image_size(name: str) -> int:
+    """Return height and width of the images that a network was published for, without making it.
+
+    Args:
+      name: one of `names()`.
+
+    Example:
+      >>> image_size("resnet20"), image_size("resnet18")
+      (32, 224)
+    """
+    return next(known.size for known in _FAMILIES if name in known.published)
+
+
 def small_counterpart(name: str) -> str | None:
     """Return the network for images of 32×32 that is most like one for large images; None where none is known.
 

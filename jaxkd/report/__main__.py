@@ -18,7 +18,7 @@ EXAMPLES = """examples:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; None takes the process's own command line."""
-    parser = _parser()
+    parser = command_line()
     options = parser.parse_intermixed_args(arguments)
     if options.teacher is None and (options.data or options.data_dir):
         parser.error("--data and --data-dir are for images that a --teacher and its students disagree on: give one")
@@ -38,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """Return the parser of the options."""
     parser = CommandLine(
         prog=program("report"),
         description="Write one page about some runs: results, learning curves, settings, environment.",

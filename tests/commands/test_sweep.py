@@ -6,29 +6,108 @@ import json
 import numpy as np
 import pytest
 
-from jaxkd.commands import sweep
+from jaxkd import records
+from jaxkd.commands import distill, sweep
 
 SMALL = ["--data", "digits", "--batch-size", "479", "--quiet"]  # three equal steps an epoch
 
 
-@pytest.mark.thorough
-def test_the_grid_of_temperatures(teacher, tmp_path, capsys):
-    folder = tmp_path / "grid"
-    command = [
-        *("--teacher", str(teacher / "model"), "--student", "resnet8", "--recipe", "digits", "--epochs", "1"),
-        *("--correct", "2", "4", "--wrong", "1", "2", "3", "--seeds", "2", "--output", str(folder), *SMALL),
-    ]
+@pytest.fixture(scope="module")
+def swept(teacher, tmp_path_factory):
+    """A sweep over two temperatures, and the command line that made it."""
+    folder = tmp_path_factory.mktemp("sweeps") / "kd"
+    grid = ["--grid", "temperature=2,4", "--limit-examples", "479", "--output", str(folder), *SMALL]
+    command = ["--teacher", str(teacher), "--student", "resnet8", "--epochs", "1", *grid]
     assert sweep.main(command) == 0
-    assert "12 students in" in capsys.readouterr().out
+    return folder, command
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def cell(*grid, options=()):
+    parsed = sweep.command_line().parse_args(["--student", "resnet20", *options, *(f"--grid={one}" for one in grid)])
+    return sweep.config_of(parsed, {name: values[-1] for name, values in sweep.axes_of(parsed.grid).items()})
+
+
+def test_every_value_is_a_student(swept):
+    folder, _ = swept
     with (folder / "grid.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 12
-    result = json.loads((folder / "result.json").read_text())
-    accuracy = np.array([float(row["val_accuracy"]) for row in rows]).reshape(2, 2, 3).mean(0)
-    np.testing.assert_allclose(result["val_accuracy"], accuracy)
-    assert result["best"]["val_accuracy"] == pytest.approx(accuracy.max())
+    assert [row["temperature"] for row in rows] == ["2", "4"]
+    result, config = read(folder / "result.json"), read(folder / "config.json")
+    np.testing.assert_allclose(result["val_accuracy"], [float(row["val_accuracy"]) for row in rows])
+    assert result["best"]["val_accuracy"] == pytest.approx(max(result["val_accuracy"]))
+    assert (result["temperature"], result["runs"], result["limited"]) == ([2, 4], 2, {"train": 479, "test": 360})
+    assert config["settings"]["method"] == {"name": "kd", "weights": {"ce": 0.1, "kd": 0.9}, "settings": {}}
+    assert (config["settings"]["seeds"], config["settings"]["temperature"]) == (1, [2, 4])
     assert (folder / "grid.png").stat().st_size > 10_000
-    assert json.loads((folder / "config.json").read_text())["settings"]["wrong"] == [1.0, 2.0, 3.0]
-    with pytest.raises(SystemExit):
-        sweep.main(command)
+    assert records.read_sweep(folder).axes == {"temperature": (2, 4)}
+
+
+@pytest.mark.thorough
+def test_a_student_is_what_distill_makes_of_its_cell(swept, teacher, tmp_path):
+    folder, _ = swept
+    arguments = ["--teacher", str(teacher), "--student", "resnet8", "--epochs", "1", "--no-evaluate-teacher", *SMALL]
+    own = ["--temperature", "4", "--limit-examples", "479", "--output", str(tmp_path / "run")]
+    assert distill.main([*arguments, *own]) == 0
+    together = records.read_sweep(folder).runs[1]
+    assert together.history.last("loss") == pytest.approx(records.read(tmp_path / "run").history.last("loss"), rel=1e-4)
+
+
+def test_all_that_may_vary_reaches_the_run():
+    run = cell(
+        "seed=0,3", "learning-rate=1e-2", "kd_weight=0.1,0.5", "temperature=3", options=["--setting", "temperature=9"]
+    )
+    assert (run.seed, run.training.learning_rate) == (3, 0.01)
+    assert run.method.describe() == {"name": "kd", "weights": {"ce": 0.1, "kd": 0.5}, "settings": {"temperature": 3.0}}
+    assert cell("method=kd,ctkd").method.name == "ctkd"
+    assert cell("student=resnet8,vgg8").network == "vgg8"
+    assert cell("beta=4", options=["--recipe", "dkd/resnet56-resnet20"]).method.describe()["settings"]["beta"] == 4
+
+
+def test_two_settings_are_printed_as_a_grid_and_others_line_by_line():
+    accuracy = np.array([[[0.5, 0.25], [0.125, 1.0]], [[0.7, 0.25], [0.125, 1.0]]])
+    printed = sweep.table(
+        {"correct": [1, 2], "wrong": [0.5, 4]}, accuracy, {"correct": "τ₁, correct class"}
+    ).splitlines()
+    assert printed[0].split() == ["τ₁", "\\", "wrong", "0.5", "4"]
+    assert [line.split() for line in printed[1:]] == [["1", "60.00", "25.00"], ["2", "12.50", "100.00"]]
+    printed = sweep.table({"method": ["kd", "ctkd"]}, accuracy[:, 0], {}).splitlines()
+    assert printed == ["method kd     60.00 ± 14.14", "method ctkd   25.00 ± 0.00"]
+    assert sweep.table({}, accuracy[:, 0, 0], {}) == "all seeds   60.00 ± 14.14"
+
+
+def test_an_existing_sweep_is_not_overwritten(swept, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        sweep.main(swept[1])
     assert "is not empty: choose another --output" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "what is to vary? name it by --grid"),
+        (
+            ["--grid", "temprature=2,4"],
+            "'kd' has no such setting; there are seed, learning_rate,",
+        ),
+        (["--grid", "temperature=2", "--grid", "temperature=4"], "--grid names a setting twice"),
+        (["--grid", "temperature=2,2"], "'temperature=2,2' has a value twice"),
+        (["--grid", "temperature"], "write NAME=V,V, as in temperature=2,4,8"),
+        (["--grid", "temperature=2,warm"], "the values are numbers"),
+        (["--grid", "epochs=2,4"], "--grid epochs: it is the same for all students"),
+        (["--grid", "method=kd,kdd"], "no method is called 'kdd'"),
+        (["--grid", "temperature=2,-1"], "temperature=-1"),
+        (["--grid", "student=resnet8,resnet9"], "resnet9"),
+        (["--grid", "seed=0,1", "--resume"], "a sweep is not resumed"),
+    ],
+)
+def test_what_cannot_vary_is_told_before_any_work(teacher, tmp_path, arguments, message, capsys):
+    good = ["--teacher", str(teacher), "--student", "resnet8", "--output", str(tmp_path / "run"), *SMALL]
+    with pytest.raises(SystemExit, match="2"):
+        sweep.main([*good, *arguments])
+    [line] = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not (tmp_path / "run").exists()

@@ -1,5 +1,6 @@
 """The scripts by which the commands also go, and the pages that speak of them."""
 
+import csv
 import json
 import pathlib
 import re
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from experiment_scripts import imported
 
@@ -104,9 +106,34 @@ def test_scripts_start_from_any_folder(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("page", ["README.md", "experiments/README.md"])
-def test_commands_on_the_pages_are_valid(scripts, page):
-    text = (ROOT / page).read_text(encoding="utf-8").replace("\\\n", " ")
+@pytest.mark.thorough
+def test_the_grid_of_temperatures(scripts, teacher, tmp_path, capsys):
+    folder = tmp_path / "grid"
+    command = [
+        *("--teacher", str(teacher / "model.pth"), "--student", "resnet8", "--recipe", "digits", "--epochs", "1"),
+        *("--correct", "2", "4", "--wrong", "1", "2", "3", "--seeds", "2", "--output", str(folder), "--quiet"),
+        *("--data", "digits", "--batch-size", "479"),
+    ]
+    assert scripts["ats_grid"].main(command) == 0
+    printed = capsys.readouterr().out
+    assert "12 students in" in printed
+    assert printed.startswith("τ₁ \\ τ₂        1       2       3\n      2 ")
+    with (folder / "grid.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 12
+    result = json.loads((folder / "result.json").read_text())
+    accuracy = np.array([float(row["val_accuracy"]) for row in rows]).reshape(2, 2, 3).mean(0)
+    np.testing.assert_allclose(result["val_accuracy"], accuracy)
+    assert result["best"]["val_accuracy"] == pytest.approx(accuracy.max())
+    assert (folder / "grid.png").stat().st_size > 10_000
+    assert json.loads((folder / "config.json").read_text())["settings"]["wrong"] == [1.0, 2.0, 3.0]
+    with pytest.raises(SystemExit):
+        scripts["ats_grid"].main(command)
+    assert "is not empty: choose another --output" in capsys.readouterr().err
+
+
+def test_commands_on_the_page_are_valid(scripts):
+    text = (ROOT / "experiments" / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
     commands = re.findall(r"python experiments/(quickstart|train_teacher|distill|ats_grid)\.py([^\n`|&]*)", text)
     assert {"quickstart", "distill"} <= {name for name, _ in commands}
     for name, arguments in commands:

@@ -41,7 +41,8 @@ def grid(folder: pathlib.Path) -> str:
     if (folder / "grid" / "result.json").exists():
         return str(folder / "grid")
     teacher = ["--teacher", f"{network(folder)}/model", "--student", STUDENT]
-    return _quietly(sweep.main, folder / "grid", [*teacher, "--correct", "1", "2", "4", "--wrong", "1", "2"])
+    temperatures = ["--method", "ats", "--grid", "correct=1,2,4", "--grid", "wrong=1,2"]
+    return _quietly(sweep.main, folder / "grid", [*teacher, *temperatures])
 
 
 def _run(script: Callable[[Sequence[str]], int], path: pathlib.Path, arguments: list[str]) -> str:

@@ -1,0 +1,240 @@
+"""Options from a file: YAML or JSON with the names of a command's options, or the `config.json` of a run.
+
+The file stands before what is typed, which therefore has the last word; where neither says anything, the recipe
+decides, and then the defaults.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import pathlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from jaxkd import recipes
+from jaxkd.command_line import CommandLine
+from jaxkd.config import RunConfig
+from jaxkd.formats.files import atomic_write
+from jaxkd.records import flat
+
+NEVER = ("config", "save_config", "dry_run", "help", "list_recipes", "resume")
+"""Options that belong to one call and not to a run."""
+
+_READ_LATER = ("data.images", "data.normalization", "teacher.sha256", "init.sha256", "method.sha256")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options for files of options to a command line."""
+    group = parser.add_argument_group("file of options")
+    group.add_argument(
+        "--config",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="YAML or JSON with options by their names, as in 'epochs: 30', or the config.json of a run; what is typed "
+        "has the last word",
+    )
+    group.add_argument(
+        "--save-config",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="write the options, of the file and typed, as a file for --config, and end",
+    )
+
+
+def parse(
+    parser: CommandLine, arguments: Sequence[str] | None, config_of: Callable[[argparse.Namespace], RunConfig]
+) -> argparse.Namespace:
+    """Return the options of a command line and of the file that it names.
+
+    Args:
+      parser: of the command, with the options of `add_options`.
+      arguments: what was typed; None takes the process's own.
+      config_of: makes a run of options; what it refuses is told as a mistake in the file.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    first.add_argument("--config", type=pathlib.Path)
+    try:
+        file = first.parse_known_args(given)[0].config
+    except argparse.ArgumentError:
+        file = None  # said in full below
+    if file is None:
+        options = parser.parse_args(given)
+        if options.config is not None:
+            parser.error(f"write --config {options.config} in full")
+        return options
+    parser.source = f"{file}: "
+    try:
+        content = read(file)
+        if "settings" in content:
+            run = RunConfig.from_dict(content)
+            tokens = tokens_of(parser, options_of(run, parser))
+            _check_same(run, config_of(parser.parse_args(tokens)))
+        else:
+            tokens = tokens_of(parser, content)
+            parser.parse_args(tokens)
+    except (ValueError, OSError) as error:
+        parser.error(str(error).removeprefix(f"{file}: "))
+    parser.source = ""
+    return parser.parse_args([*tokens, *given])
+
+
+def read(file: pathlib.Path) -> dict[str, Any]:
+    """Return what a file of options says.
+
+    Raises:
+      FileNotFoundError: there is none.
+      ValueError: it is no YAML or JSON, or no mapping.
+    """
+    if file.is_dir():
+        file = file / "config.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: there is no such file")
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))  # which reads JSON too
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"it is no YAML or JSON: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+        raise ValueError("it holds no options by their names, as in 'epochs: 30'")
+    return content
+
+
+def tokens_of(parser: CommandLine, content: Mapping[str, Any]) -> list[str]:
+    """Return options of a file as they would be typed.
+
+    Raises:
+      ValueError: for a name that is no option, with the closest that is, or a value that an option cannot have.
+
+    Example:
+      >>> parser = CommandLine(prog="x")
+      >>> _ = parser.add_argument("--epochs", type=int)
+      >>> _ = parser.add_argument("--setting", action="append")
+      >>> tokens_of(parser, {"epochs": 3, "setting": {"beta": 8}})
+      ['--epochs=3', '--setting=beta=8']
+    """
+    known = {name.lstrip("-").replace("-", "_"): name for name in parser._option_string_actions if name[:2] == "--"}
+    known = {name: option for name, option in known.items() if name not in NEVER and not name.startswith("no_")}
+    tokens = []
+    for key, value in content.items():
+        name = key.replace("-", "_")
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            raise ValueError(f"there is no option {key}: {hint}--help shows all")
+        tokens += _tokens(key, known[name], parser._option_string_actions[known[name]], value)
+    return tokens
+
+
+def _tokens(key: str, option: str, action: argparse.Action, value: Any) -> list[str]:
+    if value is None:
+        return []
+    if isinstance(value, bool):
+        if action.nargs == 0 or action.nargs == "?":
+            off = [f"--no-{option[2:]}"] if isinstance(action, argparse.BooleanOptionalAction) else []
+            return [option] if value else off
+        raise ValueError(f"{key} is {str(value).lower()}, and {option} takes {action.metavar or 'a value'}")
+    if action.nargs == 0:
+        raise ValueError(f"{key} is {value!r}: give true or false")
+    if isinstance(value, dict | list):
+        if not isinstance(action, argparse._AppendAction):
+            raise ValueError(f"{key} is {value!r}: give one value")
+        entries = [f"{name}={number}" for name, number in value.items()] if isinstance(value, dict) else value
+        return [f"{option}={entry}" for entry in entries]
+    return [f"{option}={value}"]
+
+
+def options_of(run: RunConfig, parser: argparse.ArgumentParser) -> dict[str, Any]:
+    """Return the options that make a run again; where it goes, and what else belongs to one call, is left open.
+
+    Raises:
+      ValueError: a run of another command.
+    """
+    takes = parser._option_string_actions
+    if (run.method is None) is not ("--model" in takes):
+        raise ValueError(f"it is of a run of jaxkd {'train' if run.method is None else 'distill'}")
+    init, teacher, training = run.init, run.teacher, run.training
+    options: dict[str, Any] = {
+        "model" if run.method is None else "student": run.network,
+        "data": run.data.name,
+        "data_dir": run.data.data_dir,
+        "image_size": run.data.image_size,
+        "workers": run.data.workers,
+        "validation_split": run.data.validation_split,
+        "balanced": run.data.balanced,
+        "recipe": run.recipe or training.name,
+        "epochs": training.epochs,
+        "batch_size": training.batch_size,
+        "learning_rate": training.learning_rate,
+        "seed": run.seed,
+        "precision": run.precision,
+        "batch_norm": run.batch_norm,
+        "gradient_accumulation_steps": run.gradient_accumulation_steps,
+        "limit_examples": run.limit_examples,
+        "limit_steps": run.limit_steps,
+        "init" if run.method is None else "student_init": init and init.path,
+        "head_learning_rate": init and init.head_learning_rate,
+        "freeze": bool(init and init.freeze),
+    }
+    if run.method is None:
+        return options
+    described = run.method.describe()
+    published = recipes.get(run.recipe).method if run.recipe else recipes.get_method(described["name"])
+    usual = published.describe() if published.name == run.method.name else {"weights": {}}
+    file = run.method.file
+    return options | {
+        "method": described["name"] if file is None else f"{file.path}:{file.function}",
+        "weight": {term: w for term, w in described["weights"].items() if w != usual["weights"].get(term)},
+        "setting": described["settings"],
+        "teacher": teacher and teacher.path,
+        "teacher_name": teacher and teacher.name,
+        "evaluate_teacher": teacher.evaluate if teacher else None,
+        "cache_teacher": teacher and (True if teacher.cache == "auto" else teacher.cache),
+    }
+
+
+def _check_same(run: RunConfig, again: RunConfig) -> None:
+    """Refuse a run that options cannot make again.
+
+    Raises:
+      ValueError: with the settings that would differ.
+    """
+    before, after = (
+        {name: value for name, value in flat(config.settings()).items() if not name.startswith(_READ_LATER)}
+        for config in (run, again)
+    )
+    lost = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    if lost:
+        changes = "; ".join(f"{name} was {before.get(name)!r} and would be {after.get(name)!r}" for name in lost)
+        raise ValueError(f"the run has settings that no option says: {changes}")
+
+
+def save(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    """Write the options that differ from the defaults to the file that `--save-config` names; return exit code 0.
+
+    Raises:
+      ValueError: for a file of another suffix than .yaml, .yml and .json.
+    """
+    file = options.save_config
+    if file.suffix not in (".yaml", ".yml", ".json"):
+        raise ValueError(f"--save-config {file}: give a name that ends in .yaml or .json")
+    content = {}
+    for action in parser._actions:
+        value = getattr(options, action.dest, None)
+        if action.dest in NEVER or not action.option_strings or value == action.default:
+            continue
+        name = max(action.option_strings, key=lambda option: (option[:5] != "--no-", len(option)))
+        plain = str(value) if isinstance(value, pathlib.Path) else value
+        if isinstance(value, list):
+            plain = dict(value)
+        content[name.lstrip("-").replace("-", "_")] = True if plain == action.const == "auto" else plain
+    text = json.dumps(content, indent=2) if file.suffix == ".json" else yaml.safe_dump(content, sort_keys=False)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(file) as stream:
+        stream.write(text.rstrip("\n").encode() + b"\n")
+    print(f"{file} has the options: {parser.prog} --config {file}")
+    return 0

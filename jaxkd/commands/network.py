@@ -1,0 +1,95 @@
+"""A trained network that a command is given, with the record of its run and the data that it learned from."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+from typing import Any, NamedTuple
+
+from jaxkd import data
+from jaxkd.convert.checkpoint import load_pretrained
+from jaxkd.export.source import record_in
+from jaxkd.records import Record
+
+Images = data.Dataset | data.StreamedDataset
+
+
+class Trained(NamedTuple):
+    """A trained network.
+
+    Attributes:
+      model: with its weights.
+      path: the file or folder that they are in.
+      record: of the run that trained it; None where it is not the directory of one.
+    """
+
+    model: Any
+    path: pathlib.Path
+    record: Record | None
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what says which network is meant to a command line."""
+    parser.add_argument(
+        "network",
+        metavar="NETWORK",
+        help="the directory of a run (its network at the end of training), the folder of a saved network, or a file of "
+        "weights, also hf://user/repo/file",
+    )
+    parser.add_argument(
+        "--name", metavar="NAME", help="the network in a file of weights, as in resnet56; default: found by its keys"
+    )
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Add what says which data are meant to a command line."""
+    images = parser.add_argument_group("data")
+    images.add_argument("--data", choices=data.names(), help="default: what the run was trained on")
+    images.add_argument(
+        "--data-dir",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="where its files are, or the file of npz; default: the run's, else $JAXKD_DATA, else ~/data",
+    )
+    images.add_argument(
+        "--image-size", type=int, metavar="N", help="pixels a side; default: the run's, else what the network is for"
+    )
+    images.add_argument(
+        "--validation-split", type=float, metavar="X", help="of folder and npz without a split; default: the run's"
+    )
+    images.add_argument("--workers", type=int, metavar="N", help="how many processes decode; default: one a core")
+
+
+def load(options: argparse.Namespace) -> Trained:
+    """Return the network that a command line names.
+
+    Raises:
+      FileNotFoundError, ValueError: as `convert.load_pretrained`, and for a run that is not finished.
+    """
+    record = None if options.network.startswith("hf:") else record_in(options.network)
+    if record is not None and not any((record.path / name).is_dir() for name in ("student", "model")):
+        record.student()  # raises what is wrong with the run
+    model, path = load_pretrained(options.network, options.name)
+    return Trained(model, path, record)
+
+
+def images_of(options: argparse.Namespace, record: Record | None, split: str) -> Images:
+    """Return the images that a command line, or else the run, names.
+
+    Raises:
+      FileNotFoundError, ValueError: where neither says which data set, or as `data.load`.
+    """
+    settings = dict((record and record.settings.get("data")) or {}) if options.data is None else {}
+    name: Any = options.data or settings.get("name")
+    if name is None:
+        raise ValueError(f"{options.network} is no run that says what it learned from: give --data, as in cifar100")
+    recorded = record.arguments if record and settings else {}
+    folder = options.data_dir or recorded.get("data_dir")
+    given: dict[str, Any] = {
+        "image_size": options.image_size or settings.get("image_size"),
+        "validation_split": options.validation_split or settings.get("validation_split"),
+        "workers": options.workers,
+    }
+    load_any: Any = data.load  # which overloads by the name
+    found: Images = load_any(name, folder, split=split, **given)
+    return found

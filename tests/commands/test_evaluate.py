@@ -1,0 +1,117 @@
+"""A trained network, measured and asked."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+import jaxkd
+from jaxkd import analysis, convert, data
+from jaxkd.commands import evaluate, predict
+
+
+def refused(command, arguments, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        command.main([str(argument) for argument in arguments])
+    [line] = capsys.readouterr().err.splitlines()
+    return line
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A folder with the first digits of the test images as pictures, and one that is none."""
+    image = pytest.importorskip("PIL.Image")
+    folder = tmp_path_factory.mktemp("pictures")
+    for number, pixels in enumerate(data.load("digits", split="test").images[:5]):
+        image.fromarray(pixels).save(folder / f"{number}.png")
+    (folder / "broken.png").write_bytes(b"no picture")
+    return folder
+
+
+def test_a_run_is_measured_on_the_images_of_its_record(teacher, tmp_path, capsys):
+    assert evaluate.main([str(teacher), "--output", str(tmp_path / "a" / "found.json")]) == 0
+    printed = capsys.readouterr().out
+    found = json.loads((tmp_path / "a" / "found.json").read_text())
+    recorded = json.loads((teacher / "result.json").read_text())["last"]
+    assert found["accuracy"] == pytest.approx(recorded["val_accuracy"])
+    assert found["top5"] == pytest.approx(recorded["val_top5"])
+    assert found["loss"] == pytest.approx(recorded["val_loss"], rel=1e-5)
+    test = data.load("digits", split="test")
+    logits = jaxkd.Trainer(convert.load(teacher / "model")).predict(test)
+    assert found["ece"] == pytest.approx(analysis.reliability(logits, test.labels).ece)
+    assert f"accuracy  {found['accuracy']:.2%}" in printed
+    assert "digits, 360 test images, by the network's own normalisation" in printed
+
+
+def test_a_file_of_weights_needs_to_be_told_its_data(teacher, capsys):
+    file = teacher / "model.pth"
+    assert "is no run that says what it learned from: give --data" in refused(evaluate, [file], capsys)
+    assert evaluate.main([str(file), "--data", "digits", "--split", "train", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["images"], found["network"], found["split"]) == (1437, "resnet8", "train")
+    assert "holds a resnet8" in refused(evaluate, [teacher, "--name", "resnet14"], capsys)
+    assert "no such file or folder" in refused(evaluate, ["nothing.pth", "--data", "digits"], capsys)
+
+
+def test_pictures_are_answered_as_their_pixels_are(teacher, pictures, tmp_path, capsys):
+    table = tmp_path / "out" / "answers.csv"
+    assert predict.main([str(teacher), str(pictures), "--top-k", "3", "--output", str(table)]) == 2
+    told = capsys.readouterr()
+    assert told.out == f"5 answers are in {table}\n"
+    assert told.err == f"not read: {pictures / 'broken.png'}: none of JPEG, PNG, PPM, BMP, WEBP, TIFF, GIF\n"
+    with table.open() as file:
+        rows = list(csv.DictReader(file))
+    test = data.load("digits", split="test").subset(5)
+    logits = jaxkd.Trainer(convert.load(teacher / "model")).predict(test)
+    assert [row["class"] for row in rows if row["rank"] == "1"] == [str(label) for label in logits.argmax(1)]
+    assert [row["file"] for row in rows[::3]] == [str(pictures / f"{number}.png") for number in range(5)]
+    best = np.exp(logits.max(1)) / np.exp(logits).sum(1)
+    np.testing.assert_allclose([float(row["probability"]) for row in rows[::3]], best, atol=2e-6)
+    assert predict.main([str(teacher), str(pictures / "0.png")]) == 0
+    assert capsys.readouterr().out == f"{pictures / '0.png'}  {rows[0]['name']} {best[0]:.1%}\n"
+
+
+def test_arrays_are_answered_into_arrays(teacher, tmp_path, capsys):
+    test = data.load("digits", split="test").subset(3)
+    np.savez(tmp_path / "pixels.npz", images=test.images, labels=test.labels)
+    (tmp_path / "names.txt").write_text("zero\none\ntwo\nthree\nfour\nfive\nsix\nseven\neight\nnine\n")
+    arguments = [teacher / "model", tmp_path / "pixels.npz", "--class-names", tmp_path / "names.txt"]
+    assert predict.main([str(one) for one in [*arguments, "--output", tmp_path / "answers.npz"]]) == 0
+    found = np.load(tmp_path / "answers.npz")
+    logits = jaxkd.Trainer(convert.load(teacher / "model")).predict(test.images)
+    np.testing.assert_allclose(found["logits"], logits, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found["probabilities"].sum(1), 1, rtol=1e-5)
+    assert found["files"][2] == f"{tmp_path / 'pixels.npz'}[2]"
+    assert found["class_names"][3] == "three"
+
+
+def test_a_file_without_a_normalisation_takes_that_of_the_data(teacher, pictures, capsys):
+    picture = pictures / "0.png"
+    said = refused(predict, [teacher / "model.pth", picture], capsys)
+    assert "does not say what its images are normalised with: name the --data" in said
+    assert predict.main([str(teacher / "model.pth"), str(picture), "--data", "digits", "--image-size", "8"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["RUN", "nothing.png"], "nothing.png: there is no such file or folder"),
+        (["RUN", "FOLDER"], "there is no picture in"),
+        (["RUN", "x.png", "--top-k", "0"], "--top-k 0: at least one is needed"),
+        (["RUN", "x.png", "--output", "x.txt"], "give a name that ends in .csv or .npz"),
+        (["RUN", "ARRAY"], "give one array of pixels, uint8 [N, H, W, C], or call it images; it has x float64[2]"),
+        (["RUN", "x.png", "--class-names", "NAMES"], "has 1 lines for 10 classes"),
+    ],
+)
+def test_what_cannot_be_answered_is_told(teacher, tmp_path, arguments, message, capsys):
+    np.savez(tmp_path / "array.npz", x=np.zeros(2))
+    (tmp_path / "names.txt").write_text("one\n")
+    (tmp_path / "empty").mkdir()
+    places = {
+        "RUN": teacher,
+        "FOLDER": tmp_path / "empty",
+        "ARRAY": tmp_path / "array.npz",
+        "NAMES": tmp_path / "names.txt",
+    }
+    assert message in refused(predict, [places.get(one, one) for one in arguments], capsys)
