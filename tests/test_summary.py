@@ -40,7 +40,7 @@ def test_student_and_teacher_stand_side_by_side_with_their_losses():
         "own": ("1", 0),
     }
     kinds = {term.name: term.loss for term in found.losses}
-    assert kinds["ce"] == "CrossEntropy"
+    assert kinds["ce"] == "CrossEntropy(label_smoothing=0.0)"
     assert "CurriculumTemperature" in kinds["kd"]
     assert "4" in kinds["plain"]
     assert found.optimizer == "sgd(step_decay(0.05, drops=(18, 26)), momentum=0.9)"
