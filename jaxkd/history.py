@@ -127,7 +127,7 @@ class History:
           quantities: names without `val_`, which is drawn along; by default loss and accuracy.
 
         Returns:
-          A figure of matplotlib, whose `savefig` writes it.
+          A figure of matplotlib, which notebooks show and whose `savefig` writes it.
 
         Raises:
           ImportError: without matplotlib.
