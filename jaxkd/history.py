@@ -146,7 +146,7 @@ class History:
             raise KeyError(f"nothing to draw; there are: {', '.join(self.history) or 'no records yet'}")
         figure, panels = plots.canvas(columns=len(names), width=4.0, height=3.0)
         for name, axes in zip(names, panels, strict=True):
-            plots.learning_curves({"training": self}, axes, name, label=name.replace("_", " "))
+            plots.learning_curves({"training": self}, axes, name)
             if f"val_{name}" in self.history:
                 plots.learning_curves({"validation": self}, axes, f"val_{name}", label=axes.get_ylabel())
         return figure
