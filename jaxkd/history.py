@@ -127,7 +127,7 @@ class History:
           quantities: names without `val_`, which is drawn along; by default loss and accuracy.
 
         Returns:
-          A figure of matplotlib, whose `savefig` writes it.
+          A figure of matplotlib, which notebooks show and whose `savefig` writes it.
 
         Raises:
           ImportError: without matplotlib.
@@ -146,7 +146,7 @@ class History:
             raise KeyError(f"nothing to draw; there are: {', '.join(self.history) or 'no records yet'}")
         figure, panels = plots.canvas(columns=len(names), width=4.0, height=3.0)
         for name, axes in zip(names, panels, strict=True):
-            plots.learning_curves({"training": self}, axes, name, label=name.replace("_", " "))
+            plots.learning_curves({"training": self}, axes, name)
             if f"val_{name}" in self.history:
                 plots.learning_curves({"validation": self}, axes, f"val_{name}", label=axes.get_ylabel())
         return figure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,6 +52,8 @@ def look_of(number: int) -> tuple[str, Any, str]:
 def canvas(columns: int = 1, width: float = 5.6, height: float = 3.8, rows: int = 1) -> tuple[Figure, list[Axes]]:
     """Make a figure and its axes, row by row; `width` and `height` are those of one, in inches.
 
+    A notebook shows the figure where it is the last line of a cell.
+
     Raises:
       ImportError: without matplotlib.
 
@@ -62,9 +65,16 @@ def canvas(columns: int = 1, width: float = 5.6, height: float = 3.8, rows: int 
         from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError as error:
         raise ImportError('pictures need matplotlib: pip install "jaxkd[demo]"') from error
+
+    class Picture(Figure):
+        def _repr_png_(self) -> bytes:  # for notebooks, which else show figures of pyplot alone
+            file = io.BytesIO()
+            self.savefig(file, format="png")
+            return file.getvalue()
+
     # A Figure of its own, not pyplot's: no window system, and nothing that another picture could change.
     room = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08, wspace=0.04)
-    made = Figure(figsize=(columns * width, rows * height), layout=room, facecolor="white")
+    made = Picture(figsize=(columns * width, rows * height), layout=room, facecolor="white")
     return made, list(made.subplots(rows, columns, squeeze=False).ravel())
 
 
