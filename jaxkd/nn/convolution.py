@@ -181,14 +181,15 @@ def _xla_gradients(stride: int, padding: int, groups: int) -> Callable[[jax.Arra
 
     @custom_vmap
     def gradients(images: jax.Array, kernel: jax.Array, cotangent: jax.Array) -> Pair:
-        of_images, of_kernel = _autodiff_gradients(forward, images, kernel, cotangent)
-        if kernel.dtype != images.dtype:
-            wide = partial(_wide_kernel_gradient, stride=stride, padding=padding, groups=groups)
-            arguments = (of_kernel, images, kernel, cotangent)
-            of_kernel = lax.platform_dependent(
-                *arguments, cuda=_first, rocm=_first, default=lambda _, *given: wide(*given)
-            )
-        return of_images, of_kernel
+        if kernel.dtype == images.dtype:
+            return _autodiff_gradients(forward, images, kernel, cotangent)
+
+        def narrow(images: jax.Array, kernel: jax.Array, cotangent: jax.Array) -> jax.Array:
+            return jax.linear_transpose(partial(forward, images), kernel)(cotangent)[0]
+
+        wide = partial(_wide_kernel_gradient, stride=stride, padding=padding, groups=groups)
+        of_kernel = lax.platform_dependent(images, kernel, cotangent, cuda=narrow, rocm=narrow, default=wide)
+        return jax.linear_transpose(lambda images: forward(images, kernel), images)(cotangent)[0], of_kernel
 
     @gradients.def_vmap
     def of_many(
@@ -204,10 +205,6 @@ def _xla_gradients(stride: int, padding: int, groups: int) -> Callable[[jax.Arra
         return (of_images, of_kernels), (True, True)
 
     return gradients
-
-
-def _first(first: jax.Array, *_: jax.Array) -> jax.Array:
-    return first
 
 
 def _wide_kernel_gradient(

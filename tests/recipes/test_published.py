@@ -241,6 +241,8 @@ def test_every_recipe_can_be_built():
     networks = {name: abstract_network(name) for name in ALONE}
     for name in ("resnet18", "resnet34", "resnet50", "MobileNetV1"):
         networks[name] = abstract_network(name, num_classes=1000, size=224)
+    for name in TRANSFORMERS:
+        networks[name] = abstract_network(name, size=224)
     assert all(name in models.list() or name == "resnet110" for name in networks)
     built = collections.Counter()
     for name in recipes.list():
