@@ -34,7 +34,6 @@ from jaxkd.training.expectations import (
     check_batch_parts,
     check_frozen,
     check_logits,
-    logits_of,
     refuse_single,
 )
 from jaxkd.training.forward import warn_of_slow_types
@@ -496,7 +495,6 @@ class Trainer:
                 source,
                 index_readers=program.index_readers,
                 at_first=(*source.at_first, *evaluated),
-                logits=lambda shape: logits_of(model, shape),
                 at_single=lambda shape: refuse_single(model, shape, "a batch", "leave it out, or make batches larger"),
             )
         for check in evaluated:
@@ -526,8 +524,7 @@ class Trainer:
         """Return what evaluates weights of the network on data, which are put in place now."""
         check = self._check_evaluated(self._model)
         if isinstance(source, Stream):
-            model = self._model
-            source = replace(source, at_first=(*source.at_first, check), logits=lambda shape: logits_of(model, shape))
+            source = replace(source, at_first=(*source.at_first, check))
         else:
             check(source.image_shape)
             check_logits(self._model, source.image_shape, source.num_classes, getattr(source, "labels", None))

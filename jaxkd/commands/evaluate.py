@@ -15,7 +15,7 @@ import jaxkd
 from jaxkd import analysis, losses, metrics
 from jaxkd.command_line import CommandLine, Help, program
 from jaxkd.commands import network
-from jaxkd.commands.run import parameters
+from jaxkd.commands.run import check_classes, parameters
 from jaxkd.records import write_json
 
 EXAMPLES = """examples:
@@ -35,11 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         trained = network.load(options)
         images = network.images_of(options, trained.record, options.split)
-        if trained.model.num_classes != images.num_classes:
-            raise ValueError(
-                f"the network tells {trained.model.num_classes} classes apart, and {images.name} has "
-                f"{images.num_classes}: choose the --data it was trained on"
-            )
+        check_classes(trained.model, images, "the network")
         found = measured(trained.model, images, options.batch_size)
     except (ValueError, TypeError, OSError, ImportError) as error:
         parser.error(" ".join(str(error).split()))

@@ -78,11 +78,11 @@ def some_of(images: Images, count: int) -> Images:
     return images.take(np.linspace(0, len(images) - 1, count).astype(int)) if count < len(images) else images
 
 
-def check_classes(teacher: Any, train: Images) -> None:
-    """Refuse a teacher that was trained for other classes."""
-    if teacher is not None and teacher.num_classes != train.num_classes:
+def check_classes(network: Any, images: Images, whose: str = "the teacher") -> None:
+    """Refuse images of other classes than a network was trained for."""
+    if network.num_classes != images.num_classes:
         raise ValueError(
-            f"the teacher tells {teacher.num_classes} classes apart, and {train.name} has {train.num_classes}: "
+            f"{whose} tells {network.num_classes} classes apart, and {images.name} has {images.num_classes}: "
             "choose the --data it was trained on"
         )
 
@@ -107,7 +107,8 @@ def read(config: RunConfig) -> tuple[RunConfig, Any, Images, Images]:
     """
     teacher = load_teacher(config)
     train, test = load_data(config)
-    check_classes(teacher, train)
+    if teacher is not None:
+        check_classes(teacher, train)
     return resolve(config, train, teacher), teacher, train, test
 
 

@@ -21,6 +21,7 @@ from jaxkd.convert.architecture_index import synonyms
 from jaxkd.convert.checkpoint import check_replaceable, is_saved, load_pretrained, locate, save
 from jaxkd.convert.torch_models import to_torch
 from jaxkd.formats.torch_reader import SUFFIXES
+from jaxkd.tables import text_table
 from jaxkd.trainer import Trainer
 from jaxkd.types import Normalization
 
@@ -220,8 +221,7 @@ def _convert_folder(
 def _table(rows: list[tuple[str, ...]]) -> str:
     """Return rows of `COLUMNS` under their headings, without the columns that are empty."""
     columns = [(heading, *cells) for heading, *cells in zip(COLUMNS, *rows, strict=True) if any(cells)]
-    padded = [[cell.ljust(max(map(len, column))) for cell in column] for column in columns]
-    return "\n".join("  ".join(line).rstrip() for line in zip(*padded, strict=True))
+    return "\n".join(text_table(list(zip(*columns, strict=True))))
 
 
 def _complain(reason: str) -> None:

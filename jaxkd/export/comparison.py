@@ -15,6 +15,7 @@ import numpy as np
 from jaxkd.export.formats import Format, Predict
 from jaxkd.export.source import Classifier, Source, classifier, located
 from jaxkd.export.written import Exported
+from jaxkd.tables import text_table
 
 BATCHES = (1, 64)
 """How many images at once latency is measured for."""
@@ -108,8 +109,7 @@ def table(rows: Sequence[Measured]) -> str:
     if len(rows) == 2:
         larger, smaller = ((row.bytes, row.parameters, row.macs, *row.latency) for row in rows)
         lines.append(("", *map(_times, larger, smaller)))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+    return "\n".join(text_table(lines))
 
 
 def _times(one: float, other: float) -> str:

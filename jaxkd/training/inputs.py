@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import jax
@@ -20,7 +21,7 @@ from jaxkd.data.columns import columns
 from jaxkd.data.dataset import checked_normalization, pixel_statistics, warn_of_missing_classes
 from jaxkd.data.examples import cure_of_examples, refuse_endless
 from jaxkd.data.pictures import is_picture, one_by_one
-from jaxkd.training.expectations import Expectations
+from jaxkd.training.expectations import Expectations, logits_of
 from jaxkd.types import Batch, Normalization, is_array
 
 Data = Dataset | StreamedDataset | tuple[Any, Any] | Iterable[Any]
@@ -164,7 +165,8 @@ def as_source(
                 f"{type(data).__name__} can be gone through once, and {passes} epochs were asked for: give a list or a "
                 "loader, which start afresh every time"
             )
-        return replace(source, expected=expected, at_first=(expected.warn_of_size,) if training else ())
+        logits = None if network is None else partial(logits_of, network)
+        return replace(source, expected=expected, at_first=(expected.warn_of_size,) if training else (), logits=logits)
     labels = source.labels if isinstance(source, InMemory) else None
     expected.check_classes(source.num_classes, labels)
     expected.check_shape((1, *source.image_shape))
