@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxkd.checks import check_epoch_function, check_number
-from jaxkd.nn.paths import is_under
+from jaxkd.nn.outputs import is_under
 from jaxkd.schedules import Schedule, cosine_decay, quadratic_decay, remembered, step_decay, timm_cosine
 
 __all__ = [

@@ -20,7 +20,7 @@ from tiny import TinyNet, digits
 import jaxkd
 from jaxkd import __main__ as jaxkd_command
 from jaxkd import convert, data, models, recipes
-from jaxkd.commands.figuring.registry import FIGURES
+from jaxkd.commands.figures import FIGURES
 from jaxkd.convert.architectures import abstract_model
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -11,11 +11,20 @@ Example:
   0.5
 """
 
-from jaxkd.analysis.agreement import Agreement, agreement, disagreements
-from jaxkd.analysis.calibration import Reliability, reliability
 from jaxkd.analysis.embedding import check_scikit_learn, embed, separation
 from jaxkd.analysis.logits import embeddings, predict
-from jaxkd.analysis.per_class import class_accuracy, class_gain, class_profiles, difference, logit_correlation
+from jaxkd.analysis.predictions import (
+    Agreement,
+    Reliability,
+    agreement,
+    class_accuracy,
+    class_gain,
+    class_profiles,
+    difference,
+    disagreements,
+    logit_correlation,
+    reliability,
+)
 from jaxkd.analysis.teacher_statistics import (
     DerivedStatistics,
     LogitStatistics,

@@ -2,12 +2,9 @@
 
 from jaxkd.callbacks.base import Callback, CallbackList, LambdaCallback
 from jaxkd.callbacks.checkpoint import Checkpoint
-from jaxkd.callbacks.csv_logger import CSVLogger
-from jaxkd.callbacks.early_stopping import EarlyStopping
+from jaxkd.callbacks.early_stopping import EarlyStopping, TerminateOnNaN
+from jaxkd.callbacks.loggers import CSVLogger, TensorBoard, WandB
 from jaxkd.callbacks.progress_bar import ProgressBar
-from jaxkd.callbacks.tensorboard import TensorBoard
-from jaxkd.callbacks.terminate_on_nan import TerminateOnNaN
-from jaxkd.callbacks.wandb import WandB
 
 StopOnNaN = TerminateOnNaN
 """Its earlier name."""

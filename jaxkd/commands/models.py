@@ -8,11 +8,10 @@ from collections.abc import Sequence
 
 from jaxkd import models, recipes
 from jaxkd.command_line import CommandLine, Help, program
-from jaxkd.convert.architecture_index import Network, networks
-from jaxkd.convert.architectures import CHANNELS, CLASSES
+from jaxkd.convert.architectures import CHANNELS, CLASSES, Network, networks
 from jaxkd.models.description import CIFAR_CLASSES, IMAGENET_CLASSES, IMAGENET_SIZE
 from jaxkd.models.registry import image_size
-from jaxkd.nn.positions import ANY
+from jaxkd.nn.tokens import ANY
 
 EXAMPLES = """examples:
   all of them, with the number of their parameters:

@@ -18,8 +18,17 @@ import jax
 from jaxkd import plots, recipes, records
 from jaxkd.command_line import CommandLine, Help, program
 from jaxkd.commands import distill, train
-from jaxkd.commands.tables.result_table import PublishedVsOurs, comma_separated, draw, markdown
-from jaxkd.commands.tables.rows import SMOKE_TEACHER, Row, on_digits, rows_of, teacher_file
+from jaxkd.commands.result_table import (
+    SMOKE_TEACHER,
+    PublishedVsOurs,
+    Row,
+    comma_separated,
+    draw,
+    markdown,
+    on_digits,
+    rows_of,
+    teacher_file,
+)
 
 EXAMPLES = """examples:
   everything that is published for a pair, the student alone included, and ATS beside it:

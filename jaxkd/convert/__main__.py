@@ -17,7 +17,7 @@ from flax import nnx
 
 from jaxkd import data
 from jaxkd.command_line import CommandLine, Help, by_other_names, program
-from jaxkd.convert.architecture_index import synonyms
+from jaxkd.convert.architectures import synonyms
 from jaxkd.convert.checkpoint import check_replaceable, is_saved, load_pretrained, locate, save
 from jaxkd.convert.torch_models import to_torch
 from jaxkd.formats.torch_reader import SUFFIXES

@@ -1,9 +1,17 @@
-"""Build networks without weights: to be filled, and to ask which keys and shapes a file for them has."""
+"""Build networks without weights: to be filled, and to index which keys and shapes a file for them has.
+
+Building sixty networks takes ten seconds even without weights, so the package carries an index of them. A network that
+is not on it is built when it is asked for; `python -m jaxkd.convert.architectures` brings the index up to date, and a
+test says when that is due.
+"""
 
 from __future__ import annotations
 
 import functools
+import gzip
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -11,7 +19,8 @@ import jax
 from flax import nnx
 
 from jaxkd import models
-from jaxkd.convert.entries import WEIGHTS, walk
+from jaxkd.convert.state_dict import WEIGHTS, walk
+from jaxkd.formats.files import atomic_write
 from jaxkd.models.registry import hashable
 
 CLASSES, CHANNELS = 10_007, 10_009
@@ -93,3 +102,114 @@ def survey(name: str, options: Options = ()) -> Survey:
 
     jax.eval_shape(build)
     return found[0]
+
+
+PAD: Options = (("shortcut", "pad"),)
+"""Shortcuts without weights, which CIFAR ResNets offer."""
+
+FILE = Path(__file__).with_name("listing.json.gz")
+
+
+class Network(NamedTuple):
+    """A network under all its published names.
+
+    Attributes:
+      names: the plainest first.
+      shapes: as in `architectures.Survey`.
+      pads: whether it can be made with `PAD`.
+    """
+
+    names: tuple[str, ...]
+    shapes: Shapes
+    pads: bool
+
+
+def networks() -> tuple[Network, ...]:
+    """Return all published networks.
+
+    Example:
+      >>> next(network for network in networks() if "resnet110" in network.names).names
+      ('resnet110', 'ResNet110')
+    """
+    return _networks(tuple(models.list()))
+
+
+def synonyms(name: str) -> tuple[str, ...]:
+    """Return other published names of the same network.
+
+    Example:
+      >>> synonyms("ResNet110")
+      ('resnet110',)
+    """
+    network = _by_name(tuple(models.list())).get(name)
+    return () if network is None else tuple(other for other in network.names if other != name)
+
+
+def keys(name: str, options: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return a network's keys in PyTorch's order, and perhaps others that its options take away.
+
+    Raises:
+      ValueError: unknown name or option.
+
+    Example:
+      >>> keys("resnet8", {})[-2:]
+      ('fc.weight', 'fc.bias')
+    """
+    listed = _by_name(tuple(models.list())).get(name)
+    if listed is not None and options.keys() <= {"channels", "image_size", *dict(PAD)}:
+        return tuple(listed.shapes)
+    return tuple(survey(name, hashable({key: value for key, value in options.items() if key != "channels"})).shapes)
+
+
+@functools.lru_cache(maxsize=4)
+def _by_name(published: tuple[str, ...]) -> dict[str, Network]:
+    return {name: network for network in _networks(published) for name in network.names}
+
+
+@functools.lru_cache(maxsize=4)
+def _networks(published: tuple[str, ...]) -> tuple[Network, ...]:
+    listed = [
+        Network(names, MappingProxyType({key: tuple(shape) for key, shape in entry["shapes"].items()}), entry["pads"])
+        for entry in json.loads(gzip.decompress(FILE.read_bytes()))
+        if (names := tuple(name for name in entry["names"] if name in published))
+    ]
+    new = set(published).difference(*(network.names for network in listed))
+    return (*listed, *built(sorted(new)))
+
+
+def built(names: list[str], options: Options = ()) -> list[Network]:
+    """Build the networks of these names with some options; those of equal keys and structure are one."""
+    groups: dict[Any, list[str]] = {}
+    for name in names:
+        shapes, graph = survey(name, options)
+        groups.setdefault((tuple(shapes.items()), graph), []).append(name)
+    return [
+        Network(tuple(sorted(group, key=_plainness)), survey(group[0], options).shapes, not options and _pads(group[0]))
+        for group in groups.values()
+    ]
+
+
+def _plainness(name: str) -> tuple[int, int, str]:
+    """Return a key that sorts lower case first, as most people write networks' names, then short names."""
+    return (sum(map(str.isupper, name)), len(name), name)
+
+
+def _pads(name: str) -> bool:
+    try:
+        survey(name, PAD)
+    except ValueError:
+        return False
+    return True
+
+
+def main() -> None:
+    """Build every published network and write down its keys and shapes; the same networks give the same bytes."""
+    networks = built(models.list())
+    entries = [{"names": network.names, "shapes": dict(network.shapes), "pads": network.pads} for network in networks]
+    with atomic_write(FILE) as file:
+        file.write(gzip.compress(json.dumps(entries).encode(), mtime=0))
+    print(f"{len(networks)} networks under {len(models.list())} names in {FILE}")
+
+
+if __name__ == "__main__":
+    main()

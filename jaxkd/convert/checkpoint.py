@@ -9,14 +9,12 @@ from typing import Any, NamedTuple
 from flax import nnx
 from orbax.checkpoint import v1 as ocp
 
-from jaxkd.convert import hub
 from jaxkd.convert import manifest as manifests
-from jaxkd.convert.architecture_index import synonyms
-from jaxkd.convert.architectures import abstract_model
-from jaxkd.convert.resizing import for_images_of
+from jaxkd.convert.architectures import abstract_model, synonyms
+from jaxkd.convert.published import fetched
 from jaxkd.convert.state_dict import unwrap
 from jaxkd.convert.torch_models import from_torch, with_classes
-from jaxkd.convert.weights import load_state_dict, to_state_dict
+from jaxkd.convert.weights import for_images_of, load_state_dict, to_state_dict
 from jaxkd.formats.files import ConversionError, brief, sha256
 from jaxkd.types import Normalization
 
@@ -197,7 +195,7 @@ def locate(path: str | PathLike[str]) -> Path:
       >>> locate("teacher.pth").name
       'teacher.pth'
     """
-    path = Path(hub.local(path)).expanduser()
+    path = Path(fetched(path)).expanduser()
     return network_in(path) or path
 
 

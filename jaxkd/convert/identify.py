@@ -10,15 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxkd.convert import hub
-from jaxkd.convert.architecture_index import PAD, Network, built
-from jaxkd.convert.architecture_index import networks as networks
-from jaxkd.convert.architectures import CHANNELS, CLASSES, Shapes
-from jaxkd.convert.state_dict import canonical
-from jaxkd.convert.weight_sets import WeightSet, weight_sets
+from jaxkd.convert.architectures import CHANNELS, CLASSES, PAD, Network, Shapes, built
+from jaxkd.convert.architectures import networks as networks
+from jaxkd.convert.published import fetched
+from jaxkd.convert.state_dict import WeightSet, canonical, weight_sets
 from jaxkd.formats import torch_reader
 from jaxkd.models.registry import hashable
-from jaxkd.nn.positions import ANY
+from jaxkd.nn.tokens import ANY
 
 
 class Candidate(NamedTuple):
@@ -82,7 +80,7 @@ def guess(weights: Mapping[str, np.ndarray] | str | PathLike[str]) -> list[Candi
     if isinstance(weights, Mapping):
         sets = weight_sets(dict(weights), "weights")
     else:
-        sets = weight_sets(torch_reader.read(hub.local(weights)), weights)
+        sets = weight_sets(torch_reader.read(fetched(weights)), weights)
     fits = fitting(sets, networks())
     return _ranked(shapes_of(fits[0][0].weights if fits else nearest(sets, networks()).weights))
 

@@ -7,11 +7,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from jaxkd.convert.architecture_index import Network
-from jaxkd.convert.architectures import CHANNELS, CLASSES, Shapes
+from jaxkd.convert.architectures import CHANNELS, CLASSES, Network, Shapes
 from jaxkd.convert.identify import Candidate, variants
 from jaxkd.formats.files import brief
-from jaxkd.nn.positions import ANY
+from jaxkd.nn.tokens import ANY
 
 _KINDS = {
     "weight": "weight kernel gamma scale",

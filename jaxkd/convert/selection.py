@@ -11,10 +11,10 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from jaxkd.convert import identify
-from jaxkd.convert.architecture_index import Network
+from jaxkd.convert.architectures import Network
 from jaxkd.convert.identify import Candidate, closest, named, shapes_of, variants
 from jaxkd.convert.renaming import Renamed, renamed, side_by_side
-from jaxkd.convert.weight_sets import WeightSet, weight_sets
+from jaxkd.convert.state_dict import WeightSet, weight_sets
 from jaxkd.formats.files import ConversionError, brief, listed
 
 _CIFAR_STEM = frozenset({"ResNet18_cifar", "ResNet34_cifar", "ResNet50"})

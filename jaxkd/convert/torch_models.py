@@ -9,12 +9,11 @@ from typing import Any, cast
 from flax import nnx
 
 from jaxkd import models
-from jaxkd.convert import hub, manifest
+from jaxkd.convert import manifest
 from jaxkd.convert.architectures import abstract_model
-from jaxkd.convert.published import PUBLISHED
-from jaxkd.convert.resizing import image_size_in, resized
+from jaxkd.convert.published import PUBLISHED, fetched
 from jaxkd.convert.selection import select
-from jaxkd.convert.weights import load_state_dict, to_state_dict
+from jaxkd.convert.weights import image_size_in, load_state_dict, resized, to_state_dict
 from jaxkd.formats import safetensors, torch_reader, torch_writer
 from jaxkd.types import Normalization
 
@@ -70,7 +69,7 @@ def from_torch(
       >>> model.name, model.num_classes
       ('resnet8', 10)
     """
-    contents = torch_reader.read_contents(hub.local(path))
+    contents = torch_reader.read_contents(fetched(path))
     stated = contents.metadata.get("architecture")
     network, found, matched = select(contents.tree, path, name, weights, stated, options)
     sizes = manifest.image_size_in(contents.metadata, path) if stated == network.name else {}

@@ -7,9 +7,9 @@ Example:
   (1437, 360, 10)
 """
 
-from jaxkd.data.channels import channels_last
 from jaxkd.data.dataset import Dataset, from_arrays
 from jaxkd.data.examples import from_examples
+from jaxkd.data.interop import channels_last
 from jaxkd.data.load import load, names
 from jaxkd.data.pipeline.batch_reader import BatchIndices, UnreadableImages
 from jaxkd.data.streamed import StreamedDataset, from_source

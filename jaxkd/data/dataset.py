@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jaxkd.checks import warn_caller
-from jaxkd.data.held_out import held_out
-from jaxkd.data.pictures import stacked
+from jaxkd.data.interop import stacked
+from jaxkd.data.sampling import held_out
 from jaxkd.data.transforms.pad_crop_flip import Augmentation
 from jaxkd.types import Normalization, is_array
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxkd.data.columns import brief, class_names_of, image_and_label
 from jaxkd.data.dataset import Dataset, from_arrays
+from jaxkd.data.interop import brief, class_names_of, image_and_label
 from jaxkd.data.pipeline.decode import BrokenImageError, decode
 from jaxkd.data.pipeline.workers import check_installed
 from jaxkd.data.transforms.pad_crop_flip import Augmentation

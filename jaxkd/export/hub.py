@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxkd import recipes, records
-from jaxkd.convert.hub import endpoint
+from jaxkd.convert.published import endpoint
 from jaxkd.export.source import Classifier
 from jaxkd.export.written import write
 from jaxkd.libraries import needed

@@ -11,12 +11,11 @@ from jaxkd.losses.base import HyperParameter, Loss, Monitor, Network
 from jaxkd.losses.cc import CC
 from jaxkd.losses.crd import CRD
 from jaxkd.losses.cross_entropy import CrossEntropy
-from jaxkd.losses.curriculum import CurriculumTemperature, InstanceTemperature, cosine_curriculum, scale_gradient
 from jaxkd.losses.deit import DeiT, HardLabel
 from jaxkd.losses.dist import DIST
 from jaxkd.losses.dkd import DKD
 from jaxkd.losses.fitnet import FitNet
-from jaxkd.losses.functional import cross_entropy, kl_divergence, soft_cross_entropy, standardize
+from jaxkd.losses.functional import cross_entropy, kl_divergence, soft_cross_entropy, standardize, tempered_kl
 from jaxkd.losses.kd import KD
 from jaxkd.losses.mlkd import MLKD, TwoViewCrossEntropy
 from jaxkd.losses.nst import NST
@@ -26,8 +25,17 @@ from jaxkd.losses.reviewkd import ReviewKD
 from jaxkd.losses.rkd import RKD
 from jaxkd.losses.sp import SP
 from jaxkd.losses.srrl import SRRL
-from jaxkd.losses.temperature import FixedTemperature, Temperature, Tempered, as_temperature, temper
-from jaxkd.losses.tempered_kl import tempered_kl
+from jaxkd.losses.temperature import (
+    CurriculumTemperature,
+    FixedTemperature,
+    InstanceTemperature,
+    Temperature,
+    Tempered,
+    as_temperature,
+    cosine_curriculum,
+    scale_gradient,
+    temper,
+)
 from jaxkd.losses.vid import VID
 from jaxkd.schedules import warmup
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxkd.losses.features import StageLoss
+from jaxkd.losses.features import StageLoss, to_smaller
 from jaxkd.losses.functional import unit
-from jaxkd.losses.layers import to_smaller
 from jaxkd.types import at_least_float32
 
 

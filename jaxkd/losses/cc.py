@@ -7,8 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxkd.losses.base import Loss, Network
-from jaxkd.losses.features import embedding_widths, require_teacher
-from jaxkd.losses.layers import Projection
+from jaxkd.losses.features import Projection, embedding_widths, require_teacher
 from jaxkd.types import Batch, Key, Outputs, Progress, at_least_float32
 
 

@@ -15,9 +15,8 @@ import numpy as np
 from flax import nnx
 
 from jaxkd.losses.base import HyperParameter, Loss, Network
-from jaxkd.losses.features import embedding_widths, require_teacher
+from jaxkd.losses.features import Projection, embedding_widths, require_teacher
 from jaxkd.losses.functional import unit
-from jaxkd.losses.layers import Projection
 from jaxkd.losses.temperature import checked_temperature
 from jaxkd.types import Batch, Key, Outputs, Progress, at_least_float32
 

@@ -1,14 +1,18 @@
-"""The features of two networks that a loss compares, and the errors where they cannot be compared."""
+"""The features of two networks that a loss compares, and the layers that bring a student's to the teacher's form."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
 from flax import nnx
+from jax.nn.initializers import Initializer
 
 from jaxkd.losses.base import Loss, Network
+from jaxkd.nn.layers import torch_uniform
 from jaxkd.types import Batch, Key, Outputs, Progress
 
 
@@ -104,3 +108,123 @@ def embedding_widths(loss: Loss, student: Network, teacher: Network, position: i
                 f"{list(shape[1:])}; choose the pooled one, usually the last"
             )
     return found[0][-1], found[1][-1]
+
+
+class Projection(nnx.Module):
+    """A linear map of the last axis, `[…, inputs] -> […, outputs]`: a 1×1 convolution where the others are B, H, W.
+
+    Weights and bias start uniform within ±1/sqrt(inputs), as in PyTorch, unless `kernel_init` draws the weights.
+
+    Args:
+      inputs: channels it takes.
+      outputs: channels it gives.
+      bias: whether it also adds a trained constant.
+      kernel_init: draws the weights.
+      rngs: where the initial values come from.
+
+    Example:
+      >>> Projection(3, 5, rngs=nnx.Rngs(0))(jnp.ones((2, 4, 4, 3))).shape
+      (2, 4, 4, 5)
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, *, bias: bool = False, kernel_init: Initializer = torch_uniform, rngs: nnx.Rngs
+    ):
+        self.kernel = nnx.Param(kernel_init(rngs.params(), (inputs, outputs), jnp.float32))
+        bound = inputs**-0.5
+        self.bias = (
+            nnx.Param(jax.random.uniform(rngs.params(), (outputs,), minval=-bound, maxval=bound)) if bias else None
+        )
+
+    def __call__(self, features: jax.Array) -> jax.Array:
+        out = features @ self.kernel[...].astype(features.dtype)
+        if self.bias is None:
+            return out
+        return out + jnp.broadcast_to(self.bias[...].astype(out.dtype), out.shape)
+
+
+class StatelessBatchNorm(nnx.Module):
+    """Batch normalisation of the last axis with the statistics of the batch at hand (Ioffe & Szegedy 2015).
+
+    Losses are computed in training only, so it keeps no running statistics.
+
+    Args:
+      channels: size of the last axis.
+      epsilon: added to the variance.
+
+    Example:
+      >>> StatelessBatchNorm(1)(jnp.array([[1.0], [3.0]])).round(3).tolist()
+      [[-1.0], [1.0]]
+    """
+
+    def __init__(self, channels: int, *, epsilon: float = 1e-5):
+        self.scale = nnx.Param(jnp.ones(channels))
+        self.bias = nnx.Param(jnp.zeros(channels))
+        self.epsilon = epsilon
+
+    def __call__(self, features: jax.Array) -> jax.Array:
+        axes = tuple(range(features.ndim - 1))
+        centred = features - features.mean(axes, keepdims=True)
+        variance = jnp.square(centred).mean(axes, keepdims=True)
+        scale, bias = (
+            jnp.broadcast_to(value[...].astype(features.dtype), variance.shape) for value in (self.scale, self.bias)
+        )
+        return centred * (scale * jax.lax.rsqrt(variance + self.epsilon)) + bias
+
+
+def average_pool(maps: jax.Array, size: tuple[int, ...]) -> jax.Array:
+    """Average equal parts of the maps, `[B, H, W, C] -> [B, *size, C]`, as PyTorch's adaptive average pooling.
+
+    Where H is no multiple of the new height, neighbouring parts share a row.
+
+    Example:
+      >>> average_pool(jnp.array([1.0, 2.0, 6.0]).reshape(1, 3, 1, 1), (2, 1)).ravel().tolist()
+      [1.5, 4.0]
+    """
+    return _resize(maps, size, _averaging)
+
+
+def nearest(maps: jax.Array, size: tuple[int, ...]) -> jax.Array:
+    """Repeat or drop rows and columns, `[B, H, W, C] -> [B, *size, C]`: the new row i is row ⌊i · H / height⌋.
+
+    Example:
+      >>> nearest(jnp.array([1.0, 2.0]).reshape(1, 2, 1, 1), (4, 1)).ravel().tolist()
+      [1.0, 1.0, 2.0, 2.0]
+    """
+    return _resize(maps, size, _choosing)
+
+
+def to_smaller(student: jax.Array, teacher: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Average two batches of maps down to the smaller of both heights and of both widths.
+
+    Example:
+      >>> student, teacher = to_smaller(jnp.ones((1, 8, 8, 2)), jnp.ones((1, 4, 4, 3)))
+      >>> student.shape
+      (1, 4, 4, 2)
+    """
+    size = min(student.shape[1], teacher.shape[1]), min(student.shape[2], teacher.shape[2])
+    return average_pool(student, size), average_pool(teacher, size)
+
+
+Matrix = npt.NDArray[np.float64]
+
+
+def _resize(maps: jax.Array, size: tuple[int, ...], matrix: Callable[[int, int], Matrix]) -> jax.Array:
+    if maps.shape[1:3] == size:
+        return maps
+    rows, columns = (jnp.asarray(matrix(*pair), maps.dtype) for pair in zip(maps.shape[1:3], size, strict=True))
+    return jnp.einsum("ih,jw,bhwc->bijc", rows, columns, maps, precision="highest")
+
+
+def _averaging(before: int, after: int) -> Matrix:
+    """Return the weights of each part in a row, `[after, before]`."""
+    matrix = np.zeros((after, before))
+    for i in range(after):
+        start, end = i * before // after, -((i + 1) * before // -after)
+        matrix[i, start:end] = 1 / (end - start)
+    return matrix
+
+
+def _choosing(before: int, after: int) -> Matrix:
+    """Return a single 1 in each row, `[after, before]`: products, since the gradient of indexing is a slow scatter."""
+    return np.eye(before)[np.arange(after) * before // after]

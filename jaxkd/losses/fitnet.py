@@ -7,8 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxkd.losses.base import Loss, Network
-from jaxkd.losses.features import feature_maps, require_teacher
-from jaxkd.losses.layers import Projection, to_smaller
+from jaxkd.losses.features import Projection, feature_maps, require_teacher, to_smaller
 from jaxkd.types import Batch, Key, Outputs, Progress, at_least_float32
 
 

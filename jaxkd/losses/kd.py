@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxkd.losses.base import Loss
-from jaxkd.losses.temperature import Temperature, as_temperature, temper
-from jaxkd.losses.tempered_kl import scaled_kl
+from jaxkd.losses.temperature import Temperature, as_temperature, scaled_kl, temper
 from jaxkd.types import Batch, Key, Outputs, Progress
 
 

@@ -17,8 +17,7 @@ from flax import nnx
 from jaxkd.checks import check_number
 from jaxkd.losses.base import Loss, Monitor
 from jaxkd.losses.functional import cross_entropy
-from jaxkd.losses.temperature import FixedTemperature, Temperature, Tempered, as_temperature, temper
-from jaxkd.losses.tempered_kl import scaled_kl
+from jaxkd.losses.temperature import FixedTemperature, Temperature, Tempered, as_temperature, scaled_kl, temper
 from jaxkd.types import Batch, Key, Outputs, Progress, at_least_float32
 
 BOTH_VIEWS, WEAK_VIEW = (3.0, 5.0), (2.0, 6.0)

@@ -10,8 +10,7 @@ import numpy as np
 from flax import nnx
 
 from jaxkd.losses.base import Loss, Network
-from jaxkd.losses.features import require_teacher
-from jaxkd.losses.layers import Projection, StatelessBatchNorm
+from jaxkd.losses.features import Projection, StatelessBatchNorm, require_teacher
 from jaxkd.nn.layers import BatchNorm, kaiming_fan_out
 from jaxkd.types import Batch, Key, Outputs, Progress, at_least_float32
 

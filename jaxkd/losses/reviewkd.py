@@ -15,8 +15,15 @@ from flax import nnx
 from jax.nn.initializers import variance_scaling
 
 from jaxkd.losses.base import Loss, Network
-from jaxkd.losses.features import check_stages, embedding_widths, require_teacher
-from jaxkd.losses.layers import Projection, StatelessBatchNorm, average_pool, nearest
+from jaxkd.losses.features import (
+    Projection,
+    StatelessBatchNorm,
+    average_pool,
+    check_stages,
+    embedding_widths,
+    nearest,
+    require_teacher,
+)
 from jaxkd.nn.convolution import convolve
 from jaxkd.types import Batch, Key, Outputs, Progress, at_least_float32
 

@@ -1,21 +1,27 @@
 """Temperature rules, which soften the logits of teacher and student before a divergence compares them.
 
 A rule has one method, `temper(student, teacher, labels, progress) -> Tempered`. Any loss on logits takes any rule, so
-a new rule works with every one of them.
+a new rule works with every one of them. A temperature is fixed, or it is trained against the student (CTKD; Li et al.,
+AAAI 2023): all examples share it (`CurriculumTemperature`) or each has its own (`InstanceTemperature`). Its gradient is
+reversed and grows along a cosine over the first epochs, so that distillation starts easy and becomes harder.
 """
 
 from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Callable
 from typing import NamedTuple, Protocol, cast
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxkd.losses.base import HyperParameter
+from jaxkd.checks import check_epoch_function
+from jaxkd.losses.base import HyperParameter, Monitor, Network
+from jaxkd.losses.functional import kl_divergence, tempered_kl
 from jaxkd.losses.functional import standardize as standardized
+from jaxkd.nn.layers import torch_uniform
 from jaxkd.types import Batch, Outputs, Progress, at_least_float32
 
 
@@ -40,6 +46,13 @@ class Tempered(NamedTuple):
         """Divide both by one temperature T, a scalar or `[B]`; the scale is T²."""
         divisor = temperature[:, None] if jnp.ndim(temperature) else temperature
         return cls(student / divisor, teacher / divisor, jnp.square(temperature), (student, teacher, temperature))
+
+
+def scaled_kl(ready: Tempered) -> jax.Array:
+    """Return the divergence of each example times its scale, `[B]`; by `tempered_kl` where both share a temperature."""
+    if ready.shared is None:
+        return ready.scale * kl_divergence(ready.teacher, ready.student)
+    return tempered_kl(*ready.shared)
 
 
 class Temperature(Protocol):
@@ -100,3 +113,203 @@ def temper(
     if standardize:
         ours, theirs = standardized(ours), standardized(theirs)
     return rule.temper(ours, theirs, batch.labels, progress)
+
+
+def cosine_curriculum(epochs: int = 10, low: float = -1.0) -> Callable[[jax.Array], jax.Array]:
+    """Return λ as a function of the epoch (counted from 1): from 0 down to `low` along a half cosine, then constant.
+
+    Args:
+      epochs: the length of the descent; the paper's are 10 on CIFAR-100 and 5 on ImageNet.
+      low: λ at its end; −1 is full adversarial training.
+
+    Example:
+      >>> float(cosine_curriculum(10)(5))
+      -0.5
+    """
+    if epochs < 1:
+        raise ValueError(f"epochs={epochs}: the curriculum takes at least one epoch")
+
+    def value(epoch: jax.Array) -> jax.Array:
+        done = jnp.minimum(jnp.asarray(epoch, jnp.float32) / epochs, 1.0)
+        return low * 0.5 * (1.0 - jnp.cos(jnp.pi * done))
+
+    return value
+
+
+_PAPER = cosine_curriculum()  # one object, so that equal losses are the same program
+
+
+@jax.custom_vjp
+def scale_gradient(value: jax.Array, factor: jax.Array) -> jax.Array:
+    """Return `value` itself, whose gradient is multiplied by `factor`.
+
+    Example:
+      >>> float(jax.grad(lambda x: scale_gradient(x, jnp.float32(-0.5)) ** 2)(3.0))
+      -3.0
+    """
+    return value
+
+
+scale_gradient.defvjp(lambda value, factor: (value, factor), lambda factor, g: (g * factor, jnp.zeros_like(factor)))
+
+
+class LearnedTemperature(nnx.Module):
+    """Base of learned temperatures: T = t_start + t_end · sigmoid(raw), its gradient multiplied by λ, and its logs.
+
+    Args:
+      t_start: the lower bound of T.
+      t_end: the width of T's range.
+      curriculum: λ as a function of the epoch counted from 1; the default is the paper's `cosine_curriculum(10)`.
+
+    Raises:
+      ValueError: for bounds that are no temperatures, or a curriculum that cannot be compiled.
+    """
+
+    def __init__(
+        self, t_start: float = 1.0, t_end: float = 20.0, curriculum: Callable[[jax.Array], jax.Array] | None = None
+    ):
+        self.t_start, self.t_end = checked_temperature("t_start", t_start), checked_temperature("t_end", t_end)
+        initial = self.t_start + self.t_end * jax.nn.sigmoid(jnp.float32(1.0))
+        self.temperature = Monitor(initial, low=self.t_start, high=self.t_start + self.t_end)
+        self.lambda_ = Monitor(jnp.float32(0.0))
+        self.curriculum = curriculum or _PAPER
+        check_epoch_function("the curriculum", self.curriculum)
+
+    def at(self, raw: jax.Array, student: jax.Array, teacher: jax.Array, progress: Progress) -> Tempered:
+        """Divide both logits `[B, K]` by the temperature of `raw`, a scalar or `[B]`, and log the mean of T."""
+        factor = jnp.asarray(self.curriculum(progress.epoch), student.dtype)
+        value = self.t_start + self.t_end * jax.nn.sigmoid(scale_gradient(raw.astype(student.dtype), factor))
+        self.temperature[...] = jax.lax.stop_gradient(jnp.mean(value)).astype(jnp.float32)
+        self.lambda_[...] = factor.astype(jnp.float32)
+        return Tempered.at(student, teacher, value)
+
+
+class CurriculumTemperature(LearnedTemperature):
+    """T = t_start + t_end · sigmoid(θ), with θ trained by a gradient multiplied by λ(epoch).
+
+    θ starts at 1, so T starts at 15.62 and stays within 1 and 21; with `t_start=2, t_end=40`, as for standardised
+    logits, at 31.24 and within 2 and 42. The gradient reaches θ through both softmaxes and through T². T and λ appear
+    in the logs as `…_temperature` and `…_lambda`.
+
+    Args:
+      t_start: the lower bound of T.
+      t_end: the width of T's range.
+      curriculum: λ as a function of the epoch counted from 1; the default is the paper's `cosine_curriculum(10)`.
+
+    Example:
+      >>> logits = jnp.array([[15.621172, 0.0]])
+      >>> progress = Progress(step=jnp.int32(0), epoch=jnp.int32(1))
+      >>> CurriculumTemperature().temper(logits, logits, None, progress).student.round(4).tolist()
+      [[1.0, 0.0]]
+      >>> round(float(CurriculumTemperature(t_start=2.0, t_end=40.0).temperature[...]), 2)
+      31.24
+    """
+
+    def __init__(
+        self, t_start: float = 1.0, t_end: float = 20.0, curriculum: Callable[[jax.Array], jax.Array] | None = None
+    ):
+        super().__init__(t_start, t_end, curriculum)
+        self.raw = nnx.Param(jnp.float32(1.0))
+
+    def temper(self, student: jax.Array, teacher: jax.Array, labels: jax.Array, progress: Progress) -> Tempered:
+        return self.at(self.raw[...], student, teacher, progress)
+
+
+class InstanceTemperature(LearnedTemperature):
+    """T = t_start + t_end · sigmoid(MLP(student, teacher)), one for each example.
+
+    The network has two layers and reads both logits, those of the student first, as they come (standardised, where the
+    loss standardises). No gradient flows back through them, so that student and teacher do not learn to steer the
+    temperature. The network's own gradient is multiplied by λ(epoch), as that of
+    `CurriculumTemperature`. Its last bias starts at 1, so that all T start around the 15.62 of that class.
+
+    The batch's mean T and λ appear in the logs as `…_temperature` and `…_lambda`.
+
+    Args:
+      hidden: units between the layers.
+      t_start: the lower bound of T.
+      t_end: the width of T's range.
+      curriculum: λ as a function of the epoch counted from 1; the default is the paper's `cosine_curriculum(10)`.
+
+    Raises:
+      ValueError: for fewer than one unit, or bounds that are no temperatures.
+
+    Example:
+      >>> from jaxkd import Outputs
+      >>> logits = jnp.array([[2.0, 0.0], [0.0, 3.0]])
+      >>> rule = InstanceTemperature(hidden=4)
+      >>> network = Network(rule, Outputs(logits))
+      >>> rule.build(network, network, nnx.Rngs(0))
+      >>> progress = Progress(step=jnp.int32(0), epoch=jnp.int32(1))
+      >>> rule.temper(logits, logits, None, progress).scale.shape
+      (2,)
+    """
+
+    def __init__(
+        self,
+        hidden: int = 128,
+        t_start: float = 1.0,
+        t_end: float = 20.0,
+        curriculum: Callable[[jax.Array], jax.Array] | None = None,
+    ):
+        if isinstance(hidden, bool) or not isinstance(hidden, int) or hidden < 1:
+            raise ValueError(f"hidden={hidden!r}: the network has a whole number of hidden units, at least one")
+        super().__init__(t_start, t_end, curriculum)
+        self.hidden = hidden
+
+    def build(self, student: Network, teacher: Network | None, rngs: nnx.Rngs) -> None:
+        """Make the network for the number of classes.
+
+        Raises:
+          ValueError: without a teacher.
+        """
+        if teacher is None:
+            raise ValueError("InstanceTemperature reads a teacher's predictions: use jaxkd.Distiller, which has one")
+        inputs = student.outputs.logits.shape[-1] + teacher.outputs.logits.shape[-1]
+        self.first = nnx.Param(torch_uniform(rngs.params(), (inputs, self.hidden), jnp.float32))
+        self.first_bias = nnx.Param(jnp.zeros(self.hidden))
+        self.second = nnx.Param(torch_uniform(rngs.params(), (self.hidden, 1), jnp.float32))
+        self.second_bias = nnx.Param(jnp.ones(1))
+
+    def temper(self, student: jax.Array, teacher: jax.Array, labels: jax.Array, progress: Progress) -> Tempered:
+        predictions = jax.lax.stop_gradient(jnp.concatenate([student, teacher], -1))
+        return self.at(self._raw(predictions), student, teacher, progress)
+
+    def _raw(self, predictions: jax.Array) -> jax.Array:
+        """Return what the sigmoid takes, `[B, 2K] -> [B]`."""
+        if not hasattr(self, "first"):
+            raise ValueError("InstanceTemperature has no network yet: compile() makes it, or call build(…) first")
+        first, first_bias, second, second_bias = (
+            parameter[...].astype(predictions.dtype)
+            for parameter in (self.first, self.first_bias, self.second, self.second_bias)
+        )
+        hidden = jax.nn.relu(predictions @ first + first_bias[None, :])
+        return (hidden @ second + second_bias[None, :])[:, 0]
+
+
+def instance_divergence(
+    teacher_logits: jax.Array, student_logits: jax.Array, temperatures: jax.Array, epsilon: float = 0.0
+) -> jax.Array:
+    """Return the mean of Tᵢ² · Σ p · (log p − log q), where p = softmax(teacher / Tᵢ) + ε, q likewise without ε.
+
+    With ε = 0 it is the paper's loss, and what `KD(temperature=InstanceTemperature())` computes in log space. The
+    authors' sketch adds ε = 1e-7 so that log p exists where p is 0, at the price of K·ε more than probability 1; the
+    values differ by about T² · K · ε.
+
+    Args:
+      teacher_logits: `[B, K]`.
+      student_logits: `[B, K]`.
+      temperatures: `[B]`.
+      epsilon: ε; where it is 0, so is what a class of probability 0 contributes.
+
+    Example:
+      >>> teacher, student = jnp.array([[3.0, 0.0], [6.0, 0.0]]), jnp.zeros((2, 2))
+      >>> instance_divergence(teacher, student, jnp.array([1.0, 2.0])).round(4)
+      Array(1.2557, dtype=float32)
+    """
+    temperatures = temperatures[:, None]
+    said = jax.nn.log_softmax(student_logits / temperatures)
+    log_target = jax.nn.log_softmax(teacher_logits / temperatures)
+    target = jnp.exp(log_target) + epsilon
+    log_target = jnp.log(target) if epsilon else log_target
+    return jnp.mean(jnp.square(temperatures[:, 0]) * jnp.sum(target * (log_target - said), -1))

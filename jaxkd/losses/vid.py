@@ -11,8 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxkd.losses.base import Network
-from jaxkd.losses.features import StageLoss, require_teacher
-from jaxkd.losses.layers import Projection, to_smaller
+from jaxkd.losses.features import Projection, StageLoss, require_teacher, to_smaller
 from jaxkd.types import Batch, Key, Outputs, Progress, at_least_float32
 
 _EPSILON = 1e-5

@@ -16,11 +16,10 @@ from flax import nnx
 from jax.nn.initializers import truncated_normal, zeros
 
 from jaxkd.models.registry import Classifier, family
-from jaxkd.nn.drop_path import DropPath, drop_paths
-from jaxkd.nn.layer_norm import LayerNorm
+from jaxkd.nn.attention import DropPath, LayerNorm, drop_paths
 from jaxkd.nn.layers import Conv, Linear, check_image_size, global_average_pool, saved
-from jaxkd.nn.patches import PatchConv
 from jaxkd.nn.stack import stack_blocks
+from jaxkd.nn.tokens import PatchConv
 from jaxkd.types import Outputs
 
 EPSILON = 1e-6

@@ -26,9 +26,8 @@ from jaxkd.models.inverted_residual import (
     to_eighths,
 )
 from jaxkd.models.registry import family
-from jaxkd.nn.activations import silu
-from jaxkd.nn.drop_path import drop_paths, dropout
-from jaxkd.nn.layers import BatchNorm, Conv, Linear
+from jaxkd.nn.attention import drop_paths, dropout
+from jaxkd.nn.layers import BatchNorm, Conv, Linear, silu
 from jaxkd.nn.stack import stack_blocks
 
 STYLE = Style(BatchNorm, squeezed=silu, gate=jax.nn.sigmoid)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxkd.nn.resize import resized
+from jaxkd.nn.tokens import resized
 from jaxkd.types import JointNormalization, Normalization, Normalizer, Outputs
 
 Average = Callable[[jax.Array, jax.Array], jax.Array]

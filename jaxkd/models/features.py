@@ -15,8 +15,7 @@ from flax.nnx import bridge
 
 from jaxkd.nn.layers import global_average_pool
 from jaxkd.nn.modes import call
-from jaxkd.nn.outputs import as_outputs
-from jaxkd.nn.paths import known_layers, name_of
+from jaxkd.nn.outputs import as_outputs, known_layers, layer_name
 from jaxkd.types import Outputs
 
 Seen = dict[str, list[Any]]
@@ -136,7 +135,7 @@ def _layer(network: nnx.Module, name: str) -> Any:
     Raises:
       ValueError: there is none.
     """
-    found = {name_of(path): layer for path, layer in nnx.iter_modules(network) if path}
+    found = {layer_name(path): layer for path, layer in nnx.iter_modules(network) if path}
     if name not in found or not callable(found[name]):
         there = "is no layer that can be called" if name in found else "is none of its layers"
         callables = [tuple(path.split(".")) for path, layer in found.items() if callable(layer)]
@@ -168,7 +167,7 @@ def calls_recorded(network: Any, scope: str) -> Iterator[list[tuple[str, Any]]]:
     if isinstance(network, bridge.ToNNX):
 
         def intercept(following: Any, args: Any, kwargs: Any, context: linen.module.InterceptorContext) -> Any:
-            name = name_of(context.module.path)
+            name = layer_name(context.module.path)
             with jax.named_scope(scope + name):
                 output = following(*args, **kwargs)
             if name and context.method_name == "__call__":
@@ -182,7 +181,7 @@ def calls_recorded(network: Any, scope: str) -> Iterator[list[tuple[str, Any]]]:
     def watch(name: str) -> _Watch:
         return _Watch(lambda output: calls.append((name, output)), scope + name)
 
-    layers = {name_of(path): layer for path, layer in nnx.iter_modules(network) if path and callable(layer)}
+    layers = {layer_name(path): layer for path, layer in nnx.iter_modules(network) if path and callable(layer)}
     with _watched(layers, watch):
         yield calls
 
@@ -234,7 +233,7 @@ def _recording(kind: Any) -> Any:
 def _intercept(seen: Seen, following: Any, args: Any, kwargs: Any, context: linen.module.InterceptorContext) -> Any:
     output = following(*args, **kwargs)
     if context.method_name == "__call__":
-        seen.setdefault(name_of(context.module.path), []).append(output)
+        seen.setdefault(layer_name(context.module.path), []).append(output)
     return output
 
 

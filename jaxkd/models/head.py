@@ -8,7 +8,7 @@ from typing import Any
 from flax import nnx
 
 from jaxkd.models.registry import Classifier, create
-from jaxkd.nn.paths import name_of
+from jaxkd.nn.outputs import layer_name
 
 Path = tuple[Any, ...]
 
@@ -34,7 +34,7 @@ def head(network: nnx.Module) -> tuple[str, ...]:
         _shapes(nnx.eval_shape(lambda count=count: create(network.name, count, **dict(network.options))))
         for count in (network.num_classes, network.num_classes + 1)
     )
-    return tuple(dict.fromkeys(name_of(path[:-1]) for path in own if own[path] != other[path]))
+    return tuple(dict.fromkeys(layer_name(path[:-1]) for path in own if own[path] != other[path]))
 
 
 def reset_classifier(network: Classifier, num_classes: int, seed: int = 0) -> Classifier:
@@ -58,7 +58,7 @@ def reset_classifier(network: Classifier, num_classes: int, seed: int = 0) -> Cl
     kept = [
         (path, variable)
         for path, variable in nnx.to_flat_state(nnx.state(network))
-        if name_of(path[:-1]) not in replaced
+        if layer_name(path[:-1]) not in replaced
     ]
     nnx.update(fresh, nnx.from_flat_state(kept))
     fresh.normalization = network.normalization

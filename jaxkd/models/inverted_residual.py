@@ -13,10 +13,8 @@ import jax
 from flax import nnx
 
 from jaxkd.models.registry import Classifier
-from jaxkd.nn.activations import Activation
-from jaxkd.nn.drop_path import DropPath
-from jaxkd.nn.layers import BatchNorm, Conv, Linear, conv_norm, global_average_pool
-from jaxkd.nn.squeeze_excite import SqueezeExcite
+from jaxkd.nn.attention import DropPath
+from jaxkd.nn.layers import Activation, BatchNorm, Conv, Linear, SqueezeExcite, conv_norm, global_average_pool
 from jaxkd.nn.stack import last_block
 from jaxkd.types import Outputs
 

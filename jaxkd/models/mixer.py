@@ -7,12 +7,9 @@ from flax import nnx
 
 from jaxkd.models.registry import Classifier, variants
 from jaxkd.models.vit import STAGES, PatchEmbedding
-from jaxkd.nn.attention import Mlp, TokenLinear, add_branch
-from jaxkd.nn.drop_path import DropPath, drop_paths
-from jaxkd.nn.layer_norm import LayerNorm
-from jaxkd.nn.patches import to_maps, to_tokens
-from jaxkd.nn.positions import check_images, grid_side
+from jaxkd.nn.attention import DropPath, LayerNorm, Mlp, TokenLinear, add_branch, drop_paths
 from jaxkd.nn.stack import stack_stages
+from jaxkd.nn.tokens import check_images, grid_side, to_maps, to_tokens
 from jaxkd.types import Outputs, at_least_float32
 
 

@@ -21,9 +21,8 @@ from jaxkd.models.inverted_residual import (
     to_eighths,
 )
 from jaxkd.models.registry import family
-from jaxkd.nn.activations import Activation, hard_swish, relu
-from jaxkd.nn.drop_path import dropout
-from jaxkd.nn.layers import BatchNorm, Conv, Linear
+from jaxkd.nn.attention import dropout
+from jaxkd.nn.layers import Activation, BatchNorm, Conv, Linear, hard_swish, relu
 from jaxkd.types import at_least_float32
 
 STEM = 16

@@ -11,9 +11,8 @@ from jax.nn.initializers import normal, zeros
 
 from jaxkd.models.inverted_residual import InvertedResidualNetwork, Layer, Parts, ends_of_sizes
 from jaxkd.models.registry import family
-from jaxkd.nn.activations import relu
-from jaxkd.nn.drop_path import dropout
-from jaxkd.nn.layers import BatchNorm, Conv, Linear, Preactivation, conv_norm
+from jaxkd.nn.attention import dropout
+from jaxkd.nn.layers import BatchNorm, Conv, Linear, Preactivation, conv_norm, relu
 
 STEM, LAST, EMBEDDING = 32, 960, 1280
 

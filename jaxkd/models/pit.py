@@ -9,13 +9,20 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxkd.models.registry import Classifier, variants
-from jaxkd.nn.attention import Block, TokenLinear, dropped, learnt_token, repeated
-from jaxkd.nn.drop_path import DropPath, drop_paths, dropout
-from jaxkd.nn.layer_norm import LayerNorm
+from jaxkd.nn.attention import (
+    Block,
+    DropPath,
+    LayerNorm,
+    TokenLinear,
+    drop_paths,
+    dropout,
+    dropped,
+    learnt_token,
+    repeated,
+)
 from jaxkd.nn.layers import DefaultConv, Linear
-from jaxkd.nn.patches import PatchConv, to_maps, to_tokens
-from jaxkd.nn.positions import MapGrid, check_images, position_embedding
 from jaxkd.nn.stack import stack_stages
+from jaxkd.nn.tokens import MapGrid, PatchConv, check_images, position_embedding, to_maps, to_tokens
 from jaxkd.types import Outputs, at_least_float32
 
 Pair = tuple[jax.Array, jax.Array]

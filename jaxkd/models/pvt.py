@@ -14,22 +14,33 @@ from flax import nnx
 
 from jaxkd.models.registry import Classifier, variants
 from jaxkd.nn.attention import (
+    TORCH_EPSILON,
+    DropPath,
+    LayerNorm,
     Mlp,
     TokenLinear,
     add_branch,
     attend,
     check_heads,
+    drop_paths,
+    dropout,
     dropped,
     gelu,
     learnt_token,
     repeated,
 )
-from jaxkd.nn.drop_path import DropPath, drop_paths, dropout
-from jaxkd.nn.layer_norm import TORCH_EPSILON, LayerNorm
 from jaxkd.nn.layers import DefaultConv, check_image_size, global_average_pool, saved
-from jaxkd.nn.patches import NormedConv, PatchConv, to_maps, to_tokens
-from jaxkd.nn.positions import TokenGrid, check_images, grid_side, position_embedding
 from jaxkd.nn.stack import stack_stages
+from jaxkd.nn.tokens import (
+    NormedConv,
+    PatchConv,
+    TokenGrid,
+    check_images,
+    grid_side,
+    position_embedding,
+    to_maps,
+    to_tokens,
+)
 from jaxkd.types import Outputs, at_least_float32
 
 

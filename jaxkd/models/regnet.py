@@ -16,8 +16,7 @@ from flax import nnx
 from jax.nn.initializers import normal, zeros
 
 from jaxkd.models.registry import Classifier, family
-from jaxkd.nn.layers import BatchNorm, Conv, Linear, Preactivation, conv_norm
-from jaxkd.nn.squeeze_excite import SqueezeExcite
+from jaxkd.nn.layers import BatchNorm, Conv, Linear, Preactivation, SqueezeExcite, conv_norm
 from jaxkd.nn.stack import last_block, named_blocks, pooled_outputs, preactivations
 from jaxkd.types import Outputs
 

@@ -16,8 +16,7 @@ from flax.nnx import bridge
 from jaxkd.models.description import SCOPE, Shape, macs_of_scopes, size_in_words
 from jaxkd.models.features import WithFeatures, calls_recorded
 from jaxkd.nn.modes import call
-from jaxkd.nn.outputs import as_outputs
-from jaxkd.nn.paths import name_of
+from jaxkd.nn.outputs import as_outputs, layer_name
 from jaxkd.nn.stack import Stack
 from jaxkd.tables import html_table, text_table
 
@@ -192,10 +191,10 @@ def _layers(
 ) -> tuple[Layer, ...]:
     """Return the layers of a network, those that share their first names as one, in the order of their calls."""
     network = network.network if isinstance(network, WithFeatures) else network
-    modules = {name_of(path): layer for path, layer in nnx.iter_modules(network) if path}
+    modules = {layer_name(path): layer for path, layer in nnx.iter_modules(network) if path}
     sizes: Counter[str] = Counter()
     for path, value in nnx.to_flat_state(nnx.state(network, nnx.Param)):
-        sizes[name_of(path[:-1] or path)] += sum(leaf.size for leaf in jax.tree.leaves(value))
+        sizes[layer_name(path[:-1] or path)] += sum(leaf.size for leaf in jax.tree.leaves(value))
     called = [name for name, _ in outputs]
     order = list(vars(network))  # layers are made in the order in which they are called, by and large
     every = sorted([*called, *sizes], key=lambda name: _position(name.partition(".")[0], order))

@@ -17,12 +17,21 @@ import numpy as np
 from flax import nnx
 
 from jaxkd.models.registry import Classifier, renamed, variants
-from jaxkd.nn.attention import Mlp, TokenLinear, add_branch, attend, check_heads, dropped
-from jaxkd.nn.drop_path import DropPath, drop_paths, dropout
-from jaxkd.nn.layer_norm import TORCH_EPSILON, LayerNorm
+from jaxkd.nn.attention import (
+    TORCH_EPSILON,
+    DropPath,
+    LayerNorm,
+    Mlp,
+    TokenLinear,
+    add_branch,
+    attend,
+    check_heads,
+    drop_paths,
+    dropout,
+    dropped,
+)
 from jaxkd.nn.layers import global_average_pool, saved
-from jaxkd.nn.patches import NormedConv, PatchConv
-from jaxkd.nn.positions import WindowBias, check_images, grid_side, position_embedding
+from jaxkd.nn.tokens import NormedConv, PatchConv, WindowBias, check_images, grid_side, position_embedding
 from jaxkd.types import Outputs
 
 MASKED = -100.0

@@ -15,12 +15,21 @@ from jax.nn.initializers import orthogonal
 
 from jaxkd.models.registry import Classifier, variants
 from jaxkd.models.vit import STAGES
-from jaxkd.nn.attention import Block, Frozen, TokenLinear, dropped, gelu, learnt_token, repeated
-from jaxkd.nn.drop_path import drop_paths, dropout
-from jaxkd.nn.layer_norm import TORCH_EPSILON, LayerNorm
-from jaxkd.nn.patches import to_maps, to_tokens, unfold
-from jaxkd.nn.positions import TokenGrid, check_images, grid_side
+from jaxkd.nn.attention import (
+    TORCH_EPSILON,
+    Block,
+    Frozen,
+    LayerNorm,
+    TokenLinear,
+    drop_paths,
+    dropout,
+    dropped,
+    gelu,
+    learnt_token,
+    repeated,
+)
 from jaxkd.nn.stack import stack_stages
+from jaxkd.nn.tokens import TokenGrid, check_images, grid_side, to_maps, to_tokens, unfold
 from jaxkd.types import Outputs, at_least_float32
 
 PATCH = 16

@@ -13,12 +13,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxkd.models.registry import Classifier, renamed, variants
-from jaxkd.nn.attention import Block, TokenLinear, dropped, learnt_token, repeated
-from jaxkd.nn.drop_path import drop_paths, dropout
-from jaxkd.nn.layer_norm import LayerNorm
-from jaxkd.nn.patches import PatchConv, to_maps, to_tokens
-from jaxkd.nn.positions import TokenGrid, check_images, grid_side, position_embedding
+from jaxkd.nn.attention import Block, LayerNorm, TokenLinear, drop_paths, dropout, dropped, learnt_token, repeated
 from jaxkd.nn.stack import stack_stages
+from jaxkd.nn.tokens import PatchConv, TokenGrid, check_images, grid_side, position_embedding, to_maps, to_tokens
 from jaxkd.types import Outputs, at_least_float32
 
 STAGES = 4

@@ -1,6 +1,7 @@
-"""The parts of vision transformers: attention, perceptron and the block of both (Dosovitskiy et al., ICLR 2021).
+"""The parts of vision transformers: normalisation, attention, perceptron and the block of both.
 
-Tokens are `[B, N, C]`. Attributes have timm's names, so that the keys of its files fit.
+A. Dosovitskiy et al., ICLR 2021. Tokens are `[B, N, C]`. Attributes have timm's names, so that the keys of its files
+fit.
 """
 
 from __future__ import annotations
@@ -9,12 +10,106 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
+from jax import lax
 from jax.nn.initializers import normal, zeros
 
-from jaxkd.nn.drop_path import DropPath, dropout
-from jaxkd.nn.layer_norm import LayerNorm
+from jaxkd.checks import check_number
 from jaxkd.nn.layers import Linear, saved
+from jaxkd.types import at_least_float32
+
+TORCH_EPSILON = 1e-5
+"""PyTorch's own; vision transformers take 1e-6 in most places."""
+
+
+class LayerNorm(nnx.Module):
+    """Layer normalisation over the last axis, `[…, C] -> […, C]`; mean and variance are float32 at least.
+
+    Args:
+      channels: C.
+      epsilon: added to the variance. PyTorch's own is 1e-5; vision transformers take 1e-6.
+
+    Example:
+      >>> LayerNorm(2)(jnp.array([[1.0, 3.0]])).round(3).tolist()
+      [[-1.0, 1.0]]
+    """
+
+    def __init__(self, channels: int, *, epsilon: float = 1e-6):
+        self.scale = nnx.Param(jnp.ones(channels))
+        self.bias = nnx.Param(jnp.zeros(channels))
+        self.epsilon = epsilon
+
+    def __call__(self, values: jax.Array) -> jax.Array:
+        wide = at_least_float32(values)
+        centred = wide - wide.mean(-1, keepdims=True)
+        unit = centred * lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + self.epsilon)
+        scale, bias = (value[...].reshape((1,) * (values.ndim - 1) + (-1,)) for value in (self.scale, self.bias))
+        return (unit * scale + bias).astype(values.dtype)
+
+
+class Rate(nnx.Variable[jax.Array]):
+    """A probability that a layer was made with: a variable, so that blocks of different rates are stacked as equals."""
+
+
+class DropPath(nnx.Module):
+    """Leave out a branch, `[B, …] -> [B, …]`: zero for an example with a given probability, larger for all others.
+
+    Stochastic depth (Huang et al. 2016). Evaluation takes the branch as it is. The random keys are variables of the
+    network, with a count that grows with each draw. So the engine carries them along like running statistics: they are
+    saved, restored and stacked, and a resumed run draws what an uninterrupted one would.
+
+    Args:
+      rate: the probability of leaving it out, from 0 to below 1.
+      rngs: its stream `dropout` gives the key of the draws.
+
+    Raises:
+      ValueError: for another rate.
+
+    Example:
+      >>> drop = DropPath(0.5, rngs=nnx.Rngs(0))
+      >>> sorted(set(drop(jnp.ones((64, 1)), train=True).ravel().tolist()))
+      [0.0, 2.0]
+    """
+
+    def __init__(self, rate: float, *, rngs: nnx.Rngs):
+        check_number("drop_path", rate, below=1.0)
+        self.rate = Rate(jnp.float32(rate))
+        self.stream = rngs.dropout.fork()
+
+    def __call__(self, branch: jax.Array, train: bool) -> jax.Array:
+        if not train:
+            return branch
+        keep = 1 - self.rate[...]
+        kept = jax.random.bernoulli(self.stream(), keep, (len(branch),) + (1,) * (branch.ndim - 1))
+        return branch * (kept.astype(keep.dtype) / keep).astype(branch.dtype)
+
+
+def drop_paths(rate: float, depth: int, *, rngs: nnx.Rngs) -> list[DropPath | None]:
+    """Return one `DropPath` for each block of a network, of rates that grow from 0 to `rate`; None where it is 0.
+
+    Raises:
+      ValueError: for a rate that is not from 0 to below 1.
+
+    Example:
+      >>> [drop.rate[...].round(2).item() for drop in drop_paths(0.5, 3, rngs=nnx.Rngs(0))]
+      [0.0, 0.25, 0.5]
+      >>> drop_paths(0.0, 2, rngs=nnx.Rngs(0))
+      [None, None]
+    """
+    check_number("drop_path", rate, below=1.0)
+    return [DropPath(float(own), rngs=rngs) if rate else None for own in np.linspace(0, rate, depth)]
+
+
+def dropout(rate: float, *, rngs: nnx.Rngs) -> nnx.Dropout | None:
+    """Return a dropout of single values, called as `layer(values, deterministic=not train)`; None where it is 0.
+
+    Raises:
+      ValueError: for a rate that is not from 0 to below 1.
+    """
+    check_number("dropout", rate, below=1.0)
+    return nnx.Dropout(rate, rngs=rngs) if rate else None
+
 
 TokenLinear = functools.partial(Linear, kernel_init=normal(0.02), bias_init=zeros)
 """A linear layer as transformers begin: weights of deviation 0.02, no bias."""

@@ -204,6 +204,25 @@ class Preactivation:
         return self._compute(True)
 
 
+Activation = Callable[[Preactivation], jax.Array]
+"""From what comes before an activation to what comes after it."""
+
+
+def relu(before: Preactivation) -> jax.Array:
+    """Return the positive part, in one pass with what comes before."""
+    return before.relu()
+
+
+def silu(before: Preactivation) -> jax.Array:
+    """Return `x · sigmoid(x)`, also called swish (Ramachandran et al. 2017)."""
+    return jax.nn.silu(before.value)
+
+
+def hard_swish(before: Preactivation) -> jax.Array:
+    """Return `x · min(max(x + 3, 0), 6) / 6`, which is like `silu` and made of straight pieces (Howard et al. 2019)."""
+    return jax.nn.hard_swish(before.value)
+
+
 def conv_norm(
     conv: Conv, norm: BatchNorm, images: jax.Array, train: bool, residual: jax.Array | None = None
 ) -> Preactivation:
@@ -311,3 +330,38 @@ def check_image_size(images: jax.Array, halvings: int) -> None:
             f"images of {height}×{width} are too small for a network that halves them {halvings} times: give it "
             f"{least}×{least} or larger ones, or choose a network for small images"
         )
+
+
+class SqueezeExcite(nnx.Module):
+    """Average each map, pass the means through two 1×1 convolutions, and scale each map by the result, from 0 to 1.
+
+    Args:
+      channels: of the maps.
+      hidden: channels between the two convolutions.
+      names: the attributes of the two, as in the published network.
+      activation: between the two.
+      gate: after the second.
+      rngs: keys of the initial weights.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        hidden: int,
+        *,
+        names: tuple[str, str] = ("fc1", "fc2"),
+        activation: Activation = relu,
+        gate: Callable[[jax.Array], jax.Array] = jax.nn.sigmoid,
+        rngs: nnx.Rngs,
+    ):
+        setattr(self, names[0], Conv(channels, hidden, 1, bias=True, rngs=rngs))
+        setattr(self, names[1], Conv(hidden, channels, 1, bias=True, rngs=rngs))
+        self.names = names
+        self.activation = activation
+        self.gate = gate
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        reduce, expand = (getattr(self, name) for name in self.names)
+        means = global_average_pool(images).astype(images.dtype)[:, None, None]
+        hidden = self.activation(Preactivation.of(reduce(means)))
+        return images * self.gate(expand(hidden))

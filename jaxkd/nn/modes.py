@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from flax import nnx
 from flax.nnx import bridge
 
-from jaxkd.nn.paths import is_under, known_layers
-from jaxkd.nn.resize import resized
+from jaxkd.nn.outputs import is_under, known_layers
+from jaxkd.nn.tokens import resized
 
 IN_TRAINING = ("train", "training", "is_training")
 IN_EVALUATION = ("deterministic", "use_running_average")

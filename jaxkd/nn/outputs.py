@@ -1,15 +1,54 @@
-"""Read what a network returns: `Outputs`, logits alone, or several outputs in a dictionary or tuple."""
+"""Read what a network returns: `Outputs`, logits alone, or several in a dictionary or tuple; find layers by name."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxkd.types import Outputs, is_array
+
+Path = Sequence[Any]
+
+
+def layer_name(path: Path) -> str:
+    """Return the name of what lies at a path.
+
+    Example:
+      >>> layer_name(("layer4", 0, "conv1"))
+      'layer4.0.conv1'
+    """
+    return ".".join(map(str, path))
+
+
+def is_under(layer: str, path: Path) -> bool:
+    """Return whether a path leads to a layer or into it.
+
+    Example:
+      >>> is_under("layer4", ("layer4", 0)), is_under("fc", ("fc2", "kernel"))
+      (True, False)
+    """
+    parts = tuple(layer.split("."))
+    return tuple(map(str, path[: len(parts)])) == parts
+
+
+def known_layers(wanted: str, layers: Iterable[Path]) -> str:
+    """Return which layers there are, in words: those whose names are like the one wanted, and those at the top.
+
+    Example:
+      >>> known_layers("layer5", [("layer4",), ("layer4", 0), ("fc",)])
+      'did you mean layer4, layer4.0? at its top are layer4, fc'
+    """
+    known = dict.fromkeys(layer_name(path[:length]) for path in layers for length in range(1, len(path) + 1))
+    inner = [name for name in known if name.endswith(f".{wanted}")]
+    close = [*inner, *difflib.get_close_matches(wanted, known, n=3)][:3]
+    top = ", ".join(name for name in known if "." not in name) or "none"
+    return (f"did you mean {', '.join(close)}? " if close else "") + f"at its top are {top}"
+
 
 _FORMS = (
     "return logits [B, K], jaxkd.Outputs(logits, features), a dictionary with logits and perhaps features, or a tuple "

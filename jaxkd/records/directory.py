@@ -15,19 +15,178 @@ NAME is "student" or "model". Records are written completely or not at all.
 
 from __future__ import annotations
 
+import csv
+import datetime
+import importlib.metadata
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+import jax
 
 from jaxkd import callbacks, convert, plots
 from jaxkd.convert import manifest
+from jaxkd.formats.files import atomic_write
 from jaxkd.history import History
-from jaxkd.records.environment import environment
-from jaxkd.records.files import flat, read_json, write_json
+from jaxkd.nn import cpu_kernels
 from jaxkd.trainer import Trainer
 from jaxkd.training import checkpoint
+
+TableRow = dict[str, str]
+
+
+def damaged(path: pathlib.Path, reason: object) -> ValueError:
+    """Return the error for a record that cannot be what was written."""
+    return ValueError(
+        f"{path} is damaged ({reason}): copy it anew from where it was written, or remove the folder and run it again"
+    )
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+      FileNotFoundError: where there is none.
+      ValueError: with the file's name, if it is no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # no JSON, or no text
+        raise damaged(path, error) from error
+
+
+def read_mapping(path: pathlib.Path, *mappings: str) -> dict[str, Any]:
+    """Read a JSON object whose entries `mappings`, as far as there are any, are objects too.
+
+    Raises:
+      FileNotFoundError, ValueError: as `read_json`, and for other JSON.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise damaged(path, f"it holds {type(content).__name__}, not an object with names")
+    for name in mappings:
+        if not isinstance(content.get(name, {}), dict):
+            raise damaged(path, f"{name!r} is {content[name]!r}, not an object with names")
+    return content
+
+
+def write_json(path: pathlib.Path, content: Any, indent: int | None = 2) -> None:
+    """Write a JSON file completely or not at all; `indent=None` puts all of it on one line."""
+    with atomic_write(path) as file:
+        file.write(f"{json.dumps(content, indent=indent, default=str)}\n".encode())
+
+
+def read_table(path: pathlib.Path) -> tuple[list[str], list[TableRow]]:
+    """Read the columns and rows of a CSV file with a column `epoch`.
+
+    Raises:
+      FileNotFoundError: where there is none.
+      ValueError: for a table without that column, without rows, or with rows that are too long or too short.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            rows, columns = list(reader), list(reader.fieldnames or ())
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise damaged(path, error) from error
+    if "epoch" not in columns:
+        raise damaged(path, "it has no column 'epoch'")
+    if not rows:
+        raise damaged(path, "it has no rows")
+    for number, row in enumerate(rows, start=2):
+        if None in row or None in row.values():
+            raise damaged(path, f"line {number} has not one value for each of {len(columns)} columns")
+    return columns, rows
+
+
+def history_of(path: pathlib.Path, rows: Iterable[TableRow], quantities: Sequence[str]) -> History:
+    """Return the epochs of one run; an empty field is a quantity that was not measured.
+
+    Raises:
+      ValueError: for what is no number, and for epochs that do not follow each other.
+    """
+    history = History()
+    for row in rows:
+        try:
+            epoch = int(row["epoch"])
+            logs = {name: float(row[name]) for name in quantities if row[name]}
+        except ValueError as error:
+            raise damaged(path, error) from error
+        before = history.epoch[-1] + 1 if history.epoch else 0
+        if epoch <= before:
+            raise damaged(path, f"epoch {epoch} comes after epoch {before}")
+        history.append(epoch - 1, logs)
+    return history
+
+
+def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested dictionaries as one, with dotted names.
+
+    Example:
+      >>> flat({"method": {"name": "kd", "weights": {"ce": 0.1}}})
+      {'method.name': 'kd', 'method.weights.ce': 0.1}
+    """
+    found: dict[str, Any] = {}
+    for name, value in nested.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return found
+
+
+_PARTS = ("written", "command", "versions", "device", "convolutions", "machine", "git")
+_PACKAGES = ("jaxkd", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def environment() -> dict[str, Any]:
+    """Return moment, command line, versions, devices, what computes convolutions, machine, and the user's commit.
+
+    Example:
+      >>> sorted(environment())
+      ['command', 'convolutions', 'device', 'git', 'machine', 'versions', 'written']
+    """
+    devices = jax.devices()
+    return {
+        "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        },
+        "device": {"platform": devices[0].platform, "kind": devices[0].device_kind, "count": len(devices)},
+        "convolutions": cpu_kernels.describe(),
+        "machine": {"system": f"{platform.system()} {platform.machine()}", "processors": os.cpu_count()},
+        "git": _git(pathlib.Path.cwd()),
+    }
+
+
+def _git(folder: pathlib.Path) -> dict[str, Any] | None:
+    """Return the commit of a folder and whether it was changed since; None outside of a git repository."""
+
+    def ask(*words: str) -> str:
+        command = ["git", "-C", str(folder), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        return {"commit": ask("rev-parse", "HEAD"), "changed": bool(ask("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def environment_in(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `environment` wrote into a record; in old ones the moment is called `started`.
+
+    Example:
+      >>> environment_in({"started": "2026-11-22", "settings": {}})
+      {'written': '2026-11-22'}
+    """
+    found = {name: record.get(name) for name in _PARTS}
+    found["written"] = found["written"] or record.get("started")
+    return {name: value for name, value in found.items() if value}
+
 
 RULE = "last: the last epoch; best: the highest val_accuracy on the test images, the earliest of equals"
 

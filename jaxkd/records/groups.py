@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxkd import recipes
 from jaxkd.history import Curve, mean_curve
-from jaxkd.records.files import flat
+from jaxkd.records.directory import flat
 from jaxkd.records.record import PublishedNumber, Record
 
 _ALONE = {"name": "ce", "weights": {"ce": 1.0}, "settings": {}}

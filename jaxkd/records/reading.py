@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from jaxkd.history import History
-from jaxkd.records.directory import RunDirectory
-from jaxkd.records.environment import environment_in
-from jaxkd.records.files import damaged, history_of, read_mapping, read_table
+from jaxkd.records.directory import RunDirectory, damaged, environment_in, history_of, read_mapping, read_table
 from jaxkd.records.record import Record
 from jaxkd.records.sweeps import SweepRecord, holds_sweep, read_sweep
 

@@ -13,8 +13,7 @@ import numpy as np
 
 from jaxkd import recipes
 from jaxkd.history import History
-from jaxkd.records.environment import environment_in
-from jaxkd.records.files import TableRow, damaged, history_of, read_mapping, read_table
+from jaxkd.records.directory import TableRow, damaged, environment_in, history_of, read_mapping, read_table
 from jaxkd.records.record import Record
 
 Cell = Mapping[str, Any]

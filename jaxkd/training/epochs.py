@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxkd.data import StreamedDataset
-from jaxkd.data.balance import balanced_order
+from jaxkd.data.sampling import balanced_order
 from jaxkd.nn.convolution import slow_in_a_loop
 from jaxkd.training.cached_teacher import CachedTeacher, CacheRequest, open_cached_teacher
 from jaxkd.training.compiled_epoch import make_resident_loop, make_stream_loop

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from jaxkd.checks import warn_caller
 from jaxkd.data.dataset import check_channels_last, checked_labels
-from jaxkd.data.pictures import stacked
-from jaxkd.nn import paths
+from jaxkd.data.interop import stacked
 from jaxkd.nn.modes import Trainable
 from jaxkd.nn.modes import call as call_network
+from jaxkd.nn.outputs import layer_name
 from jaxkd.training.forward import output_shapes
 from jaxkd.training.program import Program, name_of
 from jaxkd.training.state import Tree, split
@@ -371,7 +371,7 @@ def _call_of(
 
 
 def _statistics(network: nnx.Module) -> set[str]:
-    return {paths.name_of(path) for path, _ in nnx.to_flat_state(nnx.state(network, nnx.BatchStat))}
+    return {layer_name(path) for path, _ in nnx.to_flat_state(nnx.state(network, nnx.BatchStat))}
 
 
 def _by_path(tree: Tree) -> Paths:

@@ -16,11 +16,10 @@ from flax import nnx
 from numpy.typing import NDArray
 
 from jaxkd.data import Augmentation, BatchIndices, Dataset, StreamedDataset
-from jaxkd.data.balance import balanced_order
-from jaxkd.data.columns import columns
 from jaxkd.data.dataset import checked_normalization, pixel_statistics, warn_of_missing_classes
 from jaxkd.data.examples import cure_of_examples, refuse_endless
-from jaxkd.data.pictures import is_picture, one_by_one
+from jaxkd.data.interop import columns, is_picture, one_by_one
+from jaxkd.data.sampling import balanced_order
 from jaxkd.training.expectations import Expectations, logits_of
 from jaxkd.types import Batch, Normalization, is_array
 

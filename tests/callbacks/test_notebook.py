@@ -6,7 +6,7 @@ import types
 import pytest
 
 from jaxkd import callbacks
-from jaxkd.callbacks.notebook import NotebookProgress, in_notebook
+from jaxkd.callbacks.progress_bar import NotebookProgress, in_notebook
 
 
 class Output:
@@ -54,7 +54,7 @@ def test_a_kernel_is_a_notebook_and_a_shell_is_not(output, monkeypatch):
 
 
 def test_the_bar_is_as_long_as_the_part_that_is_done(output, monkeypatch):
-    monkeypatch.setattr("jaxkd.callbacks.notebook._SECONDS", -1.0)
+    monkeypatch.setattr("jaxkd.callbacks.progress_bar._SECONDS", -1.0)
     view = NotebookProgress(8)
     for step in (2, 8):
         view.show(step, "epoch 1/2", ["kd 1.5"], "90 images/s", "0:00:01 left")
@@ -64,7 +64,7 @@ def test_the_bar_is_as_long_as_the_part_that_is_done(output, monkeypatch):
 
 
 def test_quick_steps_are_not_all_drawn_but_the_last_one_is(output, monkeypatch):
-    monkeypatch.setattr("jaxkd.callbacks.notebook._SECONDS", float("inf"))
+    monkeypatch.setattr("jaxkd.callbacks.progress_bar._SECONDS", float("inf"))
     view = NotebookProgress(100)
     for step in range(1, 101):
         view.show(step, "epoch 1/1", [], "", "")
@@ -72,7 +72,7 @@ def test_quick_steps_are_not_all_drawn_but_the_last_one_is(output, monkeypatch):
 
 
 def test_where_the_steps_are_not_known_there_is_no_bar(output, monkeypatch):
-    monkeypatch.setattr("jaxkd.callbacks.notebook._SECONDS", -1.0)
+    monkeypatch.setattr("jaxkd.callbacks.progress_bar._SECONDS", -1.0)
     NotebookProgress(None).show(3, "epoch 1/2", [], "", "")
     assert output.shown[-1] == "<div>epoch 1/2 · step 3</div>"
 
@@ -90,7 +90,7 @@ def test_epochs_that_are_done_are_rows_and_only_the_latest_are_shown(output):
 
 
 def test_names_are_escaped(output, monkeypatch):
-    monkeypatch.setattr("jaxkd.callbacks.notebook._SECONDS", -1.0)
+    monkeypatch.setattr("jaxkd.callbacks.progress_bar._SECONDS", -1.0)
     view = NotebookProgress(4)
     view.show(1, "epoch 1/1", ["<b> 1"], "", "")
     view.add(0, {"<i>": 1.0}, "done")

@@ -13,7 +13,7 @@ from tiny import digits
 
 from jaxkd import analysis, convert, models, plots, records
 from jaxkd.commands import figures
-from jaxkd.commands.figuring import registry, smoke
+from jaxkd.commands.figuring import smoke
 from jaxkd.records import RunDirectory
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -353,7 +353,7 @@ def test_small_networks_are_asked_for_once_in_words_that_the_commands_take(tmp_p
     for command in (smoke.train, smoke.distill, smoke.sweep):
         monkeypatch.setattr(command, "main", instead_of(command))
     parser = figures.command_line()
-    for name, figure in registry.FIGURES.items():
+    for name, figure in figures.FIGURES.items():
         options = parser.parse_args([name, *figure.smoke(tmp_path)])
         paths = getattr(options, "networks", None) or getattr(options, "runs", None) or options.grids
         for path in paths:
@@ -377,7 +377,7 @@ def test_every_figure_shows_small_networks(tmp_path, capsys):
 def test_help_says_what_a_figure_shows(name, capsys):
     with pytest.raises(SystemExit, match="0"):
         figures.main([name, "--help"])
-    figure = registry.FIGURES[name]
+    figure = figures.FIGURES[name]
     first = figure.about.splitlines()[1]
     assert first in capsys.readouterr().out
 
@@ -389,7 +389,7 @@ def test_the_commands_own_help_names_all_figures(capsys):
     assert "jaxkd figures fig7" in printed
     for name in ALL:
         assert re.search(rf"^    {name}\b", printed, re.MULTILINE)
-    assert set(ALL) == set(registry.FIGURES)
+    assert set(ALL) == set(figures.FIGURES)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from jaxkd import models, recipes
 from jaxkd.commands import info
 from jaxkd.commands import models as models_command
 from jaxkd.commands import recipes as recipes_command
-from jaxkd.convert.architecture_index import networks
+from jaxkd.convert.architectures import networks
 
 
 def said(command, arguments, capsys):

@@ -7,15 +7,14 @@ import pytest
 import recorded
 
 from jaxkd import convert, models, recipes
-from jaxkd.commands import reproduce
-from jaxkd.commands.tables import result_table, rows
+from jaxkd.commands import reproduce, result_table
 
 ROOT = pathlib.Path(__file__).parents[2]
 METHODS = ("ctkd", "ats")
 
 
 def test_a_pair_is_every_method_published_for_it_and_the_student_alone():
-    found = rows.rows_of(["resnet56-resnet20"], None, ["ats"])
+    found = result_table.rows_of(["resnet56-resnet20"], None, ["ats"])
     published = {name for name in recipes.list() if name.endswith("/resnet56-resnet20")} | {"ce/resnet20"}
     assert {row.recipe.name for row in found if row.recipe} == published
     assert [(row.method, row.pair, row.recipe) for row in found if row.recipe is None] == [
@@ -25,7 +24,7 @@ def test_a_pair_is_every_method_published_for_it_and_the_student_alone():
 
 
 def test_a_method_is_every_pair_and_a_training_is_every_row():
-    rows_of = rows.rows_of
+    rows_of = result_table.rows_of
     assert {row.pair for row in rows_of(["ctkd"], None, [])} >= {"resnet56-resnet20", "vgg13-vgg8", "resnet34-resnet18"}
     assert {row.recipe.training.name for row in rows_of(["mlkd"], None, [])} == {"mlkd"}
     assert [row.method for row in rows_of(["standardization"], ["kd+std"], [])] == ["kd+std"] * 7
@@ -49,7 +48,7 @@ def test_what_cannot_be_is_said_before_anything_is_trained(arguments, message, c
 
 
 def test_teachers_are_found_by_their_names(tmp_path):
-    find = rows.teacher_file
+    find = result_table.teacher_file
     (tmp_path / "vgg8_vanilla").mkdir()
     (tmp_path / "vgg8_vanilla" / "ckpt_epoch_240.pth").touch()
     (tmp_path / "cifar100_resnet56.pth").touch()
@@ -100,7 +99,7 @@ def test_what_is_done_is_skipped_and_the_table_stands_beside_what_is_published(d
     assert "| KD | resnet56-resnet20 | 70.66 (last) | 71.00 ± 1.41 | 75.00 ± 0.00 | +0.34 | 2 | 2 |" in page
     told = capsys.readouterr().out
     assert page in told
-    alone = result_table.PublishedVsOurs(rows.Row("ats", "resnet56", "resnet20"), ())
+    alone = result_table.PublishedVsOurs(result_table.Row("ats", "resnet56", "resnet20"), ())
     assert "published" not in result_table.markdown([alone], "nothing yet")
     assert f"{done / 'kd/resnet56-resnet20/seed1'} is done" in told
     assert f"{done / 'ctkd/resnet56-resnet20/seed1'} …" in told

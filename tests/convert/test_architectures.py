@@ -8,8 +8,7 @@ from seeded import HALF, same_weights, seeded
 from sweeps import sweep
 
 from jaxkd import convert, models
-from jaxkd.convert.architecture_index import networks
-from jaxkd.convert.architectures import CHANNELS, CLASSES
+from jaxkd.convert.architectures import CHANNELS, CLASSES, networks
 
 
 def size(name: str) -> int:

@@ -9,9 +9,8 @@ from seeded import same_weights, seeded
 from sweeps import sweep
 
 from jaxkd import convert, models
-from jaxkd.convert import ConversionError, architecture_index, identify
-from jaxkd.convert.architecture_index import PAD, networks
-from jaxkd.convert.architectures import CHANNELS, CLASSES, survey
+from jaxkd.convert import ConversionError, architectures, identify
+from jaxkd.convert.architectures import CHANNELS, CLASSES, PAD, networks, survey
 from jaxkd.convert.identify import guess
 from jaxkd.formats import safetensors, torch_writer
 
@@ -28,25 +27,25 @@ def weights_of(shapes, num_classes=7, channels=3):
 
 @sweep("name", models.list(), core=["resnet8"])
 def test_the_list_of_networks_is_up_to_date(name):
-    """If it is not: `python -m jaxkd.convert.architecture_index`."""
-    listed = json.loads(gzip.decompress(architecture_index.FILE.read_bytes()))
+    """If it is not: `python -m jaxkd.convert.architectures`."""
+    listed = json.loads(gzip.decompress(architectures.FILE.read_bytes()))
     (entry,) = [entry for entry in listed if name in entry["names"]]
     shapes, graph = survey(name)
     assert list(entry["shapes"].items()) == [(key, list(shape)) for key, shape in shapes.items()]
-    assert entry["pads"] == architecture_index._pads(name)
+    assert entry["pads"] == architectures._pads(name)
     equal = {other for other in listed if other["shapes"] == entry["shapes"] for other in other["names"]}
     assert set(entry["names"]) == {other for other in equal if survey(other).graph == graph}
 
 
 def test_the_list_has_no_network_that_is_gone():
-    listed = json.loads(gzip.decompress(architecture_index.FILE.read_bytes()))
+    listed = json.loads(gzip.decompress(architectures.FILE.read_bytes()))
     assert sorted(name for entry in listed for name in entry["names"]) == models.list()
 
 
 def test_networks_that_are_not_on_the_list_are_built(tmp_path, monkeypatch):
     (tmp_path / "empty").write_bytes(gzip.compress(b"[]"))
-    monkeypatch.setattr(architecture_index, "FILE", tmp_path / "empty")
-    built = architecture_index._networks.__wrapped__(("ResNet14", "resnet14", "vgg8"))
+    monkeypatch.setattr(architectures, "FILE", tmp_path / "empty")
+    built = architectures._networks.__wrapped__(("ResNet14", "resnet14", "vgg8"))
     expected = [network for network in networks() if {"resnet14", "vgg8"} & set(network.names)]
     assert {network.names[0]: network.shapes for network in built} == {
         network.names[0]: network.shapes for network in expected

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from jaxkd.convert import ConversionError
-from jaxkd.convert.architecture_index import networks
-from jaxkd.convert.architectures import CHANNELS, CLASSES
+from jaxkd.convert.architectures import CHANNELS, CLASSES, networks
 from jaxkd.convert.identify import named, variants
 from jaxkd.convert.renaming import renamed
 from jaxkd.convert.selection import _CIFAR_STEM, select

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxkd import data
-from jaxkd.data.balance import balanced_order
+from jaxkd.data.sampling import balanced_order
 
 RNG = np.random.default_rng(0)
 

@@ -9,8 +9,7 @@ from image_tree import encoded, picture
 from PIL import Image
 
 from jaxkd import data
-from jaxkd.data.columns import class_names_of
-from jaxkd.data.pictures import stacked
+from jaxkd.data.interop import class_names_of, stacked
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 8, 10, 3), np.uint8)
 LABELS = np.arange(12) % 3

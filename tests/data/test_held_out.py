@@ -5,7 +5,7 @@ import pytest
 from streamed_sources import Noise
 
 from jaxkd import data
-from jaxkd.data.held_out import held_out
+from jaxkd.data.sampling import held_out
 
 RNG = np.random.default_rng(0)
 

@@ -8,7 +8,7 @@ from hub_stand_in import COMMIT, Hub, served
 from seeded import same_weights, seeded
 
 from jaxkd import convert, export, records
-from jaxkd.convert import hub as addresses
+from jaxkd.convert import published as addresses
 from jaxkd.convert.__main__ import main as convert_command
 from jaxkd.export.hub import model_card
 
@@ -91,7 +91,7 @@ def test_the_library_is_asked_for_by_name(monkeypatch, run):
 
 def test_other_paths_do_not_ask_for_it(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    assert addresses.local(tmp_path / "x.pth") == tmp_path / "x.pth"
+    assert addresses.fetched(tmp_path / "x.pth") == tmp_path / "x.pth"
 
 
 def test_repositories_have_two_names(run):

@@ -17,10 +17,9 @@ from jaxkd import Batch, Outputs, Progress, models, optimizers
 from jaxkd.losses.ats import ATS, asymmetric_scaling
 from jaxkd.losses.base import Network
 from jaxkd.losses.cross_entropy import CrossEntropy
-from jaxkd.losses.curriculum import CurriculumTemperature, InstanceTemperature
 from jaxkd.losses.dkd import DKD, decoupled_divergence
 from jaxkd.losses.functional import kl_divergence
-from jaxkd.losses.temperature import Tempered
+from jaxkd.losses.temperature import CurriculumTemperature, InstanceTemperature, Tempered
 from jaxkd.schedules import Warmup, warmup
 from jaxkd.training.state import split
 

@@ -13,8 +13,8 @@ import jaxkd
 from jaxkd import Batch, Outputs, Progress, models, optimizers
 from jaxkd.losses.base import Network
 from jaxkd.losses.cross_entropy import CrossEntropy
-from jaxkd.losses.curriculum import InstanceTemperature, instance_divergence
 from jaxkd.losses.kd import KD
+from jaxkd.losses.temperature import InstanceTemperature, instance_divergence
 from jaxkd.training.state import split
 
 B, K = 6, 10

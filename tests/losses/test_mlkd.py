@@ -14,9 +14,9 @@ from values import both_precisions, precision, relative_error
 import jaxkd
 from jaxkd import Batch, Outputs, Progress, models, optimizers
 from jaxkd.data import RandAugment
-from jaxkd.losses.curriculum import CurriculumTemperature, InstanceTemperature
 from jaxkd.losses.kd import KD
 from jaxkd.losses.mlkd import MLKD, TwoViewCrossEntropy, batch_correlation_loss, class_correlation_loss, unsure_shares
+from jaxkd.losses.temperature import CurriculumTemperature, InstanceTemperature
 from jaxkd.training.program import strong_view_of
 
 FOLDER = GOLDENS / "losses"

@@ -12,7 +12,7 @@ from values import both_precisions, precision, relative_error
 
 from jaxkd import Outputs
 from jaxkd.losses import Network
-from jaxkd.losses.layers import average_pool, nearest
+from jaxkd.losses.features import average_pool, nearest
 from jaxkd.losses.ofd import OFD, expected_negative, partial_l2
 from jaxkd.losses.reviewkd import ReviewKD, hierarchical_context
 

@@ -7,7 +7,7 @@ from feature_cases import built, evaluate, golden_arrays, network, normal
 from flax import nnx
 from values import both_precisions, precision, relative_error
 
-from jaxkd.losses.layers import Projection, StatelessBatchNorm
+from jaxkd.losses.features import Projection, StatelessBatchNorm
 from jaxkd.losses.srrl import SRRL
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxkd.losses.tempered_kl import tempered_kl
+from jaxkd.losses.functional import tempered_kl
 
 rng = np.random.default_rng(0)
 SCALES = [(0.01, 1.0), (1.0, 4.0), (1.0, 15.6), (10.0, 2.0), (30.0, 1.0), (1e4, 3.0)]

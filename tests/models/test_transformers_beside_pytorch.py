@@ -9,7 +9,7 @@ from values import relative_error
 
 from jaxkd import convert
 from jaxkd.convert.architectures import abstract_model
-from jaxkd.nn.patches import unfold
+from jaxkd.nn.tokens import unfold
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional

@@ -7,8 +7,7 @@ import pytest
 from flax import nnx
 
 from jaxkd import models
-from jaxkd.nn.drop_path import DropPath, drop_paths, dropout
-from jaxkd.nn.layer_norm import LayerNorm
+from jaxkd.nn.attention import DropPath, LayerNorm, drop_paths, dropout
 from jaxkd.nn.stack import Stack
 
 

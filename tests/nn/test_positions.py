@@ -7,9 +7,9 @@ from sweeps import sweep
 
 from jaxkd import convert
 from jaxkd.convert.architectures import abstract_model
-from jaxkd.convert.resizing import resized
+from jaxkd.convert.weights import resized
 from jaxkd.formats.files import ConversionError
-from jaxkd.nn.positions import MapGrid, TokenGrid, WindowBias, resample
+from jaxkd.nn.tokens import MapGrid, TokenGrid, WindowBias, resample
 
 
 def noise(*shape):

@@ -7,7 +7,7 @@ from tiny import TinyNet, digits
 
 import jaxkd
 from jaxkd import Outputs, convert, losses, models, optimizers
-from jaxkd.nn.resize import resized
+from jaxkd.nn.tokens import resized
 from jaxkd.training.expectations import Expectations
 
 

@@ -7,7 +7,7 @@ from tiny import TinyNet, assert_same_bits, digits, leaves
 
 import jaxkd
 from jaxkd import data, losses, optimizers
-from jaxkd.data.balance import balanced_order
+from jaxkd.data.sampling import balanced_order
 from jaxkd.training.epochs import order_of
 from jaxkd.training.inputs import Share, TrainingPlan, as_source
 

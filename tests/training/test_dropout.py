@@ -8,7 +8,7 @@ from tiny import assert_same_bits, digits, leaves
 
 import jaxkd
 from jaxkd import Outputs, optimizers
-from jaxkd.nn.drop_path import drop_paths
+from jaxkd.nn.attention import drop_paths
 from jaxkd.nn.layers import Linear
 from jaxkd.nn.stack import Stack
 

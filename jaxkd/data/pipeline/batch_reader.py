@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from jaxkd.data.columns import brief, image_and_label
+from jaxkd.data.interop import brief, image_and_label
 from jaxkd.data.pipeline.decode import BrokenImageError, StoredImage, decode
 from jaxkd.types import Batch
 

@@ -1,1 +1,0 @@
-"""What jaxkd reproduce is made of: which runs, their teachers, and the table."""
