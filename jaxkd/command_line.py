@@ -146,7 +146,7 @@ class CommandLine(argparse.ArgumentParser):
     """
 
     source = ""
-    """Where options come from that were not typed, as errors begin: "FILE: "."""
+    """The source of options that were not typed, as errors begin: "FILE: "."""
 
     def error(self, message: str) -> NoReturn:
         """Print the mistake and its cure to standard error, and end with code 2."""

@@ -158,12 +158,12 @@ class RunConfig:
 
     @property
     def role(self) -> str:
-        """What the trained network is called in the run directory: "student", or "model" without a method."""
+        """Return the name of the trained network in the run directory: "student", or "model" without a method."""
         return "model" if self.method is None else "student"
 
     @property
     def limited(self) -> bool:
-        """Whether it is a first try on a part of the images, whose numbers are no result."""
+        """Tell whether it is a first try on a part of the images, whose numbers are no result."""
         return self.limit_examples is not None or self.limit_steps is not None
 
     @property

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 HEARTBEAT_SECONDS = 30
-"""How long a process may be silent before the others end with an error."""
+"""The seconds that a process may be silent before the others end with an error."""
 
 _OWN = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 _TORCHRUN = ("MASTER_ADDR", "WORLD_SIZE", "RANK")

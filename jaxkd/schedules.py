@@ -54,7 +54,7 @@ def remembered(make: Callable[Given, Made]) -> Callable[Given, Made]:
 
 
 _CALLS: deque[tuple[object, str]] = deque(maxlen=256)
-"""What was made of late, and by which call."""
+"""The last results, by the call that made them."""
 
 
 def described(made: object) -> str | None:

@@ -45,7 +45,7 @@ class LossSummary:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run is made of; its `str` and its HTML are tables.
+    """The parts of a run; its `str` and its HTML are tables.
 
     Attributes:
       student: the network that is trained.

@@ -207,7 +207,7 @@ class _Member(NamedTuple):
 
     @property
     def within_epoch(self) -> bool:
-        """Whether it was given a state from the middle of an epoch, which it cannot begin again from."""
+        """Tell whether it was given a state from the middle of an epoch, which it cannot begin again from."""
         progress = self.trainer._run.progress
         return progress is not None and int(self.state.step) != progress.begun_at
 
@@ -216,11 +216,11 @@ class _StackedRuns(Runs):
     """Runs whose epochs are told as ranges over all of them."""
 
     epochs: int | None = None
-    """How many in all; None tells nothing."""
+    """The number of all; None tells nothing."""
 
     @functools.cached_property
     def table(self) -> EpochTable:
-        """What tells of them."""
+        """Return the progress bar of them."""
         return EpochTable(sys.stdout)
 
     def end_epoch(self, epoch: int, logs: Sequence[Means]) -> None:

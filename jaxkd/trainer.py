@@ -383,7 +383,7 @@ class Trainer:
 
     @property
     def keeps_average(self) -> bool:
-        """Whether there are averaged weights, for `ema_model`."""
+        """Tell whether there are averaged weights, for `ema_model`."""
         return self.state is not None and average_of(self.state) is not None
 
     @property
@@ -416,7 +416,7 @@ class Trainer:
 
     @property
     def stop_training(self) -> bool:
-        """Whether training ends after the running epoch; callbacks set it."""
+        """Tell whether training ends after the running epoch; callbacks set it."""
         return self._run.stop_training
 
     @stop_training.setter

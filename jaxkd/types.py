@@ -39,7 +39,7 @@ class Outputs(NamedTuple):
 
 
 class MixedLabels(NamedTuple):
-    """What the labels of mixed images are worth.
+    """The second labels of mixed images, and their share.
 
     A loss of such a batch is λ times its value under the images' own labels plus 1 − λ times that under those of their
     partners. Of a cross-entropy that is the one with the mixed labels as a distribution; methods that set the true
@@ -120,7 +120,7 @@ class JointNormalization(NamedTuple):
 
 
 Normalizer = Normalization | JointNormalization
-"""What turns uint8 pixels into what a network, or an ensemble of networks, takes."""
+"""A function from uint8 pixels to the input of a network, or of an ensemble of networks."""
 
 IMAGENET_NORMALIZATION = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 """ImageNet's statistics, in RGB order, which most published networks are trained with."""

@@ -30,7 +30,7 @@ TUNED = {"float32": "torch-tuned", "bfloat16": "torch-tuned-bf16"}
 
 @dataclass(frozen=True)
 class Peers:
-    """What the PyTorch side needs to know.
+    """Settings of the PyTorch side.
 
     Attributes:
       workers: processes of its loader.

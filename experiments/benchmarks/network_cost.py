@@ -1,4 +1,4 @@
-"""What a network must at least compute and move, and how fast a device multiplies and copies at most."""
+"""Lower bounds of the time of a network: what it must compute and move, and how fast a device can."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SMALL, LARGE = Size(1536, 1 << 28), Size(8192, 1 << 30)
 
 
 class Cost(NamedTuple):
-    """What one image costs.
+    """The cost of one image.
 
     Attributes:
       flops: two for each multiply-accumulate of the convolutions and linear layers.

@@ -1,4 +1,4 @@
-"""What a benchmark found: medians, ratios and fractions as JSON, as a table and as a picture."""
+"""Results of a benchmark: medians, ratios and fractions as JSON, as a table and as a picture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What both of PyTorch's sides of the benchmark share: device, networks, losses and normalisation."""
+"""The common part of PyTorch's sides of the benchmark: device, networks, losses and normalisation."""
 
 from __future__ import annotations
 

@@ -19,14 +19,14 @@ TRIAL_STEPS = 20
 """So many steps decide between eager and compiled; on a CPU a single one."""
 
 Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-"""Of the student's logits, the teacher's, and the labels."""
+"""A loss of the student's logits, the teacher's, and the labels."""
 
 Loop = Callable[[torch.Tensor, torch.Tensor], None]
 """Goes over pixels `[N, H, W, 3]` and labels `[N]` in batches, in their order."""
 
 
 class Way(NamedTuple):
-    """How to run the networks.
+    """A way to run the networks.
 
     Attributes:
       mode: of `torch.compile`; "eager" does not compile.

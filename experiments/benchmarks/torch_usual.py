@@ -23,7 +23,7 @@ except ImportError:
     Image = ImageOps = None  # type: ignore[assignment]
 
 EVALUATION_BATCH = 64
-"""What the papers' loops evaluate with."""
+"""The batch size that the papers' loops evaluate with."""
 
 TRIAL_BATCHES = 4
 """So many batches decide whether workers help."""

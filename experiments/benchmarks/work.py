@@ -1,4 +1,4 @@
-"""What the benchmark measures, told in plain arrays, so that every contender can take it up; and on which processor."""
+"""The work that the benchmark measures, in plain arrays, so that every contender can do it; and the processor."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Kind = Literal["step", "epoch", "evaluation", "grid"]
 
 
 class Recipe(NamedTuple):
-    """How everyone trains; the work hardly depends on the numbers."""
+    """The training of every contender; the work hardly depends on the numbers."""
 
     learning_rate: float = 0.05
     momentum: float = 0.9
@@ -32,7 +32,7 @@ class Recipe(NamedTuple):
 
 
 class Seeds(NamedTuple):
-    """Where everyone's random numbers begin."""
+    """Seeds of every contender's random numbers."""
 
     student: int = 0
     teacher: int = 1

@@ -1,4 +1,4 @@
-"""What a terminal shows of training: a bar for the epoch under way, a table of those that are done, warnings apart."""
+"""Training on a terminal: a bar for the epoch under way, a table of those that are done, warnings apart."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BEST = "val_accuracy"
 """The quantity whose best value so far is marked."""
 
 _FIRST = ("loss", "val_accuracy", "accuracy", "val_loss")
-"""What a row shows before anything else, and so loses last."""
+"""The columns that a row shows before all others, and so loses last."""
 
 _NARROWEST, _NARROW, _WIDEST = 3, 8, 20  # characters of the bar: below the first there is none
 _CELL = 6  # characters of a column at least, so that most values fit from the first row on

@@ -17,7 +17,7 @@ _NAMES: Mapping[str, Callable[[], list[str]]] = {
     "recipe": lambda: [*recipes.trainings(), *recipes.list()],
     **dict.fromkeys(("model", "student", "teacher_name"), models.list),
 }
-"""What options take that have no list of choices, since other values are right too."""
+"""Values of options that have no list of choices, since other values are right too."""
 
 _FILES = ("network", "source", "input", "runs")
 """Arguments that are paths, or addresses as well."""

@@ -1,4 +1,4 @@
-"""What a run would be, and how long it would take, from a few of its steps; nothing is written."""
+"""A run's settings, memory and duration, estimated from a few of its steps; nothing is written."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def add_option(parser: argparse.ArgumentParser) -> None:
 
 
 class Measured(NamedTuple):
-    """What a few steps took.
+    """Measurements of a few steps.
 
     Attributes:
       compiling: seconds until the first steps were done, which later runs find in the cache.

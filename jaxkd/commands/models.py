@@ -24,7 +24,7 @@ EXAMPLES = """examples:
 """
 
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
-"""What the keys of a state dict end in where nothing is trained."""
+"""The ends of a state dict's keys where nothing is trained."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

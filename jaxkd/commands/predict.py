@@ -40,7 +40,7 @@ COLUMNS = ("file", "rank", "class", "name", "probability")
 
 
 class Answers(NamedTuple):
-    """What a network sees in some pictures.
+    """A network's answers to some pictures.
 
     Attributes:
       names: of the files; those in an array are called FILE[0], FILE[1], …
@@ -52,7 +52,7 @@ class Answers(NamedTuple):
 
     @property
     def probabilities(self) -> np.ndarray:
-        """Of all classes, `[N, K]`."""
+        """Return those of all classes, `[N, K]`."""
         return np.exp(log_softmax(self.logits))
 
 

@@ -169,7 +169,7 @@ class PublishedVsOurs:
 
     @property
     def as_published(self) -> bool:
-        """Whether all runs kept to the recipe, so that the numbers mean the same."""
+        """Tell whether all runs kept to the recipe, so that the numbers mean the same."""
         return bool(self.runs) and all(run.published is not None and run.published.as_published for run in self.runs)
 
     def values(self) -> dict[str, Any]:

@@ -209,7 +209,7 @@ class Experiment:
 
     @property
     def can_share_a_program(self) -> bool:
-        """Whether it can be one of several runs of `jaxkd.sweep`."""
+        """Tell whether it can be one of several runs of `jaxkd.sweep`."""
         alone = self.config.batch_norm == "per_device"
         return isinstance(self.train, data.Dataset) and jax.process_count() == 1 and not alone
 

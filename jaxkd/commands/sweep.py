@@ -38,10 +38,10 @@ The folder gets config.json, grid.csv (every student and epoch), result.json and
 """
 
 CHOICES = {"seed": int, "learning_rate": float, "method": str, "student": str}
-"""What a grid may vary beside the settings and weights of the method."""
+"""Options that a grid may vary beside the settings and weights of the method."""
 
 FIRST_RATE = "first_learning_rate"
-"""What that is called in tables, whose column learning_rate has the rate of each epoch."""
+"""Its name in tables, whose column learning_rate has the rate of each epoch."""
 
 SHARED = ("epochs", "batch_size", "data", "teacher", "recipe")
 

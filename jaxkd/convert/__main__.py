@@ -26,7 +26,7 @@ from jaxkd.trainer import Trainer
 from jaxkd.types import Normalization
 
 FILE_SUFFIXES = (".pth", ".pt", ".safetensors")
-"""What OUT ends in when it is to be a file; anything else is a folder."""
+"""The suffixes by which OUT is a file; anything else is a folder."""
 
 EXAMPLES = """examples:
   a folder that jaxkd distill takes as --teacher, with the accuracy on CIFAR-100:
@@ -42,7 +42,7 @@ EXAMPLES = """examples:
 """
 
 COLUMNS = ("file", "architecture", "classes", "parameters", "normalisation", "top-1", "top-5", "written")
-"""Of the table that ends the conversion of a folder."""
+"""Columns of the table that ends the conversion of a folder."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

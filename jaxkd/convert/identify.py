@@ -40,7 +40,7 @@ class Candidate(NamedTuple):
 
     @property
     def fits(self) -> bool:
-        """Whether the file is for this very network."""
+        """Tell whether the file is for this very network."""
         return self.differing == 0
 
     @property

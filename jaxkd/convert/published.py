@@ -49,7 +49,7 @@ PUBLISHED = {
 
 
 _ADDRESS = re.compile(r"hf:/{1,2}(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?/(?P<file>.+)")
-"""Of what pathlib makes of an address, too: it drops the second slash."""
+"""An address, also as pathlib writes it: it drops the second slash."""
 
 
 def is_address(path: str | PathLike[str]) -> bool:

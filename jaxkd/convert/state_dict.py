@@ -21,10 +21,10 @@ from jaxkd.nn.stack import Stack
 from jaxkd.nn.tokens import Positions
 
 CONTAINERS = ("state_dict", "model_state_dict", "model", "net")
-"""Where training scripts put the weights, beside the epoch, the accuracy and the optimizer."""
+"""The keys under which training scripts put the weights, beside the epoch, the accuracy and the optimizer."""
 
 SYNONYMS = {"linear": "fc", "classifier": "fc", "shortcut": "downsample"}
-"""What networks call their classifier or shortcut: each spelling maps to the one they are compared by."""
+"""Names that networks give their classifier or shortcut: each maps to the one they are compared by."""
 
 MAX_KEY_LETTERS = 1000
 """Keys are taken apart and compared with those of every network; no network has any that long."""
@@ -115,10 +115,10 @@ def _is_dict(value: Any) -> bool:
 
 
 MAX_CONTAINERS = 3
-"""How deep dictionaries are looked into: `{"state": {"model": {"state_dict": …}}}`."""
+"""The depth to which dictionaries are searched: `{"state": {"model": {"state_dict": …}}}`."""
 
 MAX_SEGMENTS = 6
-"""How many segments a prefix may have, as in `module._orig_mod.model.`; files from strangers have any number."""
+"""The most segments of a prefix, as in `module._orig_mod.model.`; files from strangers have any number."""
 
 _AVERAGED = re.compile(r"(^|[._])(ema|swa|avg|average|averaged|shadow|polyak)([._]|$)")
 _NO_WEIGHTS = re.compile(r"optim|sched|scaler|callback|hyper_parameters|loops", re.IGNORECASE)
@@ -153,7 +153,7 @@ class WeightSet(NamedTuple):
 
     @property
     def place(self) -> str:
-        """Where they are, as `weights` of `from_torch` takes it: `state_dict/module.`, or `/` for all of a file."""
+        """Return their place, as `weights` of `from_torch` takes it: `state_dict/module.`, or `/` for all of a file."""
         return "/".join(filter(None, [*self.containers, self.prefix])) or "/"
 
     def is_at(self, wanted: str) -> bool:
@@ -271,7 +271,7 @@ class Entry(NamedTuple):
 
     @property
     def positions(self) -> Positions | None:
-        """How it depends on the size of images; None where it does not."""
+        """Return its dependence on the size of images; None without."""
         return self.variable.get_metadata().get("positions")
 
     @property

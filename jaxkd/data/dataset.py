@@ -21,7 +21,7 @@ _CHANNELS = (1, 3, 4)
 
 
 class LabelledImages(ABC):
-    """What data sets share, whether they are in memory or are read from files; each is a frozen dataclass.
+    """The common part of data sets, in memory or read from files; each is a frozen dataclass.
 
     Attributes:
       class_names: K names.

@@ -18,7 +18,7 @@ from jaxkd.export.written import Exported
 from jaxkd.tables import text_table
 
 BATCHES = (1, 64)
-"""How many images at once latency is measured for."""
+"""The batch sizes that latency is measured for."""
 
 WARM_UP, REPEATS = 3, 20
 

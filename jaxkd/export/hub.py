@@ -18,7 +18,7 @@ from jaxkd.libraries import needed
 from jaxkd.records import Record
 
 WEIGHTS = "student.safetensors"
-"""What the file of weights is called in the repository."""
+"""The name of the file of weights in the repository."""
 
 
 def push_to_hub(

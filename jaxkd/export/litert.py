@@ -13,7 +13,7 @@ from jaxkd.export.source import Classifier
 from jaxkd.libraries import needed, silent
 
 INPUT = "images"
-"""What the file calls its input."""
+"""The name of the file's input."""
 
 
 def write(classifier: Classifier, path: Path) -> None:

@@ -14,7 +14,7 @@ from jaxkd.export.source import Classifier
 from jaxkd.libraries import needed, quiet
 
 INPUT, OUTPUT = "images", "logits"
-"""What the file calls its input and its output."""
+"""The names of the file's input and output."""
 
 
 def write(classifier: Classifier, path: Path) -> None:

@@ -17,7 +17,7 @@ from jaxkd.export.source import Classifier
 from jaxkd.libraries import needed
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
-"""Where the file runs."""
+"""The platforms that the file runs on."""
 
 
 def write(classifier: Classifier, path: Path) -> None:

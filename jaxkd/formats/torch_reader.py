@@ -19,7 +19,7 @@ from jaxkd.formats.torch_storage import ALLOWED, ByteOrder, Storage, StorageId
 from jaxkd.formats.unpickler import UnsafePickleError
 
 SUFFIXES = (".pth", ".pt", ".th", ".tar", ".ckpt", ".safetensors")
-"""What files of weights are called. The content decides how a file is read."""
+"""The suffixes of files of weights. The content decides how a file is read."""
 
 MAX_FILE_BYTES = 8 * 2**30
 """Longest file that is read, into memory: five times what the largest network takes with its optimizer's state."""
@@ -38,10 +38,10 @@ _MISTAKEN = {
     (4, b"TFL3"): f"it is a TensorFlow Lite model: {_EXPORT}",
     (0, b"model_checkpoint_path"): f"it is the index of TensorFlow checkpoints: {_EXPORT}",
 }
-"""What people have in place of weights, by the place and the bytes that give it away. No pickle has them there."""
+"""Files that are no weights, by the place and the bytes that give them away. No pickle has these there."""
 
 _ENDS = {b"\x57\xfb\x80\x8b\x24\x75\x47\xdb": f"it is the index of a TensorFlow checkpoint: {_EXPORT}"}
-"""Likewise at the end: the magic number of a table of LevelDB."""
+"""The same at the end of a file: the magic number of a table of LevelDB."""
 
 _CALLED = {
     r".*\.onnx": f"it is an ONNX model, by its name: {_EXPORT}",
@@ -49,16 +49,16 @@ _CALLED = {
     r".*\.pb": f"it is a TensorFlow graph, by its name: {_EXPORT}",
     r".*\.msgpack": f"it is a Flax file, by its name: {_EXPORT}",
 }
-"""Likewise by name, where the content begins like anything."""
+"""The same by name, where the content begins like anything."""
 
 _ONNX = re.compile(rb"\x08[\x01-\x1f](\x12[\x01-\x7f][ -~]|\x3a)")
-"""How an ONNX model begins: the version of the format, then who wrote it, or its graph."""
+"""The beginning of an ONNX model: the version of the format, then who wrote it, or its graph."""
 
 _PACKED = {
     r".*\.npy": f"it is a NumPy archive (.npz): {_EXPORT}",
     r"(.*/)?model\.weights\.h5": f"it is a Keras model (.keras): {_EXPORT}",
 }
-"""What other zip archives have in them."""
+"""Members by which other zip archives are known."""
 
 
 class Contents(NamedTuple):

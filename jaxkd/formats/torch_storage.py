@@ -220,7 +220,7 @@ _LIGHTNING = (
     "lightning_fabric.utilities.data",
     "lightning.fabric.utilities.data",
 )
-"""Where Lightning's dictionary of hyper-parameters is defined, from version to version."""
+"""The modules that define Lightning's dictionary of hyper-parameters, from version to version."""
 
 ALLOWED: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): PlainDict,

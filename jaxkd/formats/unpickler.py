@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import IO, Any
 
 Allowed = Mapping[tuple[str, str], Any]
-"""What each permitted `(module, name)` stands for. The values are ours: nothing is imported."""
+"""The meaning of each permitted `(module, name)`. The values are ours: nothing is imported."""
 
 
 class UnsafePickleError(ValueError):
@@ -68,7 +68,7 @@ MAX_OPERATIONS = 500_000
 """Longest program that is run: about 15,000 tensors, and about a second."""
 
 MAX_ARGUMENTS = 2**20
-"""How much a program may hand to the functions it calls, in elements and letters: each call copies what it is given."""
+"""The most that a program may hand to functions, in elements and letters: each call copies its arguments."""
 
 MAX_KEY_BITS = 64
 """Longest number that may be a key. Hashing one takes as long as it has digits, and anew each time."""

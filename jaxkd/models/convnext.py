@@ -27,7 +27,7 @@ INITIAL_SCALE = 1e-6
 """The layer scale of a fresh network: its blocks begin as almost nothing."""
 
 WIDENING = 4
-"""How many times wider a block is inside."""
+"""The width of a block inside, as a multiple of its channels."""
 
 _normal = truncated_normal(0.02)
 

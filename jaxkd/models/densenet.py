@@ -25,7 +25,7 @@ from jaxkd.types import Outputs
 
 GROWTH = 32
 WIDENING = 4
-"""How many times wider than the growth a layer is inside."""
+"""The width of a layer inside, as a multiple of the growth."""
 
 BLOCKS: dict[int, tuple[int, ...]] = {121: (6, 12, 24, 16), 169: (6, 12, 32, 32), 201: (6, 12, 48, 32)}
 """By depth, the number of layers in each dense block."""

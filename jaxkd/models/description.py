@@ -19,7 +19,7 @@ from jaxkd.tables import text_table
 Shape = tuple[int, ...]
 
 SCOPE = "layer "
-"""How the name of a scope begins that stands for a layer."""
+"""The beginning of a scope's name that stands for a layer."""
 
 CIFAR_CLASSES, IMAGENET_CLASSES, IMAGENET_SIZE = 100, 1000, 224
 

@@ -188,7 +188,7 @@ def calls_recorded(network: Any, scope: str) -> Iterator[list[tuple[str, Any]]]:
 
 @dataclass(frozen=True)
 class _Watch:
-    """What takes the outputs of a layer, and the scope that its operations are in, if any."""
+    """A receiver of a layer's outputs, and the scope that its operations are in, if any."""
 
     take: Callable[[Any], None]
     scope: str = ""

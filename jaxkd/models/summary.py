@@ -42,7 +42,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class NetworkSummary:
-    """What a network is made of, for one image; its `str` and its HTML are a table.
+    """The layers of a network, for one image; its `str` and its HTML are a table.
 
     Attributes:
       name: the network's name, or that of its class.
@@ -68,7 +68,7 @@ class NetworkSummary:
 
     @property
     def title(self) -> str:
-        """What stands above the table."""
+        """Return the line above the table."""
         return f"{self.name}: images {size_in_words(self.image_shape)}, {self.num_classes} classes"
 
     def table(self, kinds: bool = True) -> list[tuple[str, ...]]:

@@ -139,7 +139,7 @@ ANY = 10_037
 
 
 class Positions(Protocol):
-    """How a parameter depends on the size of images."""
+    """A rule by which a parameter depends on the size of images."""
 
     def pattern(self, shape: Shape) -> Shape:
         """Return the shape with `ANY` for what varies."""

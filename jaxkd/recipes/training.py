@@ -26,7 +26,7 @@ _LIGHT = re.compile(r"(mobile|shuffle)", re.IGNORECASE)
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """How a paper trains: schedule and optimizer, and what today's recipes put around the loss.
+    """A paper's training: schedule and optimizer, and what today's recipes put around the loss.
 
     Attributes:
       name: the name for `get_training`.
@@ -97,12 +97,12 @@ class Training:
 
     @property
     def mixing(self) -> Mixing | None:
-        """How batches are mixed; None where they are not."""
+        """Return the mixing of batches; None where they are not mixed."""
         return Mixing(self.mixup, self.cutmix) if self.mixup or self.cutmix else None
 
     @property
     def network_options(self) -> dict[str, Any]:
-        """What `models.create` is given beside the name."""
+        """Return the arguments of `models.create` beside the name."""
         return {name: value for name in ("drop_path", "drop") if (value := getattr(self, name))}
 
     def adapted(

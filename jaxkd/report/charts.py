@@ -17,7 +17,7 @@ from jaxkd.report.tables import Cell, Name, Placed, Quantity, accuracy, counted,
 
 COLOURS, DASHES = 8, ("none", "6 3", "2 3", "8 3 2 3")
 STEPS = 20
-"""How many colours a heat map has between the lowest and the highest value."""
+"""The number of colours of a heat map between the lowest and the highest value."""
 
 _LONG = 40  # epochs, from which on the last quarter gets a chart of its own
 _FEW = 6  # lines whose names and values have room below a small chart
@@ -119,7 +119,7 @@ class HeatMap(NamedTuple):
 
 
 class _Measured(NamedTuple):
-    """What a configuration measured, with its place and label; or what the authors' log of the same has."""
+    """Measurements of a configuration, with its place and label; or those of the authors' log of the same."""
 
     place: int
     label: str

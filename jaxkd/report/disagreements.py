@@ -83,7 +83,7 @@ class Disagreement:
 
     @property
     def shown(self) -> str:
-        """How many of the images with different answers are examples, in words."""
+        """Say how many of the images with different answers are examples."""
         differing = self.images - self.counts["both"] - self.counts["same answer"]
         return f"{len(self.examples)} of {differing:,}" if self.examples else "they never disagree"
 
@@ -104,7 +104,7 @@ class Comparison:
 
     @property
     def captions(self) -> tuple[str, ...]:
-        """What the page says below the counts."""
+        """Return the page's text below the counts."""
         said = (
             f"{self.students[0].images:,} test images, one student of each configuration beside the {self.teacher}. "
             "Below: the images of which both are surest, and say different things."

@@ -15,7 +15,7 @@ from jaxkd.training.state import TrainState, Tree, copied
 Measured = TypeVar("Measured")
 
 AVERAGE = "average"
-"""Where it is among a state's variables, as `{"params": …, "variables": …}` of the network."""
+"""Its place among a state's variables, as `{"params": …, "variables": …}` of the network."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ class StepGrads(NamedTuple):
 
 GradFn = Callable[..., StepGrads]
 Number = jax.Array | int | None
-"""Of a microbatch, counted from 0; None for a whole batch."""
+"""The number of a microbatch, counted from 0; None for a whole batch."""
 
 
 def accumulated(

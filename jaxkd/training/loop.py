@@ -30,7 +30,7 @@ from jaxkd.training.step import Logs
 Means = dict[str, float]
 
 SATURATION_MARGIN = 0.01
-"""How near to a bound counts as being there, as a part of the range."""
+"""The distance from a bound that counts as being there, as a part of the range."""
 
 
 class Hooks(Protocol):
@@ -123,7 +123,7 @@ class Runs:
 
     @property
     def stop_training(self) -> bool:
-        """Whether any of them is to end."""
+        """Tell whether any of them is to end."""
         return any(run.stop_training for run, _ in self.members)
 
     def begin_epoch(self, program: Program, number: int) -> list[EpochProgress]:
@@ -261,7 +261,7 @@ def prefetch_logs(
 
 
 class EpochProgress:
-    """How far a run has got in an epoch: means so far, bounds reached, and what is still being computed.
+    """The progress of a run in an epoch: means so far, bounds reached, and what is still being computed.
 
     Every example counts the same. It can be written down at any time, and resumed from that.
 

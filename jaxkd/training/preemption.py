@@ -53,7 +53,7 @@ class Termination:
 
     @property
     def noticed(self) -> bool:
-        """Whether this process, the only one of the run, has been asked to end; several have to agree first."""
+        """Tell whether this process, the only one of the run, has been asked to end; several have to agree first."""
         return self._single and self._noticed is not None
 
     def requested(self) -> bool:

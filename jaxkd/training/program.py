@@ -36,7 +36,7 @@ Term = Loss | Callable[..., jax.Array]
 Losses = Term | Mapping[str, Term]
 
 STRONG_VIEWS = {"rand_augment": RandAugment()}
-"""What a loss may ask for by name in its attribute `strong_view`."""
+"""Strong views by the name that a loss may ask for in its attribute `strong_view`."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ CUT, ROWS, WHOLE = PartitionSpec("data"), PartitionSpec(None, "data"), Partition
 
 
 class Placement:
-    """Where the arrays of a run live: a mesh with one axis, `data`.
+    """The devices that hold a run's arrays: a mesh with one axis, `data`.
 
     Args:
       devices: those to use; all of them if None, also those of other processes.

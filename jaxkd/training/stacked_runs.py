@@ -29,7 +29,7 @@ from jaxkd.types import Batch, Normalizer
 Function = Callable[..., Tree]
 
 OWNED = ("params", "variables", "opt_state")
-"""What runs have for themselves, whatever they share."""
+"""The parts of a state that each run has for itself, whatever they share."""
 
 
 def stack(states: Sequence[TrainState]) -> TrainState:

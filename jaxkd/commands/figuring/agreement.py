@@ -1,4 +1,4 @@
-"""How often students answer as their teacher, rightly and wrongly."""
+"""Agreement of students with their teacher, right and wrong."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from jaxkd.commands.figuring.learned_temperature import pair
 from jaxkd.records.groups import words
 
 LOGS = pathlib.Path(jaxkd.__file__).parents[1] / "experiments" / "results" / "authors"
-"""Where a checkout has them; they are no part of the package."""
+"""Their place in a checkout; they are no part of the package."""
 
 QUANTITIES = {
     "loss": "training loss",

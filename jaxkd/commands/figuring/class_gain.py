@@ -1,4 +1,4 @@
-"""What each class gains over the same student trained alone."""
+"""The gain of each class over the same student trained alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a figure is made of, and how it becomes a picture and a file of data."""
+"""The parts of a figure, which becomes a picture and a file of data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 Record = dict[str, Any]
-"""What a figure shows, as JSON values: all that is needed to draw it again."""
+"""A figure's numbers, as JSON values: all that is needed to draw it again."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,7 +33,7 @@ class Network(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """What a network said to the images.
+    """A network's answers to the images.
 
     Attributes:
       label: what to call it.

@@ -1,4 +1,4 @@
-"""Whether networks are right as often as they say: reliability diagrams, and the expected calibration error.
+"""Reliability diagrams and the expected calibration error: are networks right as often as they say?
 
 Left the accuracy of the answers given with each confidence: on the diagonal the two agree, below it a network is too
 sure. Right how many answers have that confidence (Guo et al., ICML 2017).

@@ -1,4 +1,4 @@
-"""What the figures of a teacher and its students have in common."""
+"""The common part of the figures of a teacher and its students."""
 
 from __future__ import annotations
 

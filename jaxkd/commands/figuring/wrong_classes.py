@@ -1,4 +1,4 @@
-"""What students learned from the probabilities of wrong classes.
+"""The probabilities of wrong classes: what students learned from them.
 
 The true class is left out. Left how many of the teacher's k likeliest wrong classes are among the student's; right how
 well the two rankings of all wrong classes agree, as the share of the images up to each correlation. A student that had

@@ -29,7 +29,7 @@ _IN_FLIGHT = 4
 """About how many batches of each process wait in shared memory."""
 
 _FEW, _MOST = 4, 32
-"""Where no number is asked for: the fewest processors that are worth processes, and the most processes.
+"""The default's limits: the fewest processors that are worth processes, and the most processes.
 
 Threads start at once. A process takes 1.2 s of a processor to start and 200 MB of memory, and a tenth longer for an
 image; but threads wait for each other where Python itself is at work.

@@ -19,7 +19,7 @@ from jaxkd.types import Normalization
 
 CLASS_NAMES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
 NORMALIZATION = Normalization((0.4467, 0.4398, 0.4066), (0.2603, 0.2566, 0.2713))
-"""What is usual in the literature."""
+"""The usual statistics in the literature."""
 
 _SIZE = 96
 _FOLDER = "stl10_binary"

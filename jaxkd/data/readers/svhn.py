@@ -19,7 +19,7 @@ from jaxkd.data.transforms.pad_crop_flip import Augmentation
 from jaxkd.types import Normalization
 
 NORMALIZATION = Normalization((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970))
-"""What is usual: of the 73,257 training images."""
+"""The usual statistics: those of the 73,257 training images."""
 
 _FILES = {"train": ("train_32x32.mat",), "test": ("test_32x32.mat",)}
 

@@ -24,7 +24,7 @@ from jaxkd.data.transforms.pad_crop_flip import Augmentation
 from jaxkd.types import Normalization
 
 NORMALIZATION = Normalization((0.4802, 0.4481, 0.3975), (0.2302, 0.2265, 0.2262))
-"""What the distillation literature normalises with, as mdistiller does."""
+"""The statistics that the distillation literature normalises with, as mdistiller does."""
 
 _CLASSES, _SIZE = 200, 64
 _FOLDER = "tiny-imagenet-200"

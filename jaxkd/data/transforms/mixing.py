@@ -17,7 +17,7 @@ from jaxkd.types import Batch, MixedLabels
 
 
 class Mixture(NamedTuple):
-    """How the images of a batch are mixed.
+    """A way to mix the images of a batch.
 
     Attributes:
       weights: `[H, W]`, what each pixel keeps of the image itself; the rest is its partner's.
