@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextvars
-import difflib
 import functools
 import os
 import pathlib
@@ -16,8 +15,10 @@ import re
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn, ParamSpec, TypeVar
+
+from jaxkd.keywords import did_you_mean
 
 Given = ParamSpec("Given")
 Found = TypeVar("Found")
@@ -161,8 +162,7 @@ class CommandLine(argparse.ArgumentParser):
             return f"{message[: number.start()]}{number[2]} is no {kind.removeprefix('a ')}: give one, {example}"
         if choice := _CHOICES.search(message):
             known = [name.strip(" '") for name in choice["known"].split(",")]
-            close = difflib.get_close_matches(choice["given"], known, n=1, cutoff=0.5)
-            hint = f"did you mean {close[0]}? " if close else ""
+            hint = did_you_mean(choice["given"], known, cutoff=0.5)
             return f"{message[: choice.start()]}invalid choice: {choice['given']!r}; {hint}there are {', '.join(known)}"
         if message.endswith("expected one argument"):
             return message.replace("expected one argument", "it needs a value behind it; --help shows which")
@@ -174,6 +174,9 @@ class CommandLine(argparse.ArgumentParser):
         if first is None:
             return f"{' '.join(given)!r} belongs to no option: put it behind one, or in quotes if it is part of a name"
         name = first.partition("=")[0]
-        close = difflib.get_close_matches(name, options, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        return f"there is no option {name}: {hint}--help shows all"
+        return no_option(name, options)
+
+
+def no_option(name: str, known: Iterable[str]) -> str:
+    """Return what is said of an option that does not exist, with the closest that does."""
+    return f"there is no option {name}: {did_you_mean(name, known)}--help shows all"

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 
@@ -18,6 +17,7 @@ from jaxkd.schedules import described
 from jaxkd.tables import html_table, text_table
 from jaxkd.training.program import ConstantWeight, Program, Weight
 from jaxkd.training.state import TrainState
+from jaxkd.types import tree_size
 
 if TYPE_CHECKING:
     from jaxkd.trainer import Trainer
@@ -163,7 +163,7 @@ def run_summary(
 def _loss(name: str, loss: Any, weight: Weight, epoch: int) -> LossSummary:
     value = f"{float(weight(jnp.int32(epoch))):g}"
     shown = value if isinstance(weight, ConstantWeight) else f"{value} in epoch {epoch}"
-    size = _size(nnx.state(loss, nnx.Param)) if isinstance(loss, nnx.Module) else 0
+    size = tree_size(nnx.state(loss, nnx.Param)) if isinstance(loss, nnx.Module) else 0
     return LossSummary(name, _made_with(loss), shown, size)
 
 
@@ -185,12 +185,8 @@ def _made_with(part: Any) -> str:
 
 
 def _trained(program: Program, state: TrainState, network: NetworkSummary) -> str:
-    own, learned = _size(state.params["model"]), _size(state.params["losses"])
+    own, learned = tree_size(state.params["model"]), tree_size(state.params["losses"])
     part = f"all {own:,} parameters of {network.name}"
     if program.trainable is not None:
         part = f"{own:,} of {network.parameters:,} parameters of {network.name}: {', '.join(program.trainable.layers)}"
     return part + (f", and {learned:,} of the losses" if learned else "")
-
-
-def _size(tree: Any) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))

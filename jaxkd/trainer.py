@@ -15,10 +15,11 @@ from flax import nnx
 
 from jaxkd.callbacks import Callback, CallbackList, Checkpoint, ProgressBar, TerminateOnNaN
 from jaxkd.callbacks.terminal import with_warnings_apart
-from jaxkd.checks import OF_COMPILE, OF_DATA, check_at_least, names_cures
+from jaxkd.checks import check_at_least
 from jaxkd.data import Dataset, Mixing, StreamedDataset
 from jaxkd.data.interop import one_by_one
 from jaxkd.history import History
+from jaxkd.keywords import OF_COMPILE, OF_DATA, names_cures
 from jaxkd.losses import cross_entropy
 from jaxkd.metrics import Metric
 from jaxkd.models.ensemble import Ensemble

@@ -131,6 +131,16 @@ def is_array(value: Any) -> bool:
     return hasattr(value, "shape") and hasattr(value, "dtype")
 
 
+def tree_size(tree: Any) -> int:
+    """Return how many numbers the arrays of a tree hold; shapes do as well.
+
+    Example:
+      >>> tree_size({"kernel": jnp.zeros((3, 3)), "bias": jnp.zeros(3)})
+      12
+    """
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
 def at_least_float32(values: jax.Array) -> jax.Array:
     """Return the values as float32, or unchanged where they are float64.
 

@@ -8,7 +8,7 @@ from tiny import TinyNet
 
 import jaxkd
 from jaxkd import optimizers
-from jaxkd.checks import OF_COMPILE, OF_DATA
+from jaxkd.keywords import OF_COMPILE, OF_DATA
 
 IMAGES, LABELS = np.zeros((8, 8, 8, 3), np.float32), np.arange(8) % 3
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), np.uint8)

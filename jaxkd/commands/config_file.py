@@ -7,7 +7,6 @@ decides, and then the defaults.
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 import pathlib
 import sys
@@ -17,7 +16,7 @@ from typing import Any
 import yaml
 
 from jaxkd import recipes
-from jaxkd.command_line import CommandLine
+from jaxkd.command_line import CommandLine, no_option
 from jaxkd.commands.around_the_loss import OPTIONS as AROUND
 from jaxkd.config import RunConfig
 from jaxkd.formats.files import atomic_write
@@ -124,9 +123,7 @@ def tokens_of(parser: CommandLine, content: Mapping[str, Any]) -> list[str]:
     for key, value in content.items():
         name = key.replace("-", "_")
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]}? " if close else ""
-            raise ValueError(f"there is no option {key}: {hint}--help shows all")
+            raise ValueError(no_option(key, known))
         tokens += _tokens(key, known[name], parser._option_string_actions[known[name]], value)
     return tokens
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
 import itertools
 from collections.abc import Iterable, Sequence
 
 from jaxkd import recipes
 from jaxkd.command_line import CommandLine, Help, program
 from jaxkd.commands.around_the_loss import OPTIONS
+from jaxkd.keywords import did_you_mean
 
 EXAMPLES = """examples:
   all of them:
@@ -66,8 +66,7 @@ def found(wanted: str) -> list[str]:
             words.setdefault(word or "", []).append(recipe.name)
     if wanted in words:
         return words[wanted]
-    close = difflib.get_close_matches(wanted, [*recipes.list(), *words], n=1)
-    hint = f"did you mean {close[0]}? " if close else ""
+    hint = did_you_mean(wanted, [*recipes.list(), *words])
     raise ValueError(
         f"{wanted!r} is no recipe, method, pair, network or training with published numbers: {hint}"
         "jaxkd recipes prints all"

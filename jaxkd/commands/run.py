@@ -22,6 +22,7 @@ from jaxkd.formats.files import sha256
 from jaxkd.nn.modes import Trainable
 from jaxkd.optimizers import by_layer, clipped
 from jaxkd.records import RunDirectory
+from jaxkd.types import tree_size
 
 Images = data.Dataset | data.StreamedDataset
 
@@ -272,7 +273,7 @@ def say_start(run: Experiment) -> None:
     say(f"{config.network} starts from {start['init']}: {start['matched']}")
     if "trained" in start:
         trained = Trainable(tuple(start["trained"]))
-        own = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(run.trainer.model, trained)))
+        own = tree_size(nnx.state(run.trainer.model, trained))
         say(
             f"{', '.join(start['trained'])} alone is trained, {own:,} of {start['parameters']:,} parameters; the rest "
             "is frozen, and BatchNorm keeps its running statistics"
@@ -348,4 +349,4 @@ def print_result(result: Mapping[str, Any], directory: RunDirectory) -> None:
 
 def parameters(model: nnx.Module) -> int:
     """Return how many numbers a network trains."""
-    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+    return tree_size(nnx.state(model, nnx.Param))

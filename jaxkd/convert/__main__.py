@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 from flax import nnx
 
 from jaxkd import data
@@ -23,7 +22,7 @@ from jaxkd.convert.torch_models import to_torch
 from jaxkd.formats.torch_reader import SUFFIXES
 from jaxkd.tables import text_table
 from jaxkd.trainer import Trainer
-from jaxkd.types import Normalization
+from jaxkd.types import Normalization, tree_size
 
 FILE_SUFFIXES = (".pth", ".pt", ".safetensors")
 """The suffixes by which OUT is a file; anything else is a folder."""
@@ -148,7 +147,7 @@ def _convert(
     others = f"; also called {', '.join(synonyms(model.name))}" if synonyms(model.name) else ""
     origin = "" if name else " (as its manifest says)" if file.is_dir() else f" (guessed from the keys{others})"
     classes = model.num_classes
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+    parameters = tree_size(nnx.state(model, nnx.Param))
     print(f"architecture   {architecture}{origin}")
     if (source := getattr(model, "source", None)) and source.matched:
         print(f"matched        {source.matched}")

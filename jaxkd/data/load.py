@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from jaxkd.data.readers import (
     tiny_imagenet,
 )
 from jaxkd.data.streamed import StreamedDataset, views
+from jaxkd.keywords import did_you_mean
 from jaxkd.types import Normalization
 
 
@@ -209,10 +209,9 @@ def load(
       <Dataset 'digits': 360 images of 8×8×3, 10 classes>
     """
     if name not in _KNOWN:
-        close = difflib.get_close_matches(str(name).lower(), names(), n=1)
         raise ValueError(
-            f"no data set is called {name!r}{f' (did you mean {close[0]!r}?)' if close else ''}: "
-            f"the names are {', '.join(names())}; for your own images there are data.from_arrays and data.from_source"
+            f"no data set is called {name!r}: {did_you_mean(str(name).lower(), names())}the names are "
+            f"{', '.join(names())}; for your own images there are data.from_arrays and data.from_source"
         )
     if split not in (None, "train", "test"):
         raise ValueError(f"split={split!r}: the splits are 'train' and 'test', and None stands for both")

@@ -19,7 +19,7 @@ from jaxkd.models.description import macs_of
 from jaxkd.records import Record
 from jaxkd.trainer import Trainer
 from jaxkd.training.forward import forward, network_input
-from jaxkd.types import Normalization
+from jaxkd.types import Normalization, tree_size
 
 Source = str | os.PathLike[str] | Record | Trainer | nnx.Module
 """A run directory, a saved network or a file of weights; a record; a `Trainer` or `Distiller`; a network."""
@@ -60,7 +60,7 @@ class Classifier:
     @property
     def parameters(self) -> int:
         """The number of trained values."""
-        return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(self.model, nnx.Param)))
+        return tree_size(nnx.state(self.model, nnx.Param))
 
     @property
     def macs(self) -> int:

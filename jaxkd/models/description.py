@@ -15,6 +15,7 @@ from jax.extend import core
 
 from jaxkd.models.registry import create
 from jaxkd.tables import text_table
+from jaxkd.types import tree_size
 
 Shape = tuple[int, ...]
 
@@ -111,7 +112,7 @@ def describe(
         num_classes=classes,
         image_shape=shape,
         options=model.options,
-        parameters=sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))),
+        parameters=tree_size(nnx.state(model, nnx.Param)),
         macs=macs_of(program.jaxpr),
         features=tuple(entry.shape[1:] for entry in outputs.features),
         preactivations=tuple(entry.shape[1:] for entry in outputs.preactivations),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import re
@@ -13,7 +12,8 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jaxkd.types import Normalization
+from jaxkd.keywords import did_you_mean
+from jaxkd.types import Normalization, tree_size
 
 
 class Classifier(nnx.Module):
@@ -62,7 +62,7 @@ class Classifier(nnx.Module):
     def __repr__(self) -> str:
         if not hasattr(self, "name"):
             return object.__repr__(self)
-        size = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(self, nnx.Param)))
+        size = tree_size(nnx.state(self, nnx.Param))
         given = "".join(f", {name}={value!r}" for name, value in self.options)
         shape = "×".join(map(str, self.image_shape))
         mean = "no normalization" if self.normalization is None else f"{self.normalization}"
@@ -177,8 +177,7 @@ def create(name: str, num_classes: int = 100, seed: int = 0, **options: Any) -> 
             model.image_shape = (size, size, options.get("channels", 3))
             model.options = hashable(options)
             return model
-    close = difflib.get_close_matches(name, names(), n=3, cutoff=0.4)
-    hint = f"did you mean {', '.join(close)}? " if close else ""
+    hint = did_you_mean(name, names(), most=3, cutoff=0.4)
     raise ValueError(f"unknown model {name!r}: {hint}jaxkd.models.list() gives all published names")
 
 

@@ -19,6 +19,7 @@ from jaxkd.nn.modes import call
 from jaxkd.nn.outputs import as_outputs, layer_name
 from jaxkd.nn.stack import Stack
 from jaxkd.tables import html_table, text_table
+from jaxkd.types import tree_size
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ def summarize(
         image_shape=shape,
         num_classes=found.logits.shape[1],
         layers=_layers(network, outputs, macs, depth),
-        parameters=sum(leaf.size for leaf in jax.tree.leaves(nnx.state(network, nnx.Param))),
+        parameters=tree_size(nnx.state(network, nnx.Param)),
         macs=sum(macs.values()),
         features=tuple(entry.shape[1:] for entry in found.features),
         preactivations=tuple(entry.shape[1:] for entry in found.preactivations),
@@ -194,7 +195,7 @@ def _layers(
     modules = {layer_name(path): layer for path, layer in nnx.iter_modules(network) if path}
     sizes: Counter[str] = Counter()
     for path, value in nnx.to_flat_state(nnx.state(network, nnx.Param)):
-        sizes[layer_name(path[:-1] or path)] += sum(leaf.size for leaf in jax.tree.leaves(value))
+        sizes[layer_name(path[:-1] or path)] += tree_size(value)
     called = [name for name, _ in outputs]
     order = list(vars(network))  # layers are made in the order in which they are called, by and large
     every = sorted([*called, *sizes], key=lambda name: _position(name.partition(".")[0], order))

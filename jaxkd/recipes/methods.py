@@ -8,7 +8,6 @@ CVPR 2022).
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import numbers
 import pathlib
@@ -22,6 +21,7 @@ import numpy as np
 
 from jaxkd import losses
 from jaxkd.data import Dataset, StreamedDataset
+from jaxkd.keywords import did_you_mean
 from jaxkd.losses import Loss, warmup
 
 HINTON = "Hinton et al., Distilling the Knowledge in a Neural Network, 2015"
@@ -230,11 +230,10 @@ def get_method(name: str, *, weights: Mapping[str, Weight] | None = None, **sett
 
         if is_in_a_file(name):
             return read_method(name).adapted(weights, **settings)
-        close = difflib.get_close_matches(name, _METHODS, n=3)
-        hint = f"; did you mean {', '.join(close)}?" if close else ""
+        hint = did_you_mean(name, _METHODS, most=3).strip()
         raise ValueError(
             f"no method is called {name!r}; there are {', '.join(_METHODS)}, and one of your own is named by its file "
-            f"and function, my_loss.py:build{hint}"
+            f"and function, my_loss.py:build{hint and f'; {hint}'}"
         )
     return _METHODS[name].adapted(weights, **settings)
 

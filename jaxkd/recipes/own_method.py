@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import importlib.util
 import inspect
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from jaxkd.formats.files import sha256
+from jaxkd.keywords import did_you_mean
 from jaxkd.losses import Loss
 from jaxkd.recipes.methods import Method, MethodFile, Weight
 
@@ -129,9 +129,7 @@ def _found(module: types.ModuleType, function: str, name: str) -> Callable[..., 
         raise ValueError(f"method {name!r} names no function of that file: write {name.rstrip(':')}:{example}; {has}")
     made = getattr(module, function, None)
     if made is None:
-        close = difflib.get_close_matches(function, own, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        raise ValueError(f"method {name!r}: that file has no {function!r}; {hint}{has}")
+        raise ValueError(f"method {name!r}: that file has no {function!r}; {did_you_mean(function, own)}{has}")
     if isinstance(made, Loss) or not callable(made):
         raise ValueError(
             f"method {name!r} is {made!r}: name a function or class that makes a loss, since every run has its own"

@@ -16,11 +16,11 @@ those of CIFAR-100 are taken.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
+from jaxkd.keywords import did_you_mean
 from jaxkd.recipes.methods import CONTRASTIVE, CURRICULUM, DECOUPLED, STANDARDIZATION, Method, get_method
 from jaxkd.recipes.training import Training, get_training
 from jaxkd.schedules import warmup
@@ -99,9 +99,8 @@ def get(name: str) -> Recipe:
     """
     if name not in _PLACES:
         same_method = [known for known in _PLACES if known.startswith(f"{name}/")]
-        close = same_method[:3] or difflib.get_close_matches(name, _PLACES, n=3)
-        hint = f"; did you mean {', '.join(close)}?" if close else ";"
-        raise ValueError(f"no recipe is called {name!r}{hint} jaxkd.recipes.list() gives all {len(_PLACES)}")
+        hint = f"did you mean {', '.join(same_method[:3])}? " if same_method else did_you_mean(name, _PLACES, most=3)
+        raise ValueError(f"no recipe is called {name!r}; {hint}jaxkd.recipes.list() gives all {len(_PLACES)}")
     place, published = _PLACES[name]
     method, _, column = name.partition("/")
     teacher, _, student = column.rpartition("-")

@@ -5,7 +5,7 @@ from reference import reference_weights
 
 from jaxkd import Normalization, convert
 from jaxkd.convert.architectures import abstract_model
-from jaxkd.convert.state_dict import entries
+from jaxkd.convert.weights import entries
 
 HALF = Normalization(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 

@@ -9,7 +9,7 @@ from sweeps import sweep
 
 from jaxkd import models
 from jaxkd.convert.architectures import abstract_model
-from jaxkd.convert.state_dict import entries
+from jaxkd.convert.weights import entries
 from jaxkd.models.resnet_imagenet import BasicBlock, StagedResNet
 from jaxkd.models.vgg import _to_grid
 from jaxkd.nn.layers import Conv

@@ -13,7 +13,7 @@ from values import relative_error
 
 from jaxkd import convert, models
 from jaxkd.convert.architectures import abstract_model
-from jaxkd.convert.state_dict import entries
+from jaxkd.convert.weights import entries
 from jaxkd.nn import layers
 from jaxkd.nn.convolution import _by_xla
 from jaxkd.nn.layers import channel_shuffle

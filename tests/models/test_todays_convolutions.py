@@ -20,7 +20,7 @@ from jaxkd import convert, data, losses, models, optimizers
 from jaxkd.convert.architectures import CHANNELS, CLASSES, abstract_model
 from jaxkd.convert.identify import named
 from jaxkd.convert.selection import select
-from jaxkd.convert.state_dict import entries
+from jaxkd.convert.weights import entries
 from jaxkd.formats.files import ConversionError
 from jaxkd.models import convnext, densenet, efficientnet, mobilenet_v3, mobilenet_v4, regnet, resnet_d
 from jaxkd.models.inverted_residual import ends_of_sizes
