@@ -33,7 +33,7 @@ class TrainerView(Protocol):
     last_steps: Mapping[str, np.ndarray]
     last_steps_start: int
 
-    def save(self, directory: str | os.PathLike[str], *, keep: int) -> object:
+    def save(self, directory: str | os.PathLike[str], *, keep: int = ...) -> object:
         """Write a checkpoint, between epochs or in the middle of one; keep the last `keep` of complete epochs."""
         ...
 

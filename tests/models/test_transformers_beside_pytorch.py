@@ -78,8 +78,10 @@ def t2t(weights, images):
     tokens = torch.cat([weights["cls_token"].expand(len(tokens), -1, -1), tokens], 1) + weights["pos_embed"]
     for number in range(SMALL["t2t_vit_7"]["depth"]):
         block = f"blocks.{number}"
-        parts = weights.linear(f"{block}.attn.qkv", weights.norm(f"{block}.norm1", tokens, 1e-5)).chunk(3, -1)
-        tokens = tokens + weights.linear(f"{block}.attn.proj", attended(*parts, SMALL["t2t_vit_7"]["heads"]))
+        query, key, value = weights.linear(f"{block}.attn.qkv", weights.norm(f"{block}.norm1", tokens, 1e-5)).chunk(
+            3, -1
+        )
+        tokens = tokens + weights.linear(f"{block}.attn.proj", attended(query, key, value, SMALL["t2t_vit_7"]["heads"]))
         tokens = tokens + weights.mlp(f"{block}.mlp", weights.norm(f"{block}.norm2", tokens, 1e-5))
     return weights.linear("head", weights.norm("norm", tokens, 1e-5)[:, 0])
 

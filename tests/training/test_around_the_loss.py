@@ -34,7 +34,7 @@ class Saved(jaxkd.callbacks.Callback):
         super().__init__()
         self.directory = directory
 
-    def on_train_batch_end(self, step, logs):
+    def on_train_batch_end(self, step, logs=None):
         if int(self.trainer.state.step) >= STEPS + 2:
             self.trainer.save(self.directory)
             raise KeyboardInterrupt

@@ -101,7 +101,9 @@ def apart(distiller, expected):
 def beside_the_loop():
     """How far the engine is from the loop: at once; and two views of each image, in parts and in bfloat16."""
     given = batches(32, 32, 6)  # the last does not divide over the devices
-    found = {"at once": apart(engine(given), share_by_share([Batch(*batch, batch[1]) for batch in given]))}
+    found = {
+        "at once": apart(engine(given), share_by_share([Batch(images, labels, labels) for images, labels in given]))
+    }
     train, reduced = dataclasses.replace(digits()[0].subset(32), augmentation=None), {"precision": "bfloat16"}
     distiller = engine(train, two_views, gradient_accumulation_steps=2, **reduced)
     order = jax.random.permutation(distiller.state.random(SHUFFLE, jnp.int32(0)), jnp.arange(32))

@@ -146,8 +146,8 @@ def test_each_part_has_its_own_examples_views_and_draws(train):
 @pytest.mark.thorough
 def test_memory_falls_with_the_parts(train):
     """Student and teacher, whose maps a loss reads, hold one part at a time."""
-    batch = jaxkd.Batch(*(np.resize(rows, (1, 256, *rows.shape[1:])) for rows in (train.images, train.labels)), None)
-    batch = batch._replace(index=batch.labels)
+    images, labels = (np.resize(rows, (1, 256, *rows.shape[1:])) for rows in (train.images, train.labels))
+    batch = jaxkd.Batch(images, labels, labels)
     needed = {}
     for parts in (1, 8):
         student, teacher = (TinyNet(seed=seed, normalization=train.normalization) for seed in (0, 1))
