@@ -19,7 +19,8 @@ def test_the_authors_values(name, loss, dtype, value_tolerance, gradient_toleran
     with precision(dtype):
         golden = golden_arrays(name, dtype)
         student, teacher = (network(golden[f"{who}_feature"]) for who in ("student", "teacher"))
-        value, learned, [gradient], _ = evaluate(*built(loss, student, teacher), student.outputs, teacher.outputs)
+        graph, params, rest = built(loss, student, teacher)
+        value, learned, [gradient], _ = evaluate(graph, params, rest, student.outputs, teacher.outputs)
         assert value.dtype == dtype
         assert relative_error(value, golden["loss"]) < value_tolerance
         assert relative_error(gradient, golden["grad_student_feature"]) < gradient_tolerance
