@@ -7,7 +7,7 @@ rule: `CurriculumTemperature`, `InstanceTemperature`, `ATS`. On features: `FitNe
 
 from jaxkd.losses.at import AT
 from jaxkd.losses.ats import ATS, asymmetric_scaling
-from jaxkd.losses.base import HyperParameter, Loss, Monitor, Network
+from jaxkd.losses.base import FromTeacher, HyperParameter, Loss, Monitor, Network
 from jaxkd.losses.cc import CC
 from jaxkd.losses.crd import CRD
 from jaxkd.losses.cross_entropy import CrossEntropy
@@ -52,6 +52,7 @@ __all__ = [
     "DeiT",
     "FitNet",
     "FixedTemperature",
+    "FromTeacher",
     "HardLabel",
     "HyperParameter",
     "InstanceTemperature",

@@ -23,6 +23,7 @@ from jaxkd.checks import check_epoch_function
 from jaxkd.data.transforms.mixing import Mixing
 from jaxkd.data.transforms.rand_augment import RandAugment
 from jaxkd.losses import CrossEntropy, Loss, Monitor, Network
+from jaxkd.losses.base import buildable
 from jaxkd.metrics import Metric
 from jaxkd.nn.modes import Trainable, checked_trainable
 from jaxkd.training.ema import EMA, checked_ema
@@ -86,12 +87,13 @@ def build_losses(
     Raises:
       ValueError: for images a network cannot take, and for what a loss misses.
     """
-    parts = [part for _, part in nnx.iter_modules(losses) if hasattr(part, "build")]
-    if parts:
-        networks = [None if one is None else Network(one, _measured(one, image_shape)) for one in (model, teacher)]
+    if parts := buildable(losses):
+        student, other = (
+            None if one is None else Network(one, _measured(one, image_shape)) for one in (model, teacher)
+        )
         rngs = nnx.Rngs(seed)
         for part in parts:
-            part.build(*networks, rngs)
+            part.build(student, other, rngs)
 
 
 def _measured(model: nnx.Module, image_shape: Shape) -> Outputs:
