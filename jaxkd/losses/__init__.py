@@ -15,6 +15,7 @@ from jaxkd.losses.curriculum import CurriculumTemperature, InstanceTemperature, 
 from jaxkd.losses.deit import DeiT, HardLabel
 from jaxkd.losses.dist import DIST
 from jaxkd.losses.dkd import DKD
+from jaxkd.losses.dml import DML
 from jaxkd.losses.fitnet import FitNet
 from jaxkd.losses.functional import cross_entropy, kl_divergence, soft_cross_entropy, standardize
 from jaxkd.losses.kd import KD
@@ -28,6 +29,7 @@ from jaxkd.losses.sp import SP
 from jaxkd.losses.srrl import SRRL
 from jaxkd.losses.temperature import FixedTemperature, Temperature, Tempered, as_temperature, temper
 from jaxkd.losses.tempered_kl import tempered_kl
+from jaxkd.losses.tf_kd import TfKD
 from jaxkd.losses.vid import VID
 from jaxkd.schedules import warmup
 
@@ -38,6 +40,7 @@ __all__ = [
     "CRD",
     "DIST",
     "DKD",
+    "DML",
     "KD",
     "MLKD",
     "NST",
@@ -62,6 +65,7 @@ __all__ = [
     "ReviewKD",
     "Temperature",
     "Tempered",
+    "TfKD",
     "TwoViewCrossEntropy",
     "as_temperature",
     "asymmetric_scaling",

@@ -266,7 +266,7 @@ def assemble(
     losses = named_losses(loss, has_teacher=teacher is not None)
     if teacher is not None:
         check_classes(model, teacher)
-    shape = image_shape if image_shape is not None else getattr(model, "image_shape", (32, 32, 3))
+    shape = image_shape or getattr(model, "image_shape", None) or (32, 32, 3)
     build_losses(losses, model, teacher, shape, seed)
     program = Program(
         model=_structure(model),
