@@ -26,6 +26,7 @@ from jaxkd.losses import CrossEntropy, Loss, Monitor, Network
 from jaxkd.losses.base import buildable
 from jaxkd.metrics import Metric
 from jaxkd.nn.modes import Trainable, checked_trainable
+from jaxkd.nn.stack import stacked_paths
 from jaxkd.training.ema import EMA, checked_ema
 from jaxkd.training.forward import checked_precision, output_shapes
 from jaxkd.types import Outputs
@@ -202,7 +203,7 @@ class Program:
       losses: structure of the loss terms, an `nnx.Dict` by name.
       weights: `(name, weight)` of each term; a weight is a function of the epoch counted from 1.
       metrics: `(name, metric)`.
-      optimizer: whose `update` is told the epoch.
+      optimizer: whose `update` is told the epoch, and what is stacked.
       strong_view: the strong augmentation a loss asks for, called as `(key, images)`.
       bounds: `(name, (low, high))` of monitored values that are watched.
       precision: what the networks compute in, one of `PRECISIONS`.
@@ -212,6 +213,7 @@ class Program:
       trainable: the layers that are trained; None where all are.
       mixing: how the images of a batch are mixed; None where they are not.
       ema: how the weights are averaged; None where they are not.
+      stacked: where among the parameters each array holds those of several blocks.
     """
 
     model: nnx.GraphDef[Any]
@@ -229,6 +231,7 @@ class Program:
     trainable: Trainable | None = None
     mixing: Mixing | None = None
     ema: EMA | None = None
+    stacked: tuple[tuple[Any, ...], ...] = ()
 
     @property
     def averaged(self) -> list[str]:
@@ -284,6 +287,7 @@ def assemble(
         mixing=checked_mixing(mixing, losses),
         ema=checked_ema(ema),
         trainable=checked_trainable(model, trainable),
+        stacked=tuple(("model", *path) for path in stacked_paths(model)),
     )
     return program, losses
 
