@@ -17,7 +17,7 @@ class Distiller(Trainer):
       student: a network as `Trainer` takes it. Training changes its weights in place.
       teacher: likewise; it is never changed. One that carries its own `normalization` sees images normalised with it.
         Several in a list teach by the mean of their logits; `models.Ensemble` takes weights, and the mean of
-        probabilities.
+        probabilities. `losses.FromTeacher(0, loss)` is a loss from the first of them alone.
 
     Raises:
       ValueError: the student is its own teacher, or for teachers that have no mean.

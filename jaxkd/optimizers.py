@@ -3,6 +3,7 @@
 Optax's schedules, which count steps, are taken as such.
 
 An optimizer is an optax transformation that takes the epoch: `optimizer.update(grads, state, params, epoch=epoch)`.
+Training also tells it `stacked`, the paths among the parameters where an array holds those of several equal blocks.
 Equal arguments return the same object, so that runs with equal optimizers share one compiled program.
 """
 
@@ -173,8 +174,8 @@ def lamb(
     """Return LAMB (You et al., ICLR 2020), for large batches: AdamW whose steps are as long as the weights, by layers.
 
     The update of each parameter that decays is scaled to `rate` times the parameter's own length; those of others are
-    Adam's, as in timm. Equal blocks that are stacked in one array count as one parameter. With `clipped(…, 1.0)` it is
-    what timm's `lamb` does by default.
+    Adam's, as in timm. Equal blocks that training keeps in one array are scaled one by one, as if each had its own.
+    With `clipped(…, 1.0)` it is what timm's `lamb` does by default.
 
     Args:
       learning_rate: a number ≥ 0, a function of the epoch (counted from 1), or one of optax's schedules, which count
@@ -191,7 +192,7 @@ def lamb(
     Example:
       >>> optimizer = clipped(lamb(timm_cosine(0.008, epochs=300, warmup=5), weight_decay=0.02, mask=kernels), norm=1.0)
     """
-    trust = optax.scale_by_trust_ratio()
+    trust = _scale_by_trust_ratio()
     return optax.chain(
         _adam_direction(b1, b2, eps),
         *_weight_decay(weight_decay, mask),
@@ -237,7 +238,7 @@ def kernels(params: optax.Params) -> Any:
 
 
 def _is_kernel(path: tuple[Any, ...], value: Any) -> bool:
-    name = str(getattr(path[-1], "key", getattr(path[-1], "idx", path[-1]))) if path else ""
+    name = str(_keys_of(path)[-1]) if path else ""
     if name == "kernel":
         return True
     return jnp.ndim(value) >= 2 and not any(mark in name for mark in _UNDECAYED)
@@ -260,6 +261,37 @@ def _adam_direction(b1: float, b2: float, eps: float) -> optax.GradientTransform
             return adam.update(updates, state, params)
 
     return optax.GradientTransformation(adam.init, update)
+
+
+def _scale_by_trust_ratio() -> optax.GradientTransformationExtraArgs:
+    """Scale the update of each parameter to the parameter's own length, of stacked blocks each by itself."""
+
+    def update(
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None = None,
+        *,
+        stacked: tuple[tuple[Any, ...], ...] = (),
+        **unused: Any,
+    ) -> tuple[optax.Updates, optax.OptState]:
+        def scaled(path: tuple[Any, ...], change: jax.Array, param: jax.Array) -> jax.Array:
+            keys = _keys_of(path)
+            stacks = sum(keys[: len(one)] == one for one in stacked)
+            ours, theirs = (
+                jnp.sqrt(jnp.sum(jnp.square(value), tuple(range(stacks, value.ndim)), keepdims=True))
+                for value in (param, change)
+            )
+            defined = (ours > 0) & (theirs > 0)
+            return change * jnp.where(defined, ours / jnp.where(defined, theirs, 1), 1)
+
+        return jax.tree_util.tree_map_with_path(scaled, updates, params), state
+
+    return optax.GradientTransformationExtraArgs(optax.identity().init, update)
+
+
+def _keys_of(path: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return a path in a tree as plain names and numbers."""
+    return tuple(getattr(key, "key", getattr(key, "idx", key)) for key in path)
 
 
 def by_layer(
@@ -297,8 +329,7 @@ def _by_layer(
             raise ValueError(f"{other!r} is a part of {one!r}: name one of them")
 
     def group(path: tuple[Any, ...]) -> str:
-        keys = tuple(getattr(key, "key", getattr(key, "idx", key)) for key in path)
-        return next((name for name in names if is_under(f"model.{name}", keys)), "")
+        return next((name for name in names if is_under(f"model.{name}", _keys_of(path))), "")
 
     def groups(params: optax.Params) -> Any:
         found = jax.tree_util.tree_map_with_path(lambda path, _: group(path), params)

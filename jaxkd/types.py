@@ -27,6 +27,7 @@ class Outputs(NamedTuple):
       strong: the outputs for the strongly augmented view of the same images, where a loss asked for it.
       distillation_logits: `[B, K]` class scores of a token that learns from the teacher alone, in networks with one.
       others: what else a network of the user's own returned, by name; None where there is nothing.
+      each: of several networks in one, the outputs of each; see `losses.FromTeacher`.
     """
 
     logits: jax.Array
@@ -36,6 +37,7 @@ class Outputs(NamedTuple):
     strong: Outputs | None = None
     distillation_logits: jax.Array | None = None
     others: Mapping[str, Any] | None = None
+    each: tuple[Outputs, ...] = ()
 
 
 class MixedLabels(NamedTuple):

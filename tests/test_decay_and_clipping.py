@@ -9,7 +9,8 @@ from flax import nnx
 from tiny import TinyNet, digits
 
 import jaxkd
-from jaxkd import models, optimizers
+from jaxkd import Outputs, models, optimizers
+from jaxkd.nn.stack import Stack
 
 FINE = {"rtol": 1e-4, "atol": 1e-5}
 
@@ -101,6 +102,75 @@ def test_lamb_by_hand():
                 update *= np.linalg.norm(weight) / np.linalg.norm(update)
             weight = weight - 0.1 * update
         np.testing.assert_allclose(found[key], weight, **FINE)
+
+
+class Block(nnx.Module):
+    """Adds what a linear layer says of the pixels; its weights are as large as one likes."""
+
+    def __init__(self, seed, size):
+        rng = np.random.default_rng(seed)
+        self.kernel = nnx.Param(jnp.asarray(size * rng.standard_normal((12, 12)), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((1, 12)))
+
+    def __call__(self, values, train):
+        return values + jnp.tanh(values @ self.kernel[...] + self.bias[...])
+
+
+class Deep(nnx.Module):
+    """Three blocks of very different weights, stacked or not, and a block before them called as a stack's are."""
+
+    def __init__(self, stacked):
+        blocks = [Block(seed, size) for seed, size in enumerate((0.01, 0.1, 1.0))]
+        self.first = nnx.Dict({"block": Block(9, 0.3)})
+        self.blocks = nnx.List([Stack(blocks)] if stacked else blocks)
+        self.num_classes = 12
+
+    def __call__(self, images, train=False):
+        values = self.first["block"](images.reshape(len(images), -1), train)
+        for block in self.blocks:
+            values = block(values, train)
+        return Outputs(values)
+
+
+def stepped(optimizer, stacked):
+    """The blocks of the network after three steps, in order."""
+    rng = np.random.default_rng(4)
+    batches = [(rng.standard_normal((8, 2, 2, 3)).astype(np.float32), rng.integers(0, 12, 8)) for _ in range(3)]
+    trainer = jaxkd.Trainer(Deep(stacked))
+    trainer.compile(optimizer)
+    trainer.fit(batches, epochs=1, verbose=0)
+    later = [block for one in trainer.model.blocks for block in (one if stacked else [one])]
+    return [nnx.to_pure_dict(nnx.state(block)) for block in (trainer.model.first["block"], *later)]
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        optimizers.lamb(0.05, weight_decay=0.1, mask=optimizers.kernels),
+        optimizers.lamb(0.05),
+        optimizers.clipped(optimizers.lamb(0.05, mask=optimizers.kernels), 0.5),
+        optimizers.by_layer(optimizers.lamb(0.05), {"first": optimizers.sgd(0.1)}),
+    ],
+    ids=["masked", "all", "clipped", "by layer"],
+)
+def test_lamb_scales_stacked_blocks_one_by_one(optimizer):
+    for ours, theirs in zip(stepped(optimizer, stacked=True), stepped(optimizer, stacked=False), strict=True):
+        for name, value in theirs.items():
+            np.testing.assert_allclose(ours[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_a_stacked_block_of_zeros_takes_adams_step():
+    """Where the ratio has no value: one block's weights are 0, another's gradient."""
+    params, gradients = (
+        jnp.stack([jnp.zeros(3), jnp.full(3, 2.0), jnp.ones(3)]),
+        jnp.stack([jnp.ones(3)] * 2 + [jnp.zeros(3)]),
+    )
+    optimizer = optimizers.lamb(0.1, weight_decay=0.0)
+    tree = {"model": {"block": params}}
+    changes, _ = optimizer.update(
+        {"model": {"block": gradients}}, optimizer.init(tree), tree, epoch=1, stacked=(("model", "block"),)
+    )
+    np.testing.assert_allclose(changes["model"]["block"], [[-0.1] * 3, [-0.2] * 3, [0.0] * 3], rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["deit_tiny_distilled_patch16_224", "pvt_tiny", "t2t_vit_7", "pit_ti_224", "resnet20"])

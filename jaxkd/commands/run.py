@@ -338,6 +338,8 @@ def print_result(result: Mapping[str, Any], directory: RunDirectory) -> None:
             f"{which} epoch {row['epoch']:4d}: test top-1 {row['val_accuracy']:.2%}, top-5 {row['val_top5']:.2%}"
             f"{averaged}{mark}"
         )
+    if (row := result.get("best_ema")) is not None:
+        print(f"averaged weights were best in epoch {row['epoch']}: test top-1 {row['val_ema_accuracy']:.2%}")
     if "recipe" in result:
         recipe = result["recipe"]
         kept = "" if recipe["as_published"] else ", by a run that differs from this one"

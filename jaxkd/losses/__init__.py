@@ -7,13 +7,14 @@ rule: `CurriculumTemperature`, `InstanceTemperature`, `ATS`. On features: `FitNe
 
 from jaxkd.losses.at import AT
 from jaxkd.losses.ats import ATS, asymmetric_scaling
-from jaxkd.losses.base import HyperParameter, Loss, Monitor, Network
+from jaxkd.losses.base import FromTeacher, HyperParameter, Loss, Monitor, Network
 from jaxkd.losses.cc import CC
 from jaxkd.losses.crd import CRD
 from jaxkd.losses.cross_entropy import CrossEntropy
 from jaxkd.losses.deit import DeiT, HardLabel
 from jaxkd.losses.dist import DIST
 from jaxkd.losses.dkd import DKD
+from jaxkd.losses.dml import DML
 from jaxkd.losses.fitnet import FitNet
 from jaxkd.losses.functional import cross_entropy, kl_divergence, soft_cross_entropy, standardize, tempered_kl
 from jaxkd.losses.kd import KD
@@ -36,6 +37,7 @@ from jaxkd.losses.temperature import (
     scale_gradient,
     temper,
 )
+from jaxkd.losses.tf_kd import TfKD
 from jaxkd.losses.vid import VID
 from jaxkd.schedules import warmup
 
@@ -46,6 +48,7 @@ __all__ = [
     "CRD",
     "DIST",
     "DKD",
+    "DML",
     "KD",
     "MLKD",
     "NST",
@@ -60,6 +63,7 @@ __all__ = [
     "DeiT",
     "FitNet",
     "FixedTemperature",
+    "FromTeacher",
     "HardLabel",
     "HyperParameter",
     "InstanceTemperature",
@@ -69,6 +73,7 @@ __all__ = [
     "ReviewKD",
     "Temperature",
     "Tempered",
+    "TfKD",
     "TwoViewCrossEntropy",
     "as_temperature",
     "asymmetric_scaling",

@@ -1,4 +1,4 @@
-"""The base class of losses, and the two kinds of variable that a loss may hold beside parameters."""
+"""The base class of losses, what they may hold beside parameters, and losses from one of several teachers."""
 
 from __future__ import annotations
 
@@ -100,3 +100,64 @@ class Loss(nnx.Module):
           A float32 scalar.
         """
         raise TypeError(f"{type(self).__name__} defines no __call__(student, teacher, batch, progress, key)")
+
+
+class FromTeacher(Loss):
+    """A loss that hears one of several teachers, as if it were the only one.
+
+    With `Distiller(teacher=[a, b])`, terms of their own make a loss for each teacher, each with its weight. The images
+    are run through every teacher that a term reads, and through no other.
+
+    Args:
+      position: which of the teachers, counted from 0.
+      loss: any loss.
+
+    Raises:
+      ValueError: at compile, for a single teacher or a position that there is not; and as `loss`.
+
+    Example:
+      >>> from jaxkd.losses import KD
+      >>> import jax.numpy as jnp
+      >>> each = Outputs(jnp.array([[3.0, 0.0]])), Outputs(jnp.array([[1.0, 0.0]]))
+      >>> batch = Batch(images=None, labels=jnp.array([0]), index=None)
+      >>> second = FromTeacher(1, KD(4.0))
+      >>> float(second(each[1], Outputs(logits=None, each=each), batch, None, None))
+      0.0
+    """
+
+    builds_its_parts = True
+
+    def __init__(self, position: int, loss: Loss):
+        if isinstance(position, bool) or not isinstance(position, int) or position < 0:
+            raise ValueError(f"position={position!r}: the teachers are counted from 0, in the order of the list")
+        self.position = position
+        self.loss = loss
+
+    def build(self, student: Network, teacher: Network | None, rngs: nnx.Rngs) -> None:
+        count = 0 if teacher is None else len(teacher.outputs.each)
+        if teacher is None or self.position >= count:
+            there_are = f"there are {count}, counted from 0" if count else "there are not several"
+            raise ValueError(
+                f"a loss from teacher {self.position}, but {there_are}: give jaxkd.Distiller(teacher=[first, second])"
+            )
+        networks: Any = teacher.model
+        chosen = Network(networks.networks[self.position], teacher.outputs.each[self.position])
+        for part in buildable(nnx.Dict({"loss": self.loss})):
+            part.build(student, chosen, rngs)
+
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress, key: Key) -> jax.Array:
+        chosen = teacher.each[self.position]
+        if teacher.strong is not None:
+            chosen = chosen._replace(strong=teacher.strong.each[self.position])
+        return self.loss(student, chosen, batch, progress, key)
+
+
+def buildable(losses: nnx.Dict[Any]) -> list[Any]:
+    """Return the parts of losses that `build` anything; what lies within one that `builds_its_parts` is left to it."""
+    modules = list(nnx.iter_modules(losses))
+    whole = [path for path, part in modules if getattr(part, "builds_its_parts", False)]
+    return [
+        part
+        for path, part in modules
+        if hasattr(part, "build") and not any(path[: len(one)] == one != path for one in whole)
+    ]

@@ -35,8 +35,9 @@ class Constant(nnx.Variable[jax.Array]):
 class Ensemble(nnx.Module):
     """The mean of several networks, itself called as `model(images, train=False) -> Outputs`.
 
-    It has logits alone: no features, since those of different networks have no mean. Its networks stay modules of their
-    own, and each sees images normalised with its own statistics where it carries any.
+    It has logits alone: no features, since those of different networks have no mean. What each network says is in
+    `Outputs.each`, for losses of one of them (`losses.FromTeacher`). Its networks stay modules of their own, and each
+    sees images normalised with its own statistics where it carries any.
 
     Args:
       networks: M of them, with the same classes.
@@ -74,17 +75,18 @@ class Ensemble(nnx.Module):
 
     def __call__(self, images: jax.Array, train: bool = False) -> Outputs:
         """Return the mean of logits for images `[B, H, W, C]`, or `[B, M, H, W, C]` with some for each network."""
-        logits = []
+        each = []
         for position, network in enumerate(self.networks):
             own = resized(network, images[:, position] if images.ndim == 5 else images)
             outputs = network(own, train=train)
             if not isinstance(outputs, Outputs):
                 raise TypeError(f"{_name(network)} returned {type(outputs).__name__}: a network returns jaxkd.Outputs")
-            logits.append(outputs.logits)
+            each.append(outputs)
+        logits = [outputs.logits for outputs in each]
         if len({one.shape for one in logits}) > 1:
             shapes = " and ".join(str(list(one.shape)) for one in logits)
             raise ValueError(f"{self.name}: logits of {shapes} have no mean")
-        return Outputs(AVERAGES[self.average](jnp.stack(logits), self.weights[...]))
+        return Outputs(AVERAGES[self.average](jnp.stack(logits), self.weights[...]), each=tuple(each))
 
     def normalizer(self, given: Normalization | None) -> Normalizer | None:
         """Return what normalises images for all of its networks.

@@ -123,6 +123,16 @@ def stack_stages(blocks: Sequence[nnx.Module], stages: int) -> nnx.List[Any]:
     return nnx.List([Stack(part) if len(part) > 1 else part[0] for part in parts])
 
 
+def stacked_paths(network: nnx.Module) -> tuple[tuple[Any, ...], ...]:
+    """Return the paths in a network at which each variable holds those of several blocks, along its first axis.
+
+    Example:
+      >>> stacked_paths(nnx.Dict({"stage": Stack([nnx.Linear(2, 2, rngs=nnx.Rngs(seed)) for seed in (0, 1)])}))
+      (('stage', 'block'),)
+    """
+    return tuple((*path, "block") for path, layer in nnx.iter_modules(network) if isinstance(layer, Stack))
+
+
 def last_block(stage: Iterable[Any]) -> Any:
     """Return the last block of a stage; of a stack, a copy."""
     *_, block = stage

@@ -39,6 +39,7 @@ SOFTMAX_REGRESSION = "Yang et al., Knowledge Distillation via Softmax Regression
 REVIEW = "Chen et al., Distilling Knowledge via Knowledge Review, CVPR 2021"
 DECOUPLED = "Zhao et al., Decoupled Knowledge Distillation, CVPR 2022"
 TOKEN = "Touvron et al., Training Data-efficient Image Transformers & Distillation through Attention, ICML 2021"
+TEACHER_FREE = "Yuan et al., Revisiting Knowledge Distillation via Label Smoothing Regularization, CVPR 2020"
 STRONGER = "Huang et al., Knowledge Distillation from A Stronger Teacher, NeurIPS 2022"
 ASYMMETRIC = "Li et al., Asymmetric Temperature Scaling Makes Larger Networks Teach Well Again, NeurIPS 2022"
 CURRICULUM = "Li et al., Curriculum Temperature for Knowledge Distillation, AAAI 2023"
@@ -75,6 +76,7 @@ class Method:
       weights: the published weight of each term: a number, or a function of the epoch such as `losses.warmup(20)`.
       settings: the published value of each argument of `build`.
       needs_labels: whether `build` also takes `labels`, those of all training images in their order.
+      teacher_free: whether its terms compare with labels alone.
       file: where a method of one's own is from; None for those of the library.
     """
 
@@ -85,6 +87,7 @@ class Method:
     weights: Mapping[str, Weight]
     settings: Mapping[str, float] = dataclasses.field(default_factory=dict)
     needs_labels: bool = False
+    teacher_free: bool = False
     file: MethodFile | None = None
 
     def __post_init__(self) -> None:
@@ -124,11 +127,11 @@ class Method:
     @property
     def needs_teacher(self) -> bool:
         """True where any term compares the student with a teacher."""
-        return self.teaching_term is not None
+        return self.teaching_term is not None and not self.teacher_free
 
     @property
     def teaching_term(self) -> str | None:
-        """The name of the first term that compares with the teacher; None for a student alone."""
+        """The name of the first term that stands for the teacher; None for a student alone."""
         return next((name for name in self.weights if name != "ce"), None)
 
     def adapted(self, weights: Mapping[str, Weight] | None = None, **settings: float) -> Method:
@@ -392,6 +395,10 @@ _METHODS: Mapping[str, Method] = MappingProxyType(
                 {"ce": 1.0, "reviewkd": warmup(20, 5.0)},
             ),
             Method("deit", "DeiT", TOKEN, _alone("deit", losses.DeiT), {"ce": 0.5, "deit": 0.5}),
+            Method(
+                "tf-kd", "Tf-KD", TEACHER_FREE, _alone("tfkd", losses.TfKD), {"ce": 0.9, "tfkd": 0.1},
+                {"correct": 0.99, "temperature": 20.0}, teacher_free=True,
+            ),
             Method(
                 "dist", "DIST", STRONGER, _alone("dist", losses.DIST), {"ce": 1.0, "dist": 1.0},
                 {"beta": 2.0, "gamma": 2.0, "temperature": 4.0},

@@ -19,6 +19,7 @@ import csv
 import datetime
 import importlib.metadata
 import json
+import math
 import os
 import pathlib
 import platform
@@ -189,6 +190,7 @@ def environment_in(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 RULE = "last: the last epoch; best: the highest val_accuracy on the test images, the earliest of equals"
+RULE_OF_AVERAGED = f"{RULE}; best_ema: likewise the highest val_ema_accuracy, that of the averaged weights"
 
 
 class RunDirectory:
@@ -304,7 +306,7 @@ def summary(history: History, reported: str = "last") -> dict[str, Any]:
     """Return the last and the best epoch of a run, and how the best was chosen.
 
     Returns:
-      JSON values.
+      JSON values. Where averaged weights were measured as well, `best_ema` is the best epoch of these.
 
     Raises:
       KeyError: where test accuracy was never measured.
@@ -316,13 +318,17 @@ def summary(history: History, reported: str = "last") -> dict[str, Any]:
       ({'epoch': 3, 'val_accuracy': 0.7}, {'epoch': 2, 'val_accuracy': 0.75})
     """
     measured = [name for name in history.history if name.startswith("val_")]
-    best, _ = history.best("val_accuracy", "max")
+    chosen_by = {"best": "val_accuracy"}
+    if any(value is not None and not math.isnan(value) for value in history.history.get("val_ema_accuracy", ())):
+        chosen_by["best_ema"] = "val_ema_accuracy"
 
     def at(epoch: int) -> dict[str, Any]:
         row = history.epoch.index(epoch - 1)
         return {"epoch": epoch, **{name: history.history[name][row] for name in measured}}
 
-    return {"last": at(history.epoch[-1] + 1), "best": at(best), "rule": RULE, "reported": reported}
+    best = {which: at(history.best(name, "max")[0]) for which, name in chosen_by.items()}
+    rule = RULE_OF_AVERAGED if "best_ema" in best else RULE
+    return {"last": at(history.epoch[-1] + 1), **best, "rule": rule, "reported": reported}
 
 
 def _as_json(content: Any) -> Any:

@@ -37,7 +37,7 @@ def read(path: str | os.PathLike[str]) -> Record:
     config = read_mapping(directory.config_file, "settings", "arguments")
     if "settings" not in config:
         raise damaged(directory.config_file, "it has no 'settings'")
-    result = read_mapping(directory.result_file, "last", "best") if directory.result_file.exists() else None
+    result = read_mapping(directory.result_file, "last", "best", "best_ema") if directory.result_file.exists() else None
     if directory.metrics_file.exists():
         columns, rows = read_table(directory.metrics_file)
         history = history_of(directory.metrics_file, rows, [name for name in columns if name != "epoch"])
@@ -114,7 +114,8 @@ def _places(path: Path) -> Iterator[Path]:
 
 def _check_agreement(result: dict[str, Any], history: History, directory: RunDirectory) -> None:
     """Raise an error for a result that its own epochs do not have, as after a copy of one file alone."""
-    for which in ("last", "best"):
+    averaged = ("best_ema",) if "best_ema" in result else ()
+    for which in ("last", "best", *averaged):
         stated = result.get(which, {})
         if stated.get("epoch", 0) - 1 not in history.epoch:
             raise damaged(directory.result_file, f"{which} is epoch {stated.get('epoch')}, which metrics.csv has not")

@@ -132,6 +132,11 @@ class Record:
         return self._ends["best"]
 
     @property
+    def best_ema(self) -> Mapping[str, Any] | None:
+        """The same of the best epoch of the averaged weights; None where they were not measured, or not chosen by."""
+        return self._ends.get("best_ema")
+
+    @property
     def rule(self) -> str:
         """The rule by which `last` and `best` were chosen, in words."""
         return str(self._ends["rule"])

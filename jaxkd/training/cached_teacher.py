@@ -109,6 +109,10 @@ class CachedTeacher:
             raise ValueError("mixed images are new ones in every step")
         augmentation = source.augmentation
         read, outputs = teacher_reads(program, state, source.images.shape[1:])
+        if "each" in read:
+            raise ValueError(
+                "a loss hears one of several teachers (losses.FromTeacher), and what is kept is their mean"
+            )
         if "maps" in read:
             raise ValueError("a loss reads the teacher's feature maps, which are too large to keep")
         keeps_embedding = "embedding" in read
@@ -222,8 +226,8 @@ def teacher_reads(program: Program, state: TrainState, image_shape: tuple[int, .
       image_shape: `(H, W, C)`.
 
     Returns:
-      Of "logits", "embedding" (the last of the features), "maps" (all others) and "classify" those that are read; and
-      the shapes of the teacher's outputs for two images.
+      Of "logits", "embedding" (the last of the features), "maps" (all others), "classify" and "each" (of several
+      networks) those that are read; and the shapes of the teacher's outputs for two images.
     """
     labels = jax.ShapeDtypeStruct((2,), jnp.int32)
     batch = Batch(jax.ShapeDtypeStruct((2, *image_shape), jnp.float32), labels, labels)  # type: ignore[arg-type]
@@ -244,4 +248,4 @@ def _part(path: tuple[Any, ...], last: int) -> str:
     name = path[0].name
     if name == "features":
         return "embedding" if path[1].idx == last else "maps"
-    return name if name in ("logits", "classify") else "maps"
+    return name if name in ("logits", "classify", "each") else "maps"

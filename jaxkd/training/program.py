@@ -23,8 +23,10 @@ from jaxkd.checks import check_epoch_function
 from jaxkd.data.transforms.mixing import Mixing
 from jaxkd.data.transforms.rand_augment import RandAugment
 from jaxkd.losses import CrossEntropy, Loss, Monitor, Network
+from jaxkd.losses.base import buildable
 from jaxkd.metrics import Metric
 from jaxkd.nn.modes import Trainable, checked_trainable
+from jaxkd.nn.stack import stacked_paths
 from jaxkd.training.ema import EMA, checked_ema
 from jaxkd.training.forward import checked_precision, output_shapes
 from jaxkd.types import Outputs
@@ -86,12 +88,13 @@ def build_losses(
     Raises:
       ValueError: for images a network cannot take, and for what a loss misses.
     """
-    parts = [part for _, part in nnx.iter_modules(losses) if hasattr(part, "build")]
-    if parts:
-        networks = [None if one is None else Network(one, _measured(one, image_shape)) for one in (model, teacher)]
+    if parts := buildable(losses):
+        student, other = (
+            None if one is None else Network(one, _measured(one, image_shape)) for one in (model, teacher)
+        )
         rngs = nnx.Rngs(seed)
         for part in parts:
-            part.build(*networks, rngs)
+            part.build(student, other, rngs)
 
 
 def _measured(model: nnx.Module, image_shape: Shape) -> Outputs:
@@ -200,7 +203,7 @@ class Program:
       losses: structure of the loss terms, an `nnx.Dict` by name.
       weights: `(name, weight)` of each term; a weight is a function of the epoch counted from 1.
       metrics: `(name, metric)`.
-      optimizer: whose `update` is told the epoch.
+      optimizer: whose `update` is told the epoch, and what is stacked.
       strong_view: the strong augmentation a loss asks for, called as `(key, images)`.
       bounds: `(name, (low, high))` of monitored values that are watched.
       precision: what the networks compute in, one of `PRECISIONS`.
@@ -210,6 +213,7 @@ class Program:
       trainable: the layers that are trained; None where all are.
       mixing: how the images of a batch are mixed; None where they are not.
       ema: how the weights are averaged; None where they are not.
+      stacked: where among the parameters each array holds those of several blocks.
     """
 
     model: nnx.GraphDef[Any]
@@ -227,6 +231,7 @@ class Program:
     trainable: Trainable | None = None
     mixing: Mixing | None = None
     ema: EMA | None = None
+    stacked: tuple[tuple[Any, ...], ...] = ()
 
     @property
     def averaged(self) -> list[str]:
@@ -264,7 +269,7 @@ def assemble(
     losses = named_losses(loss, has_teacher=teacher is not None)
     if teacher is not None:
         check_classes(model, teacher)
-    shape = image_shape if image_shape is not None else getattr(model, "image_shape", (32, 32, 3))
+    shape = image_shape or getattr(model, "image_shape", None) or (32, 32, 3)
     build_losses(losses, model, teacher, shape, seed)
     program = Program(
         model=_structure(model),
@@ -282,6 +287,7 @@ def assemble(
         mixing=checked_mixing(mixing, losses),
         ema=checked_ema(ema),
         trainable=checked_trainable(model, trainable),
+        stacked=tuple(("model", *path) for path in stacked_paths(model)),
     )
     return program, losses
 

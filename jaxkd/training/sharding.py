@@ -204,9 +204,7 @@ def on_each_device(mesh: Mesh | None, look: Look) -> Look:
     def spread(params: Tree, variables: Tree, batch: Batch) -> tuple[Outputs, Tree]:
         if len(batch.labels) % mesh.size:
             return look(params, variables, batch)
-        rows = Outputs(CUT, CUT, CUT, classify=WHOLE, distillation_logits=CUT, others=CUT)  # type: ignore[arg-type]  # in place of the arrays
-        if batch.strong is not None:
-            rows = rows._replace(strong=rows)
+        rows = _by_rows(jax.eval_shape(look, params, variables, batch)[0])
         # Networks may do anything in their pass, so none of it is held to say which values are equal on all devices.
         parted = jax.shard_map(
             on_device, mesh=mesh, in_specs=(WHOLE, WHOLE, CUT), out_specs=(rows, WHOLE), check_vma=False
@@ -214,6 +212,13 @@ def on_each_device(mesh: Mesh | None, look: Look) -> Look:
         return parted(params, variables, batch)
 
     return spread
+
+
+def _by_rows(outputs: Outputs) -> Outputs:
+    """Return how outputs lie on the devices, in place of arrays: by examples, but for the classifier's weights."""
+    rows = Outputs(CUT, CUT, CUT, classify=WHOLE, distillation_logits=CUT, others=CUT)  # type: ignore[arg-type]
+    strong = None if outputs.strong is None else _by_rows(outputs.strong)
+    return rows._replace(strong=strong, each=tuple(map(_by_rows, outputs.each)))
 
 
 def _of_this_device(variable: jax.Array) -> jax.Array:

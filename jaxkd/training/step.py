@@ -119,7 +119,9 @@ def make_grad_fn(program: Program, normalization: Normalizer | None) -> GradFn:
 
 def take_step(program: Program, state: TrainState, grads: StepGrads) -> tuple[TrainState, Logs]:
     """Take the optimizer's step with the gradients of a batch."""
-    updates, opt_state = program.optimizer.update(grads.gradients, state.opt_state, state.params, epoch=state.epoch + 1)
+    updates, opt_state = program.optimizer.update(
+        grads.gradients, state.opt_state, state.params, epoch=state.epoch + 1, stacked=program.stacked
+    )
     after = replace(
         state,
         step=state.step + 1,

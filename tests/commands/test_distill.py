@@ -176,6 +176,29 @@ def test_a_teacher_folder_and_a_student_alone(teacher, tmp_path, capsys):
 
 
 @pytest.mark.thorough
+def test_a_chain_of_teachers(teacher, tmp_path):
+    """A teacher's student teaches another: each run is the next one's teacher by its directory alone."""
+    generations = [teacher]
+    for number in (1, 2):
+        generations.append(tmp_path / f"generation-{number}")
+        of = ["--student", "resnet8", "--teacher", str(generations[-2]), "--output", str(generations[-1])]
+        labels_alike = ["--temperature", "1", "--ce-weight", "1", "--kd-weight", "1", "--seed", str(number)]
+        assert distill.main([*of, *labels_alike, "--epochs", "1", *SMALL]) == 0
+    own, of_next = (read(path / "result.json") for path in generations[1:])
+    assert of_next["teacher"]["accuracy"] == pytest.approx(own["last"]["val_accuracy"])
+    settings = read(generations[2] / "config.json")["settings"]
+    assert settings["method"]["weights"] == {"ce": 1.0, "kd": 1.0}
+    assert read(generations[2] / "config.json")["arguments"]["teacher"] == str(generations[1] / "student")
+
+
+def test_a_virtual_teacher_is_no_network(tmp_path):
+    options = ["--data", "digits", "--student", "resnet8", "--method", "tf-kd", "--kd-weight", "0.2"]
+    config = distill.config_of(distill.command_line().parse_args(options))
+    assert config.method.weights == {"ce": 0.9, "tfkd": 0.2}
+    assert run.load_teacher(config) is None
+
+
+@pytest.mark.thorough
 def test_a_published_recipe_runs_with_some_of_it_overridden(teacher, tmp_path, capsys):
     path = tmp_path / "run"
     arguments = [

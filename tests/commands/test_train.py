@@ -60,12 +60,17 @@ def test_what_is_around_the_loss_is_recorded_and_averaged_weights_are_written(tm
         "decays_kernels_only": True, "clip_norm": 1.0, "label_smoothing": 0.1, "mixup": 0.8, "cutmix": 1.0,
         "ema_decay": 0.9,
     }  # fmt: skip
-    last = read(tmp_path / "run" / "result.json")["last"]
+    result = read(tmp_path / "run" / "result.json")
+    last = result["last"]
     averaged = convert.load(tmp_path / "run" / "model-ema")
     measured = jaxkd.Trainer(averaged).evaluate(digits()[1])
     assert last["val_ema_accuracy"] == pytest.approx(measured["accuracy"], abs=1e-3)
     assert (tmp_path / "run" / "model-ema.pth").exists()
-    assert f"averaged weights {last['val_ema_accuracy']:.2%}" in capsys.readouterr().out
+    printed, best = capsys.readouterr().out, result["best_ema"]
+    assert f"averaged weights {last['val_ema_accuracy']:.2%}" in printed
+    assert best["val_ema_accuracy"] >= last["val_ema_accuracy"]
+    best_in = f"averaged weights were best in epoch {best['epoch']}: test top-1 {best['val_ema_accuracy']:.2%}"
+    assert best_in in printed
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ class Row:
       together: why it is not the mean over its examples, if so.
       alone: why an example alone teaches the student nothing, if so.
       two: why two classes teach the student nothing, if so.
+      several: who is two networks in one, "student" or "teacher"; of teachers the second is told what to say.
     """
 
     make: Callable[[], losses.Loss]
@@ -46,6 +47,7 @@ class Row:
     together: str | None = None
     alone: str | None = None
     two: str | None = None
+    several: str | None = None
 
 
 def _asymmetric():
@@ -115,6 +117,9 @@ TABLE = {
         together=RELATIONS,
     ),
     "two_view_ce": Row(losses.TwoViewCrossEntropy, reads="logits strong", minimum=LABELS_TEACH),
+    "from_teacher": Row(lambda: losses.FromTeacher(1, losses.KD(4.0)), several="teacher"),
+    "tf_kd": Row(losses.TfKD, minimum=LABELS_TEACH),
+    "dml": Row(losses.DML, reads="networks.0.logits networks.1.logits", minimum=LABELS_TEACH, several="student"),
     "dist": Row(losses.DIST, together="classes are correlated over the batch"),
     "fitnet": Row(losses.FitNet, reads="features.2", learns="regressor.kernel regressor.bias", minimum=_identity),
     "at": Row(losses.AT, reads="features.1 features.2"),
@@ -194,6 +199,17 @@ class Told(nnx.Module):
         return tuple(BatchNorm(width) for width in self.widths)
 
 
+class Several(nnx.Module):
+    """Networks that say what each says, and have nothing in common."""
+
+    def __init__(self, networks):
+        self.networks = nnx.List(networks)
+
+    def __call__(self, images, train=False):
+        each = tuple(network(images) for network in self.networks)
+        return Outputs(each[0].logits, each=each)
+
+
 def _classify(kernel, embedding):
     return embedding @ kernel
 
@@ -226,7 +242,12 @@ class Case:
     def __init__(self, name, student=WIDTHS, classes=K, seed=0):
         self.name, self.row = name, TABLE[name]
         self.loss = self.row.make()
-        self.distiller = jaxkd.Distiller(student=Told(1, student, classes), teacher=Told(2, WIDTHS, classes))
+        ours, theirs = Told(1, student, classes), Told(2, WIDTHS, classes)
+        if self.row.several == "student":
+            ours = Several([ours, Told(4, student, classes)])
+        elif self.row.several == "teacher":
+            theirs = Several([Told(3, WIDTHS, classes), theirs])
+        self.distiller = jaxkd.Distiller(student=ours, teacher=theirs)
         self.distiller.compile(KEEP, loss={"term": self.loss}, metrics=(), seed=seed, image_shape=(1, 1, 2))
         self.state = self.distiller.state
         self.traces = 0
@@ -244,11 +265,19 @@ class Case:
 
     def told(self, student=None, teacher=None, learned=None):
         """The state in which the networks say this and the loss has learned that."""
+        if self.row.several == "student" and student:
+            student = {"networks": {0: student, 1: jax.tree.map(lambda rows: rows[::-1], student)}}
         params = {
             "model": student or self.state.params["model"],
             "losses": {"term": learned} if learned else self.state.params["losses"],
         }
-        return replace(self.state, params=params, teacher=self.state.teacher | (teacher or {}))
+        says = self.state.teacher
+        if self.row.several == "teacher":
+            networks = says["networks"]
+            says = says | {"networks": networks | {1: networks[1] | (teacher or {})}}
+        else:
+            says = says | (teacher or {})
+        return replace(self.state, params=params, teacher=says)
 
     def __call__(self, rows=range(B), **told):
         """What a step with these examples finds."""

@@ -7,7 +7,7 @@ from flax import nnx
 from tiny import TinyNet, assert_same_bits, digits, leaves
 
 import jaxkd
-from jaxkd import Normalization, Outputs, losses, models, optimizers
+from jaxkd import Normalization, Outputs, data, losses, models, optimizers
 from jaxkd.models import Ensemble
 
 SGD = optimizers.sgd(0.05, momentum=0.9)
@@ -157,3 +157,64 @@ def test_networks_of_the_zoo_are_named():
     ensemble = Ensemble([first, second])
     assert (ensemble.name, ensemble.num_classes) == ("ensemble of resnet8 and vgg8", 10)
     assert ensemble.image_shape == (32, 32, 3)
+
+
+def stepped(images, teacher, loss, weights, **options):
+    """A student, and its changes by one step of plain gradient descent: gradients of several losses add up in it."""
+    distiller = jaxkd.Distiller(student=TinyNet(), teacher=teacher)
+    distiller.compile(optimizers.sgd(0.1, momentum=0.0), loss, weights, image_shape=(8, 8, 3), **options)
+    before = leaves(distiller.state.params["model"])
+    distiller.fit(images.take(range(BATCH)), epochs=1, batch_size=BATCH, verbose=0)
+    after = leaves(distiller.state.params["model"])
+    return distiller, [new - old for new, old in zip(after, before, strict=True)]
+
+
+def test_a_loss_for_each_teacher_is_the_sum_of_those_of_each_alone(images):
+    """KD from one and a hint from the other, whose maps are wider: the step is the sum of both steps."""
+    networks, weights = teachers(), {"kd": 0.9, "hint": 3.0}
+    terms = {"kd": lambda: losses.KD(4.0), "hint": lambda: losses.FitNet(0)}
+    loss = {name: losses.FromTeacher(place, terms[name]()) for place, name in enumerate(terms)}
+    joint, moved = stepped(images, networks, loss, weights)
+    wanted, logs = [0.0] * len(moved), {}
+    for place, name in enumerate(terms):
+        own, by = stepped(images, networks[place], {name: terms[name]()}, {name: weights[name]})
+        wanted = [total + one for total, one in zip(wanted, by, strict=True)]
+        logs[name] = own.history.last(name)
+    for one, other in zip(moved, wanted, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    for name, value in logs.items():
+        assert joint.history.last(name) == pytest.approx(value, rel=1e-5)
+    assert joint.history.last("loss") == pytest.approx(0.9 * logs["kd"] + 3.0 * logs["hint"], rel=1e-5)
+    assert (
+        joint.state.params["losses"]["hint"]["loss"]["regressor"]["kernel"].shape[-1] == networks[1].fc.kernel.shape[0]
+    )
+
+
+def test_a_loss_from_one_of_several_reads_its_strong_view_and_what_it_learns_and_remembers(images):
+    loss = {
+        "mlkd": losses.FromTeacher(1, losses.MLKD(strong_view=data.Augmentation(pad=1))),
+        "ctkd": losses.FromTeacher(0, losses.KD(losses.CurriculumTemperature())),
+        "crd": losses.FromTeacher(0, losses.CRD(images.labels[:BATCH], negatives=4, feature_dim=4)),
+    }
+    distiller, _ = stepped(images, teachers(), loss, {})
+    assert {"mlkd", "ctkd_temperature", "crd"} <= distiller.history.history.keys()
+    assert np.isfinite([distiller.history.last(name) for name in ("mlkd", "ctkd", "crd")]).all()
+
+
+def test_a_loss_from_one_of_several_is_not_cached(images):
+    with pytest.raises(ValueError, match=r"cache_teacher: a loss hears one of several teachers .* is their mean"):
+        stepped(images, teachers(), losses.FromTeacher(0, losses.KD(4.0)), {}, cache_teacher=True)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "make", "message"),
+    [
+        (TinyNet(), lambda: losses.FromTeacher(0, losses.KD(4.0)), "from teacher 0, but there are not several"),
+        ([TinyNet(), TinyNet()], lambda: losses.FromTeacher(2, losses.KD(4.0)), "there are 2, counted from 0"),
+        ([TinyNet(), TinyNet()], lambda: losses.FromTeacher(-1, losses.KD(4.0)), "position=-1: the teachers"),
+        ([TinyNet(), TinyNet()], lambda: losses.FromTeacher(0, losses.AT()), "AT pairs the stages"),
+    ],
+)  # fmt: skip
+def test_a_teacher_that_there_is_not_is_refused_before_training(images, teacher, make, message):
+    with pytest.raises(ValueError, match=message):
+        stepped(images, teacher, make(), {})

@@ -61,6 +61,7 @@ PUBLISHED_METHODS = {
     "ofd": ({"ce": 1.0, "ofd": 0.001}, {}),
     "reviewkd": ({"ce": 1.0, "reviewkd": warmup(20, 5.0)}, {}),
     "deit": ({"ce": 0.5, "deit": 0.5}, {}),
+    "tf-kd": ({"ce": 0.9, "tfkd": 0.1}, {"correct": 0.99, "temperature": 20.0}),
     "dist": ({"ce": 1.0, "dist": 1.0}, {"beta": 2.0, "gamma": 2.0, "temperature": 4.0}),
 }
 

@@ -39,6 +39,30 @@ def test_a_run_comes_back(tmp_path):
     assert record.arguments == {"output": str(tmp_path / "run")}
 
 
+def test_of_averaged_weights_the_best_epoch_is_their_own(tmp_path):
+    """Each best epoch is what would have been deployed of one of the two networks, and states both accuracies."""
+    own, averaged = (0.6, 0.8, 0.7), (0.3, 0.75, 0.85)
+    record = recorded.run(tmp_path, own)
+    assert record.best_ema is None
+    assert "best_ema" not in record.rule
+    history = History.from_dict(
+        {"epoch": [0, 1, 2], "history": {"val_accuracy": list(own), "val_ema_accuracy": list(averaged)}}
+    )
+    found = records.summary(history)
+    assert found["best"] == {"epoch": 2, "val_accuracy": 0.8, "val_ema_accuracy": 0.75}
+    assert found["best_ema"] == {"epoch": 3, "val_accuracy": 0.7, "val_ema_accuracy": 0.85}
+    assert "best_ema: likewise the highest val_ema_accuracy" in found["rule"]
+
+    metrics = "".join(f"{i},{one},{other}\n" for i, (one, other) in enumerate(zip(own, averaged, strict=True), 1))
+    (tmp_path / "metrics.csv").write_text("epoch,val_accuracy,val_ema_accuracy\n" + metrics)
+    result = json.loads((tmp_path / "result.json").read_text())
+    (tmp_path / "result.json").write_text(json.dumps(result | found))
+    assert records.read(tmp_path).best_ema == found["best_ema"]
+    (tmp_path / "result.json").write_text(json.dumps(result | found | {"best_ema": {**found["best_ema"], "epoch": 2}}))
+    with pytest.raises(ValueError, match=r"val_accuracy of epoch 2 is 0\.7, and 0\.8 in metrics"):
+        records.read(tmp_path)
+
+
 def test_an_unfinished_run_has_the_same_ends_so_far(tmp_path):
     record = recorded.run(tmp_path, (0.5, 0.75, 0.7), finished=False)
     assert not record.finished

@@ -152,6 +152,18 @@ def draws():
     }
 
 
+def networks_in_one():
+    """How far two networks in one, which see the same images on two devices, are from seeing them once."""
+    images, labels = batches(8)[0]
+    twice = [(np.concatenate([images, images]), np.concatenate([labels, labels]))]
+
+    def student():
+        return models.Ensemble([TinyNet(), TinyNet(seed=2, width=4)])
+
+    ends = [engine(twice, losses.CrossEntropy, student, 2, option) for option in BATCH_NORMS]
+    return furthest(*(leaves(end.state.params) for end in ends))
+
+
 def work():
     ends = [engine(batches(32), batch_norm=option) for option in BATCH_NORMS]
     report = {
@@ -159,6 +171,7 @@ def work():
         "from global": furthest(*(leaves(end.state.params) for end in ends)),
         "equal": all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(ends[1].state)),
         "draws": draws(),
+        "networks in one": networks_in_one(),
         "errors": [],
     }
     train = digits()[0].subset(64)
@@ -198,6 +211,11 @@ def test_it_is_another_training_than_the_global_one_but_on_one_device(report):
     assert report["from global"] > 1e-3
     assert report["equal"]
     assert bn_mesh_of("per_device", Placement(jax.devices()[:1])) is None
+
+
+@pytest.mark.thorough
+def test_networks_in_one_are_cut_over_devices_like_one(report):
+    assert report["networks in one"] < 1e-5
 
 
 @pytest.mark.thorough
