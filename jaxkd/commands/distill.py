@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jaxkd
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; None takes the process's own command line."""
     parser = command_line()
     options = config_file.parse(parser, arguments, config_of)
-    return distil(parser, options, {options.seed: options.output})
+    return train(parser, options, config_of, {options.seed: options.output})
 
 
 def several(arguments: Sequence[str], folders: Mapping[int, pathlib.Path], at_once: int | None = 1) -> int:
@@ -61,16 +61,25 @@ def several(arguments: Sequence[str], folders: Mapping[int, pathlib.Path], at_on
       at_once: so many seeds become one program, where the runs allow it; None takes all that fit into memory.
     """
     parser = command_line()
-    return distil(parser, config_file.parse(parser, arguments, config_of), folders, at_once)
+    return train(parser, config_file.parse(parser, arguments, config_of), config_of, folders, at_once)
 
 
-def distil(
+def train(
     parser: argparse.ArgumentParser,
     options: argparse.Namespace,
+    config_of: Callable[[argparse.Namespace], RunConfig],
     folders: Mapping[int, pathlib.Path | None],
     at_once: int | None = 1,
 ) -> int:
-    """Train a student for each seed, with the same teacher and images, and leave each in its folder."""
+    """Train a network for each seed, with the same images and teacher, if any, and leave each in its folder.
+
+    Args:
+      parser: tells of what is wrong.
+      options: as it read them.
+      config_of: the run that they describe.
+      folders: by seed.
+      at_once: as of `several`.
+    """
     try:
         if options.distributed:
             distributed.initialize()  # before anything computes
@@ -79,27 +88,27 @@ def distil(
             return config_file.save(parser, options)
         config, teacher, train, test = run.read(wanted)
         configs = [dataclasses.replace(config, seed=seed, output=folder) for seed, folder in folders.items()]
-        students = [run.prepare(one, train, test, teacher) for one in configs]
-        for student in students:
-            student.check()
+        networks = [run.prepare(one, train, test, teacher) for one in configs]
+        for network in networks:
+            network.check()
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         parser.error(str(error))
     if options.dry_run:
-        run.say(dry_run.described(students[0], teacher))
+        run.say(dry_run.described(networks[0], teacher))
         return 0
-    for student in students:
-        student.start()
-    size = students[0].facts["student"]["parameters"]
-    run.say(f"student {config.network}: {size:,} parameters; {config.title}")
-    run.say_start(students[0])
+    for network in networks:
+        network.start()
+    size = networks[0].facts[config.role]["parameters"]
+    run.say(f"{config.role} {config.network}: {size:,} parameters; {config.title}")
+    run.say_start(networks[0])
     if config.teacher is not None:
         described = describe_teacher(teacher, test, config.teacher.evaluate)
-        students = [dataclasses.replace(one, facts={**one.facts, "teacher": described}) for one in students]
-    if len(students) > 1 and at_once != 1 and all(student.can_share_a_program for student in students):
-        run.fit_together(students, at_once)
+        networks = [dataclasses.replace(one, facts={**one.facts, "teacher": described}) for one in networks]
+    if len(networks) > 1 and at_once != 1 and all(network.can_share_a_program for network in networks):
+        run.fit_together(networks, at_once)
     else:
-        for student in students:
-            run.fit(student)
+        for network in networks:
+            run.fit(network)
     return 0
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from jaxkd import distributed, recipes
+from jaxkd import recipes
 from jaxkd.command_line import CommandLine, Help, program
-from jaxkd.commands import config_file, dry_run, run
+from jaxkd.commands import config_file, distill, dry_run
 from jaxkd.commands.options import add_init_options, add_options, init_of, network_of, recipe_of, run_config
 from jaxkd.config import RunConfig
 
@@ -29,25 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; None takes the process's own command line."""
     parser = command_line()
     options = config_file.parse(parser, arguments, config_of)
-    try:
-        if options.distributed:
-            distributed.initialize()  # before anything computes
-        config = config_of(options)
-        if options.save_config is not None:
-            return config_file.save(parser, options)
-        train, test = run.load_data(config)
-        config = run.resolve(config, train)
-        model = run.prepare(config, train, test)
-        model.check()
-    except (ValueError, OSError, ImportError, RuntimeError) as error:
-        parser.error(str(error))
-    if options.dry_run:
-        run.say(dry_run.described(model))
-        return 0
-    model.start()
-    run.say_start(model)
-    run.fit(model)
-    return 0
+    return distill.train(parser, options, config_of, {options.seed: options.output})
 
 
 def config_of(options: argparse.Namespace) -> RunConfig:

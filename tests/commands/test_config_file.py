@@ -139,7 +139,7 @@ def test_a_first_try_says_that_it_is_one(tmp_path, capsys, monkeypatch):
 def test_steps_are_limited_in_each_epoch():
     found = train.config_of(options(train, "--model", "resnet8", *SMALL, "--limit-steps", "2", "--batch-size", "16"))
     assert RunConfig.from_dict(found.to_dict()) == found
-    images, test = train.run.load_data(found)
+    images, test = distill.run.load_data(found)
     assert (len(images), len(test)) == (32, 32)
     assert len(set(images.labels.tolist())) > 5
 
@@ -160,7 +160,7 @@ def test_a_dry_run_measures_and_writes_nothing(teacher, tmp_path, capsys, monkey
 def test_the_estimate_is_of_all_epochs(monkeypatch):
     monkeypatch.setattr(dry_run, "measured", lambda *given: dry_run.Measured(3.0, 143.7, 36.0, 2**30, True))
     found = train.config_of(options(train, "--model", "resnet8", "--epochs", "6", *SMALL))
-    images, test = train.run.load_data(found)
-    said = dry_run.described(train.run.prepare(train.run.resolve(found, images), images, test))
+    images, test = distill.run.load_data(found)
+    said = dry_run.described(distill.run.prepare(train.run.resolve(found, images), images, test))
     assert "time       about 2.0 min, 20 s an epoch; compiling takes 3.0 s where it is new" in said
     assert "memory     1.00 GiB of a device so far" in said
