@@ -9,7 +9,7 @@ import pytest
 from sweeps import sweep
 
 from jaxkd.data import RandAugment
-from jaxkd.data.transforms.rand_augment import OPERATIONS
+from jaxkd.data.transforms.policies import OPERATIONS
 
 H, W = 28, 32
 
