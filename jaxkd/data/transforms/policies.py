@@ -92,15 +92,19 @@ class Policy(ABC):
         Raises:
           TypeError: for pixels that are not uint8.
         """
+        images = self._checked(images)
         return self._applied(self.draw(key, len(images)), images)
 
-    def _applied(
-        self, drawn: jax.Array, images: jax.Array, outside: Sequence[int] | None = None, bicubic: bool = False
-    ) -> jax.Array:
+    def _checked(self, images: jax.Array) -> jax.Array:
         images = jnp.asarray(images)
         if images.dtype != jnp.uint8:
             name = type(self).__name__
             raise TypeError(f"{name} changes uint8 pixels; these are {images.dtype}: augment before normalising")
+        return images
+
+    def _applied(
+        self, drawn: jax.Array, images: jax.Array, outside: Sequence[int] | None = None, bicubic: bool = False
+    ) -> jax.Array:
         settings = self.settings(*images.shape[1:3])
 
         def one(images: jax.Array, chosen: jax.Array) -> tuple[jax.Array, None]:
@@ -167,7 +171,7 @@ class RandAugment(Policy):
         Raises:
           TypeError: for pixels that are not uint8.
         """
-        return self._applied(self._position(number, backward)[None], images)
+        return self._applied(self._position(number, backward)[None], self._checked(images))
 
     def _position(self, number: jax.Array, backward: jax.Array) -> jax.Array:
         return number + len(OPERATIONS) * backward.astype(jnp.int32)
@@ -244,11 +248,10 @@ class AutoAugment(Policy):
     def draw(self, key: jax.Array, count: int) -> jax.Array:
         """Return `[2, count]` int32 positions in `settings`."""
         pairs = POLICIES[self.policy]
-        which, whether, direction = jax.random.split(key, 3)
-        pair = jax.random.randint(which, (count,), 0, len(pairs), jnp.int32)
+        even = jax.random.uniform(key, (5, count), jnp.float32)  # at once, since each draw is compiled
+        pair = jnp.floor(len(pairs) * even[0]).astype(jnp.int32)
         chances = jnp.asarray([[prob for _, prob, _ in pair] for pair in pairs], jnp.float32)[pair].T
-        applied = jax.random.bernoulli(whether, chances)
-        backward = jax.random.bernoulli(direction, shape=(2, count)).astype(jnp.int32)
+        applied, backward = even[1:3] < chances, (even[3:5] < 0.5).astype(jnp.int32)
         position = 4 * pair[None] + jnp.asarray([[0], [2]], jnp.int32) + backward
         return jnp.where(applied, position, 4 * len(pairs))
 
@@ -322,14 +325,14 @@ class TimmRandAugment(Policy):
 
     def draw(self, key: jax.Array, count: int) -> jax.Array:
         """Return `[operations, count]` int32 positions in `settings`."""
-        which, whether, how_much, direction = jax.random.split(key, 4)
+        which, how_much = jax.random.split(key)
         shape = (self.operations, count)
-        number = jax.random.randint(which, shape, 0, len(self.names), jnp.int32)
+        even = jax.random.uniform(which, (3, *shape), jnp.float32)
+        number = jnp.floor(len(self.names) * even[0]).astype(jnp.int32)
         magnitude = self.magnitude + self.deviation * jax.random.normal(how_much, shape, jnp.float32)
         tenth = jnp.rint(10 * jnp.clip(magnitude, 0, 10)).astype(jnp.int32)
-        backward = jax.random.bernoulli(direction, shape=shape).astype(jnp.int32)
-        position = (number * (_TENTHS + 1) + tenth) * 2 + backward
-        return jnp.where(jax.random.bernoulli(whether, self.prob, shape), position, len(self.names) * (_TENTHS + 1) * 2)
+        position = (number * (_TENTHS + 1) + tenth) * 2 + (even[1] < 0.5).astype(jnp.int32)
+        return jnp.where(even[2] < self.prob, position, len(self.names) * (_TENTHS + 1) * 2)
 
     def __call__(self, key: jax.Array, images: jax.Array) -> jax.Array:
         """Return a random view of each image: uint8 `[B, H, W, C]` in and out. The key decides everything.
@@ -338,6 +341,7 @@ class TimmRandAugment(Policy):
           TypeError: for pixels that are not uint8.
           ValueError: without a normalization.
         """
+        images = self._checked(images)
         colour = [round(255 * mean) for mean in known(self.normalization, self).mean]
         return self._applied(self.draw(key, len(images)), images, colour, bicubic=True)
 

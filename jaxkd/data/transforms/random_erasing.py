@@ -86,18 +86,19 @@ class RandomErasing:
 
     def draw(self, key: jax.Array, count: int, height: int, width: int) -> jax.Array:
         """Return which pixels are hidden, `[count, height, width]` boolean."""
-        whether, size, shape, *places = jax.random.split(key, 5)
-        tries = (count, _ATTEMPTS)
-        area = height * width * jax.random.uniform(size, tries, jnp.float32, *self.scale)
-        low, high = (math.log(limit) for limit in self.ratio)
-        aspect = jnp.exp(jax.random.uniform(shape, tries, jnp.float32, low, high))
+        even = jax.random.uniform(key, (3 + 2 * _ATTEMPTS, count), jnp.float32)  # at once, since each draw is compiled
+        whether, places, size, shape = even[0], even[1:3], even[3 : 3 + _ATTEMPTS].T, even[3 + _ATTEMPTS :].T
+        (least, greatest), (low, high) = self.scale, (math.log(limit) for limit in self.ratio)
+        area = height * width * (least + (greatest - least) * size)
+        aspect = jnp.exp(low + (high - low) * shape)
         high_wide = jnp.rint(jnp.sqrt(jnp.stack([area * aspect, area / aspect]))).astype(jnp.int32)
         fits = (high_wide[0] < height) & (high_wide[1] < width)
         first = jnp.argmax(fits, axis=1)[None, :, None]
         sides = jnp.take_along_axis(high_wide, first, axis=2)[..., 0]
-        hidden = (jax.random.bernoulli(whether, self.prob, (count,)) & fits.any(1))[:, None, None]
+        hidden = ((whether < self.prob) & fits.any(1))[:, None, None]
         for axis, (length, side, place) in enumerate(zip((height, width), sides, places, strict=True), 1):
-            start = jax.random.randint(place, (count,), 0, jnp.maximum(length - side, 0) + 1, jnp.int32)[:, None]
+            room = (jnp.maximum(length - side, 0) + 1).astype(jnp.float32)
+            start = jnp.floor(place * room).astype(jnp.int32)[:, None]
             number = jnp.arange(length, dtype=jnp.int32)[None]
             within = (number >= start) & (number < start + side[:, None])
             hidden = hidden & jnp.expand_dims(within, 3 - axis)
