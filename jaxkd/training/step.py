@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from typing import NamedTuple
 
 import jax
@@ -74,7 +74,7 @@ def make_prepare(program: Program, normalization: Normalizer | None) -> Callable
     """
     own = getattr(normalization, "each", (normalization,))[0]  # of an ensemble, the first network's
     augment = [
-        replace(one, normalization=own) if getattr(one, "normalization", program) is None else one  # type: ignore[type-var]
+        replace(one, normalization=own) if is_dataclass(one) and getattr(one, "normalization", own) is None else one
         for one in program.augment
     ]
 
