@@ -40,7 +40,7 @@ from jaxkd.training.forward import warn_of_slow_types
 from jaxkd.training.inputs import Data, Source, Stream, as_source, images_of
 from jaxkd.training.loop import Run, Runs, train
 from jaxkd.training.preemption import Termination
-from jaxkd.training.program import Losses, Program, Weight, assemble, metrics_of, name_of
+from jaxkd.training.program import Augment, Losses, Program, Weight, assemble, metrics_of, name_of
 from jaxkd.training.sharding import Placement, bn_mesh_of
 from jaxkd.training.state import TrainState, Tree, copied, create_state, split
 from jaxkd.training.step import Step, make_step
@@ -108,6 +108,7 @@ class Trainer:
         gradient_accumulation_steps: int = 1,
         batch_norm: str = "global",
         trainable: str | Sequence[str] | None = None,
+        augment: Augment | Sequence[Augment] | None = None,
         mixing: Mixing | None = None,
         ema: EMA | None = None,
     ) -> None:
@@ -146,6 +147,11 @@ class Trainer:
           trainable: the names of the layers that are trained, as in "fc" or ("layer4", "fc"), or `models.head(model)`;
             all by default. The others are frozen: their weights stay as they are, no optimizer has a state for them,
             and they compute as in evaluation, so that BatchNorm uses its running statistics and leaves them alone.
+          augment: what is applied to the images of each batch, or several one after the other: `data.TrivialAugment()`,
+            `data.AutoAugment("imagenet")`, `data.RandAugment()`, `data.RandomErasing(0.25)`, or a function of yours,
+            called as `(key, images)`. It comes after the data set's own augmentation, or after decoding where images
+            are read from files, on the device, before images are normalised and mixed. Student and teacher see the
+            same; a strong view that a loss asks for is left as the loss wants it. `cache_teacher` is refused.
           mixing: mixup and CutMix, as in `data.Mixing(mixup_alpha=0.8, cutmix_alpha=1.0)`. Student and teacher see the
             same mixed images; losses and training metrics are the means over both labels, weighted by their shares.
             Losses that remember single examples (CRD) are refused, and so is `cache_teacher`.
@@ -173,6 +179,7 @@ class Trainer:
             microbatches=gradient_accumulation_steps,
             bn_mesh=bn_mesh_of(batch_norm, placement),
             trainable=trainable,
+            augment=augment,
             mixing=mixing,
             ema=ema,
         )

@@ -26,6 +26,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "clip_norm": {"type": float, "metavar": "X", "help": "the largest length of all gradients together"},
     "label_smoothing": {"type": float, "metavar": "X", "help": "of the cross-entropy with the labels, as in 0.1"},
+    "augment": {
+        "metavar": "NAME",
+        "help": "change the images by a policy: trivial, auto-cifar10, auto-imagenet, rand, or a RandAugment by timm's "
+        "name, as in rand-m9-mstd0.5-inc1; none for none",
+    },
+    "random_erasing": {
+        "type": float, "metavar": "P", "help": "fill a part of an image with noise, with this probability, as in 0.25"
+    },
     "mixup": {"type": float, "metavar": "A", "help": "mix images by mixup with this α, as in 0.8"},
     "cutmix": {"type": float, "metavar": "A", "help": "or by CutMix, as in 1.0; with both, half of the batches each"},
     "ema_decay": {

@@ -133,6 +133,7 @@ def compiled(config: RunConfig, train: Images, teacher: Any = None) -> jaxkd.Tra
         batch_norm=config.batch_norm,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         trainable=models.head(network) if config.init is not None and config.init.freeze else None,
+        augment=config.training.augmentations,
         mixing=config.training.mixing,
         ema=None if config.training.ema_decay is None else jaxkd.EMA(config.training.ema_decay),
     )

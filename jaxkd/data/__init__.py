@@ -15,18 +15,23 @@ from jaxkd.data.pipeline.batch_reader import BatchIndices, UnreadableImages
 from jaxkd.data.streamed import StreamedDataset, from_source
 from jaxkd.data.transforms.mixing import Mixing
 from jaxkd.data.transforms.pad_crop_flip import Augmentation
-from jaxkd.data.transforms.rand_augment import RandAugment
+from jaxkd.data.transforms.policies import AutoAugment, RandAugment, TimmRandAugment, TrivialAugment, policy
+from jaxkd.data.transforms.random_erasing import RandomErasing
 from jaxkd.data.transforms.resized_crop import RandomResizedCrop, ResizedCentreCrop
 
 __all__ = [
     "Augmentation",
+    "AutoAugment",
     "BatchIndices",
     "Dataset",
     "Mixing",
     "RandAugment",
+    "RandomErasing",
     "RandomResizedCrop",
     "ResizedCentreCrop",
     "StreamedDataset",
+    "TimmRandAugment",
+    "TrivialAugment",
     "UnreadableImages",
     "channels_last",
     "from_arrays",
@@ -34,4 +39,5 @@ __all__ = [
     "from_source",
     "load",
     "names",
+    "policy",
 ]

@@ -151,7 +151,10 @@ class Dataset(LabelledImages):
         names = tuple(str(name) for name in self.class_names)
         labels = checked_labels(np.asarray(self.labels), len(images), len(names))
         if self.augmentation is not None and not isinstance(self.augmentation, Augmentation):
-            raise TypeError(f"augmentation is a jaxkd.data.Augmentation or None; got {self.augmentation!r}")
+            raise TypeError(
+                f"augmentation is a jaxkd.data.Augmentation or None; got {self.augmentation!r}; policies and erasing "
+                "are given to compile(augment=…)"
+            )
         object.__setattr__(self, "images", images)
         object.__setattr__(self, "image_shape", images.shape[1:])
         object.__setattr__(self, "labels", labels)

@@ -14,7 +14,8 @@ from typing import Any, Literal, get_args
 import optax
 
 from jaxkd import optimizers
-from jaxkd.data import Mixing
+from jaxkd.data import Mixing, RandomErasing, policy
+from jaxkd.data.transforms.policies import Policy
 from jaxkd.recipes.methods import ASYMMETRIC, CONTRASTIVE, CURRICULUM, DECOUPLED, MULTI_LEVEL, STANDARDIZATION, TOKEN
 from jaxkd.types import IMAGENET_NORMALIZATION, Normalization
 
@@ -48,6 +49,8 @@ class Training:
       decays_kernels_only: whether biases, norms, tokens and position embeddings are left out of the weight decay.
       clip_norm: the largest length of all gradients together; None does not clip.
       label_smoothing: ε of the cross-entropy with the labels.
+      augment: a policy for the images of each batch, by its name in `data.policy`; "none" for none.
+      random_erasing: the probability that an image has a part erased after that; 0 for none.
       mixup: α of mixup; 0 for none.
       cutmix: α of CutMix; 0 for none.
       ema_decay: of averaged weights; None keeps none.
@@ -57,7 +60,8 @@ class Training:
         them as they come.
 
     Raises:
-      ValueError: for an optimizer or a schedule that is none of these, and numbers for another schedule.
+      ValueError: for an optimizer, a schedule or a policy that is none of these, a probability that is none, and
+        numbers for another schedule.
     """
 
     name: str
@@ -79,6 +83,8 @@ class Training:
     decays_kernels_only: bool = False
     clip_norm: float | None = None
     label_smoothing: float = 0.0
+    augment: str = "none"
+    random_erasing: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
     ema_decay: float | None = None
@@ -94,6 +100,13 @@ class Training:
             raise ValueError(f"drops={self.drops}: a cosine has none")
         if self.schedule == "steps" and (self.warmup_learning_rate or self.final_learning_rate):
             raise ValueError("a schedule of steps has neither a final_learning_rate nor a warmup_learning_rate")
+        _ = self.augmentations  # which refuses what is none
+
+    @property
+    def augmentations(self) -> tuple[Policy | RandomErasing, ...]:
+        """What is applied to the images of each batch, one after the other."""
+        drawn = () if self.augment == "none" else (policy(self.augment),)
+        return (*drawn, RandomErasing(self.random_erasing)) if self.random_erasing else drawn
 
     @property
     def mixing(self) -> Mixing | None:
@@ -276,7 +289,7 @@ _TRAININGS: Mapping[str, Training] = MappingProxyType(
                 drop_path=0.1,
                 resize_to=224,
             ),
-            # On ImageNet; but for RandAugment, random erasing and repeated augmentation.
+            # On ImageNet; but for repeated augmentation.
             Training(
                 name="deit",
                 paper=TOKEN,
@@ -293,6 +306,8 @@ _TRAININGS: Mapping[str, Training] = MappingProxyType(
                 final_learning_rate=1e-5,
                 decays_kernels_only=True,
                 label_smoothing=0.1,
+                augment="rand-m9-n2-mstd0.5-inc1",
+                random_erasing=0.25,
                 mixup=0.8,
                 cutmix=1.0,
                 ema_decay=0.99996,

@@ -105,6 +105,10 @@ class CachedTeacher:
             raise ValueError(f"each of {len(placement.processes)} processes would have to keep all of them")
         if program.strong_view is not None:
             raise ValueError(f"the views that {program.strong_view} makes cannot be numbered")
+        if program.augment:
+            raise ValueError(
+                f"{', '.join(map(str, program.augment))} makes new views in every step, in too many ways to keep"
+            )
         if program.mixing is not None:
             raise ValueError("mixed images are new ones in every step")
         augmentation = source.augmentation

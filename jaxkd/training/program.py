@@ -21,7 +21,8 @@ from jax.sharding import Mesh
 from jaxkd import metrics as metric_functions
 from jaxkd.checks import check_epoch_function
 from jaxkd.data.transforms.mixing import Mixing
-from jaxkd.data.transforms.rand_augment import RandAugment
+from jaxkd.data.transforms.pad_crop_flip import Augmentation
+from jaxkd.data.transforms.policies import RandAugment
 from jaxkd.losses import CrossEntropy, Loss, Monitor, Network
 from jaxkd.losses.base import buildable
 from jaxkd.metrics import Metric
@@ -150,6 +151,27 @@ def checked_mixing(mixing: Mixing | None, losses: nnx.Dict[Term]) -> Mixing | No
     return mixing
 
 
+def checked_augment(augment: Augment | Sequence[Augment] | None) -> tuple[Augment, ...]:
+    """Return the augmentations of a batch, in their order.
+
+    Raises:
+      TypeError: for what is none, or cannot be told from others by its hash.
+    """
+    given = () if augment is None else augment if isinstance(augment, Sequence) else (augment,)
+    example = "data.TrivialAugment(), or several, as in [data.TrivialAugment(), data.RandomErasing(0.25)]"
+    if isinstance(given, str):
+        raise TypeError(f"augment={given!r}: give data.policy({given!r}), {example}")
+    for one in given:
+        if isinstance(one, type) or not callable(one) or isinstance(one, Augmentation):
+            cure = "set dataset.replace(augmentation=…)" if isinstance(one, Augmentation) else f"give {example}"
+            raise TypeError(f"augment={one!r}: {cure}")
+        try:
+            hash(one)
+        except TypeError as error:
+            raise TypeError(f"augment={one!r} has no hash: make it a function or a frozen dataclass") from error
+    return tuple(given)
+
+
 def watched_bounds(losses: nnx.Dict[Term]) -> dict[str, tuple[float, float]]:
     """Return the bounds of the monitored values that have any, by their names in the logs."""
     found = nnx.to_flat_state(nnx.state(losses, Monitor))
@@ -211,6 +233,7 @@ class Program:
       bn_mesh: the devices on each of which BatchNorm sees its own part of the batch; None where it sees all of it.
       index_readers: names of the losses that need the true index of each example.
       trainable: the layers that are trained; None where all are.
+      augment: what is applied to the images of a batch, one after the other, called as `(key, images)`.
       mixing: how the images of a batch are mixed; None where they are not.
       ema: how the weights are averaged; None where they are not.
       stacked: where among the parameters each array holds those of several blocks.
@@ -229,6 +252,7 @@ class Program:
     bn_mesh: Mesh | None
     index_readers: tuple[str, ...] = ()
     trainable: Trainable | None = None
+    augment: tuple[Augment, ...] = ()
     mixing: Mixing | None = None
     ema: EMA | None = None
     stacked: tuple[tuple[Any, ...], ...] = ()
@@ -257,6 +281,7 @@ def assemble(
     microbatches: int,
     bn_mesh: Mesh | None,
     trainable: str | Iterable[str] | None = None,
+    augment: Augment | Sequence[Augment] | None = None,
     mixing: Mixing | None = None,
     ema: EMA | None = None,
 ) -> tuple[Program, nnx.Dict[Term]]:
@@ -284,6 +309,7 @@ def assemble(
         microbatches=microbatches,
         bn_mesh=bn_mesh,
         index_readers=index_readers_of(losses),
+        augment=checked_augment(augment),
         mixing=checked_mixing(mixing, losses),
         ema=checked_ema(ema),
         trainable=checked_trainable(model, trainable),

@@ -19,11 +19,18 @@ from jaxkd.training.epochs import Chunk, Epoch, chunk_steps, cut, order_of, seed
 from jaxkd.training.evaluation import Metrics, make_evaluate
 from jaxkd.training.gradient_accumulation import Number, StepGrads, accumulated
 from jaxkd.training.inputs import InMemory
-from jaxkd.training.mixed_labels import mixed
 from jaxkd.training.program import Augment, Program
 from jaxkd.training.sharding import CUT, WHOLE, Placement
 from jaxkd.training.state import TrainState, Tree, copied
-from jaxkd.training.step import CachedOutputs, Logs, Step, make_grad_fn, make_teacher_forward, take_step
+from jaxkd.training.step import (
+    CachedOutputs,
+    Logs,
+    Step,
+    make_grad_fn,
+    make_prepare,
+    make_teacher_forward,
+    take_step,
+)
 from jaxkd.types import Batch, Normalizer
 
 Function = Callable[..., Tree]
@@ -86,10 +93,11 @@ def make_many_step(
     """
     teacher_forward = make_teacher_forward(program, teacher_normalization)
     grad_fn = make_grad_fn(program, normalization)
+    prepare = make_prepare(program, normalization)
     over_runs = mapped_over_runs(placement)
 
     def step(state: TrainState, batch: Batch, cached: CachedOutputs | None = None) -> tuple[TrainState, Logs]:
-        batch = mixed(program.mixing, state, batch)
+        batch = prepare(state, batch)
 
         def on_device(own: Tree, common: TrainState, batch: Batch, cached: CachedOutputs | None) -> tuple[Tree, Logs]:
             def run(params: Tree, variables: Tree, opt_state: Tree) -> TrainState:

@@ -14,7 +14,7 @@ from jaxkd.nn.modes import Trainable
 
 Tree = Any
 
-SHUFFLE, AUGMENT, LOSSES, MIX = range(4)
+SHUFFLE, AUGMENT, LOSSES, MIX, POLICY = range(5)
 """Independent random streams, so that adding draws to one leaves the others as they were."""
 
 

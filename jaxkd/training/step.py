@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from typing import NamedTuple
 
 import jax
@@ -19,7 +19,7 @@ from jaxkd.training.gradient_accumulation import GradFn, Number, StepGrads, accu
 from jaxkd.training.mixed_labels import mixed, under_both_labels
 from jaxkd.training.program import Program, Term, log_name
 from jaxkd.training.sharding import on_each_device
-from jaxkd.training.state import LOSSES, TrainState, Tree, split
+from jaxkd.training.state import LOSSES, POLICY, TrainState, Tree, split
 from jaxkd.types import Batch, Key, Normalizer, Outputs, Progress
 
 Logs = dict[str, jax.Array]
@@ -51,9 +51,10 @@ def make_step(program: Program, normalization: Normalizer | None, teacher_normal
     """
     teacher_forward = make_teacher_forward(program, teacher_normalization)
     grad_fn = make_grad_fn(program, normalization)
+    prepare = make_prepare(program, normalization)
 
     def step(state: TrainState, batch: Batch, cached: CachedOutputs | None = None) -> tuple[TrainState, Logs]:
-        batch = mixed(program.mixing, state, batch)
+        batch = prepare(state, batch)
 
         def microbatch_grads(variables: Tree, batch: Batch, cached: CachedOutputs | None, number: Number) -> StepGrads:
             teacher = teacher_forward(state.teacher, batch, cached)
@@ -63,6 +64,27 @@ def make_step(program: Program, normalization: Normalizer | None, teacher_normal
         return take_step(program, state, grads)
 
     return step
+
+
+def make_prepare(program: Program, normalization: Normalizer | None) -> Callable[[TrainState, Batch], Batch]:
+    """Build `prepare(state, batch) -> batch`, which augments the images of a step and mixes them.
+
+    A batch is prepared whole, before it is cut into parts. A strong view is what its loss asks for, and only mixed.
+    Augmentations that fill in what images have on average, and were not told, take the network's `normalization`.
+    """
+    own = getattr(normalization, "each", (normalization,))[0]  # of an ensemble, the first network's
+    augment = [
+        replace(one, normalization=own) if is_dataclass(one) and getattr(one, "normalization", own) is None else one
+        for one in program.augment
+    ]
+
+    def prepare(state: TrainState, batch: Batch) -> Batch:
+        key = state.random(POLICY, state.step)
+        for position, one in enumerate(augment):
+            batch = batch._replace(images=one(jax.random.fold_in(key, position), batch.images))
+        return mixed(program.mixing, state, batch)
+
+    return prepare
 
 
 @functools.lru_cache(maxsize=32)

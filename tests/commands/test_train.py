@@ -45,6 +45,7 @@ def test_a_teacher_that_cannot_be_trained(arguments, message, capsys):
 AROUND = [
     *("--optimizer", "adamw", "--schedule", "cosine", "--warmup", "1", "--warmup-learning-rate", "1e-5"),
     *("--final-learning-rate", "1e-4", "--learning-rate", "0.002", "--weight-decay", "0.05", "--decay-kernels-only"),
+    *("--augment", "trivial", "--random-erasing", "0.25"),
     *("--clip-norm", "1", "--label-smoothing", "0.1", "--mixup", "0.8", "--cutmix", "1", "--ema-decay", "0.9"),
 ]
 
@@ -57,8 +58,8 @@ def test_what_is_around_the_loss_is_recorded_and_averaged_weights_are_written(tm
     since = {name: value for name, value in settings.items() if name not in plain}
     assert since == {
         "optimizer_name": "adamw", "schedule": "cosine", "warmup_learning_rate": 1e-5, "final_learning_rate": 1e-4,
-        "decays_kernels_only": True, "clip_norm": 1.0, "label_smoothing": 0.1, "mixup": 0.8, "cutmix": 1.0,
-        "ema_decay": 0.9,
+        "decays_kernels_only": True, "clip_norm": 1.0, "label_smoothing": 0.1, "augment": "trivial",
+        "random_erasing": 0.25, "mixup": 0.8, "cutmix": 1.0, "ema_decay": 0.9,
     }  # fmt: skip
     result = read(tmp_path / "run" / "result.json")
     last = result["last"]
@@ -79,6 +80,8 @@ def test_what_is_around_the_loss_is_recorded_and_averaged_weights_are_written(tm
         (["--recipe", "transformers", "--schedule", "steps"], "recipe transformers says no epochs after which"),
         (["--final-learning-rate", "0.1"], "a schedule of steps has neither a final_learning_rate"),
         (["--mixup", "-1"], "mixup_alpha=-1.0: give a finite number"),
+        (["--augment", "auto"], "no augmentation is called 'auto'; there are trivial, auto-cifar10"),
+        (["--random-erasing", "2"], "prob=2.0: a probability is from 0 to 1"),
         (["--clip-norm", "0"], "norm is 0.0"),
         (["--drop-path", "0.1"], "drop_path"),
         (["--optimizer", "adam"], "did you mean adamw"),

@@ -6,23 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from pillow_operations import ROUNDED, H, W, images, pillow
 from sweeps import sweep
 
 from jaxkd.data import RandAugment
-from jaxkd.data.transforms.rand_augment import OPERATIONS
-
-H, W = 28, 32
-
-
-def images():
-    """A smooth photograph-like image, a dark one, noise, one colour, black and white, a grey ramp."""
-    rng = np.random.default_rng(0)
-    y, x, c = np.meshgrid(np.arange(H), np.arange(W), np.arange(3), indexing="ij")
-    smooth = 127 + 100 * np.sin(x / 5 + c) * np.cos(y / 7 - c) + rng.normal(0, 8, (H, W, 3))
-    noise = rng.integers(0, 256, (H, W, 3))
-    ramp = np.broadcast_to((8 * x[..., :1]) % 256, (H, W, 3))
-    found = [smooth, smooth // 3 + 20, noise, np.full((H, W, 3), 77), np.where(noise > 128, 255, 0), ramp]
-    return np.stack(found).clip(0, 255).astype(np.uint8)
+from jaxkd.data.transforms.policies import OPERATIONS
 
 
 @functools.cache
@@ -36,36 +24,15 @@ def applied(name, images, magnitude=9, backward=False):
 
 
 def reference(name, image, magnitude, backward):
-    pil = pytest.importorskip("PIL.Image")
-    from PIL import ImageEnhance, ImageOps
-
-    strength, sign, picture = magnitude / 30, -1 if backward else 1, pil.fromarray(image)
+    strength, sign = magnitude / 30, -1 if backward else 1
     lean, travel, factor = sign * 0.3 * strength, sign * 150 / 331 * strength, 1 + sign * 0.9 * strength
-
-    def mapped(*coefficients):
-        return picture.transform(picture.size, pil.Transform.AFFINE, coefficients)
-
-    made = {
-        "identity": lambda: picture,
-        "rotate": lambda: picture.rotate(sign * 30 * strength),
-        "shear_x": lambda: mapped(1, lean, 0, 0, 1, 0),
-        "shear_y": lambda: mapped(1, 0, 0, lean, 1, 0),
-        "translate_x": lambda: mapped(1, 0, travel * W, 0, 1, 0),
-        "translate_y": lambda: mapped(1, 0, 0, 0, 1, travel * H),
-        "posterize": lambda: ImageOps.posterize(picture, 8 - round(4 * strength)),
-        "solarize": lambda: ImageOps.solarize(picture, 255 * (1 - strength)),
-        "auto_contrast": lambda: ImageOps.autocontrast(picture),
-        "equalize": lambda: ImageOps.equalize(picture),
-        "brightness": lambda: ImageEnhance.Brightness(picture).enhance(factor),
-        "contrast": lambda: ImageEnhance.Contrast(picture).enhance(factor),
-        "color": lambda: ImageEnhance.Color(picture).enhance(factor),
-        "sharpness": lambda: ImageEnhance.Sharpness(picture).enhance(factor),
-    }
-    return np.asarray(made[name]())
-
-
-# These compute with floats there, which round a whole number down now and then.
-ROUNDED = ("auto_contrast", "brightness", "contrast", "color", "sharpness")
+    amounts = {
+        "rotate": sign * 30 * strength, "shear_x": lean, "shear_y": lean,
+        "translate_x": travel * W, "translate_y": travel * H,
+        "posterize": 8 - round(4 * strength), "solarize": 255 * (1 - strength),
+        "brightness": factor, "contrast": factor, "color": factor, "sharpness": factor,
+    }  # fmt: skip
+    return pillow(name, amounts.get(name), image)
 
 
 @sweep("magnitude", [0, 3, 9, 20, 30], core=[9])

@@ -9,7 +9,7 @@ import pytest
 from tiny import TinyNet, digits
 
 import jaxkd
-from jaxkd import losses, models, recipes
+from jaxkd import data, losses, models, recipes
 from jaxkd.schedules import warmup
 from jaxkd.types import Normalization
 
@@ -71,6 +71,16 @@ def rate(training, epoch):
     optimizer, weight = training.optimizer(), jnp.zeros(())
     _, state = optimizer.update(jnp.ones(()), optimizer.init(weight), weight, epoch=epoch)
     return float(optax.tree_utils.tree_get(state, "learning_rate"))
+
+
+def test_deit_is_trained_on_what_its_authors_augment():
+    """Their code's --aa rand-m9-mstd0.5-inc1 --reprob 0.25, with noise in each pixel."""
+    assert recipes.get_training("deit").augmentations == (
+        data.TimmRandAugment(operations=2, magnitude=9, deviation=0.5, prob=0.5),
+        data.RandomErasing(0.25, scale=(0.02, 1 / 3), ratio=(0.3, 1 / 0.3), fill="noise"),
+    )
+    plain = dataclasses.replace(recipes.get_training("deit"), augment="none", random_erasing=0.0)
+    assert plain.augmentations == recipes.get_training("repdistiller").augmentations == ()
 
 
 @pytest.mark.parametrize("name", PUBLISHED_TRAININGS)

@@ -121,3 +121,13 @@ def test_evaluation_can_be_lowered(train, teacher):
         assert "custom_call" not in lowered(
             evaluate, platform, *weights, jnp.asarray(train.images), jnp.asarray(train.labels), indices
         )
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_augmentations_can_be_lowered(platform, train):
+    pieces = (
+        data.TimmRandAugment(normalization=train.normalization),
+        data.RandomErasing(normalization=train.normalization),
+    )
+    for piece in pieces:
+        assert lowered(jax.jit(piece), platform, jax.random.key(0), jnp.asarray(train.images))

@@ -63,6 +63,7 @@ def some_runs():
         "all methods": compare(METHODS, (8,), FULL),
         "in parts": compare(["ctkd"], (4,), LEFT, gradient_accumulation_steps=2),
         "mixed": compare(["ctkd"], (4,), LEFT, mixing=data.Mixing(0.8, 1.0), ema=jaxkd.EMA(0.9)),
+        "augmented": compare(["kd"], (8,), LEFT, augment=[data.TrivialAugment(), data.RandomErasing(0.5)]),
         "sweep": sweeps(),
         "rows": {str(size): rows(8, size) for size in (128, 125, 3)},
     }
@@ -130,7 +131,7 @@ def report():
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("case", ["all methods", "in parts", "mixed"])
+@pytest.mark.parametrize("case", ["all methods", "in parts", "mixed", "augmented"])
 def test_many_devices_end_where_one_does(report, case):
     check(report[case])
 
