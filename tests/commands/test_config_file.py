@@ -161,6 +161,6 @@ def test_the_estimate_is_of_all_epochs(monkeypatch):
     monkeypatch.setattr(dry_run, "measured", lambda *given: dry_run.Measured(3.0, 143.7, 36.0, 2**30, True))
     found = train.config_of(options(train, "--model", "resnet8", "--epochs", "6", *SMALL))
     images, test = distill.run.load_data(found)
-    said = dry_run.described(distill.run.prepare(train.run.resolve(found, images), images, test))
+    said = dry_run.described(distill.run.prepare(distill.run.resolve(found, images), images, test))
     assert "time       about 2.0 min, 20 s an epoch; compiling takes 3.0 s where it is new" in said
     assert "memory     1.00 GiB of a device so far" in said
