@@ -46,7 +46,7 @@ class Saved(jaxkd.callbacks.Callback):
         super().__init__()
         self.directory = directory
 
-    def on_train_batch_end(self, step, logs):
+    def on_train_batch_end(self, step, logs=None):
         if int(self.trainer.state.step) > STEPS:
             self.trainer.save(self.directory)
             raise KeyboardInterrupt
