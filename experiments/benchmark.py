@@ -11,6 +11,7 @@ Rows:
   h  a step from vgg13 to ShuffleNetV2
   i  a step from ResNet-34 to ResNet-18 at 224 pixels, with 1000 classes
   j  the grid of ATS on digits: 30 students as one sweep, and in 30 runs
+  k  a step from ResNet-56 to DeiT-Ti, which sees the teacher's 32 pixels at 224
 
 Training is teacher forward, student forward and backward, 0.1·CE + 0.9·KD at T = 4, SGD with momentum and decay.
 PyTorch runs as the papers' users run it (eager, float32, a DataLoader that prepares each image with PIL) and tuned
@@ -76,7 +77,7 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--repeats", type=int, metavar="N", help="rounds that count; default: 7, quick 3")
     parser.add_argument("--starts", type=int, metavar="N", help="repeats of row e; default: 5, quick 1")
     sizes = parser.add_argument_group("sizes")
-    sizes.add_argument("--steps", type=int, metavar="N", help="of a round of a-step, b, c, g, h and i")
+    sizes.add_argument("--steps", type=int, metavar="N", help="of a round of a-step, b, c, g, h, i and k")
     sizes.add_argument("--batch-size", type=int, nargs="+", metavar="N", help="of all training rows")
     sizes.add_argument("--teacher", metavar="NAME", help="in all rows, in place of their own")
     sizes.add_argument("--student", metavar="NAME", help="likewise")

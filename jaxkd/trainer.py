@@ -377,7 +377,8 @@ class Trainer:
         state, record = checkpoint.restore(directory, self._run.compiled_state())
         if record["normalization"]:
             mean, std = record["normalization"]
-            self._model.normalization = Normalization(tuple(mean), tuple(std))  # type: ignore[attr-defined]
+            self._model.normalization = known = Normalization(tuple(mean), tuple(std))  # type: ignore[attr-defined]
+            _carry(self._model, known)
         history, warned = History.from_dict(record["history"]), set(record.get("warned", ()))
         self._run = Run(state, history, resumed=record["running"], warned=warned)
         self._restored_epochs = int(state.epoch)
@@ -517,8 +518,8 @@ class Trainer:
         A network without a normalisation takes that of the data.
         """
         given = source.normalization
-        if given is not None and getattr(self._model, "normalization", None) is None:
-            self._model.normalization = given  # type: ignore[attr-defined]
+        if given is not None:
+            _carry(self._model, given)
         return BoundProgram(
             self._compiled_program(),
             normalization_of(self._model, given),
@@ -574,6 +575,14 @@ def normalization_of(model: nnx.Module, given: Normalization | None) -> Normaliz
     if isinstance(model, Ensemble):
         return model.normalizer(given)
     return getattr(model, "normalization", None) or given
+
+
+def _carry(model: nnx.Module, normalization: Normalization) -> None:
+    """Let a network, and those in an ensemble, which go their own ways once trained, carry what they have not got."""
+    networks: list[Any] = [model, *(model.networks if isinstance(model, Ensemble) else ())]
+    for network in networks:
+        if getattr(network, "normalization", None) is None:
+            network.normalization = normalization
 
 
 def _with_labels(x: Any, y: Any) -> Data:

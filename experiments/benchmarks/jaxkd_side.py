@@ -74,6 +74,7 @@ def contender(work: Work, variant: Variant) -> Contender:
 def networks(work: Work) -> tuple[Any, Any]:
     """Return a new student and a teacher."""
     student = models.create(work.student, num_classes=work.num_classes, seed=SEEDS.student)
+    student.resize_to = work.student_size or None
     return student, models.create(work.teacher, num_classes=work.num_classes, seed=SEEDS.teacher)
 
 

@@ -36,7 +36,7 @@ def check(settings: Settings, images: Images) -> None:
     """
     for row in settings.rows:
         for work in rows.works(row, settings, images):
-            network_cost.cost(passes_of(work), work.batch_size, work.num_classes, work.images.shape[1:])
+            network_cost.cost(passes_of(work), work.batch_size, work.num_classes, work.image_shapes)
 
 
 def run(

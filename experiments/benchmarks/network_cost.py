@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -52,7 +53,7 @@ def cost(
     passes: Mapping[str, float],
     batch_size: int,
     num_classes: int = 100,
-    image_shape: tuple[int, int, int] | None = None,
+    image_shapes: Mapping[str, tuple[int, int, int]] = MappingProxyType({}),
 ) -> Cost:
     """Return what an image costs in a batch that goes through some networks.
 
@@ -63,7 +64,7 @@ def cost(
       passes: how often through which, as `work.passes_of` has it.
       batch_size: images that share what is read and written of the weights.
       num_classes: the width of the logits.
-      image_shape: `(H, W, C)`; by default the one that each network was published for.
+      image_shapes: `(H, W, C)` that networks see; others see what they were published for.
 
     Example:
       >>> round(cost({"resnet20": 3}, 64).flops / 1e6)
@@ -71,8 +72,9 @@ def cost(
     """
     flops = values = 0.0
     for name, times in passes.items():
-        moved, weights = _traffic(name, num_classes, image_shape)
-        flops += times * 2 * models.describe(name, num_classes, image_shape).macs
+        seen = image_shapes.get(name)
+        moved, weights = _traffic(name, num_classes, seen)
+        flops += times * 2 * models.describe(name, num_classes, seen).macs
         values += times * (moved + weights / batch_size)
     return Cost(flops, values)
 
@@ -120,12 +122,18 @@ def _products(program: Any) -> list[tuple[int, int, int]]:
     for equation in program.eqns:
         if equation.primitive.name in ("conv_general_dilated", "dot_general"):
             images, weights = (operand.aval.size for operand in equation.invars)
-            found.append((1, images + equation.outvars[0].aval.size, weights))
+            moved = images + equation.outvars[0].aval.size
+            found.append((1, moved + weights, 0) if _is_attention(equation) else (1, moved, weights))
             continue
         turns, inside = equation.params.get("length", 1), list(_inside(equation.params))
         for inner in inside[-1:] if equation.primitive.name == "cond" else inside:
             found += [(turns * count, moved, weights) for count, moved, weights in _products(inner)]
     return found
+
+
+def _is_attention(equation: Any) -> bool:
+    """Return whether a product is of two arrays of the same images, image by image, so that neither is of weights."""
+    return equation.primitive.name == "dot_general" and bool(equation.params["dimension_numbers"][1][0])
 
 
 def _inside(parameters: Mapping[str, Any]) -> Iterator[Any]:

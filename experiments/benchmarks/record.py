@@ -60,7 +60,7 @@ def speed(
     found: dict[str, dict[str, Any]] = {}
     rates = {key: work.examples / float(np.median(seconds[key])) for key in told}
     for key, own in told.items():
-        spent = network_cost.cost(own["passes"], work.batch_size, work.num_classes, work.images.shape[1:])
+        spent = network_cost.cost(own["passes"], work.batch_size, work.num_classes, work.image_shapes)
         found[key] = {
             "title": TITLES[key],
             "precision": own["precision"],
@@ -130,7 +130,8 @@ def heading(row: str, work: Work) -> str:
         what = f"{len(work.images):,} images, {work.epochs} epoch{'s' * (work.epochs > 1)}"
         return f"{work.teacher} → {work.students} × {work.student}, ATS grid, batch {work.batch_size}: {what}"
     part = f"epoch of {len(work.images):,} images, data included" if work.kind == "epoch" else "step"
-    return f"{work.teacher} → {work.student}, batch {work.batch_size}: {part}"
+    seen = f" at {work.student_size} pixels" if work.student_size else ""
+    return f"{work.teacher} → {work.student}{seen}, batch {work.batch_size}: {part}"
 
 
 def where(device: Mapping[str, Any]) -> dict[str, Any]:

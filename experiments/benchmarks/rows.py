@@ -26,17 +26,19 @@ ROWS = {
     "h": "a step, vgg13 teaching ShuffleNetV2",
     "i": "a step at 224 pixels, ResNet-34 teaching ResNet-18",
     "j": "the grid of ATS on digits, ResNet-14 teaching 30 ResNet-8s",
+    "k": "a step, ResNet-56 at 32 pixels teaching DeiT-Ti at 224",
 }
 
 
 class Pair(NamedTuple):
-    """Networks, the batch sizes their papers train with, and their images."""
+    """Networks, the batch sizes that are measured, and their images; `student_size` as `Work` has it."""
 
     teacher: str
     student: str
     batch_sizes: tuple[int, ...]
     image_size: int = 32
     num_classes: int = 100
+    student_size: int = 0
 
 
 PAIRS = {
@@ -47,8 +49,9 @@ PAIRS = {
     "h": Pair("vgg13", "ShuffleV2", (64,)),
     "i": Pair("resnet34", "resnet18", (16,), image_size=224, num_classes=1000),
     "j": Pair("resnet14", "resnet8", (40,), image_size=8, num_classes=10),
+    "k": Pair("resnet56", "deit_tiny_patch16_224", (32, 128), student_size=224),
 }
-CPU_STEPS = {"a": 5, "b": 2, "c": 1, "g": 5, "h": 5, "i": 1}
+CPU_STEPS = {"a": 5, "b": 2, "c": 1, "g": 5, "h": 5, "i": 1, "k": 1}
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,8 @@ def works(row: str, settings: Settings, images: Images) -> list[Work]:
             found = synthetic(count, SEEDS.train_images, pair.image_size, classes)
             made.append(Work("step", *networks, *found, classes))
         else:
-            made.append(Work("step", *networks, *images("train", settings.steps[row[0]] * size)))
+            found = images("train", settings.steps[row[0]] * size)
+            made.append(Work("step", *networks, *found, classes, student_size=pair.student_size))
     return made
 
 

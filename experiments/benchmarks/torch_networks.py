@@ -1,4 +1,4 @@
-"""The benchmark's networks in PyTorch, from their papers: ResNets, wide ResNets, VGGs, MobileNetV2 and ShuffleNetV2.
+"""The benchmark's networks in PyTorch, from their papers: ResNets, VGGs, MobileNetV2, ShuffleNetV2 and DeiT.
 
 Attributes have the published names, so that the state dicts that `jaxkd.convert.to_torch` writes fit.
 """
@@ -31,6 +31,8 @@ MOBILE_STAGES = (
 )
 SHUFFLE_WIDTHS, SHUFFLE_BLOCKS = (24, 116, 232, 464), (4, 8, 4)
 IMAGENET_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+DEIT = {"tiny": (192, 3), "small": (384, 6), "base": (768, 12)}
+"""Width and heads."""
 
 
 def convolution(
@@ -267,6 +269,42 @@ class ShuffleNetV2(nn.Module):
         return self.linear(functional.relu(self.bn2(self.conv2(out)), inplace=True).mean((2, 3)))
 
 
+class TransformerBlock(nn.Module):
+    """Attention and perceptron, each behind a LayerNorm and added to what it came from (Dosovitskiy et al. 2021)."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.norm1, self.norm2 = (nn.LayerNorm(width, eps=1e-6) for _ in range(2))
+        self.attn = nn.ModuleDict({"qkv": nn.Linear(width, 3 * width), "proj": nn.Linear(width, width)})
+        self.mlp = nn.ModuleDict({"fc1": nn.Linear(width, 4 * width), "fc2": nn.Linear(4 * width, width)})
+        self.heads = heads
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        packed = self.attn["qkv"](self.norm1(tokens)).unflatten(2, (3, self.heads, -1))
+        query, key, value = packed.permute(2, 0, 3, 1, 4)
+        mixed = functional.scaled_dot_product_attention(query, key, value)
+        tokens = tokens + self.attn["proj"](mixed.transpose(1, 2).flatten(2))
+        return tokens + self.mlp["fc2"](functional.gelu(self.mlp["fc1"](self.norm2(tokens))))
+
+
+class VisionTransformer(nn.Module):
+    """DeiT without a distillation token, for images of 224 pixels in patches of 16 (Touvron et al. 2021)."""
+
+    def __init__(self, width: int, heads: int, num_classes: int):
+        super().__init__()
+        self.cls_token = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, width), std=0.02))
+        self.pos_embed = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1 + 14**2, width), std=0.02))
+        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, width, 16, 16)})
+        self.blocks = nn.Sequential(*(TransformerBlock(width, heads) for _ in range(12)))
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.head = nn.Linear(width, num_classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        patches = self.patch_embed["proj"](images).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.cls_token.expand(len(images), -1, -1), patches], 1) + self.pos_embed
+        return self.head(self.norm(self.blocks(tokens))[:, 0])
+
+
 def create(name: str, num_classes: int = 100) -> nn.Module:
     """Return a network by the name that `jaxkd.models.create` knows it by.
 
@@ -285,10 +323,13 @@ def create(name: str, num_classes: int = 100) -> nn.Module:
         r"(?:vgg|VGG)(\d+)": VGG,
         r"MobileNetV2": MobileNetV2,
         r"ShuffleV2": ShuffleNetV2,
+        r"deit_(tiny|small|base)_patch16_224": lambda size, classes: VisionTransformer(*DEIT[size], classes),
     }
     for pattern, family in families.items():
         if match := re.fullmatch(pattern, name):
-            return family(*(int(size) if size else None for size in match.groups()), num_classes)  # type: ignore
+            sizes = (int(size) if size and size.isdecimal() else size for size in match.groups())
+            return family(*sizes, num_classes)  # type: ignore[operator]
     raise ValueError(
-        f"the benchmark has resnet…, wrn_…_…, WRN…-…, vgg…, MobileNetV2 and ShuffleV2 in PyTorch, not {name}"
+        "the benchmark has resnet…, wrn_…_…, WRN…-…, vgg…, MobileNetV2, ShuffleV2 and deit_…_patch16_224 in PyTorch, "
+        f"not {name}"
     )

@@ -62,7 +62,10 @@ def networks(work: Work) -> tuple[nn.Module, nn.Module]:
     if work.kind == "evaluation":
         return teacher, teacher
     torch.manual_seed(SEEDS.student)
-    return teacher, torch_networks.create(work.student, work.num_classes).to(device()).train()
+    student = torch_networks.create(work.student, work.num_classes)
+    if work.student_size:
+        student = nn.Sequential(nn.Upsample(size=work.student_size, mode="bilinear", align_corners=False), student)
+    return teacher, student.to(device()).train()
 
 
 def sgd(student: nn.Module, **options: Any) -> torch.optim.SGD:

@@ -66,6 +66,8 @@ class Work:
       num_classes: what the networks tell apart.
       epochs: how often training goes over the images.
       students: how many are trained.
+      student_size: height and width at which students see the images, which the teacher sees as they are; 0 where they
+        see them so as well.
     """
 
     kind: Kind
@@ -77,6 +79,14 @@ class Work:
     num_classes: int = 100
     epochs: int = 1
     students: int = 1
+    student_size: int = 0
+
+    @property
+    def image_shapes(self) -> dict[str, tuple[int, int, int]]:
+        """`(H, W, C)` of the images that each network sees."""
+        own = height, width, channels = self.images.shape[1:]
+        seen = (self.student_size or height, self.student_size or width, channels)
+        return {self.student: seen, self.teacher: own}
 
     @property
     def examples(self) -> int:

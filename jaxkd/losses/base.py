@@ -51,7 +51,8 @@ def _at(network: Network, kind: str, position: int) -> jax.ShapeDtypeStruct:
     if not -len(offered) <= position < len(offered):
         shapes = ", ".join(f"{i}: {list(entry.shape[1:])}" for i, entry in enumerate(offered)) or "none"
         name = getattr(network.model, "name", type(network.model).__name__)
-        raise ValueError(f"{name} has no {kind} at position {position}; it has {shapes}")
+        cure = "; losses.FromTeacher(0, loss) is one from its first network alone" if network.outputs.each else ""
+        raise ValueError(f"{name} has no {kind} at position {position}; it has {shapes}{cure}")
     return offered[position]
 
 

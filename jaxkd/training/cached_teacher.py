@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -66,6 +67,35 @@ def open_cached_teacher(request: CacheRequest, verbose: bool, **run: Any) -> Cac
     return cached_teacher
 
 
+class Kept(NamedTuple):
+    """What is kept of a network's outputs: its logits always, and what losses read besides.
+
+    Attributes:
+      embedding: whether the last of its features is kept.
+      each: of several networks in one, what is kept of each; None for nothing.
+    """
+
+    embedding: bool
+    each: tuple[Kept | None, ...] = ()
+
+    @classmethod
+    def of(cls, read: set[str], networks: int) -> Kept:
+        """Return what to keep of a teacher of so many networks, for the parts that `teacher_reads` found."""
+        inside = [{part.partition(f"each.{i}.")[2] for part in read} - {""} for i in range(networks)]
+        return cls("embedding" in read, tuple(cls.of(parts, 0) if parts else None for parts in inside))
+
+    def arrays(self, outputs: Outputs) -> list[jax.Array]:
+        """Return the arrays `[B, …]` that are kept, in the order in which `parted` takes them."""
+        own = [outputs.logits, *([outputs.features[-1]] if self.embedding else [])]
+        inside = zip(outputs.each, self.each, strict=True) if self.each else ()
+        return [*own, *(array for one, known in inside if known for array in known.arrays(one))]
+
+    def parted(self, arrays: Iterator[Any]) -> CachedOutputs:
+        """Return the outputs that such arrays are."""
+        own = next(arrays), (next(arrays) if self.embedding else None)
+        return CachedOutputs(*own, tuple(known.parted(arrays) if known else None for known in self.each))
+
+
 class CachedTeacher:
     """Look up a teacher's outputs in a cache, and compute those that are not there.
 
@@ -113,19 +143,15 @@ class CachedTeacher:
             raise ValueError("mixed images are new ones in every step")
         augmentation = source.augmentation
         read, outputs = teacher_reads(program, state, source.images.shape[1:])
-        if "each" in read:
-            raise ValueError(
-                "a loss hears one of several teachers (losses.FromTeacher), and what is kept is their mean"
-            )
-        if "maps" in read:
+        if any("maps" in part for part in read):
             raise ValueError("a loss reads the teacher's feature maps, which are too large to keep")
-        keeps_embedding = "embedding" in read
         self.cache, self._found, self._asked = cache, 0, 0
         self._views = 1 if augmentation is None else augmentation.views
-        self._classes = outputs.logits.shape[-1]
-        self._width = self._classes + (outputs.features[-1].shape[-1] if keeps_embedding else 0)
+        self._kept = Kept.of(read, len(outputs.each))
+        self._widths = [array.shape[-1] for array in self._kept.arrays(outputs)]
+        self._width = sum(self._widths)
         self._augmentation, self._placement, self._batch_size = augmentation, placement, batch_size
-        self._teacher_fn = make_teacher_fn(program, normalization, augmentation, keeps_embedding)
+        self._teacher_fn = make_teacher_fn(program, normalization, augmentation, self._kept)
         self._teacher = copied(state.teacher)  # the state's own buffers go to the next compiled chunk
         cache.open(
             {
@@ -134,6 +160,7 @@ class CachedTeacher:
                 "normalization": str(normalization),
                 "augmentation": str(augmentation),
                 "precision": program.precision,
+                **({"choice of outputs": str(self._kept)} if any(self._kept.each) else {}),  # another may be as wide
             },
             slots=len(source.labels) * self._views,
             width=self._width,
@@ -170,8 +197,7 @@ class CachedTeacher:
         return self._parted(np.zeros((*shape, self._width), np.float32))
 
     def _parted(self, values: np.ndarray) -> CachedOutputs:
-        embedding = values[..., self._classes :] if self._width > self._classes else None
-        return CachedOutputs(values[..., : self._classes], embedding)  # type: ignore[arg-type]  # on the host
+        return self._kept.parted(iter(np.split(values, np.cumsum(self._widths)[:-1], axis=-1)))
 
     def hit_rate(self) -> float:
         """Return the share of views that were in the cache since this was last asked."""
@@ -205,7 +231,7 @@ def _numbers(augmentation: Augmentation, batch_size: int, key: jax.Array, steps:
 
 @functools.lru_cache(maxsize=32)
 def make_teacher_fn(
-    program: Program, normalization: Normalizer | None, augmentation: Augmentation | None, keeps_embedding: bool
+    program: Program, normalization: Normalizer | None, augmentation: Augmentation | None, kept: Kept
 ) -> Wrapped:
     """Build `teacher_fn(variables, images, index [1, B], number [1, B]) -> [B, width]`, for views of images."""
     teacher_forward = make_teacher_forward(program, normalization)
@@ -216,7 +242,7 @@ def make_teacher_fn(
         seen = chosen if augmentation is None else augmentation.view(chosen, number[0])
         outputs = teacher_forward(variables, Batch(seen, index[0], index[0]), None)
         assert outputs is not None
-        return jnp.concatenate([outputs.logits, *([outputs.features[-1]] if keeps_embedding else [])], axis=-1)
+        return jnp.concatenate(kept.arrays(outputs), axis=-1)
 
     return show
 
@@ -230,8 +256,8 @@ def teacher_reads(program: Program, state: TrainState, image_shape: tuple[int, .
       image_shape: `(H, W, C)`.
 
     Returns:
-      Of "logits", "embedding" (the last of the features), "maps" (all others), "classify" and "each" (of several
-      networks) those that are read; and the shapes of the teacher's outputs for two images.
+      Of "logits", "embedding" (the last of the features), "maps" (all others) and "classify" those that are read, those
+      of one of several networks as "each.0.logits"; and the shapes of the teacher's outputs for two images.
     """
     labels = jax.ShapeDtypeStruct((2,), jnp.int32)
     batch = Batch(jax.ShapeDtypeStruct((2, *image_shape), jnp.float32), labels, labels)  # type: ignore[arg-type]
@@ -242,14 +268,16 @@ def teacher_reads(program: Program, state: TrainState, image_shape: tuple[int, .
     jaxpr = traced(outputs, state.without_teacher(), batch).jaxpr
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(outputs)]
     used = {id(var) for equation in jaxpr.eqns for var in equation.invars} | {id(var) for var in jaxpr.outvars}
-    last = len(outputs.features) - 1
     # The outputs come first among the arguments.
-    read = {_part(path, last) for path, var in zip(paths, jaxpr.invars, strict=False) if id(var) in used}
+    read = {_part(path, outputs) for path, var in zip(paths, jaxpr.invars, strict=False) if id(var) in used}
     return read, outputs
 
 
-def _part(path: tuple[Any, ...], last: int) -> str:
-    name = path[0].name
+def _part(path: tuple[Any, ...], outputs: Outputs) -> str:
+    name: str = path[0].name
+    if name == "each":
+        place = path[1].idx
+        return f"each.{place}.{_part(path[2:], outputs.each[place])}"
     if name == "features":
-        return "embedding" if path[1].idx == last else "maps"
-    return name if name in ("logits", "classify", "each") else "maps"
+        return "embedding" if path[1].idx == len(outputs.features) - 1 else "maps"
+    return name if name in ("logits", "classify") else "maps"

@@ -35,10 +35,21 @@ class CachedOutputs(NamedTuple):
     Attributes:
       logits: `[B, K]`.
       embedding: `[B, C]`, the last of the features; None where no loss reads it.
+      each: of several networks in one, those of each; None for one that no loss reads.
     """
 
     logits: jax.Array
     embedding: jax.Array | None
+    each: tuple[CachedOutputs | None, ...] = ()
+
+    def in_place_of(self, outputs: Outputs) -> Outputs:
+        """Return the outputs with these in place of their own, which so become dead code that XLA drops."""
+        embedding = outputs.features[-1:] if self.embedding is None else (self.embedding,)
+        each = outputs.each
+        if self.each:
+            both = zip(outputs.each, self.each, strict=True)
+            each = tuple(own if known is None else known.in_place_of(own) for own, known in both)
+        return outputs._replace(logits=self.logits, features=(*outputs.features[:-1], *embedding), each=each)
 
 
 @functools.lru_cache(maxsize=32)
@@ -97,9 +108,8 @@ def make_teacher_forward(program: Program, normalization: Normalizer | None) -> 
         teacher = nnx.merge(program.teacher, variables)
         with multiplied_in(program.precision):
             outputs = both_views(teacher, as_seen(batch, normalization), train=False, precision=program.precision)
-        if cached is not None:  # what is replaced here is dead code, which XLA drops
-            embedding = outputs.features[-1:] if cached.embedding is None else (cached.embedding,)
-            outputs = outputs._replace(logits=cached.logits, features=(*outputs.features[:-1], *embedding))
+        if cached is not None:
+            outputs = cached.in_place_of(outputs)
         return jax.lax.stop_gradient(outputs)
 
     return teacher_forward

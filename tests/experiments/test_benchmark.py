@@ -76,7 +76,7 @@ def test_starts_are_compared():
 
 def test_sizes_suit_the_device():
     cpu, accelerator, quick = settings_for(), settings_for(accelerated=True), settings_for("--quick")
-    assert cpu.rows == ("a-step", "a-epoch", "b", "c", "d", "e", "f", "g", "h", "i", "j")
+    assert cpu.rows == ("a-step", "a-epoch", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k")
     assert quick.rows == ("a-step", "a-epoch", "d", "e")
     assert min(cpu.repeats, accelerator.repeats) >= 7
     assert cpu.starts >= 5
@@ -86,7 +86,8 @@ def test_sizes_suit_the_device():
     assert quick.pair("a")[:3] == ("resnet56", "resnet20", (64,))
     assert cpu.pair("a-step")[:3] == ("resnet56", "resnet20", (64, 128))
     assert cpu.pair("c")[:3] == ("WRN28-8", "VGG8", (128,))
-    assert cpu.pair("i") == ("resnet34", "resnet18", (16,), 224, 1000)
+    assert cpu.pair("i") == ("resnet34", "resnet18", (16,), 224, 1000, 0)
+    assert cpu.pair("k") == ("resnet56", "deit_tiny_patch16_224", (32, 128), 32, 100, 224)
     assert not quick.compiles
     assert cpu.compiles
 
@@ -106,6 +107,9 @@ def test_other_images_come_with_their_pairs(tmp_path):
     rows = script("benchmarks.rows")
     (imagenet,) = rows.works("i", settings_for("--steps", "1", "--batch-size", "2"), None)
     assert (imagenet.images.shape, imagenet.num_classes) == ((2, 224, 224, 3), 1000)
+    (transformer,) = rows.works("k", settings_for("--steps", "1", "--batch-size", "2"), rows.images_from(None))
+    assert transformer.images.shape == (2, 32, 32, 3)
+    assert transformer.image_shapes == {"resnet56": (32, 32, 3), "deit_tiny_patch16_224": (224, 224, 3)}
     (grid,) = rows.works("j", settings_for("--quick"), None)
     assert (grid.images.shape, grid.num_classes, grid.students) == ((200, 8, 8, 3), 10, 4)
     assert grid.examples == 800

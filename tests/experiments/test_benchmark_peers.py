@@ -4,14 +4,19 @@ import contextlib
 import dataclasses
 import doctest
 import sys
+import types
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from benchmark_scripts import on_the_path, peer, script, settings_for, work  # noqa: F401
 
 from jaxkd import Batch, Outputs, Progress, convert, data, losses, models
+from jaxkd.nn.resize import resized
 
 pytestmark = pytest.mark.thorough
+
+DEIT = "deit_tiny_patch16_224"
 
 
 @pytest.mark.parametrize("name", ["benchmarks.torch_networks", "benchmarks.torch_tuned"])
@@ -35,7 +40,17 @@ def test_the_numbers_moved_are_those_that_layers_take_and_give(name):
     assert script("benchmarks.network_cost").cost({name: 1}, 1).values == sum(moved)
 
 
-OURS = ["resnet8", "resnet44", "resnet8x4", "wrn_16_1", "WRN28-1", "VGG8", "MobileNetV2", "ShuffleV2", "resnet18"]
+def test_what_attention_multiplies_is_moved_for_each_image():
+    tokens, width, heads, blocks = 1 + 14**2, 192, 3, 12
+    layers = [(width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)]
+    of_block = sum(tokens * (inputs + outputs) for inputs, outputs in layers)
+    scores = 2 * tokens * width + heads * tokens**2  # of queries and keys, and as many with the values
+    ends = 3 * 224**2 + 14**2 * width + width + 100
+    found = script("benchmarks.network_cost").cost({DEIT: 1}, 10**12)
+    assert found.values == pytest.approx(ends + blocks * (of_block + 2 * scores), abs=1)
+
+
+OURS = ["resnet8", "resnet44", "resnet8x4", "wrn_16_1", "WRN28-1", "VGG8", "MobileNetV2", "ShuffleV2", "resnet18", DEIT]
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -45,10 +60,43 @@ def test_the_networks_in_torch_are_ours(name, tmp_path):
     ours = models.create(name, num_classes=100, seed=0)
     convert.to_torch(ours, tmp_path / "network.pth")
     network.load_state_dict(torch.load(tmp_path / "network.pth", weights_only=True))
-    images = np.random.default_rng(0).normal(size=(1, 32, 32, 3)).astype(np.float32)
+    size = 224 if name == DEIT else 32
+    images = np.random.default_rng(0).normal(size=(1, size, size, 3)).astype(np.float32)
     with torch.no_grad():
         theirs = network(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
     np.testing.assert_allclose(theirs, np.asarray(ours(images).logits), rtol=1e-4, atol=1e-4 * np.abs(theirs).max())
+
+
+def test_torch_enlarges_images_as_ours_are():
+    side = peer("benchmarks.torch_side")
+    torch = sys.modules["torch"]
+    _, student = side.networks(dataclasses.replace(work("step"), student_size=224))
+    images = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)
+    theirs = student[0](torch.from_numpy(images).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
+    ours = resized(types.SimpleNamespace(resize_to=224), jnp.asarray(images))
+    np.testing.assert_allclose(theirs, ours, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_step_of_a_student_that_sees_the_images_larger_is_ours(tmp_path, monkeypatch):
+    """DeiT-Ti at 224 pixels beside a teacher at 32, from the same weights: the weights are changed alike."""
+    side, tuned = script("benchmarks.jaxkd_side"), peer("benchmarks.torch_tuned")
+    torch = sys.modules["torch"]
+    made = dataclasses.replace(work("step", count=2, batch_size=2, student=DEIT), student_size=224)
+    student, teacher = side.networks(made)
+    loop = tuned.TunedLoop(made, tuned.way_of("eager, float32"))
+    theirs = {"student": loop.student[1], "teacher": loop.step.teacher}
+    for name, ours in {"student": student, "teacher": teacher}.items():
+        convert.to_torch(ours, tmp_path / f"{name}.pth")
+        theirs[name].load_state_dict(torch.load(tmp_path / f"{name}.pth", weights_only=True))
+    before = convert.to_state_dict(student)
+    loop(torch.from_numpy(made.images), torch.from_numpy(made.labels.astype(np.int64)))
+    monkeypatch.setattr(side, "networks", lambda work: (student, teacher))
+    side.training(made, side.VARIANTS["jaxkd"]).run()
+    after = convert.to_state_dict(student)
+    for key, value in theirs["student"].state_dict().items():
+        wanted, found = value.numpy() - before[key], after[key] - before[key]
+        np.testing.assert_allclose(found, wanted, atol=2e-3 * np.abs(wanted).max() + 1e-7, rtol=0, err_msg=key)
 
 
 def test_a_network_that_torch_lacks_is_named():

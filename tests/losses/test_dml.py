@@ -60,6 +60,7 @@ def test_networks_of_two_kinds_are_trained_evaluated_together_and_each_goes_its_
     for network, old in zip((first, second), before, strict=True):
         now = weights(network)
         assert all((now[path] != old[path]).any() for path in old)  # parameters and running statistics
+        assert network.normalization == train.normalization  # as in a network that was trained alone
     mean = (jaxkd.Trainer(first).predict(train) + jaxkd.Trainer(second).predict(train)) / 2
     np.testing.assert_allclose(trainer.predict(train), mean, rtol=1e-4, atol=1e-5)
     accuracy = (mean.argmax(-1) == train.labels).mean()

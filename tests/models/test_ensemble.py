@@ -148,7 +148,9 @@ def test_what_networks_have_to_return_and_losses_cannot_read(images):
     with pytest.raises(TypeError, match=r"Silent returned .*: a network returns jaxkd.Outputs"):
         Ensemble([TinyNet(), Silent()])(jnp.zeros((2, 8, 8, 3)))
     distiller = jaxkd.Distiller(student=student, teacher=[TinyNet(seed=1), TinyNet(seed=2)])
-    with pytest.raises(ValueError, match="ensemble of TinyNet and TinyNet has no features"):
+    with pytest.raises(
+        ValueError, match=r"ensemble of TinyNet and TinyNet has no features .* losses\.FromTeacher\(0, loss\)"
+    ):
         distiller.compile(SGD, {"crd": losses.CRD(images.labels)})
 
 
@@ -201,9 +203,32 @@ def test_a_loss_from_one_of_several_reads_its_strong_view_and_what_it_learns_and
     assert np.isfinite([distiller.history.last(name) for name in ("mlkd", "ctkd", "crd")]).all()
 
 
-def test_a_loss_from_one_of_several_is_not_cached(images):
-    with pytest.raises(ValueError, match=r"cache_teacher: a loss hears one of several teachers .* is their mean"):
-        stepped(images, teachers(), losses.FromTeacher(0, losses.KD(4.0)), {}, cache_teacher=True)
+@pytest.mark.thorough
+def test_what_losses_hear_of_each_teacher_is_cached(images):
+    """The logits of one and the embedding of the other: the same training, and all is known in the second epoch."""
+    cache, ends = jaxkd.TeacherCache(), []
+
+    def trained(option, first, second):
+        distiller = jaxkd.Distiller(student=TinyNet(), teacher=[TinyNet(seed=seed, width=4) for seed in (5, 6)])
+        terms = {"kd": losses.FromTeacher(first, losses.KD(4.0)), "pkt": losses.FromTeacher(second, losses.PKT())}
+        distiller.compile(SGD, terms, image_shape=(8, 8, 3), cache_teacher=option)
+        distiller.fit(images, epochs=2, batch_size=BATCH, verbose=0)
+        return distiller
+
+    for option in (False, cache):
+        found = trained(option, 0, 1)
+        ends.append(leaves(found.state.params))
+    assert found.history.history["teacher_cache_hits"] == [0.0, 1.0]
+    assert cache.bytes == 72 * 4 * (10 + 10 + 10 + 4)  # the logits of the mean and of both, and an embedding
+    for one, other in zip(*ends, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=2e-6)
+    with pytest.raises(ValueError, match="filled with another choice of outputs"):  # which is as wide
+        trained(cache, 1, 0)
+
+
+def test_maps_of_one_of_several_are_too_large_to_cache(images):
+    with pytest.raises(ValueError, match="cache_teacher: a loss reads the teacher's feature maps"):
+        stepped(images, teachers(), losses.FromTeacher(0, losses.FitNet(0)), {}, cache_teacher=True)
 
 
 @pytest.mark.parametrize(
