@@ -23,7 +23,7 @@ from jaxkd.training.state import LOSSES, TrainState, Tree, split
 from jaxkd.types import Batch, Key, Normalizer, Outputs, Progress
 
 Logs = dict[str, jax.Array]
-TeacherForward = Callable[[Tree, Batch, "CachedOutputs | None"], Outputs | None]
+TeacherForward = Callable[[Tree, Batch, "Known"], Outputs | None]
 Step = Callable[..., tuple[TrainState, Logs]]
 Forward = tuple[Outputs, Logs, Tree, Logs]
 """The student's outputs, the terms of the loss, the variables after the batch and the monitored values."""
@@ -41,9 +41,13 @@ class CachedOutputs(NamedTuple):
     embedding: jax.Array | None
 
 
+Known = CachedOutputs | Outputs | None
+"""What is known of a teacher's outputs for a batch before its step: some of them, all or none."""
+
+
 @functools.lru_cache(maxsize=32)
 def make_step(program: Program, normalization: Normalizer | None, teacher_normalization: Normalizer | None) -> Step:
-    """Build `step(state, batch, cached=None) -> (state, logs)`.
+    """Build `step(state, batch, known=None) -> (state, logs)`.
 
     uint8 images are normalised for each network with its own statistics; float images are taken as they are. The logs
     hold `loss`, every unweighted term, every metric on the batch, monitored values and the learning rate, as float32
@@ -52,14 +56,14 @@ def make_step(program: Program, normalization: Normalizer | None, teacher_normal
     teacher_forward = make_teacher_forward(program, teacher_normalization)
     grad_fn = make_grad_fn(program, normalization)
 
-    def step(state: TrainState, batch: Batch, cached: CachedOutputs | None = None) -> tuple[TrainState, Logs]:
+    def step(state: TrainState, batch: Batch, known: Known = None) -> tuple[TrainState, Logs]:
         batch = mixed(program.mixing, state, batch)
 
-        def microbatch_grads(variables: Tree, batch: Batch, cached: CachedOutputs | None, number: Number) -> StepGrads:
-            teacher = teacher_forward(state.teacher, batch, cached)
+        def microbatch_grads(variables: Tree, batch: Batch, known: Known, number: Number) -> StepGrads:
+            teacher = teacher_forward(state.teacher, batch, known)
             return grad_fn(replace(state, variables=variables), batch, teacher, number)
 
-        grads = accumulated(program.microbatches, microbatch_grads, state.params, state.variables, batch, cached)
+        grads = accumulated(program.microbatches, microbatch_grads, state.params, state.variables, batch, known)
         return take_step(program, state, grads)
 
     return step
@@ -67,17 +71,19 @@ def make_step(program: Program, normalization: Normalizer | None, teacher_normal
 
 @functools.lru_cache(maxsize=32)
 def make_teacher_forward(program: Program, normalization: Normalizer | None) -> TeacherForward:
-    """Build `teacher_forward(variables, batch, cached) -> Outputs`, without gradients; None without a teacher."""
+    """Build `teacher_forward(variables, batch, known) -> Outputs`, without gradients; None without a teacher."""
 
-    def teacher_forward(variables: Tree, batch: Batch, cached: CachedOutputs | None) -> Outputs | None:
+    def teacher_forward(variables: Tree, batch: Batch, known: Known) -> Outputs | None:
+        if isinstance(known, Outputs):
+            return known
         if program.teacher is None:
             return None
         teacher = nnx.merge(program.teacher, variables)
         with multiplied_in(program.precision):
             outputs = both_views(teacher, as_seen(batch, normalization), train=False, precision=program.precision)
-        if cached is not None:  # what is replaced here is dead code, which XLA drops
-            embedding = outputs.features[-1:] if cached.embedding is None else (cached.embedding,)
-            outputs = outputs._replace(logits=cached.logits, features=(*outputs.features[:-1], *embedding))
+        if known is not None:  # what is replaced here is dead code, which XLA drops
+            embedding = outputs.features[-1:] if known.embedding is None else (known.embedding,)
+            outputs = outputs._replace(logits=known.logits, features=(*outputs.features[:-1], *embedding))
         return jax.lax.stop_gradient(outputs)
 
     return teacher_forward
