@@ -103,8 +103,10 @@ def _of_steps(outputs: Outputs, count: int, rows: int) -> Outputs | None:
         return None
     by_step = jax.tree.map(lambda leaf: leaf.reshape(-1, count, *leaf.shape[1:]).swapaxes(0, 1), by_row)
     classify = jax.tree.map(lambda weights: jnp.broadcast_to(weights, (count, *weights.shape)), outputs.classify)
-    strong = None if outputs.strong is None else _of_steps(outputs.strong, count, rows)
-    return by_step._replace(classify=classify, strong=strong)
+    if outputs.strong is None:
+        return by_step._replace(classify=classify)
+    strong = _of_steps(outputs.strong, count, rows)
+    return None if strong is None else by_step._replace(classify=classify, strong=strong)
 
 
 def comfortable_chunk(steps: int, most: int) -> int:
