@@ -24,7 +24,7 @@ import jaxkd
 from benchmarks.hlo import work_of
 from jaxkd import data, losses, models, optimizers, recipes
 from jaxkd.metrics import accuracy
-from jaxkd.training.compiled_epoch import make_resident_loop, make_stream_loop
+from jaxkd.training.compiled_epoch import look_ahead_of, make_resident_loop, make_stream_loop
 from jaxkd.training.evaluation import make_evaluate
 from jaxkd.training.program import Program
 from jaxkd.training.sharding import CUT, ROWS, WHOLE, Placement
@@ -140,8 +140,9 @@ def distiller(
 
 def resident(run: jaxkd.Distiller, placement: Placement, batch_size: int, steps: int) -> Lowered:
     """Return the program of some steps on data that stay on the device."""
-    trim = placement.trim(batch_size)
-    loop = make_resident_loop(_step(run), data.Augmentation(), _program(run).strong_view, trim)
+    program, trim = _program(run), placement.trim(batch_size)
+    look_ahead = look_ahead_of(program, IMAGENET_NORMALIZATION, IMAGENET_NORMALIZATION, placement)
+    loop = make_resident_loop(_step(run), data.Augmentation(), program.strong_view, trim, look_ahead, packed=True)
     images, labels = _images(placement, EXAMPLES)
     indices = _array(placement, (steps, placement.padded(batch_size)), jnp.int32, ROWS)
     return _lowered(loop, placement, _everywhere(placement, run.state), images, labels, indices)
@@ -163,7 +164,9 @@ def stacked(runs: list[jaxkd.Distiller], placement: Placement, batch_size: int, 
     state = stack([run._run.compiled_state() for run in runs])
     cut = jax.tree.map(lambda leaf: _array(placement, leaf.shape, leaf.dtype, CUT), owned(state))
     common = _everywhere(placement, shared(state, cut))
-    loop = make_resident_loop(step, data.Augmentation())
+    look_ahead = look_ahead_of(program, IMAGENET_NORMALIZATION, IMAGENET_NORMALIZATION, placement)
+    assert look_ahead is not None
+    loop = make_resident_loop(step, data.Augmentation(), look_ahead=look_ahead.shared_by(len(placement.devices)))
     images, labels = _images(placement, EXAMPLES)
     indices = _array(placement, (steps, batch_size), jnp.int32, WHOLE)
     return _lowered(loop, placement, replace(common, **cut), images, labels, indices)

@@ -16,6 +16,11 @@ from jax import lax
 from jaxkd.nn import cpu_kernels
 from jaxkd.types import at_least_float32
 
+Pair = tuple[jax.Array, jax.Array]
+
+SMALL = 2**22
+"""Numbers that a GPU reads in about the time of starting a kernel, a few microseconds."""
+
 Gradients = tuple[jax.Array, jax.Array | None, jax.Array, jax.Array]
 """Of images, residual, scale and bias."""
 
@@ -53,10 +58,10 @@ def moments_in_one_pass(images: jax.Array, near: jax.Array) -> tuple[jax.Array, 
 
     The variance has an error of about 1e-7 · (1 + (mean − near)² / variance) of itself.
     """
-    axes = tuple(range(images.ndim - 1))
     near = near.astype(jnp.float32)
     excess = images.astype(jnp.float32) - _along(near, images)
-    shift, square = excess.mean(axes), jnp.square(excess).mean(axes)
+    count = images.size // images.shape[-1]
+    shift, square = (total / count for total in _sums(excess, jnp.square(excess)))
     return near + shift, jnp.maximum(square - jnp.square(shift), 0.0)
 
 
@@ -152,13 +157,36 @@ def _gradients_by_kernel(saved: Saved, cotangent: jax.Array, epsilon: float) -> 
 def _gradients_by_xla(saved: Saved, cotangent: jax.Array, epsilon: float) -> Gradients:
     images, out, mean, var, scale, adds = saved
     passed = cotangent if out is None else jnp.where(out > 0, cotangent, 0)
-    given, axes, count = at_least_float32(passed), tuple(range(images.ndim - 1)), images.size // images.shape[-1]
+    given, count = at_least_float32(passed), images.size // images.shape[-1]
     inverse = lax.rsqrt(var + epsilon)
     unit = (at_least_float32(images) - _along(mean, images)) * _along(inverse, images)
-    of_bias, of_scale = given.sum(axes), (given * unit).sum(axes)
+    of_bias, of_scale = _sums(given, given * unit)
     inner = given - _along(of_bias / count, images) - unit * _along(of_scale / count, images)
     of_images = (inner * _along(scale * inverse, images)).astype(images.dtype)
     return of_images, passed if adds else None, of_scale.astype(scale.dtype), of_bias.astype(scale.dtype)
+
+
+def _sums(one: jax.Array, other: jax.Array) -> Pair:
+    """Return the sums of each channel of two arrays, `[…, C] -> [C], [C]`.
+
+    A GPU adds up in two kernels, the second of which each array has for itself. Where starting it takes longer than
+    reading the arrays, they are added up as one.
+    """
+    if one.size > SMALL:
+        return apart(one, other)
+    return lax.platform_dependent(one, other, cuda=together, rocm=together, default=apart)
+
+
+def apart(one: jax.Array, other: jax.Array) -> Pair:
+    """Return the sums of each channel of two arrays, each by itself."""
+    axes = tuple(range(one.ndim - 1))
+    return one.sum(axes), other.sum(axes)
+
+
+def together(one: jax.Array, other: jax.Array) -> Pair:
+    """Return the sums of each channel of two arrays, laid beside each other."""
+    both = jnp.stack([one, other], axis=-2).sum(tuple(range(one.ndim - 1)))
+    return both[0], both[1]
 
 
 def _along(channels: jax.Array, images: jax.Array) -> jax.Array:

@@ -15,7 +15,13 @@ from jaxkd.data import StreamedDataset
 from jaxkd.data.sampling import balanced_order
 from jaxkd.nn.convolution import slow_in_a_loop
 from jaxkd.training.cached_teacher import CachedTeacher, CacheRequest, open_cached_teacher
-from jaxkd.training.compiled_epoch import make_resident_loop, make_stream_loop
+from jaxkd.training.compiled_epoch import (
+    LookAhead,
+    comfortable_chunk,
+    look_ahead_of,
+    make_resident_loop,
+    make_stream_loop,
+)
 from jaxkd.training.gradient_accumulation import check_microbatches
 from jaxkd.training.inputs import InMemory, Source, Stream, TrainingPlan, one_step
 from jaxkd.training.program import Augment, Program
@@ -58,6 +64,7 @@ def resident_epoch(
     steps: int | None,
     strong_view: Augment | None = None,
     cached_teacher: CachedTeacher | None = None,
+    look_ahead: LookAhead | None = None,
     cut_runs: bool = False,
 ) -> Epoch:
     """Make epochs over arrays that are put on the device once, in an order drawn from the state.
@@ -66,7 +73,12 @@ def resident_epoch(
     runs that are cut over the devices (`cut_runs`), every device takes whole batches.
     """
     place = placement.everywhere if cut_runs else placement.split
-    make_loop = partial(make_resident_loop, step, source.augmentation, strong_view)
+    if cut_runs and look_ahead is not None:
+        look_ahead = look_ahead.shared_by(len(placement.devices))
+    packed = placement.devices[0].platform != "cpu" and not cut_runs
+    make_loop = partial(
+        make_resident_loop, step, source.augmentation, strong_view, look_ahead=look_ahead, packed=packed
+    )
     images, labels = placement.everywhere((source.images, source.labels))
     most = chunk_steps(source, placement, batch_size, steps)
 
@@ -85,7 +97,7 @@ def resident_epoch(
             cached = cached_teacher.lookup(key, images, taken, indices) if cached_teacher else None
             taken += len(indices)
             size = indices.shape[1]
-            loop = make_loop(None if cut_runs else placement.trim(size))
+            loop = make_loop(trim=None if cut_runs else placement.trim(size))
             yield Chunk(loop, (images, labels, *place((indices, cached))), size)
 
     return epoch
@@ -222,8 +234,11 @@ class BoundProgram:
             return stream_epoch(step, source, self.placement, strong_view), None
         if isinstance(source, StreamedDataset):
             return streamed_epoch(step, source, self.placement, batch_size, last, strong_view), None
+        look_ahead = None
+        if cached_teacher is None:
+            look_ahead = look_ahead_of(self.program, self.normalization, self.teacher_normalization, self.placement)
         return in_memory(
-            step, source, self.placement, batch_size, self.steps_per_execution, strong_view, cached_teacher
+            step, source, self.placement, batch_size, self.steps_per_execution, strong_view, cached_teacher, look_ahead
         ), cached_teacher
 
 
@@ -285,20 +300,6 @@ def chunk_steps(source: InMemory, placement: Placement, batch_size: int, steps: 
     if steps or placement.devices[0].platform != "cpu":
         return steps
     return comfortable_chunk(source.examples // batch_size, CPU_STEPS)
-
-
-def comfortable_chunk(steps: int, most: int) -> int:
-    """Return the largest number of steps up to `most` that divides an epoch of `steps` steps: one program serves.
-
-    Falls back to `most`, at the price of one more compilation for the remainder, where only small divisors exist.
-
-    Example:
-      >>> comfortable_chunk(781, 100), comfortable_chunk(22, 100), comfortable_chunk(211, 100)
-      (71, 22, 100)
-    """
-    limit = min(steps, most)
-    best = max((size for size in range(1, limit + 1) if steps % size == 0), default=1)
-    return best if 4 * best >= limit else most
 
 
 def check_same_batches(resumed: Mapping[str, Any] | None, examples: int | None, batch_size: int) -> None:

@@ -14,7 +14,7 @@ from jax import lax
 from jax.stages import Wrapped
 
 from jaxkd.training.cached_teacher import CachedTeacher
-from jaxkd.training.compiled_epoch import resident_steps
+from jaxkd.training.compiled_epoch import LookAhead, resident_steps
 from jaxkd.training.epochs import Chunk, Epoch, chunk_steps, cut, order_of, seed_of, skip
 from jaxkd.training.evaluation import Metrics, make_evaluate
 from jaxkd.training.gradient_accumulation import Number, StepGrads, accumulated
@@ -24,6 +24,7 @@ from jaxkd.training.sharding import CUT, WHOLE, Placement
 from jaxkd.training.state import TrainState, Tree, copied
 from jaxkd.training.step import (
     CachedOutputs,
+    Known,
     Logs,
     Step,
     make_grad_fn,
@@ -31,7 +32,7 @@ from jaxkd.training.step import (
     make_teacher_forward,
     take_step,
 )
-from jaxkd.types import Batch, Normalizer
+from jaxkd.types import Batch, Normalizer, Outputs
 
 Function = Callable[..., Tree]
 
@@ -96,10 +97,10 @@ def make_many_step(
     prepare = make_prepare(program, normalization)
     over_runs = mapped_over_runs(placement)
 
-    def step(state: TrainState, batch: Batch, cached: CachedOutputs | None = None) -> tuple[TrainState, Logs]:
-        batch = prepare(state, batch)
+    def step(state: TrainState, batch: Batch, known: Known = None) -> tuple[TrainState, Logs]:
+        batch = batch if isinstance(known, Outputs) else prepare(state, batch)
 
-        def on_device(own: Tree, common: TrainState, batch: Batch, cached: CachedOutputs | None) -> tuple[Tree, Logs]:
+        def on_device(own: Tree, common: TrainState, batch: Batch, known: Known) -> tuple[Tree, Logs]:
             def run(params: Tree, variables: Tree, opt_state: Tree) -> TrainState:
                 return replace(common, params=params, variables=variables, opt_state=opt_state, teacher=None)
 
@@ -108,21 +109,19 @@ def make_many_step(
                 return (after.params, after.variables, after.opt_state), logs
 
             if program.microbatches == 1:  # run by run, so that there are never the gradients of all of them
-                teacher = teacher_forward(common.teacher, batch, cached)
+                teacher = teacher_forward(common.teacher, batch, known)
                 return over_runs(lambda own: take(own, grad_fn(run(*own), batch, teacher)), own)
 
-            def microbatch_grads(
-                variables: Tree, batch: Batch, cached: CachedOutputs | None, number: Number
-            ) -> StepGrads:
-                teacher = teacher_forward(common.teacher, batch, cached)
+            def microbatch_grads(variables: Tree, batch: Batch, known: Known, number: Number) -> StepGrads:
+                teacher = teacher_forward(common.teacher, batch, known)
                 return over_runs(lambda one: grad_fn(run(*one), batch, teacher, number), (own[0], variables, None))
 
-            grads = accumulated(program.microbatches, microbatch_grads, own[0], own[1], batch, cached)
+            grads = accumulated(program.microbatches, microbatch_grads, own[0], own[1], batch, known)
             return over_runs(lambda one: take(*one), (own, grads))
 
         own = (state.params, state.variables, state.opt_state)
         (params, variables, opt_state), logs = on_every_device(placement, on_device)(
-            own, shared(state, OWNED), batch, cached
+            own, shared(state, OWNED), batch, known
         )
         after = replace(state, step=state.step + 1, params=params, variables=variables, opt_state=opt_state)
         return after, logs
@@ -187,12 +186,13 @@ def own_batches_epoch(
     steps: int | None,
     strong_view: Augment | None = None,
     cached_teacher: CachedTeacher | None = None,
+    look_ahead: LookAhead | None = None,
 ) -> Epoch:
     """Yield the chunks of `resident_epoch`, for a stacked state with a key for each run, which draws its own order.
 
     `step` is that of one run, and `batch_size` that of each.
     """
-    loop = make_own_batches_loop(step, source.augmentation, strong_view, placement)
+    loop = make_own_batches_loop(step, source.augmentation, strong_view, placement, look_ahead)
     images, labels = placement.everywhere((source.images, source.labels))
     most = chunk_steps(source, placement, batch_size, steps)
 
@@ -213,18 +213,24 @@ def own_batches_epoch(
 
 @functools.lru_cache(maxsize=32)
 def make_own_batches_loop(
-    step: Step, augment: Augment | None, strong_view: Augment | None, placement: Placement
+    step: Step,
+    augment: Augment | None,
+    strong_view: Augment | None,
+    placement: Placement,
+    look_ahead: LookAhead | None = None,
 ) -> Wrapped:
     """Build `run(state, images, labels, indices, cached=None) -> (state, logs)` for a state with a key for each run.
 
     `indices` is `[n, S, B]` and `cached` `[n, S, B, …]`; the logs are `[S, n]`.
     """
-    take_steps = resident_steps(step, augment, strong_view)
     over_runs = mapped_over_runs(placement)
 
     def run(
         state: TrainState, images: jax.Array, labels: jax.Array, indices: jax.Array, cached: CachedOutputs | None = None
     ) -> tuple[TrainState, Logs]:
+        ahead = None if look_ahead is None else look_ahead.shared_by(len(indices))
+        take_steps = resident_steps(step, augment, strong_view, look_ahead=ahead)
+
         def on_device(given: Tree, common: TrainState, images: jax.Array, labels: jax.Array) -> tuple[Tree, Logs]:
             def of_one(given: Tree) -> tuple[Tree, Logs]:
                 own, indices, cached = given

@@ -23,7 +23,7 @@ from jaxkd.training.state import LOSSES, POLICY, TrainState, Tree, split
 from jaxkd.types import Batch, Key, Normalizer, Outputs, Progress
 
 Logs = dict[str, jax.Array]
-TeacherForward = Callable[[Tree, Batch, "CachedOutputs | None"], Outputs | None]
+TeacherForward = Callable[[Tree, Batch, "Known"], Outputs | None]
 Step = Callable[..., tuple[TrainState, Logs]]
 Forward = tuple[Outputs, Logs, Tree, Logs]
 """The student's outputs, the terms of the loss, the variables after the batch and the monitored values."""
@@ -52,9 +52,14 @@ class CachedOutputs(NamedTuple):
         return outputs._replace(logits=self.logits, features=(*outputs.features[:-1], *embedding), each=each)
 
 
+Known = CachedOutputs | Outputs | None
+"""What is known of a teacher's outputs for a batch before its step: some of them; all, of a batch that was `prepared`
+for them; or none."""
+
+
 @functools.lru_cache(maxsize=32)
 def make_step(program: Program, normalization: Normalizer | None, teacher_normalization: Normalizer | None) -> Step:
-    """Build `step(state, batch, cached=None) -> (state, logs)`.
+    """Build `step(state, batch, known=None) -> (state, logs)`.
 
     uint8 images are normalised for each network with its own statistics; float images are taken as they are. The logs
     hold `loss`, every unweighted term, every metric on the batch, monitored values and the learning rate, as float32
@@ -64,14 +69,14 @@ def make_step(program: Program, normalization: Normalizer | None, teacher_normal
     grad_fn = make_grad_fn(program, normalization)
     prepare = make_prepare(program, normalization)
 
-    def step(state: TrainState, batch: Batch, cached: CachedOutputs | None = None) -> tuple[TrainState, Logs]:
-        batch = prepare(state, batch)
+    def step(state: TrainState, batch: Batch, known: Known = None) -> tuple[TrainState, Logs]:
+        batch = batch if isinstance(known, Outputs) else prepare(state, batch)
 
-        def microbatch_grads(variables: Tree, batch: Batch, cached: CachedOutputs | None, number: Number) -> StepGrads:
-            teacher = teacher_forward(state.teacher, batch, cached)
+        def microbatch_grads(variables: Tree, batch: Batch, known: Known, number: Number) -> StepGrads:
+            teacher = teacher_forward(state.teacher, batch, known)
             return grad_fn(replace(state, variables=variables), batch, teacher, number)
 
-        grads = accumulated(program.microbatches, microbatch_grads, state.params, state.variables, batch, cached)
+        grads = accumulated(program.microbatches, microbatch_grads, state.params, state.variables, batch, known)
         return take_step(program, state, grads)
 
     return step
@@ -100,16 +105,18 @@ def make_prepare(program: Program, normalization: Normalizer | None) -> Callable
 
 @functools.lru_cache(maxsize=32)
 def make_teacher_forward(program: Program, normalization: Normalizer | None) -> TeacherForward:
-    """Build `teacher_forward(variables, batch, cached) -> Outputs`, without gradients; None without a teacher."""
+    """Build `teacher_forward(variables, batch, known) -> Outputs`, without gradients; None without a teacher."""
 
-    def teacher_forward(variables: Tree, batch: Batch, cached: CachedOutputs | None) -> Outputs | None:
+    def teacher_forward(variables: Tree, batch: Batch, known: Known) -> Outputs | None:
+        if isinstance(known, Outputs):
+            return known
         if program.teacher is None:
             return None
         teacher = nnx.merge(program.teacher, variables)
         with multiplied_in(program.precision):
             outputs = both_views(teacher, as_seen(batch, normalization), train=False, precision=program.precision)
-        if cached is not None:
-            outputs = cached.in_place_of(outputs)
+        if known is not None:
+            outputs = known.in_place_of(outputs)
         return jax.lax.stop_gradient(outputs)
 
     return teacher_forward

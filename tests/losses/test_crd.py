@@ -191,6 +191,14 @@ def test_no_entry_and_no_pair_of_entries_is_preferred():
         assert np.abs(np.bincount(found, minlength=kinds) - fair).max() < 5 * np.sqrt(fair)
 
 
+@pytest.mark.parametrize("count", [1, 7, 12])
+def test_a_tpu_draws_the_same_in_parts(count, monkeypatch):
+    positions, sizes = jnp.broadcast_to(jnp.arange(count), (3, count)), jnp.array([12, 100, 4999])
+    at_once = permuted(jax.random.key(0), positions, sizes)
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *arrays, tpu, default: tpu(*arrays))
+    np.testing.assert_array_equal(permuted(jax.random.key(0), positions, sizes), at_once)
+
+
 # Through the engine.
 
 SGD = optimizers.sgd(0.05, momentum=0.9, weight_decay=5e-4)

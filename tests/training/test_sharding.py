@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from unittest import mock
 
 import jax
 import pytest
@@ -10,6 +11,8 @@ from tiny import TinyNet, digits, leaves
 
 import jaxkd
 from jaxkd import data, losses, optimizers
+from jaxkd.training import epochs
+from jaxkd.training.compiled_epoch import LookAhead
 from jaxkd.training.epochs import resident_epoch
 from jaxkd.training.inputs import as_source
 from jaxkd.training.sharding import Placement
@@ -65,6 +68,7 @@ def some_runs():
         "mixed": compare(["ctkd"], (4,), LEFT, mixing=data.Mixing(0.8, 1.0), ema=jaxkd.EMA(0.9)),
         "augmented": compare(["kd"], (8,), LEFT, augment=[data.TrivialAugment(), data.RandomErasing(0.5)]),
         "sweep": sweeps(),
+        "looking ahead": looking_ahead(),
         "rows": {str(size): rows(8, size) for size in (128, 125, 3)},
     }
     distiller = jaxkd.Distiller(student=TinyNet(seed=0), teacher=TinyNet(seed=1))
@@ -74,6 +78,32 @@ def some_runs():
     except ValueError as error:
         report["error"] = str(error)
     return report
+
+
+def looking_ahead():
+    """The same of a run whose teacher sees the batches of both steps at once, and what its devices exchange."""
+    height, width, _ = images(FULL).image_shape
+
+    def both(program, norm, teacher_norm, place):
+        return LookAhead(program, norm, teacher_norm, FULL * height * width)
+
+    distiller = jaxkd.Distiller(student=TinyNet(seed=0), teacher=TinyNet(seed=1))
+    distiller.compile(SGD, loss=losses.KD(4.0), image_shape=images(FULL).image_shape)
+    source = as_source(images(FULL))
+    bound = distiller._bind(source)
+    ahead = both(bound.program, bound.normalization, bound.teacher_normalization, bound.placement)
+    epoch = resident_epoch(bound.step(), source, bound.placement, 64, None, look_ahead=ahead)
+    chunk = next(epoch(distiller.state, 0))
+    text = chunk.loop.lower(distiller.state, *chunk.inputs).compile().as_text()
+    steps, rows = chunk.inputs[2].shape
+    exchanges = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
+    with mock.patch.object(epochs, "look_ahead_of", both):
+        runs = compare(["ctkd"], (8,), FULL)
+    return {
+        "at once": ahead.steps((steps, rows), source.image_shape),
+        "exchanges": sorted(set(re.findall(rf" ({exchanges})(?:-start)?\(", text))),
+        "runs": runs,
+    }
 
 
 def rows(count, batch_size):
@@ -134,6 +164,14 @@ def report():
 @pytest.mark.parametrize("case", ["all methods", "in parts", "mixed", "augmented"])
 def test_many_devices_end_where_one_does(report, case):
     check(report[case])
+
+
+@pytest.mark.thorough
+def test_a_teacher_looks_ahead_without_another_exchange(report):
+    found = report["looking ahead"]
+    assert found["at once"] == 2
+    assert found["exchanges"] == ["all-reduce"]
+    check(found["runs"])
 
 
 @pytest.mark.thorough
