@@ -277,7 +277,9 @@ def test_predict_reads_streamed_images_in_their_order_and_marks_unreadable_ones(
     options = {"class_names": ("a", "b", "c"), "augmentation": None, "view": view, "normalization": HALF, "workers": 0}
     run = trainer()
     expected = run.predict(PIXELS)
-    np.testing.assert_allclose(run.predict(data.StreamedDataset(rows, **options), batch_size=4), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        run.predict(data.StreamedDataset(rows, **options), batch_size=4), expected, rtol=1e-5, atol=1e-6
+    )
     rows[3] = (b"no image", 0)
     with pytest.warns(UserWarning, match="example 3 .* cannot be read"):
         found = run.predict(data.StreamedDataset(rows, **options), batch_size=4)
