@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from benchmark_scripts import on_the_path, peer, script, settings_for, work  # noqa: F401
-from jaxkd.nn.resize import resized
 
 from jaxkd import Batch, Outputs, Progress, convert, data, losses, models
+from jaxkd.nn.tokens import resized
 
 pytestmark = pytest.mark.thorough
 

@@ -37,8 +37,8 @@ def test_descending_along_the_gradient_of_what_it_learns_lowers_it(name, rate):
     assert values[-1] < 0.97 * values[0]
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize("teacher", ["wrn_10_2", pytest.param("resnet14", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("teacher", ["wrn_10_2", "resnet14"])
 def test_all_train_together_between_published_networks(teacher):
     train = digits()[0].subset(32)
     student, teacher = models.create("resnet8", num_classes=10), models.create(teacher, num_classes=10, seed=1)

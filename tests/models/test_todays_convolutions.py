@@ -376,7 +376,7 @@ def distilled(student, teacher):
 @pytest.mark.parametrize(
     ("student", "teacher"),
     [
-        pytest.param(student, teacher, marks=pytest.mark.thorough if student == "regnet" else pytest.mark.slow)
+        pytest.param(student, teacher, marks=pytest.mark.slow)
         for student, teacher in itertools.pairwise([*SMALL, next(iter(SMALL))])
     ],
 )

@@ -42,7 +42,6 @@ TINY = {
     "pvt_tiny": {"widths": (8, 8, 10, 16), "depths": (2, 1, 1, 1), "image_size": 32},
     "t2t_vit_7": {"width": 16, "depth": 5, "heads": 2, "token_width": 8, "image_size": 32},
 }  # fmt: skip
-DROPPING = ["deit_tiny_distilled_patch16_224", "swin_tiny_patch4_window7_224", "pvt_v2_b0"]
 
 
 def slow(value):
@@ -108,7 +107,7 @@ def test_torchvisions_swin_has_its_index_in_files():
     assert order.index("features.2.reduction.weight") < order.index("features.2.norm.weight")
 
 
-@sweep("name", TINY, core=["deit_tiny_distilled_patch16_224"])
+@sweep("name", TINY, core=["deit_tiny_distilled_patch16_224"], rest="slow")
 def test_features_are_maps_and_then_the_embedding(name):
     """In the type of the images, here bfloat16, but for the embedding and what is said of it."""
     model, size = abstract_model(name, 7, drop=0.1, drop_path=0.1, **TINY[name]), TINY[name]["image_size"]
@@ -129,7 +128,7 @@ def test_features_are_maps_and_then_the_embedding(name):
     assert found.logits.dtype == embedding.dtype == jnp.float32
 
 
-@sweep("name", [*DROPPING, *(slow(name) for name in TINY if name not in DROPPING)], core=DROPPING[:1])
+@sweep("name", TINY, core=["deit_tiny_distilled_patch16_224"], rest="slow")
 def test_paths_and_tokens_are_dropped_in_training_alone(name):
     plain = models.create(name, 7, **TINY[name])
     dropping = models.create(name, 7, drop=0.2, drop_path=0.5, **TINY[name])

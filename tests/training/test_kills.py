@@ -30,8 +30,8 @@ def killed_until_the_end(run, folder, kills, seed, mean_seconds, pause):
     return log
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize("run", [pytest.param("resident-ctkd", marks=pytest.mark.slow), "streamed-crd"])
+@pytest.mark.slow
+@pytest.mark.parametrize("run", ["resident-ctkd", "streamed-crd"])
 def test_a_run_that_is_killed_ends_the_same(run, tmp_path):
     killed_until_the_end(run, tmp_path, kills=1, seed=None, mean_seconds=0.3, pause=0.05)
 
