@@ -122,7 +122,7 @@ class Frozen(nnx.Variable[jax.Array]):
 def attend(
     query: jax.Array, key: jax.Array, value: jax.Array, bias: jax.Array | None = None, scale: float | None = None
 ) -> jax.Array:
-    """Return scaled dot-product attention, in the implementation that JAX chooses for the platform.
+    """Return scaled dot-product attention: on GPUs and TPUs JAX's own, on CPUs in the order their products are fastest.
 
     Args:
       query: `[B, N, heads, C]`.
@@ -134,8 +134,29 @@ def attend(
     Returns:
       `[B, N, heads, C]`.
     """
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    given = (query, key, value) if bias is None else (query, key, value, bias)
+    found: jax.Array = lax.platform_dependent(
+        *given, cpu=functools.partial(_attend_by_heads, scale), default=functools.partial(_attend_as_jax, scale)
+    )
+    return found
+
+
+def _attend_as_jax(
+    scale: float, query: jax.Array, key: jax.Array, value: jax.Array, bias: jax.Array | None = None
+) -> jax.Array:
     with jax.numpy_dtype_promotion("standard"):  # it computes softmax in float32 by mixing types
         return jax.nn.dot_product_attention(query, key, value, bias, scale=scale)
+
+
+def _attend_by_heads(
+    scale: float, query: jax.Array, key: jax.Array, value: jax.Array, bias: jax.Array | None = None
+) -> jax.Array:
+    """Return the same by matrices that lie one after the other, those of the keys transposed."""
+    queries, values, keys = query.swapaxes(1, 2), value.swapaxes(1, 2), key.transpose(0, 2, 3, 1)
+    scores = at_least_float32(queries @ keys) * scale
+    weights = jax.nn.softmax(scores if bias is None else scores + at_least_float32(bias))
+    return (weights.astype(query.dtype) @ values).swapaxes(1, 2)
 
 
 class Attention(nnx.Module):
