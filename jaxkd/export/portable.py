@@ -65,7 +65,10 @@ def _needed(jaxpr: core.Jaxpr) -> list[core.JaxprEqn]:
 
 
 def _evaluate(closed: core.ClosedJaxpr, *arguments: Any) -> list[Any]:
-    """Run a program operation by operation: at once where all is known, else into the trace of the caller."""
+    """Run a program operation by operation: at once where all is known, else into the trace of the caller.
+
+    What is known may still have a size that is not: a token that is repeated for each image of a batch of any size.
+    """
     jaxpr = closed.jaxpr
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*closed.consts, *arguments], strict=True))
 
@@ -74,7 +77,8 @@ def _evaluate(closed: core.ClosedJaxpr, *arguments: Any) -> list[Any]:
 
     for equation in _needed(jaxpr):
         given = [value_of(atom) for atom in equation.invars]
-        with _at_once_if_known(given):
+        sized = all(isinstance(size, int) for out in equation.outvars for size in getattr(out.aval, "shape", ()))
+        with _at_once_if_known(given) if sized else contextlib.nullcontext():
             values.update(zip(equation.outvars, _apply(equation, given), strict=True))
     return [value_of(atom) for atom in jaxpr.outvars]
 

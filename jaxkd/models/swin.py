@@ -91,8 +91,8 @@ class WindowAttention(nnx.Module):
 
     def _from_windows(self, windows: jax.Array, rows: int, columns: int) -> jax.Array:
         """Return the map of windows as `_windows` cuts it."""
-        split = windows.reshape(len(windows), rows, columns, self.window, self.window, -1).swapaxes(2, 3)
-        return split.reshape(len(windows), rows * self.window, columns * self.window, -1)
+        split = windows.reshape(windows.shape[0], rows, columns, self.window, self.window, -1).swapaxes(2, 3)
+        return split.reshape(windows.shape[0], rows * self.window, columns * self.window, -1)
 
     def _attended(self, windows: jax.Array, masks: np.ndarray | None) -> jax.Array:
         batch, count, pixels, width = windows.shape

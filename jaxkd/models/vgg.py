@@ -129,7 +129,7 @@ class ImageNetVGG(Classifier):
                 preactivations.append(max_pool(before.value))  # maximum and ReLU commute
                 features.append(out)
             position += 1
-        embedding = _to_grid(at_least_float32(out)).transpose(0, 3, 1, 2).reshape(len(out), -1)
+        embedding = _to_grid(at_least_float32(out)).transpose(0, 3, 1, 2).reshape(out.shape[0], -1)
         classify = self._classifier()
         return Outputs(classify(embedding), (*features, embedding), tuple(preactivations), classify)
 

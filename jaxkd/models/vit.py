@@ -112,7 +112,7 @@ class VisionTransformer(Classifier):
         found[-1] = self.norm(found[-1])
         special = 1 if self.dist_token is None else 2
         maps = [to_maps(tokens[:, special:], self.side) for tokens in found]
-        embedding = at_least_float32(found[-1][:, :special].reshape(len(images), -1))
+        embedding = at_least_float32(found[-1][:, :special].reshape(images.shape[0], -1))
         classify = self._classifier()
         if self.head_dist is None:
             return Outputs(classify(embedding), (*maps, embedding), classify=classify)

@@ -281,7 +281,7 @@ def learnt_token(width: int, rngs: nnx.Rngs) -> nnx.Param[jax.Array]:
 
 def repeated(token: nnx.Param[jax.Array], values: jax.Array) -> jax.Array:
     """Return a learnt token for each image of tokens or maps, `[B, 1, C]`, in their type."""
-    return jnp.broadcast_to(token[...].astype(values.dtype), (len(values), 1, values.shape[-1]))
+    return jnp.broadcast_to(token[...].astype(values.dtype), (values.shape[0], 1, values.shape[-1]))
 
 
 def add_branch(values: jax.Array, branch: jax.Array, drop_path: DropPath | None, train: bool) -> jax.Array:

@@ -84,3 +84,22 @@ def test_a_branch_on_a_value_stays():
     for value in (1.0, -1.0):
         x = jnp.full(2, value)
         np.testing.assert_array_equal(portable(function)(x), function(x))
+
+
+TRANSFORMERS = {
+    "deit_tiny_distilled_patch16_224": {"width": 24, "depth": 3, "heads": 3, "patch_size": 8, "image_size": 32},
+    "swin_tiny_patch4_window7_224": {"image_size": 32},
+    "pit_ti_224": {"image_size": 32, "patch_size": 4, "stride": 2},
+    "t2t_vit_7": {"width": 16, "depth": 5, "heads": 2, "token_width": 8, "image_size": 32},
+}
+
+
+@sweep("name", TRANSFORMERS, core=["deit_tiny_distilled_patch16_224"], rest="slow")
+def test_tokens_that_are_repeated_for_each_image_leave_the_batch_free(name):
+    model = models.create(name, num_classes=10, **TRANSFORMERS[name])
+    network = classifier(model, (32, 32, 3), HALF)
+    (batch,) = export.symbolic_shape("batch")
+    leaves = export.export(jax.jit(portable(network)))(network.pixels(batch))
+    for count in (1, 3):
+        pixels = np.random.default_rng(count).integers(0, 256, (count, 32, 32, 3), np.uint8)
+        np.testing.assert_allclose(leaves.call(pixels), network.predict(pixels), atol=1e-5)
