@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; None takes the process's own command line."""
     parser = command_line()
     options = config_file.parse(parser, arguments, config_of)
-    return train(parser, options, config_of, {options.seed: options.output})
+    return train_each(parser, options, config_of, {options.seed: options.output})
 
 
 def several(arguments: Sequence[str], folders: Mapping[int, pathlib.Path], at_once: int | None = 1) -> int:
@@ -61,10 +61,10 @@ def several(arguments: Sequence[str], folders: Mapping[int, pathlib.Path], at_on
       at_once: so many seeds become one program, where the runs allow it; None takes all that fit into memory.
     """
     parser = command_line()
-    return train(parser, config_file.parse(parser, arguments, config_of), config_of, folders, at_once)
+    return train_each(parser, config_file.parse(parser, arguments, config_of), config_of, folders, at_once)
 
 
-def train(
+def train_each(
     parser: argparse.ArgumentParser,
     options: argparse.Namespace,
     config_of: Callable[[argparse.Namespace], RunConfig],

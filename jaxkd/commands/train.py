@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; None takes the process's own command line."""
     parser = command_line()
     options = config_file.parse(parser, arguments, config_of)
-    return distill.train(parser, options, config_of, {options.seed: options.output})
+    return distill.train_each(parser, options, config_of, {options.seed: options.output})
 
 
 def config_of(options: argparse.Namespace) -> RunConfig:
