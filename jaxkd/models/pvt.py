@@ -68,9 +68,9 @@ class SpatialReductionAttention(nnx.Module):
     def __call__(self, values: jax.Array, train: bool) -> jax.Array:
         reduced = values if self.sr is None or self.norm is None else self.norm(self.sr(values))
         batch, width = values.shape[0], values.shape[-1]
-        query = saved(self.q(to_tokens(values))).reshape(batch, -1, self.heads, width // self.heads)
+        query = saved(self.q(to_tokens(values))).reshape(batch, -1, 1, self.heads, width // self.heads)
         packed = saved(self.kv(to_tokens(reduced))).reshape(batch, -1, 2, self.heads, width // self.heads)
-        mixed = saved(attend(query, packed[:, :, 0], packed[:, :, 1])).reshape(values.shape)
+        mixed = attend(query, packed).reshape(values.shape)
         return dropped(self.drop, saved(self.proj(mixed)), train)
 
 

@@ -97,16 +97,13 @@ class WindowAttention(nnx.Module):
     def _attended(self, windows: jax.Array, masks: np.ndarray | None) -> jax.Array:
         batch, count, pixels, width = windows.shape
         packed = saved(self.qkv(windows)).reshape(batch, count, pixels, 3, self.heads, width // self.heads)
-        parts = [packed[:, :, :, part] for part in range(3)]
         table, index = self.relative_position_bias_table[...], offsets(self.window).reshape(-1)
         bias = table[index].reshape(pixels, pixels, self.heads).transpose(2, 0, 1).astype(windows.dtype)
         if masks is None:
-            query, key, value = (part.reshape(-1, *part.shape[2:]) for part in parts)
-            return saved(attend(query, key, value, bias[None])).reshape(windows.shape)
-        query, key, value = parts
+            return attend(packed.reshape(-1, *packed.shape[2:]), bias=bias[None]).reshape(windows.shape)
         biases = bias[None, None] + jnp.asarray(masks, windows.dtype)[:, None, None]
-        each_window = jax.vmap(attend, in_axes=(1, 1, 1, 0), out_axes=1)
-        return saved(each_window(query, key, value, biases)).reshape(windows.shape)
+        each_window = jax.vmap(lambda packed, bias: attend(packed, bias=bias), in_axes=(1, 0), out_axes=1)
+        return each_window(packed, biases).reshape(windows.shape)
 
 
 @functools.lru_cache(maxsize=32)

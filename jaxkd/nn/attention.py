@@ -7,6 +7,7 @@ fit.
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +17,12 @@ from jax import lax
 from jax.nn.initializers import normal, zeros
 
 from jaxkd.checks import check_number
+from jaxkd.nn import cpu_kernels
 from jaxkd.nn.layers import Linear, saved
 from jaxkd.types import at_least_float32
+
+Saved = tuple[jax.Array, jax.Array | None, jax.Array, jax.Array]
+"""Queries, keys and values, the attention and the logarithms of its sums."""
 
 TORCH_EPSILON = 1e-5
 """PyTorch's own; vision transformers take 1e-6 in most places."""
@@ -120,26 +125,37 @@ class Frozen(nnx.Variable[jax.Array]):
 
 
 def attend(
-    query: jax.Array, key: jax.Array, value: jax.Array, bias: jax.Array | None = None, scale: float | None = None
+    queries: jax.Array, keys_values: jax.Array | None = None, bias: jax.Array | None = None, scale: float | None = None
 ) -> jax.Array:
-    """Return scaled dot-product attention: on GPUs and TPUs JAX's own, on CPUs in the order their products are fastest.
+    """Return scaled dot-product attention: on GPUs and TPUs JAX's own, on CPUs that of the CPU kernels where they can.
 
     Args:
-      query: `[B, N, heads, C]`.
-      key: `[B, M, heads, C]`.
-      value: `[B, M, heads, C]`.
+      queries: `[B, N, 3, heads, C]` with keys and values, or `[B, N, 1, heads, C]` alone.
+      keys_values: `[B, M, 2, heads, C]`, where they are apart.
       bias: added to the scores, broadcast to `[B, heads, N, M]`.
       scale: of the scores; C^-1/2 by default.
 
     Returns:
       `[B, N, heads, C]`.
+
+    Example:
+      >>> attend(jnp.ones((2, 5, 3, 4, 8))).shape, attend(jnp.ones((2, 5, 1, 4, 8)), jnp.ones((2, 7, 2, 4, 8))).shape
+      ((2, 5, 4, 8), (2, 5, 4, 8))
     """
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
-    given = (query, key, value) if bias is None else (query, key, value, bias)
+    scale = queries.shape[-1] ** -0.5 if scale is None else scale
+    if bias is None and queries.dtype == jnp.float32 and cpu_kernels.usable(queries.dtype):
+        return _attend_in_one_pass(scale, queries, keys_values)
+    given = _apart(queries, keys_values) if bias is None else (*_apart(queries, keys_values), bias)
     found: jax.Array = lax.platform_dependent(
         *given, cpu=functools.partial(_attend_by_heads, scale), default=functools.partial(_attend_as_jax, scale)
     )
-    return found
+    return saved(found)
+
+
+def _apart(queries: jax.Array, keys_values: jax.Array | None) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return queries, keys and values, each `[B, tokens, heads, C]`."""
+    others = queries if keys_values is None else keys_values
+    return queries[:, :, 0], others[:, :, -2], others[:, :, -1]
 
 
 def _attend_as_jax(
@@ -157,6 +173,40 @@ def _attend_by_heads(
     scores = at_least_float32(queries @ keys) * scale
     weights = jax.nn.softmax(scores if bias is None else scores + at_least_float32(bias))
     return (weights.astype(query.dtype) @ values).swapaxes(1, 2)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attend_in_one_pass(scale: float, queries: jax.Array, keys_values: jax.Array | None) -> jax.Array:
+    """Return the same by the CPU kernels; where the program runs on another platform after all, as JAX does."""
+    return _save_attention(scale, queries, keys_values)[0]
+
+
+def _save_attention(scale: float, queries: jax.Array, keys_values: jax.Array | None) -> tuple[jax.Array, Saved]:
+    def as_jax(queries: jax.Array, keys_values: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        out = _attend_as_jax(scale, *_apart(queries, keys_values))
+        return out, jnp.zeros((out.shape[0], out.shape[2], out.shape[1]))  # of which its gradient has no need
+
+    on_cpu = functools.partial(cpu_kernels.attention, scale=scale)
+    out, log_sums = lax.platform_dependent(queries, keys_values, cpu=on_cpu, default=as_jax)
+    out, log_sums = saved(out), saved(log_sums)
+    return out, (queries, keys_values, out, log_sums)
+
+
+def _attention_gradient(scale: float, kept: Saved, cotangent: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+    def as_jax(
+        queries: jax.Array, keys_values: jax.Array | None, out: jax.Array, log_sums: jax.Array, cotangent: jax.Array
+    ) -> tuple[jax.Array, jax.Array | None]:
+        def function(*given: Any) -> jax.Array:
+            return _attend_as_jax(scale, *_apart(*given))
+
+        return jax.vjp(function, queries, keys_values)[1](cotangent)
+
+    on_cpu = functools.partial(cpu_kernels.attention_gradient, scale=scale)
+    gradients: tuple[jax.Array, jax.Array | None] = lax.platform_dependent(*kept, cotangent, cpu=on_cpu, default=as_jax)
+    return gradients
+
+
+_attend_in_one_pass.defvjp(_save_attention, _attention_gradient)
 
 
 class Attention(nnx.Module):
@@ -193,8 +243,7 @@ class Attention(nnx.Module):
     def __call__(self, tokens: jax.Array, train: bool, bias: jax.Array | None = None) -> jax.Array:
         batch, count, width = tokens.shape
         packed = saved(self.qkv(tokens)).reshape(batch, count, 3, self.heads, width // self.heads)
-        query, key, value = (packed[:, :, part] for part in range(3))
-        mixed = saved(attend(query, key, value, bias, self.scale)).reshape(tokens.shape)
+        mixed = attend(packed, bias=bias, scale=self.scale).reshape(tokens.shape)
         return dropped(self.drop, saved(self.proj(mixed)), train)
 
 

@@ -14,8 +14,10 @@ from sweeps import sweep
 
 from jaxkd import models
 from jaxkd.nn import cpu_kernels
+from jaxkd.nn.attention import attend
 from jaxkd.nn.batch_norm import batch_moments, batch_norm
 from jaxkd.nn.convolution import convolve, convolve_add_relu
+from jaxkd.nn.layers import _affine
 
 needs_kernels = pytest.mark.skipif(not cpu_kernels.usable(jnp.float32), reason=cpu_kernels.describe())
 pytestmark = needs_kernels
@@ -88,6 +90,83 @@ def test_convolutions_and_their_gradients(case, dtype):
     wanted = in_float64(plain(stride, padding, groups), images, seen, cotangent)
     for found, value in zip((out, of_images, of_kernel), wanted, strict=True):
         close(found, value, 2e-6 if dtype == "float32" else 1e-2)
+
+
+def attention_in_full(queries, keys_values=None):
+    others = queries if keys_values is None else keys_values
+    query, key, value = queries[:, :, 0], others[:, :, -2], others[:, :, -1]
+    scores = jnp.einsum("bnhc,bmhc->bhnm", query, key) / np.sqrt(query.shape[-1])
+    return jnp.einsum("bhnm,bmhc->bnhc", jax.nn.softmax(scores), value)
+
+
+# queries, keys, heads, channels; keys are apart where their number is another
+ATTENTION = [(197, 197, 3, 64), (5, 5, 1, 4), (1, 1, 2, 3), (700, 49, 1, 32), (3, 900, 2, 8), (300, 300, 1, 1)]
+
+
+@pytest.mark.parametrize("case", ATTENTION, ids=str)
+def test_attention_and_its_gradient(case):
+    queries, keys, heads, channels = case
+    if queries == keys:
+        *given, cotangent = arrays(4, jnp.float32, (2, queries, 3, heads, channels), (2, queries, heads, channels))
+    else:
+        *given, cotangent = arrays(
+            4,
+            jnp.float32,
+            (2, queries, 1, heads, channels),
+            (2, keys, 2, heads, channels),
+            (2, queries, heads, channels),
+        )
+    out, transpose = jax.vjp(jax.jit(attend), *given)
+    wanted = in_float64(attention_in_full, *given, cotangent)
+    for found, value in zip((out, *transpose(cotangent)), wanted, strict=True):
+        close(found, value, 2e-6)
+
+
+def test_attention_of_large_scores_and_of_what_is_not_finite():
+    (tokens,) = arrays(5, jnp.float32, (1, 40, 3, 2, 8))
+    large = 30 * tokens  # scores of thousands: a softmax of ones and zeros
+    cotangent = jnp.ones((1, 40, 2, 8))
+    out, transpose = jax.vjp(attend, large)
+    assert all(np.isfinite(found).all() for found in (out, *transpose(cotangent)))
+    close(out, in_float64(attention_in_full, large, cotangent)[0], 1e-5)
+    found = np.asarray(attend(tokens.at[0, 3, 0, 1, 0].set(jnp.nan)))  # one query of one head
+    assert np.isnan(found[0, 3, 1]).all()
+    assert np.isfinite(np.delete(found, 3, axis=1)).all()
+
+
+def test_attention_refuses_arrays_of_other_parts():
+    with pytest.raises(ValueError, match=r"attention of arrays \(2, 5, 2, 1, 4\)"):
+        attend(jnp.zeros((2, 5, 2, 1, 4)))
+
+
+def test_attention_under_vmap_is_that_of_each():
+    tokens, cotangent = arrays(6, jnp.float32, (3, 2, 7, 3, 2, 4), (3, 2, 7, 2, 4))
+
+    def gradient(tokens, cotangent):
+        out, transpose = jax.vjp(attend, tokens)
+        return out, *transpose(cotangent)
+
+    together = jax.jit(jax.vmap(gradient))(tokens, cotangent)
+    each = [gradient(*pair) for pair in zip(tokens, cotangent, strict=True)]
+    for found, wanted in zip(together, zip(*each, strict=True), strict=True):
+        np.testing.assert_array_equal(found, np.stack(wanted))
+
+
+@pytest.mark.parametrize("shape", [(7,), (1, 7), (33, 7), (4, 9, 7)], ids=str)
+def test_a_linear_layer_and_its_gradients(shape):
+    features, kernel, bias, cotangent = arrays(7, jnp.float32, shape, (7, 5), (5,), (*shape[:-1], 5))
+
+    def layer(features, kernel, bias):
+        return _affine(kernel, bias, features)
+
+    out, transpose = jax.vjp(jax.jit(layer), features, kernel, bias)
+
+    def reference(features, kernel, bias):
+        return features @ kernel + bias.reshape((1,) * (features.ndim - 1) + (-1,))
+
+    wanted = in_float64(reference, features, kernel, bias, cotangent)
+    for found, value in zip((out, *transpose(cotangent)), wanted, strict=True):
+        close(found, value, 2e-6)
 
 
 @pytest.mark.parametrize("relu", [False, True])

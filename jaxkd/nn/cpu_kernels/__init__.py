@@ -1,8 +1,8 @@
-"""Kernels for the CPU: convolutions by oneDNN and batch normalisation in one pass, as operations of JAX.
+"""Kernels for the CPU: convolutions by oneDNN, batch normalisation and attention in one pass, as operations of JAX.
 
 XLA's own convolutions on the CPU take about twice as long as oneDNN's. Where oneDNN and a C++ compiler are installed,
-`jaxkd.nn.convolution` and `jaxkd.nn.batch_norm` call these operations on the CPU; elsewhere, and on other platforms,
-they use XLA's. `python -m jaxkd.nn.cpu_kernels` prints which are used, and why.
+the modules of `jaxkd.nn` call these operations on the CPU; elsewhere, and on other platforms, they use XLA's.
+`python -m jaxkd.nn.cpu_kernels` prints which are used, and why.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from jaxkd.nn.cpu_kernels.library import Kernels, load
 
 __all__ = [
     "Kernels",
+    "attention",
+    "attention_gradient",
     "batch_moments",
     "batch_norm",
     "batch_norm_gradient",
@@ -23,6 +25,7 @@ __all__ = [
     "convolution_kernel_gradient",
     "describe",
     "load",
+    "product",
     "usable",
 ]
 
@@ -148,10 +151,74 @@ def batch_norm_gradient(
     return of_images, of_residual, of_scale, of_bias
 
 
+def product(a: jax.Array, b: jax.Array, *, transpose_a: bool = False, transpose_b: bool = False) -> jax.Array:
+    """Return the product of two float32 matrices, each transposed where it is asked for.
+
+    Raises:
+      ValueError: for sizes that do not fit.
+    """
+    (rows, inner), (also_inner, columns) = (
+        shape[::-1] if transposed else shape for shape, transposed in ((a.shape, transpose_a), (b.shape, transpose_b))
+    )
+    if inner != also_inner:
+        raise ValueError(f"a product of {a.shape} and {b.shape}, transposed: {transpose_a} and {transpose_b}")
+    out = jax.ShapeDtypeStruct((rows, columns), jnp.float32)
+    call = jax.ffi.ffi_call("jaxkd_product", out, vmap_method="sequential")
+    return call(a, b, transpose_a=transpose_a, transpose_b=transpose_b)
+
+
+def attention(queries: jax.Array, keys_values: jax.Array | None, *, scale: float) -> tuple[jax.Array, jax.Array]:
+    """Return scaled dot-product attention, and what its gradient needs of the scores.
+
+    Args:
+      queries: `[B, N, 3, heads, C]`, float32, with keys and values; or `[B, N, 1, heads, C]` alone.
+      keys_values: `[B, M, 2, heads, C]`, float32, where they are apart.
+      scale: of the scores.
+
+    Returns:
+      The attention, `[B, N, heads, C]`, and the logarithms of the sums in its softmax, `[B, heads, N]`.
+
+    Raises:
+      ValueError: for other shapes.
+    """
+    batch, count, parts, heads, channels = queries.shape
+    other = None if keys_values is None else (*keys_values.shape[:1], *keys_values.shape[2:])
+    if (parts, other) not in ((3, None), (1, (batch, 2, heads, channels))):
+        given = queries.shape if keys_values is None else f"{queries.shape} and {keys_values.shape}"
+        raise ValueError(f"attention of arrays {given}: [B, N, 3, heads, C], or [B, N, 1, …] and [B, M, 2, …]")
+    floats = [
+        jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((batch, count, heads, channels), (batch, heads, count))
+    ]
+    call = jax.ffi.ffi_call("jaxkd_attention", floats, vmap_method="sequential")
+    mixed, log_sums = call(queries, _or_none(keys_values), scale=np.float32(scale))
+    return mixed, log_sums
+
+
+def attention_gradient(
+    queries: jax.Array,
+    keys_values: jax.Array | None,
+    mixed: jax.Array,
+    log_sums: jax.Array,
+    cotangent: jax.Array,
+    *,
+    scale: float,
+) -> tuple[jax.Array, jax.Array | None]:
+    """Return the gradients for queries, and for keys and values where they are apart, as `attention` takes them."""
+    apart = _or_none(keys_values)
+    like = [jax.ShapeDtypeStruct(array.shape, jnp.float32) for array in (queries, apart)]
+    call = jax.ffi.ffi_call("jaxkd_attention_gradient", like, vmap_method="sequential")
+    of_queries, of_apart = call(queries, apart, mixed, log_sums, cotangent, scale=np.float32(scale))
+    return of_queries, None if keys_values is None else of_apart
+
+
+def _or_none(keys_values: jax.Array | None) -> jax.Array:
+    return _none(jnp.float32, rank=5) if keys_values is None else keys_values
+
+
 def _window(stride: int, padding: int, groups: int) -> dict[str, np.int64]:
     return {"stride": np.int64(stride), "padding": np.int64(padding), "groups": np.int64(groups)}
 
 
-def _none(dtype: jax.typing.DTypeLike) -> jax.Array:
+def _none(dtype: jax.typing.DTypeLike, rank: int = 1) -> jax.Array:
     """Return the empty array that stands for an argument left out."""
-    return jnp.zeros((0,), dtype)
+    return jnp.zeros((0,) * rank, dtype)

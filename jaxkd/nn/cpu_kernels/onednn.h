@@ -1,4 +1,4 @@
-// The part of oneDNN's C interface, version 3, that the convolutions call.
+// The part of oneDNN's C interface, version 3, that the kernels call.
 //
 // Packages of the library alone bring no headers, and the C interface is stable within a major version (which is
 // checked before anything here is called), so the two dozen declarations are written out. Names are the library's.
@@ -86,4 +86,7 @@ dnnl_status_t dnnl_primitive_execute(const dnnl_primitive*, dnnl_stream_t, int c
 dnnl_status_t dnnl_reorder_primitive_desc_create(dnnl_primitive_desc_t*, const dnnl_memory_desc* src, dnnl_engine_t,
                                                  const dnnl_memory_desc* dst, dnnl_engine_t,
                                                  const dnnl_primitive_attr*);
+// C = alpha · op(A) · op(B) + beta · C, row-major; within an OpenMP region on the calling thread.
+dnnl_status_t dnnl_sgemm(char transa, char transb, int64_t M, int64_t N, int64_t K, float alpha, const float* A,
+                         int64_t lda, const float* B, int64_t ldb, float beta, float* C, int64_t ldc);
 }

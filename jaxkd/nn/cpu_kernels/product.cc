@@ -1,0 +1,30 @@
+// The product of two matrices by oneDNN, as a handler that XLA calls on the CPU.
+
+#include "onednn.h"
+#include "xla/ffi/api/ffi.h"
+
+namespace jaxkd {
+namespace {
+
+namespace ffi = xla::ffi;
+using Matrix = ffi::BufferR2<ffi::F32>;
+
+// out = op(a) · op(b), where `op` transposes what it is told to.
+ffi::Error Product(Matrix a, Matrix b, ffi::Result<Matrix> out, bool transpose_a, bool transpose_b) {
+  const auto sizes = out->dimensions(), left = a.dimensions(), right = b.dimensions();
+  const dnnl_status_t status = dnnl_sgemm(transpose_a ? 'T' : 'N', transpose_b ? 'T' : 'N', sizes[0], sizes[1],
+                                          left[transpose_a ? 0 : 1], 1, a.typed_data(), left[1], b.typed_data(),
+                                          right[1], 0, out->typed_data(), sizes[1]);
+  return status == dnnl_success ? ffi::Error::Success() : ffi::Error::Internal("oneDNN: dnnl_sgemm failed");
+}
+
+}  // namespace
+}  // namespace jaxkd
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxkd_product, jaxkd::Product,
+                              xla::ffi::Ffi::Bind()
+                                  .Arg<jaxkd::Matrix>()  // a
+                                  .Arg<jaxkd::Matrix>()  // b
+                                  .Ret<jaxkd::Matrix>()
+                                  .Attr<bool>("transpose_a")
+                                  .Attr<bool>("transpose_b"));
