@@ -17,7 +17,8 @@ from jax.nn.initializers import truncated_normal, zeros
 
 from jaxkd.models.registry import Classifier, family
 from jaxkd.nn.attention import DropPath, LayerNorm, drop_paths
-from jaxkd.nn.layers import Conv, Linear, check_image_size, global_average_pool, saved
+from jaxkd.nn.layers import Conv, Linear, check_image_size, global_average_pool
+from jaxkd.nn.operations import gelu, saved
 from jaxkd.nn.stack import stack_blocks
 from jaxkd.nn.tokens import PatchConv
 from jaxkd.types import Outputs
@@ -62,7 +63,7 @@ class ConvNeXtBlock(nnx.Module):
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         scale, convolution, norm, widen, narrow = self.layers()
         hidden = saved(widen(norm(convolution(images))))
-        branch = saved(narrow(jax.nn.gelu(hidden, approximate=False)))
+        branch = saved(narrow(gelu(hidden)))
         branch = branch * scale.reshape(1, 1, 1, -1).astype(branch.dtype)
         return images + (branch if self.drop_path is None else self.drop_path(branch, train))
 

@@ -20,16 +20,15 @@ from jaxkd.nn.attention import (
     Mlp,
     TokenLinear,
     add_branch,
-    attend,
     check_heads,
     drop_paths,
     dropout,
     dropped,
-    gelu,
     learnt_token,
     repeated,
 )
-from jaxkd.nn.layers import DefaultConv, check_image_size, global_average_pool, saved
+from jaxkd.nn.layers import DefaultConv, check_image_size, global_average_pool
+from jaxkd.nn.operations import attend, gelu, saved
 from jaxkd.nn.stack import stack_stages
 from jaxkd.nn.tokens import (
     NormedConv,

@@ -24,13 +24,13 @@ from jaxkd.nn.attention import (
     Mlp,
     TokenLinear,
     add_branch,
-    attend,
     check_heads,
     drop_paths,
     dropout,
     dropped,
 )
-from jaxkd.nn.layers import global_average_pool, saved
+from jaxkd.nn.layers import global_average_pool
+from jaxkd.nn.operations import attend, saved
 from jaxkd.nn.tokens import NormedConv, PatchConv, WindowBias, check_images, grid_side, position_embedding
 from jaxkd.types import Outputs
 

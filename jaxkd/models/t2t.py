@@ -24,10 +24,10 @@ from jaxkd.nn.attention import (
     drop_paths,
     dropout,
     dropped,
-    gelu,
     learnt_token,
     repeated,
 )
+from jaxkd.nn.operations import gelu
 from jaxkd.nn.stack import stack_stages
 from jaxkd.nn.tokens import TokenGrid, check_images, grid_side, to_maps, to_tokens, unfold
 from jaxkd.types import Outputs, at_least_float32

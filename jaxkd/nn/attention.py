@@ -7,22 +7,16 @@ fit.
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax import lax
 from jax.nn.initializers import normal, zeros
 
 from jaxkd.checks import check_number
-from jaxkd.nn import cpu_kernels
-from jaxkd.nn.layers import Linear, saved
-from jaxkd.types import at_least_float32
-
-Saved = tuple[jax.Array, jax.Array | None, jax.Array, jax.Array]
-"""Queries, keys and values, the attention and the logarithms of its sums."""
+from jaxkd.nn.layers import Linear
+from jaxkd.nn.operations import attend, gelu, layer_norm, saved
 
 TORCH_EPSILON = 1e-5
 """PyTorch's own; vision transformers take 1e-6 in most places."""
@@ -46,11 +40,7 @@ class LayerNorm(nnx.Module):
         self.epsilon = epsilon
 
     def __call__(self, values: jax.Array) -> jax.Array:
-        wide = at_least_float32(values)
-        centred = wide - wide.mean(-1, keepdims=True)
-        unit = centred * lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + self.epsilon)
-        scale, bias = (value[...].reshape((1,) * (values.ndim - 1) + (-1,)) for value in (self.scale, self.bias))
-        return (unit * scale + bias).astype(values.dtype)
+        return layer_norm(values, self.scale[...], self.bias[...], self.epsilon)
 
 
 class Rate(nnx.Variable[jax.Array]):
@@ -122,91 +112,6 @@ TokenLinear = functools.partial(Linear, kernel_init=normal(0.02), bias_init=zero
 
 class Frozen(nnx.Variable[jax.Array]):
     """Weights that are in a state dict and that training leaves as they are."""
-
-
-def attend(
-    queries: jax.Array, keys_values: jax.Array | None = None, bias: jax.Array | None = None, scale: float | None = None
-) -> jax.Array:
-    """Return scaled dot-product attention: on GPUs and TPUs JAX's own, on CPUs that of the CPU kernels where they can.
-
-    Args:
-      queries: `[B, N, 3, heads, C]` with keys and values, or `[B, N, 1, heads, C]` alone.
-      keys_values: `[B, M, 2, heads, C]`, where they are apart.
-      bias: added to the scores, broadcast to `[B, heads, N, M]`.
-      scale: of the scores; C^-1/2 by default.
-
-    Returns:
-      `[B, N, heads, C]`.
-
-    Example:
-      >>> attend(jnp.ones((2, 5, 3, 4, 8))).shape, attend(jnp.ones((2, 5, 1, 4, 8)), jnp.ones((2, 7, 2, 4, 8))).shape
-      ((2, 5, 4, 8), (2, 5, 4, 8))
-    """
-    scale = queries.shape[-1] ** -0.5 if scale is None else scale
-    if bias is None and queries.dtype == jnp.float32 and cpu_kernels.usable(queries.dtype):
-        return _attend_in_one_pass(scale, queries, keys_values)
-    given = _apart(queries, keys_values) if bias is None else (*_apart(queries, keys_values), bias)
-    found: jax.Array = lax.platform_dependent(
-        *given, cpu=functools.partial(_attend_by_heads, scale), default=functools.partial(_attend_as_jax, scale)
-    )
-    return saved(found)
-
-
-def _apart(queries: jax.Array, keys_values: jax.Array | None) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return queries, keys and values, each `[B, tokens, heads, C]`."""
-    others = queries if keys_values is None else keys_values
-    return queries[:, :, 0], others[:, :, -2], others[:, :, -1]
-
-
-def _attend_as_jax(
-    scale: float, query: jax.Array, key: jax.Array, value: jax.Array, bias: jax.Array | None = None
-) -> jax.Array:
-    with jax.numpy_dtype_promotion("standard"):  # it computes softmax in float32 by mixing types
-        return jax.nn.dot_product_attention(query, key, value, bias, scale=scale)
-
-
-def _attend_by_heads(
-    scale: float, query: jax.Array, key: jax.Array, value: jax.Array, bias: jax.Array | None = None
-) -> jax.Array:
-    """Return the same by matrices that lie one after the other, those of the keys transposed."""
-    queries, values, keys = query.swapaxes(1, 2), value.swapaxes(1, 2), key.transpose(0, 2, 3, 1)
-    scores = at_least_float32(queries @ keys) * scale
-    weights = jax.nn.softmax(scores if bias is None else scores + at_least_float32(bias))
-    return (weights.astype(query.dtype) @ values).swapaxes(1, 2)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend_in_one_pass(scale: float, queries: jax.Array, keys_values: jax.Array | None) -> jax.Array:
-    """Return the same by the CPU kernels; where the program runs on another platform after all, as JAX does."""
-    return _save_attention(scale, queries, keys_values)[0]
-
-
-def _save_attention(scale: float, queries: jax.Array, keys_values: jax.Array | None) -> tuple[jax.Array, Saved]:
-    def as_jax(queries: jax.Array, keys_values: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-        out = _attend_as_jax(scale, *_apart(queries, keys_values))
-        return out, jnp.zeros((out.shape[0], out.shape[2], out.shape[1]))  # of which its gradient has no need
-
-    on_cpu = functools.partial(cpu_kernels.attention, scale=scale)
-    out, log_sums = lax.platform_dependent(queries, keys_values, cpu=on_cpu, default=as_jax)
-    out, log_sums = saved(out), saved(log_sums)
-    return out, (queries, keys_values, out, log_sums)
-
-
-def _attention_gradient(scale: float, kept: Saved, cotangent: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-    def as_jax(
-        queries: jax.Array, keys_values: jax.Array | None, out: jax.Array, log_sums: jax.Array, cotangent: jax.Array
-    ) -> tuple[jax.Array, jax.Array | None]:
-        def function(*given: Any) -> jax.Array:
-            return _attend_as_jax(scale, *_apart(*given))
-
-        return jax.vjp(function, queries, keys_values)[1](cotangent)
-
-    on_cpu = functools.partial(cpu_kernels.attention_gradient, scale=scale)
-    gradients: tuple[jax.Array, jax.Array | None] = lax.platform_dependent(*kept, cotangent, cpu=on_cpu, default=as_jax)
-    return gradients
-
-
-_attend_in_one_pass.defvjp(_save_attention, _attention_gradient)
 
 
 class Attention(nnx.Module):
@@ -341,11 +246,6 @@ def add_branch(values: jax.Array, branch: jax.Array, drop_path: DropPath | None,
 def dropped(layer: nnx.Dropout | None, values: jax.Array, train: bool) -> jax.Array:
     """Return the values behind a dropout, which there may not be."""
     return values if layer is None else layer(values, deterministic=not train)
-
-
-def gelu(values: jax.Array) -> jax.Array:
-    """Return the exact GELU, as PyTorch's default (Hendrycks & Gimpel 2016)."""
-    return jax.nn.gelu(values, approximate=False)
 
 
 def check_heads(width: int, heads: int) -> None:

@@ -14,12 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import lax
-from jax.ad_checkpoint import checkpoint_name
 from jax.nn.initializers import Initializer, variance_scaling
 
-from jaxkd.nn import cpu_kernels
 from jaxkd.nn.batch_norm import batch_moments, batch_norm
 from jaxkd.nn.convolution import convolve, convolve_add_relu
+from jaxkd.nn.operations import affine, saved
 from jaxkd.types import at_least_float32
 
 kaiming_fan_out: Initializer = variance_scaling(2.0, "fan_out", "normal")
@@ -27,14 +26,6 @@ kaiming_fan_out: Initializer = variance_scaling(2.0, "fan_out", "normal")
 
 torch_uniform: Initializer = variance_scaling(1 / 3, "fan_in", "uniform")
 """Uniform within ±1/sqrt(fan_in), PyTorch's default for the weights of linear layers and convolutions."""
-
-SAVED = "saved"
-"""Marks the values that a `Stack` saves for the backward pass; it recomputes all others."""
-
-
-def saved(values: jax.Array) -> jax.Array:
-    """Mark what is expensive to compute, such as the output of a convolution, so that a `Stack` saves it."""
-    return checkpoint_name(values, SAVED)
 
 
 class Conv(nnx.Module):
@@ -95,7 +86,7 @@ class Linear(nnx.Module):
 
     def function(self) -> Callable[[jax.Array], jax.Array]:
         """Return the layer with its present weights as a pure function, itself a pytree."""
-        return jax.tree_util.Partial(_affine, self.kernel[...], None if self.bias is None else self.bias[...])
+        return jax.tree_util.Partial(_apply, self.kernel[...], None if self.bias is None else self.bias[...])
 
 
 def _bias(inputs: int, outputs: int, bias_init: Initializer | None, rngs: nnx.Rngs) -> jax.Array:
@@ -105,42 +96,8 @@ def _bias(inputs: int, outputs: int, bias_init: Initializer | None, rngs: nnx.Rn
     return jax.random.uniform(rngs.params(), (outputs,), jnp.float32, -bound, bound)
 
 
-def _affine(kernel: jax.Array, bias: jax.Array | None, features: jax.Array) -> jax.Array:
-    # As one matrix: on the CPU, products of higher arrays and above all their gradients take half as long again.
-    rows = features.reshape(-1, features.shape[-1]) if features.ndim > 2 else features
-    product = _product(rows, kernel.astype(features.dtype))
-    if bias is not None:
-        product = product + bias.astype(features.dtype).reshape((1,) * (rows.ndim - 1) + (-1,))
-    return product.reshape(*features.shape[:-1], -1)
-
-
-def _product(rows: jax.Array, kernel: jax.Array) -> jax.Array:
-    # A single row may be one of many under `jax.vmap`, which the kernels would compute one after the other.
-    if rows.ndim == 2 and rows.dtype == jnp.float32 and cpu_kernels.usable(rows.dtype):
-        return _product_by_kernels(rows, kernel)
-    return rows @ kernel
-
-
-@jax.custom_vjp
-def _product_by_kernels(rows: jax.Array, kernel: jax.Array) -> jax.Array:
-    return _multiplied(rows, kernel)
-
-
-def _product_gradients(factors: tuple[jax.Array, jax.Array], cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
-    rows, kernel = factors
-    return _multiplied(cotangent, kernel, transpose_b=True), _multiplied(rows, cotangent, transpose_a=True)
-
-
-_product_by_kernels.defvjp(lambda rows, kernel: (_multiplied(rows, kernel), (rows, kernel)), _product_gradients)
-
-
-def _multiplied(a: jax.Array, b: jax.Array, transpose_a: bool = False, transpose_b: bool = False) -> jax.Array:
-    def by_xla(a: jax.Array, b: jax.Array) -> jax.Array:
-        return (a.T if transpose_a else a) @ (b.T if transpose_b else b)
-
-    on_cpu = functools.partial(cpu_kernels.product, transpose_a=transpose_a, transpose_b=transpose_b)
-    product: jax.Array = lax.platform_dependent(a, b, cpu=on_cpu, default=by_xla)
-    return product
+def _apply(kernel: jax.Array, bias: jax.Array | None, features: jax.Array) -> jax.Array:
+    return affine(features, kernel, bias)
 
 
 class BatchNorm(nnx.Module):

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from jaxkd.nn.layers import SAVED, Linear, Preactivation, global_average_pool
+from jaxkd.nn.layers import Linear, Preactivation, global_average_pool
+from jaxkd.nn.operations import SAVED
 from jaxkd.types import Outputs
 
 Carried = TypeVar("Carried", jax.Array, Preactivation)

@@ -18,7 +18,8 @@ from jax.nn.initializers import Initializer
 
 from jaxkd.nn.attention import TORCH_EPSILON, LayerNorm
 from jaxkd.nn.convolution import convolve, shifted
-from jaxkd.nn.layers import Conv, saved, torch_uniform
+from jaxkd.nn.layers import Conv, torch_uniform
+from jaxkd.nn.operations import saved
 
 
 def resized(network: Any, images: jax.Array) -> jax.Array:

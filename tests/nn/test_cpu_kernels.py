@@ -14,10 +14,9 @@ from sweeps import sweep
 
 from jaxkd import models
 from jaxkd.nn import cpu_kernels
-from jaxkd.nn.attention import attend
 from jaxkd.nn.batch_norm import batch_moments, batch_norm
 from jaxkd.nn.convolution import convolve, convolve_add_relu
-from jaxkd.nn.layers import _affine
+from jaxkd.nn.operations import affine, attend, gelu, layer_norm
 
 needs_kernels = pytest.mark.skipif(not cpu_kernels.usable(jnp.float32), reason=cpu_kernels.describe())
 pytestmark = needs_kernels
@@ -157,7 +156,7 @@ def test_a_linear_layer_and_its_gradients(shape):
     features, kernel, bias, cotangent = arrays(7, jnp.float32, shape, (7, 5), (5,), (*shape[:-1], 5))
 
     def layer(features, kernel, bias):
-        return _affine(kernel, bias, features)
+        return affine(features, kernel, bias)
 
     out, transpose = jax.vjp(jax.jit(layer), features, kernel, bias)
 
@@ -167,6 +166,33 @@ def test_a_linear_layer_and_its_gradients(shape):
     wanted = in_float64(reference, features, kernel, bias, cotangent)
     for found, value in zip((out, *transpose(cotangent)), wanted, strict=True):
         close(found, value, 2e-6)
+
+
+@pytest.mark.parametrize("shape", [(6,), (1, 6), (70, 6), (3, 11, 192)], ids=str)
+def test_layer_normalisation_and_its_gradients(shape):
+    values, scale, bias, cotangent = arrays(8, jnp.float32, shape, shape[-1:], shape[-1:], shape)
+    values = 3 + 2 * values
+
+    def reference(values, scale, bias):
+        scale, bias = (value.reshape((1,) * (values.ndim - 1) + (-1,)) for value in (scale, bias))
+        unit = (values - values.mean(-1, keepdims=True)) / jnp.sqrt(values.var(-1, keepdims=True) + 1e-5)
+        return unit * scale + bias
+
+    out, transpose = jax.vjp(jax.jit(lambda *given: layer_norm(*given, 1e-5)), values, scale, bias)
+    wanted = in_float64(reference, values, scale, bias, cotangent)
+    for found, value in zip((out, *transpose(cotangent)), wanted, strict=True):
+        close(found, value, 2e-6)
+
+
+def test_gelu_and_its_gradient():
+    values = jnp.concatenate([jnp.linspace(-14, 14, 20001), jnp.array([-100.0, 0.0, 100.0])])
+    out, transpose = jax.vjp(jax.jit(gelu), values)
+    wanted = in_float64(lambda values: jax.nn.gelu(values, approximate=False), values, jnp.ones_like(values))
+    for found, value in zip((out, *transpose(jnp.ones_like(values))), wanted, strict=True):
+        error = np.abs(np.asarray(found, np.float64) - value)
+        assert (error <= 3e-7 * np.maximum(np.abs(value), 1)).all()
+        assert (error[:8500] <= 2e-5 * np.abs(value[:8500]) + 1e-30).all()  # the tail keeps its digits
+    assert np.isnan(gelu(jnp.full(40, jnp.nan))).all()
 
 
 @pytest.mark.parametrize("relu", [False, True])
@@ -313,6 +339,7 @@ def test_the_gradient_of_a_network_is_as_exact_as_xlas():
 import sys, numpy as np, jax, jax.numpy as jnp
 from flax import nnx
 from jaxkd.nn import cpu_kernels
+from jaxkd.nn.operations import affine, attend, gelu, layer_norm
 from jaxkd import models
 def gradients(dtype):
     graph, *parts = nnx.split(models.create("resnet20", num_classes=10, seed=0), nnx.Param, ...)

@@ -1,4 +1,4 @@
-"""Kernels for the CPU: convolutions by oneDNN, batch normalisation and attention in one pass, as operations of JAX.
+"""Kernels for the CPU: products by oneDNN, normalisation, attention and GELU in one pass, as operations of JAX.
 
 XLA's own convolutions on the CPU take about twice as long as oneDNN's. Where oneDNN and a C++ compiler are installed,
 the modules of `jaxkd.nn` call these operations on the CPU; elsewhere, and on other platforms, they use XLA's.
@@ -24,6 +24,10 @@ __all__ = [
     "convolution_input_gradient",
     "convolution_kernel_gradient",
     "describe",
+    "gelu",
+    "gelu_gradient",
+    "layer_norm",
+    "layer_norm_gradient",
     "load",
     "product",
     "usable",
@@ -151,8 +155,15 @@ def batch_norm_gradient(
     return of_images, of_residual, of_scale, of_bias
 
 
-def product(a: jax.Array, b: jax.Array, *, transpose_a: bool = False, transpose_b: bool = False) -> jax.Array:
-    """Return the product of two float32 matrices, each transposed where it is asked for.
+def product(
+    a: jax.Array,
+    b: jax.Array,
+    bias: jax.Array | None = None,
+    *,
+    transpose_a: bool = False,
+    transpose_b: bool = False,
+) -> jax.Array:
+    """Return the product of two float32 matrices, each transposed where it is asked for, plus a bias for each column.
 
     Raises:
       ValueError: for sizes that do not fit.
@@ -164,7 +175,36 @@ def product(a: jax.Array, b: jax.Array, *, transpose_a: bool = False, transpose_
         raise ValueError(f"a product of {a.shape} and {b.shape}, transposed: {transpose_a} and {transpose_b}")
     out = jax.ShapeDtypeStruct((rows, columns), jnp.float32)
     call = jax.ffi.ffi_call("jaxkd_product", out, vmap_method="sequential")
-    return call(a, b, transpose_a=transpose_a, transpose_b=transpose_b)
+    return call(a, b, _none(jnp.float32) if bias is None else bias, transpose_a=transpose_a, transpose_b=transpose_b)
+
+
+def layer_norm(rows: jax.Array, scale: jax.Array, bias: jax.Array, *, epsilon: float) -> jax.Array:
+    """Return the rows `[R, C]`, float32, each normalised, times `scale`, `[C]`, plus `bias`, `[C]`."""
+    out = jax.ShapeDtypeStruct(rows.shape, jnp.float32)
+    call = jax.ffi.ffi_call("jaxkd_layer_norm", out, vmap_method="sequential")
+    return call(rows, scale, bias, epsilon=np.float32(epsilon))
+
+
+def layer_norm_gradient(
+    rows: jax.Array, scale: jax.Array, cotangent: jax.Array, *, epsilon: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return the gradients for rows, scale and bias."""
+    like = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (rows.shape, scale.shape, scale.shape)]
+    call = jax.ffi.ffi_call("jaxkd_layer_norm_gradient", like, vmap_method="sequential")
+    of_rows, of_scale, of_bias = call(rows, scale, cotangent, epsilon=np.float32(epsilon))
+    return of_rows, of_scale, of_bias
+
+
+def gelu(values: jax.Array) -> jax.Array:
+    """Return the exact GELU of float32 values."""
+    out = jax.ShapeDtypeStruct(values.shape, jnp.float32)
+    return jax.ffi.ffi_call("jaxkd_gelu", out, vmap_method="broadcast_all")(values)
+
+
+def gelu_gradient(values: jax.Array, cotangent: jax.Array) -> jax.Array:
+    """Return the gradient for the values."""
+    out = jax.ShapeDtypeStruct(values.shape, jnp.float32)
+    return jax.ffi.ffi_call("jaxkd_gelu_gradient", out, vmap_method="broadcast_all")(values, cotangent)
 
 
 def attention(queries: jax.Array, keys_values: jax.Array | None, *, scale: float) -> tuple[jax.Array, jax.Array]:

@@ -34,7 +34,16 @@ SWITCH = "JAXKD_CPU_KERNELS"
 ONEDNN = "JAXKD_ONEDNN"
 """Environment variable: the path of a `libdnnl.so.3` to use instead of the one that is found."""
 
-SOURCES = ("convolution.cc", "batch_norm.cc", "attention.cc", "product.cc", "onednn.h")
+SOURCES = (
+    "convolution.cc",
+    "batch_norm.cc",
+    "product.cc",
+    "attention.cc",
+    "layer_norm.cc",
+    "gelu.cc",
+    "onednn.h",
+    "vectors.h",
+)
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-fopenmp", "-w")
 TARGETS = (
     "jaxkd_convolution",
@@ -43,9 +52,13 @@ TARGETS = (
     "jaxkd_batch_moments",
     "jaxkd_batch_norm",
     "jaxkd_batch_norm_gradient",
+    "jaxkd_product",
     "jaxkd_attention",
     "jaxkd_attention_gradient",
-    "jaxkd_product",
+    "jaxkd_layer_norm",
+    "jaxkd_layer_norm_gradient",
+    "jaxkd_gelu",
+    "jaxkd_gelu_gradient",
 )
 
 _DIGEST = hashlib.sha256().digest_size
