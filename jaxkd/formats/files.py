@@ -13,6 +13,8 @@ from typing import IO
 
 import numpy as np
 
+from jaxkd.libraries import needed
+
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
@@ -178,3 +180,48 @@ def other_kind(content: bytes, name: str) -> str | None:
         return None
     called = next((what for pattern, what in _CALLED.items() if re.fullmatch(pattern, name)), None)
     return f"it begins like an ONNX model: {_EXPORT}" if called is None and _ONNX.match(content) else called
+
+
+HUB = "hf:/"
+"""The beginning of a path that means the Hugging Face Hub, also as pathlib writes it: it drops the second slash."""
+
+_ADDRESS = re.compile(r"hf:/{1,2}(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?/(?P<file>.+)")
+
+
+def fetched(path: str | PathLike[str]) -> str | PathLike[str]:
+    """Return where a file is: an address is fetched into the library's cache, unless it is there; any other path stays.
+
+    Args:
+      path: `hf://user/repo/file`, or `hf://user/repo@revision/file` for a branch, a tag or a commit.
+
+    Raises:
+      ConversionError: the address names no file, or it cannot be fetched.
+      ImportError: the library is not installed.
+
+    Example:
+      >>> fetched("student.safetensors")
+      'student.safetensors'
+      >>> fetched("hf://student.safetensors")
+      Traceback (most recent call last):
+      jaxkd.formats.files.ConversionError: hf://student.safetensors: give hf://user/repo/file, or ...
+    """
+    if not os.fspath(path).startswith(HUB):
+        return path
+    found = _ADDRESS.fullmatch(os.fspath(path))
+    if found is None:
+        raise ConversionError(path, "give hf://user/repo/file, or hf://user/repo@revision/file")
+    library = needed("huggingface_hub", "hub", "hf://")
+    try:
+        return Path(
+            library.hf_hub_download(found["repo"], found["file"], revision=found["revision"], endpoint=endpoint())
+        )
+    except Exception as error:  # of the hub, the connection, the disk: each fails in ways of its own
+        raise ConversionError(path, f"cannot be fetched from the hub ({brief(str(error))})") from error
+
+
+def endpoint() -> str | None:
+    """Return the address of the hub, `$HF_ENDPOINT`; None means the library's own.
+
+    The library reads it once, when it is imported; here it holds from when it is set.
+    """
+    return os.environ.get("HF_ENDPOINT")

@@ -22,7 +22,7 @@ import ml_dtypes
 import numpy as np
 
 from jaxkd.formats import unpickler
-from jaxkd.formats.files import KERAS_OR_NUMPY, ConversionError, brief, other_kind
+from jaxkd.formats.files import HUB, KERAS_OR_NUMPY, ConversionError, brief, fetched, other_kind
 from jaxkd.formats.safetensors import read_safetensors
 from jaxkd.formats.unpickler import PickledDType, PlainDict, UnsafePickleError, encode, read_scalar
 
@@ -36,7 +36,6 @@ MAX_PICKLE_BYTES = 64 * 2**20
 _SLACK_BYTES = 64 * 2**20  # how much a small, compressed file may unfold to
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
-PROTOCOL_VERSION = 1001
 
 _CURE = (
     "if you trust the file, load it in PyTorch with the code it needs and keep its weights alone: "
@@ -84,6 +83,8 @@ def read(path: str | os.PathLike[str]) -> Any:
 
 def read_contents(path: str | os.PathLike[str]) -> Contents:
     """Read a file like `read`, with its metadata and its hash: all from the bytes of one reading."""
+    if os.fspath(path).startswith(HUB):
+        path = fetched(path)
     try:
         content = _bytes_of(path)
         tree, metadata = _parse(content, Path(path).name)
@@ -195,7 +196,7 @@ def _read_legacy(content: bytes) -> Any:
     file = io.BytesIO(content)
     if unpickler.load(file, {}) != MAGIC_NUMBER:
         raise ValueError("neither of torch.save's formats: the magic number is wrong")
-    if unpickler.load(file, {}) != PROTOCOL_VERSION:
+    if unpickler.load(file, {}) != 1001:
         raise ValueError("a version of the older torch.save format that is not 1001")
     if not isinstance(unpickler.load(file, {}), dict):
         raise ValueError("the description of the machine that wrote the file is missing")
@@ -295,14 +296,12 @@ def _resolver(first_named: Callable[[np.dtype[Any], str, int], Storage]) -> Call
     def storage(pid: Any) -> Storage:
         if not isinstance(pid, tuple) or len(pid) not in (5, 6) or not isinstance(pid[0], str) or pid[0] != "storage":
             raise ValueError("a persistent id that is no storage (whole pickled modules are not read, only weights)")
-        _, kind, key, _, elements, *rest = pid
+        _, kind, key, _, elements, part, *_ = (*pid, None)
         if not isinstance(kind, StorageType) or not isinstance(key, str | int):
             raise ValueError("a storage without a known type or key")
-        view = None
-        if rest and rest[0] is not None:
-            if not isinstance(rest[0], tuple) or len(rest[0]) != 3:
-                raise ValueError(f"storage {key}: a malformed view")
-            view = (_count(rest[0][1]), _count(rest[0][2]))
+        if part is not None and (not isinstance(part, tuple) or len(part) != 3):
+            raise ValueError(f"storage {key}: a malformed view")
+        view = None if part is None else (_count(part[1]), _count(part[2]))
         key, elements = str(key), _count(elements)
         if key not in known:
             known[key] = first_named(kind.dtype, key, elements)
