@@ -90,8 +90,14 @@ def fitting(sets: Iterable[WeightSet], known: Iterable[Network]) -> list[tuple[W
         (each, candidate)
         for each in sets
         for network, sizes in sized
-        if len(each.weights) in sizes and (candidate := _best_variant(network, _canonical(each.shapes))).fits
+        if len(each.weights) in sizes
+        and (candidate := _best_variant(network, _canonical(shapes_of(each.weights)))).fits
     ]
+
+
+def shapes_of(weights: Mapping[str, np.ndarray]) -> Shapes:
+    """Return the shapes of arrays by key."""
+    return {key: value.shape for key, value in weights.items()}
 
 
 def _best_variant(network: Network, file: Shapes) -> Candidate:
@@ -200,7 +206,7 @@ def guess(weights: Mapping[str, np.ndarray] | str | PathLike[str]) -> list[Candi
     else:
         sets = weight_sets(torch_reader.read(weights), weights)
     fits = fitting(sets, networks())
-    return _ranked((fits[0][0] if fits else nearest(sets, networks())).shapes)
+    return _ranked(shapes_of((fits[0][0] if fits else nearest(sets, networks())).weights))
 
 
 def nearest(sets: Sequence[WeightSet], known: Iterable[Network]) -> WeightSet:
@@ -210,7 +216,7 @@ def nearest(sets: Sequence[WeightSet], known: Iterable[Network]) -> WeightSet:
     same = [each for each in sets if each.dictionary is first.dictionary and len(each.weights) == len(first.weights)]
 
     def similarity(each: WeightSet) -> tuple[float, bool]:
-        return most_similar(known, each.shapes).similarity, each.prefix == "module."
+        return most_similar(known, shapes_of(each.weights)).similarity, each.prefix == "module."
 
     tried = [each for each in same if each is same[0] or each is same[-1] or each.prefix == "module."]
     return max(tried, key=similarity) if len(tried) > 1 else first

@@ -140,7 +140,7 @@ def image_size_in(metadata: Mapping[str, str], source: str | PathLike[str]) -> d
         size = options.get("image_size", 1)
     except (ValueError, RecursionError, AttributeError) as error:
         raise ConversionError(source, f"its options are of no use: {brief(str(error))}") from error
-    if type(size) is not int or not 0 < size < 2**15:
+    if not _is_side(size):
         raise ConversionError(source, f"its image_size is {brief(str(size))}, and must be a number of pixels")
     return {"image_size": size} if "image_size" in options else {}
 
@@ -162,9 +162,13 @@ def checked_normalization(mean: Any, std: Any, source: str | PathLike[str]) -> N
 
 def checked_side(side: Any, source: str | PathLike[str]) -> int | None:
     """Return the height and width that images are resized to, or None; raise a ConversionError for anything else."""
-    if side is not None and (type(side) is not int or not 0 < side < 2**15):
+    if side is not None and not _is_side(side):
         raise ConversionError(source, f"its resize_to is {brief(str(side))}, and must be a number of pixels")
     return side
+
+
+def _is_side(value: Any) -> bool:
+    return type(value) is int and 0 < value < 2**15
 
 
 def _is_number(value: Any) -> bool:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from os import PathLike
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 
 from jaxkd.convert.architectures import Network
-from jaxkd.convert.identify import Candidate, closest, fitting, most_similar, named, nearest, variants
+from jaxkd.convert.identify import Candidate, closest, fitting, most_similar, named, nearest, shapes_of, variants
 from jaxkd.convert.renaming import Renamed, renamed, side_by_side
 from jaxkd.convert.state_dict import WeightSet
 from jaxkd.formats.files import ConversionError, brief, listed
@@ -19,7 +19,6 @@ _CIFAR_STEM = frozenset({"ResNet18_cifar", "ResNet34_cifar", "ResNet50"})
 _VGG_CIFAR = re.compile(r"(vgg|VGG)\d+")
 _TIMM_FROM_TENSORFLOW = re.compile(r"timm_(efficientnet_b\d)|(mobilenetv3_(?:large|small)_100)")
 _SIMILAR = 0.2
-Match = TypeVar("Match", Candidate, Renamed)
 
 
 class Selection(NamedTuple):
@@ -73,30 +72,40 @@ def decide(
         raise ConversionError(wanted.source, "; ".join([error.reason, *strange])) if strange else error from None
 
 
+class _Match(NamedTuple):
+    """A set of weights and a network that it fits, by its own keys or by others in the same order."""
+
+    found: WeightSet
+    candidate: Candidate
+    renamed: Renamed | None = None
+
+
 def _decide(
     sets: list[WeightSet], fits: list[tuple[WeightSet, Candidate]], known: Sequence[Network], wanted: Wanted
 ) -> Selection:
-    stated = wanted.stated if wanted.name is None else None
-    said = [match for match in fits if stated in (match[1].name, *match[1].synonyms)]
-    if said and stated is not None:
-        fits = [(each, candidate._replace(name=stated)) for each, candidate in said]
-    elif stated is not None and (own := _of_that_name(sets, stated)):
-        fits = own
-    guessed = wanted.name is None and not said
-    if fits:
-        chosen, candidate = _pick(fits, wanted)
-        if guessed:
-            _refuse_other_networks_beside(chosen, wanted)
-            _refuse_twins(candidate, chosen.weights, True, wanted)
-        return Selection(candidate, chosen.weights, _in_words(chosen, candidate, None, guessed))
-    if matches := _by_order(sets, known):
-        chosen, match = _pick(matches, wanted)
-        if guessed:
-            _refuse_other_networks_beside(chosen, wanted)
-            _refuse_twins(match.candidate, chosen.weights, match.shows_blocks, wanted)
-        values = {ours: chosen.weights[theirs] for ours, theirs in match.keys.items()}
-        return Selection(match.candidate, values, _in_words(chosen, match.candidate, match, guessed))
-    return _nearest(sets, known, wanted)
+    guessed = wanted.name is None
+    if guessed and wanted.stated is not None:
+        said = [fit for fit in fits if wanted.stated in (fit[1].name, *fit[1].synonyms)]
+        guessed = not said
+        if said:
+            fits = [(each, candidate._replace(name=wanted.stated)) for each, candidate in said]
+        else:
+            fits = _of_that_name(sets, wanted.stated) or fits
+    matches = [_Match(*fit) for fit in fits] or _by_order(sets, known)
+    if not matches:
+        return _nearest(sets, known, wanted)
+    found, candidate, other = _pick(matches, wanted)
+    if guessed:
+        _refuse_other_networks_beside(found, wanted)
+        _refuse_twins(candidate, found.weights, other is None or other.shows_blocks, wanted)
+    weights = found.weights if other is None else {ours: found.weights[key] for ours, key in other.keys.items()}
+    said_of = [found.described, *([] if other is None else [str(other)])]
+    if guessed and (twin := _TIMM_FROM_TENSORFLOW.fullmatch(candidate.name)):
+        said_of.append(
+            f"timm's tf_{twin[1] or twin[2]}, which is not in the zoo, has the same keys and shapes, but pads as "
+            "TensorFlow does and would give other logits"
+        )
+    return Selection(candidate, weights, "; ".join(filter(None, said_of)))
 
 
 def _nearest(sets: list[WeightSet], known: Sequence[Network], wanted: Wanted) -> Selection:
@@ -106,17 +115,18 @@ def _nearest(sets: list[WeightSet], known: Sequence[Network], wanted: Wanted) ->
       ConversionError: nothing comes close, or no name was given.
     """
     near = nearest(sets, known)
-    candidate = most_similar(known, near.shapes)
-    rows = side_by_side(known, near.shapes) if candidate.similarity < _SIMILAR else None
+    shapes = shapes_of(near.weights)
+    candidate = most_similar(known, shapes)
+    rows = side_by_side(known, shapes) if candidate.similarity < _SIMILAR else None
     unfit = "fits no network of the zoo" if wanted.name is None else f"does not fit {wanted.name}"
     if rows is not None:
         raise ConversionError(wanted.source, f"{unfit}, by its keys or by its shapes in order; {rows}")
     if wanted.name is None:
         cure = "say which architecture it is, as in 'resnet56'"
-        raise ConversionError(wanted.source, f"{unfit}; {closest(near.shapes)}; {cure}")
+        raise ConversionError(wanted.source, f"{unfit}; {closest(shapes)}; {cure}")
     if candidate.num_classes is None:
         missing = f"holds no classifier of two or more classes for a {candidate.name}"
-        raise ConversionError(wanted.source, f"{missing}; {closest(near.shapes)}")
+        raise ConversionError(wanted.source, f"{missing}; {closest(shapes)}")
     return Selection(candidate, near.weights, "")
 
 
@@ -127,58 +137,49 @@ def _of_that_name(sets: list[WeightSet], stated: str) -> list[tuple[WeightSet, C
         return []
 
 
-def _by_order(sets: list[WeightSet], known: Iterable[Network]) -> list[tuple[WeightSet, Renamed]]:
+def _by_order(sets: list[WeightSet], known: Iterable[Network]) -> list[_Match]:
     """Return the matches by order and shape: of sets of the same tensors, those of the longest prefix.
 
     Where a set matches several networks, only those are left that its keys are most like.
     """
     sized = [(network, {len(shapes) for _, shapes in variants(network)}) for network in known]
     longest = {(id(each.dictionary), id(next(iter(each.weights.values()))), len(each.weights)): each for each in sets}
-    found = []
+    found: list[_Match] = []
     for each in longest.values():
         fits = [network for network, sizes in sized if len(each.weights) in sizes]
-        matches = [match for network in fits if (match := renamed(network, each.shapes))]
+        matches = [match for network in fits if (match := renamed(network, shapes_of(each.weights)))]
         most = max((match.likeness for match in matches), default=None)
-        found += [(each, match) for match in matches if match.likeness == most]
+        found += [_Match(each, match.candidate, match) for match in matches if match.likeness == most]
     return found
 
 
-def _pick(matches: list[tuple[WeightSet, Match]], wanted: Wanted) -> tuple[WeightSet, Match]:
+def _pick(matches: list[_Match], wanted: Wanted) -> _Match:
     """Return the one match there is.
 
     Raises:
       ConversionError: there are several; the message names them, and the argument that chooses.
     """
-    source = wanted.source
-    raw = [match for match in matches if not match[0].averaged]
-    averaged = [match for match in matches if match[0].averaged]
+    raw, averaged = ([match for match in matches if match.found.averaged is kind] for kind in (False, True))
     if raw and averaged:
-        places = [" and ".join(dict.fromkeys(repr(each.place) for each, _ in kind)) for kind in (raw, averaged)]
+        places = [" and ".join(dict.fromkeys(repr(match.found.place) for match in kind)) for kind in (raw, averaged)]
         raise ConversionError(
-            source,
+            wanted.source,
             f"holds two sets of weights, raw ones at {places[0]} and averaged ones at {places[1]}: "
             "say which by weights='raw' or weights='averaged'",
         )
-    usual = [match for match in matches if match[0].usual]
-    left = usual or matches
-    places = list(dict.fromkeys(each.place for each, _ in left))
+    left = [match for match in matches if match.found.usual] or matches
+    places = list(dict.fromkeys(match.found.place for match in left))
     if len(places) > 1:
-        found = [f"{_network_of(match)} at {each.place!r}" for each, match in left]
-        raise ConversionError(
-            source, f"{'; '.join(listed({'holds several networks': found}))}: say which by weights={places[0]!r}"
-        )
+        several = listed({"holds several networks": [f"{match.candidate} at {match.found.place!r}" for match in left]})
+        raise ConversionError(wanted.source, f"{'; '.join(several)}: say which by weights={places[0]!r}")
     if len(left) > 1:
-        fits = " and ".join(sorted(str(_network_of(match)) for _, match in left))
+        fits = " and ".join(sorted(str(match.candidate) for match in left))
         raise ConversionError(
-            source,
+            wanted.source,
             f"fits several networks alike; the file fits {fits}, which differ in what has no weights; "
-            f"say which architecture it is, as in name={_network_of(left[0][1]).name!r}",
+            f"say which architecture it is, as in name={left[0].candidate.name!r}",
         )
     return left[0]
-
-
-def _network_of(match: Candidate | Renamed) -> Candidate:
-    return match if isinstance(match, Candidate) else match.candidate
 
 
 def _refuse_other_networks_beside(chosen: WeightSet, wanted: Wanted) -> None:
@@ -220,16 +221,3 @@ def _refuse_twins(candidate: Candidate, keys: Iterable[str], shows_blocks: bool,
             f"is ambiguous: it fits {candidate}, and {twin}. Look at the forward() it was trained with: if it is "
             f"jaxkd's network, say name={candidate.name!r}; the other is not in the zoo and would give other logits",
         )
-
-
-def _in_words(chosen: WeightSet, candidate: Candidate, match: Renamed | None, guessed: bool) -> str:
-    """Say what a reader of the file would not expect, and which other network a guess may have missed."""
-    said = [chosen.described]
-    if match is not None:
-        said.append(str(match))
-    if guessed and (twin := _TIMM_FROM_TENSORFLOW.fullmatch(candidate.name)):
-        said.append(
-            f"timm's tf_{twin[1] or twin[2]}, which is not in the zoo, has the same keys and shapes, but pads as "
-            "TensorFlow does and would give other logits"
-        )
-    return "; ".join(filter(None, said))

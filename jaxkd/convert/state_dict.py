@@ -53,11 +53,6 @@ class WeightSet(NamedTuple):
     usual: bool
 
     @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shapes of the tensors by key."""
-        return {key: value.shape for key, value in self.weights.items()}
-
-    @property
     def beside(self) -> list[str]:
         """Keys of the other tensors in the same dictionary."""
         return [key for key in self.dictionary if not key.startswith(self.prefix)]

@@ -15,7 +15,7 @@ from jaxkd.convert import manifest
 from jaxkd.convert.identify import candidates, fitting
 from jaxkd.convert.selection import Selection, Wanted, decide
 from jaxkd.convert.state_dict import weight_sets
-from jaxkd.convert.weights import load_state_dict, made_for, resized, to_state_dict, weights_sha256
+from jaxkd.convert.weights import load_state_dict, network_for, resized, to_state_dict, weights_sha256
 from jaxkd.formats import safetensors, torch_reader, torch_writer
 from jaxkd.types import Normalization
 
@@ -76,7 +76,9 @@ def from_torch(
     stated = said.get("architecture")
     network, found, matched = select(contents.tree, path, name, weights, stated, options)
     sizes = manifest.image_size_in(said, path) if stated == network.name else {}
-    model = made_for(found, path, network.name, cast(int, network.num_classes), {**network.options, **sizes, **options})
+    model = network_for(
+        found, path, network.name, cast(int, network.num_classes), {**network.options, **sizes, **options}
+    )
     if "image_size" in options:
         found, changed = resized(model, found)
         matched = "; ".join(filter(None, [matched, changed]))

@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 
 from jaxkd.convert.architectures import Entry, abstract_model, entries, keys_of
-from jaxkd.convert.identify import canonical, closest
+from jaxkd.convert.identify import canonical, closest, shapes_of
 from jaxkd.formats.files import ConversionError, listed
 from jaxkd.models.registry import Classifier
 from jaxkd.nn.tokens import Positions
@@ -89,7 +89,7 @@ def load_state_dict(
     if any(other_network.values()) or no_floats:
         problems = [f"does not fit {_called(model)}", *listed({**other_network, "not floating-point": no_floats})]
         if any(other_network.values()) and keys_of(model):
-            problems.append(closest({name: value.shape for name, value in weights.items()}))
+            problems.append(closest(shapes_of(weights)))
         raise ConversionError(source, "; ".join(problems))
     with np.errstate(over="ignore"):  # of float64; what becomes infinite is refused below
         values = {name: np.asarray(found[name], np.float32) for name in by_name}
@@ -157,7 +157,7 @@ def weights_sha256(weights: Mapping[str, np.ndarray]) -> str:
     return total.hexdigest()
 
 
-def made_for(
+def network_for(
     weights: Mapping[str, np.ndarray],
     source: str | PathLike[str],
     name: str,
@@ -236,7 +236,7 @@ def resized(model: Any, weights: Mapping[str, np.ndarray]) -> tuple[dict[str, np
 def _differing(model: Any, weights: Mapping[str, np.ndarray]) -> list[tuple[Entry, Positions]]:
     """Return the position embeddings that weights have for images of another size."""
     tied = [(entry, entry.positions) for entry in entries(model) if entry.positions is not None]
-    shapes = {key: value.shape for key, value in weights.items()}
+    shapes = shapes_of(weights)
     return [
         (entry, positions)
         for entry, positions in tied
