@@ -235,12 +235,11 @@ def resized(model: Any, weights: Mapping[str, np.ndarray]) -> tuple[dict[str, np
 
 def _differing(model: Any, weights: Mapping[str, np.ndarray]) -> list[tuple[Entry, Positions]]:
     """Return the position embeddings that weights have for images of another size."""
-    tied = [(entry, entry.positions) for entry in entries(model) if entry.positions is not None]
-    shapes = shapes_of(weights)
     return [
         (entry, positions)
-        for entry, positions in tied
-        if (shape := shapes.get(entry.name, entry.torch_shape)) != entry.torch_shape
+        for entry in entries(model)
+        if (positions := entry.positions) is not None
+        and (shape := weights[entry.name].shape if entry.name in weights else entry.torch_shape) != entry.torch_shape
         and len(shape) == len(entry.torch_shape)
         and positions.pattern(shape) == entry.torch_pattern
     ]
