@@ -24,7 +24,7 @@ MAX_CONTAINERS = 3
 """The depth to which dictionaries are searched: `{"state": {"model": {"state_dict": …}}}`."""
 
 MAX_SEGMENTS = 6
-"""The most segments of a prefix, as in `module._orig_mod.model.`; files from strangers have any number."""
+"""The most segments of a prefix, as in `module._orig_mod.model.`; an untrusted file may have any number."""
 
 _AVERAGED = re.compile(r"(^|[._])(ema|swa|avg|average|averaged|shadow|polyak)([._]|$)")
 _NO_WEIGHTS = re.compile(r"optim|sched|scaler|callback|hyper_parameters|loops", re.IGNORECASE)

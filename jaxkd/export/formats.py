@@ -1,4 +1,4 @@
-"""The formats that a network can leave in: what each writes, and how its library reads that back.
+"""The formats of exported networks: what each writes, and how its library reads that back.
 
 Weights alone go to PyTorch and safetensors files. StableHLO, ONNX and LiteRT files hold the whole computation, from
 uint8 pixels `[batch, H, W, C]` to logits `[batch, K]`, with the size of the batch free. Libraries are imported when

@@ -93,7 +93,7 @@ def read_contents(path: str | os.PathLike[str]) -> Contents:
         raise ConversionError(path, f"{_reason(error)}; {_CURE}") from error
     except OSError as error:
         raise ConversionError(path, f"cannot be read ({error.strerror or error})") from error
-    # A file from a stranger can make any part of the reading fail in any way (struct, zlib, zipfile, NumPy, memory …);
+    # An untrusted file can make any part of the reading fail in any way (struct, zlib, zipfile, NumPy, memory …);
     # whatever it was, the answer to the caller is the same, and the cause stays attached.
     except Exception as error:
         raise ConversionError(path, f"not a readable file of weights: {_reason(error)}") from error

@@ -1,4 +1,4 @@
-"""Read pickles from strangers: only the globals on an allow-list exist, everything else is refused by name.
+"""Read untrusted pickles: only the globals on an allow-list exist, everything else is refused by name.
 
 `load` is for files of weights, which may mean harm in many ways: it runs the program itself, bounds time and memory,
 and sets no attribute of any object. `load_arrays` is for files of data sets: Python's own unpickler, which is fast,
