@@ -58,7 +58,7 @@ class Contents(NamedTuple):
 
 
 def read(path: str | os.PathLike[str]) -> Any:
-    """Read a `.pth`, `.pt`, `.th` or `.tar` file in either of PyTorch's formats, or a `.safetensors` file.
+    """Read a `.pth`, `.pt`, `.th` or `.tar` file in either of PyTorch's formats, or a `.safetensors` file, or `hf://…`.
 
     Returns:
       What was saved: dictionaries, lists, tuples and plain values, with a read-only NumPy array for each tensor
