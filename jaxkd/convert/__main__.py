@@ -62,10 +62,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             test = data.load(options.evaluate, options.data_dir, split="test", **held_out)
         elif options.validation_split is not None:
             raise ValueError("--validation-split says which images are test images: give --evaluate too")
-        found, chosen = locate(options.input), {"weights": options.weights, "image_size": options.image_size}
+        found, given = locate(options.input), {"name": options.name, "normalization": normalization}
+        given |= {"weights": options.weights, "image_size": options.image_size}
         if found.is_dir() and not is_saved(found):
-            return _convert_folder(found, options.name, chosen, options.output, normalization, test)
-        _convert(found, options.name, chosen, options.output, normalization, test)
+            return _convert_folder(found, given, options.output, test)
+        _convert(found, given, options.output, test)
     except (ValueError, OSError) as error:  # ConversionError, and an architecture or data set that does not exist
         _complain(str(error))
         return 2
@@ -132,20 +133,22 @@ def command_line() -> argparse.ArgumentParser:
     return parser
 
 
-def _convert(
-    file: Path,
-    name: str | None,
-    chosen: dict[str, Any],
-    output: Path,
-    normalization: Normalization | None,
-    test: data.Dataset | None,
-) -> tuple[str, ...]:
-    """Convert a file or a saved network, print what it was, and return that as a row of `COLUMNS`."""
-    model: Any = load_pretrained(file, name, normalization, **chosen).model
+def _convert(file: Path, given: dict[str, Any], output: Path, test: data.Dataset | None) -> tuple[str, ...]:
+    """Convert a file or a saved network, print what it was, and return that as a row of `COLUMNS`.
+
+    Args:
+      file: what is converted.
+      given: how `load_pretrained` shall load it.
+      output: what is written.
+      test: the images that accuracy is measured on; None measures none.
+    """
+    model: Any = load_pretrained(file, **given).model
     _check_place(output)  # before anything is measured
     architecture = model.name + "".join(f", {key} {value}" for key, value in model.options)
     others = f"; also called {', '.join(synonyms(model.name))}" if synonyms(model.name) else ""
-    origin = "" if name else " (as its manifest says)" if file.is_dir() else f" (guessed from the keys{others})"
+    origin = (
+        "" if given["name"] else " (as its manifest says)" if file.is_dir() else f" (guessed from the keys{others})"
+    )
     classes = model.num_classes
     parameters = tree_size(nnx.state(model, nnx.Param))
     print(f"architecture   {architecture}{origin}")
@@ -187,14 +190,7 @@ def _check_place(output: Path) -> None:
         raise IsADirectoryError(f"{output} is a folder and OUT would be a file: choose another name")
 
 
-def _convert_folder(
-    folder: Path,
-    name: str | None,
-    chosen: dict[str, Any],
-    output: Path,
-    normalization: Normalization | None,
-    test: data.Dataset | None,
-) -> int:
+def _convert_folder(folder: Path, given: dict[str, Any], output: Path, test: data.Dataset | None) -> int:
     """Convert every file in a folder and those below, each on its own, and print a table; return 2 if any failed."""
     files = sorted(path for path in folder.rglob("*") if path.suffix in SUFFIXES and path.is_file())
     if not files:
@@ -208,7 +204,7 @@ def _convert_folder(
         try:
             if others := [other.name for other in files if other != file and other.with_suffix("") == folder / place]:
                 raise ValueError(f"{file}: {', '.join(others)} would become {output / place} too: rename one")
-            rows.append((label, *_convert(file, name, chosen, output / place, normalization, test)[1:]))
+            rows.append((label, *_convert(file, given, output / place, test)[1:]))
         except (ValueError, OSError) as error:
             _complain(str(error) if str(file) in str(error) else f"{file}: {error}")
             rows.append((label, *[""] * (len(COLUMNS) - 2), "failed"))

@@ -1,36 +1,170 @@
-"""Build networks without weights: to be filled, and to index which keys and shapes a file for them has.
+"""Networks as state dicts see them: their variables by PyTorch's keys, with or without weights, and an index of all.
 
-Building sixty networks takes ten seconds even without weights, so the package carries an index of them. A network that
-is not on it is built when it is asked for; `python -m jaxkd.convert.architectures` brings the index up to date, and a
-test says when that is due.
+Building sixty networks takes ten seconds even without weights, so the package carries an index of their keys and
+shapes. A network that is not on it is built when it is asked for; `python -m jaxkd.convert.architectures` brings the
+index up to date, and a test says when that is due.
 """
 
 from __future__ import annotations
 
 import functools
 import gzip
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from flax import nnx
 
 from jaxkd import models
-from jaxkd.convert.state_dict import WEIGHTS, walk
 from jaxkd.formats.files import atomic_write
-from jaxkd.models.registry import hashable
+from jaxkd.models.registry import Classifier, hashable
+from jaxkd.nn.attention import Frozen
+from jaxkd.nn.stack import Stack
+from jaxkd.nn.tokens import Positions
 
-CLASSES, CHANNELS = 10_007, 10_009
-"""Stand in a survey's shapes for the number of classes and of input channels: numbers that no layer is as wide as."""
+_TORCH_NAMES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+"""Our variables' names in the order in which PyTorch lists them: parameters first, then buffers."""
+
+WEIGHTS = (nnx.Param, nnx.BatchStat, Frozen)
+"""The types of the variables that are in a state dict."""
 
 NO_WEIGHTS = nnx.Not(nnx.Any(*WEIGHTS))
 """The variables of a network that no file of weights has."""
 
+CLASSES, CHANNELS = 10_007, 10_009
+"""Stand in a survey's shapes for the number of classes and of input channels: numbers that no layer is as wide as."""
+
 Options = tuple[tuple[str, Any], ...]
 Shapes = Mapping[str, tuple[int, ...]]
+
+PAD: Options = (("shortcut", "pad"),)
+"""Shortcuts without weights, which CIFAR ResNets offer."""
+
+FILE = Path(__file__).with_name("listing.json.gz")
+
+
+class Entry(NamedTuple):
+    """One variable of a model and where it stands in a state dict.
+
+    Attributes:
+      name: its key, `layer1.0.conv1.weight`.
+      variable: the variable itself.
+      is_kernel: whether its axes differ: `[…, in, out]` here, `[out, in, …]` in PyTorch.
+      position: which block of a stack it belongs to, along the variable's first axis; None outside of stacks.
+    """
+
+    name: str
+    variable: nnx.Variable[Any]
+    is_kernel: bool
+    position: int | None = None
+
+    @property
+    def torch_shape(self) -> tuple[int, ...]:
+        """Its shape in PyTorch's layout."""
+        shape = tuple(self.variable.shape)[self.position is not None :]
+        return tuple(shape[axis] for axis in _torch_axes(len(shape))) if self.is_kernel else shape
+
+    @property
+    def positions(self) -> Positions | None:
+        """Return its dependence on the size of images; None without."""
+        return self.variable.get_metadata().get("positions")
+
+    @property
+    def torch_pattern(self) -> tuple[int, ...]:
+        """Its shape in PyTorch's layout, with `ANY` for what depends on the size of images."""
+        return self.torch_shape if self.positions is None else self.positions.pattern(self.torch_shape)
+
+    def to_torch(self) -> np.ndarray:
+        """Return its value in PyTorch's layout."""
+        value = np.asarray(self.variable.get_value())
+        value = value if self.position is None else value[self.position]
+        return value.transpose(_torch_axes(value.ndim)) if self.is_kernel else value
+
+    def from_torch(self, value: np.ndarray) -> np.ndarray:
+        """Return a value that is in PyTorch's layout in that of the variable."""
+        return value.transpose(np.argsort(_torch_axes(value.ndim))) if self.is_kernel else value
+
+
+def entries(model: nnx.Module) -> list[Entry]:
+    """Return every variable of a model, in the order of PyTorch's state dict: attributes as defined, depth first.
+
+    A module that is not of the zoo keeps that order only until Flax has split and merged it.
+
+    Example:
+      >>> from jaxkd import models
+      >>> [entry.name for entry in entries(models.create("resnet8"))][-2:]
+      ['fc.weight', 'fc.bias']
+    """
+    by_name = {entry.name: entry for entry in walk(model)}
+    order = [name for name in keys_of(model) if name in by_name]
+    return [by_name[name] for name in order] if len(order) == len(by_name) else list(by_name.values())
+
+
+def keys_of(model: nnx.Module) -> Iterable[str]:
+    """Return the keys in the order of definition of a network that `models.create` made; none of any other module."""
+    name, options = getattr(model, "name", None), getattr(model, "options", ())
+    try:
+        return keys(name, dict(options)) if isinstance(name, str) else ()
+    except ValueError:  # somebody else's network, which has a name too
+        return ()
+
+
+def walk(module: nnx.Module) -> Iterator[Entry]:
+    """Yield every variable of a module, depth first, in its attributes' present order; those of stacks once per block.
+
+    Networks of the zoo have the keys, and the order, of the library that they are named after.
+
+    Example:
+      >>> from jaxkd.nn.layers import Linear
+      >>> [entry.name for entry in walk(Linear(2, 3, rngs=nnx.Rngs(0)))]
+      ['weight', 'bias']
+    """
+    found = {entry.name: entry for entry in _below(module)}
+    keys = module.torch_keys(list(found)) if isinstance(module, Classifier) else {name: name for name in found}
+    for ours, theirs in keys.items():
+        yield found[ours]._replace(name=theirs)
+
+
+def _below(node: Any, prefix: str = "", position: int | None = None) -> Iterator[Entry]:
+    variables = {name: value for name, value in _attributes(node) if isinstance(value, WEIGHTS)}
+    order = list(_TORCH_NAMES)
+    for name in sorted(variables, key=lambda name: order.index(name) if name in order else len(order)):
+        yield Entry(prefix + _TORCH_NAMES.get(name, name), variables[name], name == "kernel", position)
+    for name, child, inner in _children(node):
+        yield from _below(child, f"{prefix}{name}.", position if inner is None else inner)
+
+
+def _children(node: Any) -> Iterator[tuple[str, Any, int | None]]:
+    """Yield name and module of each child, and its position in its stack. A stack counts as the blocks it holds."""
+    if not isinstance(node, nnx.List):
+        for name, child in _attributes(node):
+            if isinstance(child, Stack) and child.names:
+                yield from ((block, child.block, position) for position, block in enumerate(child.names))
+            elif isinstance(child, nnx.Module | nnx.List | nnx.Dict):
+                yield name, child, None
+        return
+    names = map(str, itertools.count())
+    for child in node:
+        if isinstance(child, Stack):
+            yield from ((next(names), child.block, position) for position in range(len(child)))
+        else:
+            yield next(names), child, None
+
+
+def _attributes(node: Any) -> Iterator[tuple[str, Any]]:
+    for name, child in node.items() if isinstance(node, nnx.Dict) else vars(node).items():
+        if not str(name).startswith("_"):  # Flax's own bookkeeping
+            yield str(name), child
+
+
+def _torch_axes(dimensions: int) -> tuple[int, ...]:
+    """Return the axes that turn `[…, in, out]` into `[out, in, …]`."""
+    return (dimensions - 1, dimensions - 2, *range(dimensions - 2))
 
 
 def abstract_model(name: str, num_classes: int, **options: Any) -> Any:
@@ -58,64 +192,12 @@ def _blueprint(name: str, num_classes: int, options: Options) -> tuple[nnx.Graph
     return nnx.split(model)
 
 
-class Survey(NamedTuple):
-    """The state dict of a network, whatever its classes and channels.
-
-    Attributes:
-      shapes: by key, in PyTorch's order and layout; `CLASSES`, `CHANNELS` and `ANY` stand for the numbers that vary.
-      graph: its structure without weights or name. Networks of equal structure compute the same.
-    """
-
-    shapes: Shapes
-    graph: nnx.GraphDef[Any]
-
-
-@functools.lru_cache(maxsize=512)
-def survey(name: str, options: Options = ()) -> Survey:
-    """Return the keys, shapes and structure of a network.
-
-    Flax sorts attributes by name when it splits a module and merges it again, while PyTorch lists them as they were
-    defined. So a network is built here, and looked at before Flax has taken it apart.
-
-    Args:
-      name: as `models.create` takes it.
-      options: likewise, but for `channels`.
-
-    Raises:
-      ValueError: unknown name or option.
-
-    Example:
-      >>> list(survey("resnet8").shapes.items())[-1] == ("fc.bias", (CLASSES,))
-      True
-    """
-    found = []
-
-    def build() -> tuple[()]:
-        try:
-            model: Any = models.create(name, CLASSES, channels=CHANNELS, **dict(options))
-        except ValueError:  # a family for images of three channels only, or what the next line complains of
-            model = models.create(name, CLASSES, **dict(options))
-        shapes = {entry.name: entry.torch_pattern for entry in walk(model)}
-        model.name = model.image_shape = None
-        found.append(Survey(MappingProxyType(shapes), nnx.graphdef(model)))
-        return ()
-
-    jax.eval_shape(build)
-    return found[0]
-
-
-PAD: Options = (("shortcut", "pad"),)
-"""Shortcuts without weights, which CIFAR ResNets offer."""
-
-FILE = Path(__file__).with_name("listing.json.gz")
-
-
 class Network(NamedTuple):
     """A network under all its published names.
 
     Attributes:
       names: the plainest first.
-      shapes: as in `architectures.Survey`.
+      shapes: as in `Survey`.
       pads: whether it can be made with `PAD`.
     """
 
@@ -175,6 +257,52 @@ def _networks(published: tuple[str, ...]) -> tuple[Network, ...]:
     ]
     new = set(published).difference(*(network.names for network in listed))
     return (*listed, *built(sorted(new)))
+
+
+class Survey(NamedTuple):
+    """The state dict of a network, whatever its classes and channels.
+
+    Attributes:
+      shapes: by key, in PyTorch's order and layout; `CLASSES`, `CHANNELS` and `ANY` stand for the numbers that vary.
+      graph: its structure without weights or name. Networks of equal structure compute the same.
+    """
+
+    shapes: Shapes
+    graph: nnx.GraphDef[Any]
+
+
+@functools.lru_cache(maxsize=512)
+def survey(name: str, options: Options = ()) -> Survey:
+    """Return the keys, shapes and structure of a network.
+
+    Flax sorts attributes by name when it splits a module and merges it again, while PyTorch lists them as they were
+    defined. So a network is built here, and looked at before Flax has taken it apart.
+
+    Args:
+      name: as `models.create` takes it.
+      options: likewise, but for `channels`.
+
+    Raises:
+      ValueError: unknown name or option.
+
+    Example:
+      >>> list(survey("resnet8").shapes.items())[-1] == ("fc.bias", (CLASSES,))
+      True
+    """
+    found = []
+
+    def build() -> tuple[()]:
+        try:
+            model: Any = models.create(name, CLASSES, channels=CHANNELS, **dict(options))
+        except ValueError:  # a family for images of three channels only, or what the next line complains of
+            model = models.create(name, CLASSES, **dict(options))
+        shapes = {entry.name: entry.torch_pattern for entry in walk(model)}
+        model.name = model.image_shape = None
+        found.append(Survey(MappingProxyType(shapes), nnx.graphdef(model)))
+        return ()
+
+    jax.eval_shape(build)
+    return found[0]
 
 
 def built(names: list[str], options: Options = ()) -> list[Network]:

@@ -11,11 +11,10 @@ from orbax.checkpoint import v1 as ocp
 
 from jaxkd.convert import manifest as manifests
 from jaxkd.convert.architectures import abstract_model, synonyms
-from jaxkd.convert.published import fetched
 from jaxkd.convert.state_dict import unwrap
 from jaxkd.convert.torch_models import from_torch, with_classes
-from jaxkd.convert.weights import for_images_of, load_state_dict, to_state_dict
-from jaxkd.formats.files import ConversionError, brief, sha256
+from jaxkd.convert.weights import for_images_of, load_state_dict, to_state_dict, weights_sha256
+from jaxkd.formats.files import ConversionError, brief, fetched, sha256
 from jaxkd.types import Normalization
 
 _FORMAT = "jaxkd-model"
@@ -112,7 +111,7 @@ def load(path: str | PathLike[str]) -> nnx.Module:
     except (KeyError, TypeError, ValueError) as error:
         raise ConversionError(path, f"its manifest is of no use: {error!r}; save the model again") from error
     loaded = load_state_dict(model, unwrap(weights, path), path)
-    if manifests.weights_sha256(loaded) != expected:
+    if weights_sha256(loaded) != expected:
         raise ConversionError(path, "the checkpoint is damaged: its weights are not those it was saved with")
     return model
 

@@ -1,7 +1,8 @@
-"""Identify the network a file is for by the keys and shapes of its weights."""
+"""Identify the network that weights are for: compare their keys and shapes with those of networks."""
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
@@ -10,13 +11,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxkd.convert.architectures import CHANNELS, CLASSES, PAD, Network, Shapes, built
-from jaxkd.convert.architectures import networks as networks
-from jaxkd.convert.published import fetched
-from jaxkd.convert.state_dict import WeightSet, canonical, weight_sets
+from jaxkd.convert.architectures import CHANNELS, CLASSES, PAD, Network, Shapes, built, networks
+from jaxkd.convert.state_dict import WeightSet, weight_sets
 from jaxkd.formats import torch_reader
 from jaxkd.models.registry import hashable
 from jaxkd.nn.tokens import ANY
+
+SYNONYMS = {"linear": "fc", "classifier": "fc", "shortcut": "downsample"}
+"""Names that networks give their classifier or shortcut: each maps to the one they are compared by."""
 
 
 class Candidate(NamedTuple):
@@ -54,48 +56,13 @@ class Candidate(NamedTuple):
         return f"{self.name} ({listed})" if listed else self.name
 
 
-def guess(weights: Mapping[str, np.ndarray] | str | PathLike[str]) -> list[Candidate]:
-    """Rank all published networks by how well weights fit them. Names of one and the same network share a line.
-
-    Args:
-      weights: a state dict as PyTorch spells it, or the file that holds one,
-        also as `hf://user/repo/file`.
-
-    Returns:
-      The best first. The weights are for a network whose `fits` is true; several that are may differ in what has no
-      weights.
-
-    Raises:
-      ConversionError: the file cannot be read.
-
-    Example:
-      >>> from jaxkd import convert, models
-      >>> weights = convert.to_state_dict(models.create("resnet14", num_classes=10))
-      >>> best, second, *_ = guess(weights)
-      >>> print(best)
-      resnet14 (num_classes=10)
-      >>> best.fits, best.synonyms, second.fits
-      (True, ('ResNet14',), False)
-    """
-    if isinstance(weights, Mapping):
-        sets = weight_sets(dict(weights), "weights")
-    else:
-        sets = weight_sets(torch_reader.read(fetched(weights)), weights)
-    fits = fitting(sets, networks())
-    return _ranked(shapes_of(fits[0][0].weights if fits else nearest(sets, networks()).weights))
-
-
-def compared(name: str, shapes: Shapes) -> Candidate:
-    """Compare weights with one network, published or of the same form.
-
-    Args:
-      name: as `models.create` takes it.
-      shapes: of the weights, by key.
+def candidates(name: str | None, options: Mapping[str, Any] = MappingProxyType({})) -> tuple[Network, ...]:
+    """Return the networks that a file may be for: the one of a name, or all published ones.
 
     Raises:
       ValueError: there is no such network.
     """
-    return compared_with(named(name), shapes)
+    return networks() if name is None else (named(name, options),)
 
 
 def named(name: str, options: Mapping[str, Any] = MappingProxyType({})) -> Network:
@@ -116,24 +83,6 @@ def named(name: str, options: Mapping[str, Any] = MappingProxyType({})) -> Netwo
     return published._replace(names=(name, *(other for other in published.names if other != name)))
 
 
-def compared_with(network: Network, shapes: Shapes) -> Candidate:
-    """Compare weights, given by key and shape, with a network and with the shortcuts it offers."""
-    return _best_variant(network, _canonical(shapes))
-
-
-def variants(network: Network) -> list[tuple[dict[str, Any], Shapes]]:
-    """Return the options that change a network's keys, each with the keys and shapes that go with them."""
-    plain: list[tuple[dict[str, Any], Shapes]] = [({}, network.shapes)]
-    if network.pads:
-        plain.append((dict(PAD), {key: shape for key, shape in network.shapes.items() if not _projects([key])}))
-    return plain
-
-
-def shapes_of(weights: Mapping[str, np.ndarray]) -> Shapes:
-    """Return the shapes of arrays by key."""
-    return {key: value.shape for key, value in weights.items()}
-
-
 def fitting(sets: Iterable[WeightSet], known: Iterable[Network]) -> list[tuple[WeightSet, Candidate]]:
     """Return which sets of weights fit which networks."""
     sized = [(network, {len(shapes) for _, shapes in variants(network)}) for network in known]
@@ -141,45 +90,14 @@ def fitting(sets: Iterable[WeightSet], known: Iterable[Network]) -> list[tuple[W
         (each, candidate)
         for each in sets
         for network, sizes in sized
-        if len(each.weights) in sizes and (candidate := compared_with(network, shapes_of(each.weights))).fits
+        if len(each.weights) in sizes
+        and (candidate := _best_variant(network, _canonical(shapes_of(each.weights)))).fits
     ]
 
 
-def nearest(sets: Sequence[WeightSet], known: Iterable[Network]) -> WeightSet:
-    """Return the first set, without what all of its keys begin with where it is more like a network then."""
-    known = tuple(known)
-    first = sets[0]
-    same = [each for each in sets if each.dictionary is first.dictionary and len(each.weights) == len(first.weights)]
-
-    def similarity(each: WeightSet) -> tuple[float, bool]:
-        return most_similar(known, shapes_of(each.weights)).similarity, each.prefix == "module."
-
-    tried = [each for each in same if each is same[0] or each is same[-1] or each.prefix == "module."]
-    return max(tried, key=similarity) if len(tried) > 1 else first
-
-
-def most_similar(known: Iterable[Network], shapes: Shapes) -> Candidate:
-    """Return the network whose keys and shapes a file's are most like."""
-    file = _canonical(shapes)
-    return max((_best_variant(network, file) for network in known), key=lambda candidate: candidate.similarity)
-
-
-def closest(shapes: Shapes) -> str:
-    """Say of weights that did not fit which network they are for, or which come closest."""
-    ranked = _ranked(shapes)
-    if fitting := [str(candidate) for candidate in ranked if candidate.fits]:
-        return f"the file fits {' and '.join(fitting)}"
-    near = [candidate for candidate in ranked[:3] if candidate.similarity > max(0.2, 0.8 * ranked[0].similarity)]
-    if not near:
-        return "no network of the zoo is similar"
-    apart = [f"{entry}, {entry.differing} key{'s' if entry.differing > 1 else ''} apart" for entry in near]
-    return f"closest is {' or '.join(apart)}"
-
-
-def _ranked(shapes: Shapes) -> list[Candidate]:
-    file = _canonical(shapes)
-    candidates = [_best_variant(network, file) for network in networks()]
-    return sorted(candidates, key=lambda candidate: (-candidate.similarity, candidate.differing, candidate.name))
+def shapes_of(weights: Mapping[str, np.ndarray]) -> Shapes:
+    """Return the shapes of arrays by key."""
+    return {key: value.shape for key, value in weights.items()}
 
 
 def _best_variant(network: Network, file: Shapes) -> Candidate:
@@ -238,5 +156,91 @@ def _canonical(shapes: Shapes) -> Shapes:
     return found
 
 
+@functools.lru_cache(maxsize=2**14)  # more than all networks have keys
+def canonical(name: str) -> str:
+    """Return the name with every synonym replaced.
+
+    Example:
+      >>> canonical("layer2.0.shortcut.0.weight")
+      'layer2.0.downsample.0.weight'
+    """
+    return ".".join(SYNONYMS.get(part, part) for part in name.split("."))
+
+
 def _projects(names: Iterable[str]) -> bool:
     return any("downsample" in name.split(".") for name in names)
+
+
+def variants(network: Network) -> list[tuple[dict[str, Any], Shapes]]:
+    """Return the options that change a network's keys, each with the keys and shapes that go with them."""
+    plain: list[tuple[dict[str, Any], Shapes]] = [({}, network.shapes)]
+    if network.pads:
+        plain.append((dict(PAD), {key: shape for key, shape in network.shapes.items() if not _projects([key])}))
+    return plain
+
+
+def guess(weights: Mapping[str, np.ndarray] | str | PathLike[str]) -> list[Candidate]:
+    """Rank all published networks by how well weights fit them. Names of one and the same network share a line.
+
+    Args:
+      weights: a state dict as PyTorch spells it, or the file that holds one, also as `hf://user/repo/file`.
+
+    Returns:
+      The best first. The weights are for a network whose `fits` is true; several that are may differ in what has no
+      weights.
+
+    Raises:
+      ConversionError: the file cannot be read.
+
+    Example:
+      >>> from jaxkd import convert, models
+      >>> weights = convert.to_state_dict(models.create("resnet14", num_classes=10))
+      >>> best, second, *_ = guess(weights)
+      >>> print(best)
+      resnet14 (num_classes=10)
+      >>> best.fits, best.synonyms, second.fits
+      (True, ('ResNet14',), False)
+    """
+    if isinstance(weights, Mapping):
+        sets = weight_sets(dict(weights), "weights")
+    else:
+        sets = weight_sets(torch_reader.read(weights), weights)
+    fits = fitting(sets, networks())
+    return _ranked(shapes_of((fits[0][0] if fits else nearest(sets, networks())).weights))
+
+
+def nearest(sets: Sequence[WeightSet], known: Iterable[Network]) -> WeightSet:
+    """Return the first set, without what all of its keys begin with where it is more like a network then."""
+    known = tuple(known)
+    first = sets[0]
+    same = [each for each in sets if each.dictionary is first.dictionary and len(each.weights) == len(first.weights)]
+
+    def similarity(each: WeightSet) -> tuple[float, bool]:
+        return most_similar(known, shapes_of(each.weights)).similarity, each.prefix == "module."
+
+    tried = [each for each in same if each is same[0] or each is same[-1] or each.prefix == "module."]
+    return max(tried, key=similarity) if len(tried) > 1 else first
+
+
+def most_similar(known: Iterable[Network], shapes: Shapes) -> Candidate:
+    """Return the network whose keys and shapes a file's are most like."""
+    file = _canonical(shapes)
+    return max((_best_variant(network, file) for network in known), key=lambda candidate: candidate.similarity)
+
+
+def closest(shapes: Shapes) -> str:
+    """Say of weights that did not fit which network they are for, or which come closest."""
+    ranked = _ranked(shapes)
+    if fitting := [str(candidate) for candidate in ranked if candidate.fits]:
+        return f"the file fits {' and '.join(fitting)}"
+    near = [candidate for candidate in ranked[:3] if candidate.similarity > max(0.2, 0.8 * ranked[0].similarity)]
+    if not near:
+        return "no network of the zoo is similar"
+    apart = [f"{entry}, {entry.differing} key{'s' if entry.differing > 1 else ''} apart" for entry in near]
+    return f"closest is {' or '.join(apart)}"
+
+
+def _ranked(shapes: Shapes) -> list[Candidate]:
+    file = _canonical(shapes)
+    candidates = [_best_variant(network, file) for network in networks()]
+    return sorted(candidates, key=lambda candidate: (-candidate.similarity, candidate.differing, candidate.name))

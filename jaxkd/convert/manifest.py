@@ -1,8 +1,10 @@
-"""Describe weights so that they are used rightly: network, classes, normalisation, and where they are from."""
+"""What is known of weights beside their numbers: network, classes, normalisation, and where they are from.
+
+A saved model has it in its manifest, a safetensors file in its metadata, published files are known by their hash.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -11,8 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxkd.convert.weights import weights_sha256
 from jaxkd.formats.files import ConversionError, brief
-from jaxkd.types import Normalization
+from jaxkd.types import IMAGENET_NORMALIZATION, Normalization
 
 
 class Source(NamedTuple):
@@ -90,21 +93,6 @@ def is_of_the_zoo(model: Any) -> bool:
     return all(hasattr(model, attribute) for attribute in ("name", "num_classes", "options", "normalization"))
 
 
-def weights_sha256(weights: Mapping[str, np.ndarray]) -> str:
-    """Return the SHA-256 of a state dict's floating-point numbers in float32, with keys and shapes, in hexadecimal.
-
-    Example:
-      >>> weights_sha256({"fc.bias": np.zeros(3)}) == weights_sha256({"fc.bias": np.zeros(3, np.float32)})
-      True
-    """
-    total = hashlib.sha256()
-    for name, value in weights.items():
-        if value.dtype.kind not in "iub":  # BatchNorm's step counters count nothing here
-            total.update(f"{name} {value.shape} ".encode())
-            total.update(np.ascontiguousarray(value, "<f4").data)
-    return total.hexdigest()
-
-
 def to_strings(manifest: Mapping[str, Any]) -> dict[str, str]:
     """Return a manifest as the metadata of a safetensors file: text as it is, anything else in JSON.
 
@@ -152,7 +140,7 @@ def image_size_in(metadata: Mapping[str, str], source: str | PathLike[str]) -> d
         size = options.get("image_size", 1)
     except (ValueError, RecursionError, AttributeError) as error:
         raise ConversionError(source, f"its options are of no use: {brief(str(error))}") from error
-    if type(size) is not int or not 0 < size < 2**15:
+    if not _is_side(size):
         raise ConversionError(source, f"its image_size is {brief(str(size))}, and must be a number of pixels")
     return {"image_size": size} if "image_size" in options else {}
 
@@ -174,10 +162,29 @@ def checked_normalization(mean: Any, std: Any, source: str | PathLike[str]) -> N
 
 def checked_side(side: Any, source: str | PathLike[str]) -> int | None:
     """Return the height and width that images are resized to, or None; raise a ConversionError for anything else."""
-    if side is not None and (type(side) is not int or not 0 < side < 2**15):
+    if side is not None and not _is_side(side):
         raise ConversionError(source, f"its resize_to is {brief(str(side))}, and must be a number of pixels")
     return side
 
 
+def _is_side(value: Any) -> bool:
+    return type(value) is int and 0 < value < 2**15
+
+
 def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) < 1e6  # false for NaN, too
+
+
+_CIFAR100 = Normalization(mean=(0.507, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2761))
+
+PUBLISHED = {
+    # akamaster/pytorch_resnet_cifar10: resnet20, resnet32, resnet56
+    "12fca82f0bebc4135bf1f32f6e3710e61d5108578464b84fd6d7f5c1b04036c8": IMAGENET_NORMALIZATION,
+    "d509ac1820d7f25398913559d7e81a13229b1e7adc5648e3bfa5e22dc137f850": IMAGENET_NORMALIZATION,
+    "4bfd97631478d6b638d2764fd2baff3edb1d7d82252d54439343b6596b9b5367": IMAGENET_NORMALIZATION,
+    # chenyaofo/pytorch-cifar-models, CIFAR-100: resnet20, resnet32, resnet56
+    "0d7818eb35f95925455f13e548a72cfd79faf9174e293faefba0dd56cef1e164": _CIFAR100,
+    "e36a0629e178095b7747a0ae937c1ca19a2a1adf4a74f3a93eb7c18a4a3e9c90": _CIFAR100,
+    "f7e590a0e2fe80795aaeb7c5c75f53bd1050a2161c8e53e523ce2835fffd52e2": _CIFAR100,
+}
+"""What the images of published files were normalised with, by the SHA-256 of the file; inside it is written nowhere."""

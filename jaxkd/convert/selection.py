@@ -1,27 +1,24 @@
-"""Choose what of a file is loaded: which of its sets of weights, into which network, and say so."""
+"""Choose what of a file is loaded where it is not plain: several sets of weights or networks, or none that fits."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from os import PathLike
-from types import MappingProxyType
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 
-from jaxkd.convert import identify
 from jaxkd.convert.architectures import Network
-from jaxkd.convert.identify import Candidate, closest, named, shapes_of, variants
+from jaxkd.convert.identify import Candidate, closest, fitting, most_similar, named, nearest, shapes_of, variants
 from jaxkd.convert.renaming import Renamed, renamed, side_by_side
-from jaxkd.convert.state_dict import WeightSet, weight_sets
+from jaxkd.convert.state_dict import WeightSet
 from jaxkd.formats.files import ConversionError, brief, listed
 
 _CIFAR_STEM = frozenset({"ResNet18_cifar", "ResNet34_cifar", "ResNet50"})
 _VGG_CIFAR = re.compile(r"(vgg|VGG)\d+")
 _TIMM_FROM_TENSORFLOW = re.compile(r"timm_(efficientnet_b\d)|(mobilenetv3_(?:large|small)_100)")
 _SIMILAR = 0.2
-Match = TypeVar("Match", Candidate, Renamed)
 
 
 class Selection(NamedTuple):
@@ -38,160 +35,154 @@ class Selection(NamedTuple):
     matched: str
 
 
-def select(
-    tree: Any,
-    source: str | PathLike[str],
-    name: str | None = None,
-    weights: str | None = None,
-    stated: str | None = None,
-    options: Mapping[str, Any] = MappingProxyType({}),
-) -> Selection:
-    """Find the weights in what a file holds, and the network they are for.
+class Wanted(NamedTuple):
+    """What shall be loaded, as far as the user or the file says it.
 
-    Keys are compared as they are, then without what all of them begin with, then by order and shape.
+    Attributes:
+      source: the file, for errors.
+      name: the architecture.
+      weights: which set, as `from_torch` takes it.
+      stated: the architecture that the file names.
+    """
+
+    source: str | PathLike[str]
+    name: str | None
+    weights: str | None
+    stated: str | None
+
+
+def decide(
+    sets: list[WeightSet], fits: list[tuple[WeightSet, Candidate]], known: Sequence[Network], wanted: Wanted
+) -> Selection:
+    """Return the one set of weights and the one network that can be meant.
 
     Args:
-      tree: what `torch_reader.read` returned.
-      source: the file, for errors.
-      name: the architecture; None takes the published one that fits.
-      weights: which set, as `from_torch` takes it.
-      stated: the architecture that the file names. It is taken if it fits.
-      options: of the architecture called `name`.
+      sets: of the file.
+      fits: which of them fit which network, by their keys and shapes.
+      known: the networks that the file may be for.
+      wanted: what was asked for.
 
     Raises:
       ConversionError: nothing fits, or several things do.
-      ValueError: there is no network called `name`.
-
-    Example:
-      >>> from jaxkd import convert, models
-      >>> weights = convert.to_state_dict(models.create("resnet8", num_classes=10))
-      >>> compiled = {f"_orig_mod.{key}": value for key, value in weights.items()}
-      >>> select(compiled, "x.pth").matched
-      "keys begin with '_orig_mod.', which was left off"
     """
-    known = identify.networks() if name is None else (named(name, options),)
-    sets = weight_sets(tree, source)
-    found = [each for each in sets if weights is None or each.is_at(weights)]
-    if not found:
-        places = dict.fromkeys(each.place for each in sets if not each.prefix or each.prefix.count(".") == 1)
-        kind = f"{weights} weights" if weights in ("raw", "averaged") else f"weights at {brief(str(weights))!r}"
-        raise ConversionError(source, f"holds no {kind}; {'; '.join(listed({'it holds weights at': list(places)}))}")
     try:
-        return _select(found, source, known, name, weights, stated)
+        return _decide(sets, fits, known, wanted)
     except ConversionError as error:
-        strange = listed({"no tensors": found[0].strange})
-        raise ConversionError(source, "; ".join([error.reason, *strange])) if strange else error from None
+        strange = listed({"no tensors": sets[0].strange})
+        raise ConversionError(wanted.source, "; ".join([error.reason, *strange])) if strange else error from None
 
 
-def _select(
-    sets: list[WeightSet],
-    source: str | PathLike[str],
-    known: Sequence[Network],
-    name: str | None,
-    weights: str | None,
-    stated: str | None,
+class _Match(NamedTuple):
+    """A set of weights and a network that it fits, by its own keys or by others in the same order."""
+
+    found: WeightSet
+    candidate: Candidate
+    renamed: Renamed | None = None
+
+
+def _decide(
+    sets: list[WeightSet], fits: list[tuple[WeightSet, Candidate]], known: Sequence[Network], wanted: Wanted
 ) -> Selection:
-    fitting = identify.fitting(sets, known)
-    said = [match for match in fitting if stated in (match[1].name, *match[1].synonyms)]
-    if said and name is None and stated is not None:
-        fitting = [(each, candidate._replace(name=stated)) for each, candidate in said]
-    elif stated is not None and name is None and (own := _of_that_name(sets, stated)):
-        fitting = own
-    if fitting:
-        chosen, candidate = _pick(fitting, source, weights)
-        if name is None and not said:
-            _refuse_other_networks_beside(chosen, source, weights)
-            _refuse_twins(candidate, chosen.weights, True, source)
-        guessed = name is None and not said
-        return Selection(candidate, chosen.weights, _in_words(chosen, candidate, None, guessed))
-    if matches := _by_order(sets, known):
-        chosen, match = _pick(matches, source, weights)
-        if name is None:
-            _refuse_other_networks_beside(chosen, source, weights)
-            _refuse_twins(match.candidate, chosen.weights, match.shows_blocks, source)
-        values = {ours: chosen.weights[theirs] for ours, theirs in match.keys.items()}
-        return Selection(match.candidate, values, _in_words(chosen, match.candidate, match, name is None))
-    nearest = identify.nearest(sets, known)
-    shapes = shapes_of(nearest.weights)
-    candidate = identify.most_similar(known, shapes)
+    guessed = wanted.name is None
+    if guessed and wanted.stated is not None:
+        said = [fit for fit in fits if wanted.stated in (fit[1].name, *fit[1].synonyms)]
+        guessed = not said
+        if said:
+            fits = [(each, candidate._replace(name=wanted.stated)) for each, candidate in said]
+        else:
+            fits = _of_that_name(sets, wanted.stated) or fits
+    matches = [_Match(*fit) for fit in fits] or _by_order(sets, known)
+    if not matches:
+        return _nearest(sets, known, wanted)
+    found, candidate, other = _pick(matches, wanted)
+    if guessed:
+        _refuse_other_networks_beside(found, wanted)
+        _refuse_twins(candidate, found.weights, other is None or other.shows_blocks, wanted)
+    weights = found.weights if other is None else {ours: found.weights[key] for ours, key in other.keys.items()}
+    said_of = [found.described, *([] if other is None else [str(other)])]
+    if guessed and (twin := _TIMM_FROM_TENSORFLOW.fullmatch(candidate.name)):
+        said_of.append(
+            f"timm's tf_{twin[1] or twin[2]}, which is not in the zoo, has the same keys and shapes, but pads as "
+            "TensorFlow does and would give other logits"
+        )
+    return Selection(candidate, weights, "; ".join(filter(None, said_of)))
+
+
+def _nearest(sets: list[WeightSet], known: Sequence[Network], wanted: Wanted) -> Selection:
+    """Return the set that comes closest to the network of a name; what is wrong with it is said where it is loaded.
+
+    Raises:
+      ConversionError: nothing comes close, or no name was given.
+    """
+    near = nearest(sets, known)
+    shapes = shapes_of(near.weights)
+    candidate = most_similar(known, shapes)
     rows = side_by_side(known, shapes) if candidate.similarity < _SIMILAR else None
+    unfit = "fits no network of the zoo" if wanted.name is None else f"does not fit {wanted.name}"
     if rows is not None:
-        fit = "fits no network of the zoo" if name is None else f"does not fit {name}"
-        raise ConversionError(source, f"{fit}, by its keys or by its shapes in order; {rows}")
-    if name is None:
-        raise ConversionError(
-            source, f"fits no network of the zoo; {closest(shapes)}; say which architecture it is, as in 'resnet56'"
-        )
+        raise ConversionError(wanted.source, f"{unfit}, by its keys or by its shapes in order; {rows}")
+    if wanted.name is None:
+        cure = "say which architecture it is, as in 'resnet56'"
+        raise ConversionError(wanted.source, f"{unfit}; {closest(shapes)}; {cure}")
     if candidate.num_classes is None:
-        raise ConversionError(
-            source, f"holds no classifier of two or more classes for a {candidate.name}; {closest(shapes)}"
-        )
-    return Selection(candidate, nearest.weights, "")  # what is wrong with it is said where it is loaded
+        missing = f"holds no classifier of two or more classes for a {candidate.name}"
+        raise ConversionError(wanted.source, f"{missing}; {closest(shapes)}")
+    return Selection(candidate, near.weights, "")
 
 
 def _of_that_name(sets: list[WeightSet], stated: str) -> list[tuple[WeightSet, Candidate]]:
     try:
-        return identify.fitting(sets, (named(stated),))
+        return fitting(sets, (named(stated),))
     except ValueError:  # another zoo's name
         return []
 
 
-def _by_order(sets: list[WeightSet], known: Iterable[Network]) -> list[tuple[WeightSet, Renamed]]:
+def _by_order(sets: list[WeightSet], known: Iterable[Network]) -> list[_Match]:
     """Return the matches by order and shape: of sets of the same tensors, those of the longest prefix.
 
     Where a set matches several networks, only those are left that its keys are most like.
     """
     sized = [(network, {len(shapes) for _, shapes in variants(network)}) for network in known]
     longest = {(id(each.dictionary), id(next(iter(each.weights.values()))), len(each.weights)): each for each in sets}
-    found = []
+    found: list[_Match] = []
     for each in longest.values():
         fits = [network for network, sizes in sized if len(each.weights) in sizes]
         matches = [match for network in fits if (match := renamed(network, shapes_of(each.weights)))]
         most = max((match.likeness for match in matches), default=None)
-        found += [(each, match) for match in matches if match.likeness == most]
+        found += [_Match(each, match.candidate, match) for match in matches if match.likeness == most]
     return found
 
 
-def _pick(
-    matches: list[tuple[WeightSet, Match]], source: str | PathLike[str], weights: str | None
-) -> tuple[WeightSet, Match]:
+def _pick(matches: list[_Match], wanted: Wanted) -> _Match:
     """Return the one match there is.
 
     Raises:
       ConversionError: there are several; the message names them, and the argument that chooses.
     """
-    raw = [match for match in matches if not match[0].averaged]
-    averaged = [match for match in matches if match[0].averaged]
+    raw, averaged = ([match for match in matches if match.found.averaged is kind] for kind in (False, True))
     if raw and averaged:
-        places = [" and ".join(dict.fromkeys(repr(each.place) for each, _ in kind)) for kind in (raw, averaged)]
+        places = [" and ".join(dict.fromkeys(repr(match.found.place) for match in kind)) for kind in (raw, averaged)]
         raise ConversionError(
-            source,
+            wanted.source,
             f"holds two sets of weights, raw ones at {places[0]} and averaged ones at {places[1]}: "
             "say which by weights='raw' or weights='averaged'",
         )
-    usual = [match for match in matches if match[0].usual]
-    left = usual or matches
-    places = list(dict.fromkeys(each.place for each, _ in left))
+    left = [match for match in matches if match.found.usual] or matches
+    places = list(dict.fromkeys(match.found.place for match in left))
     if len(places) > 1:
-        found = [f"{_network_of(match)} at {each.place!r}" for each, match in left]
-        raise ConversionError(
-            source, f"{'; '.join(listed({'holds several networks': found}))}: say which by weights={places[0]!r}"
-        )
+        several = listed({"holds several networks": [f"{match.candidate} at {match.found.place!r}" for match in left]})
+        raise ConversionError(wanted.source, f"{'; '.join(several)}: say which by weights={places[0]!r}")
     if len(left) > 1:
-        fits = " and ".join(sorted(str(_network_of(match)) for _, match in left))
+        fits = " and ".join(sorted(str(match.candidate) for match in left))
         raise ConversionError(
-            source,
+            wanted.source,
             f"fits several networks alike; the file fits {fits}, which differ in what has no weights; "
-            f"say which architecture it is, as in name={_network_of(left[0][1]).name!r}",
+            f"say which architecture it is, as in name={left[0].candidate.name!r}",
         )
     return left[0]
 
 
-def _network_of(match: Candidate | Renamed) -> Candidate:
-    return match if isinstance(match, Candidate) else match.candidate
-
-
-def _refuse_other_networks_beside(chosen: WeightSet, source: str | PathLike[str], weights: str | None) -> None:
+def _refuse_other_networks_beside(chosen: WeightSet, wanted: Wanted) -> None:
     """Refuse to choose one of two networks of which the other is not in the zoo.
 
     Raises:
@@ -200,22 +191,22 @@ def _refuse_other_networks_beside(chosen: WeightSet, source: str | PathLike[str]
     beside = chosen.beside if chosen.prefix else []
     own = sum(value.ndim == 4 for value in chosen.weights.values())
     others = [key for key in beside if chosen.dictionary[key].ndim == 4]
-    if weights is None and 2 * len(others) >= max(own, 1):
+    if wanted.weights is None and 2 * len(others) >= max(own, 1):
         raise ConversionError(
-            source,
+            wanted.source,
             f"holds several networks, one at {chosen.place!r} and {len(others)} more convolutions beside it "
             f"({brief(others[0])}, …): say which is meant by weights={chosen.place!r}",
         )
 
 
-def _refuse_twins(candidate: Candidate, shapes: Iterable[str], shows_blocks: bool, source: str | PathLike[str]) -> None:
+def _refuse_twins(candidate: Candidate, keys: Iterable[str], shows_blocks: bool, wanted: Wanted) -> None:
     """Refuse what known networks outside the zoo look like, which differ from one inside in what has no weights.
 
     Raises:
       ConversionError: with the other network, and how to say that it is not meant.
     """
     twin = None
-    if candidate.name in _CIFAR_STEM and not any("linear" in key.split(".") for key in shapes):
+    if candidate.name in _CIFAR_STEM and not any("linear" in key.split(".") for key in keys):
         twin = (
             "so does a network that keeps torchvision's max pooling behind a 3×3 stem (huyvnphan/PyTorch_CIFAR10), as "
             "keys that are not called 'linear' suggest"
@@ -226,27 +217,7 @@ def _refuse_twins(candidate: Candidate, shapes: Iterable[str], shows_blocks: boo
         twin = "so does a ResNet with BatchNorm before its convolutions, and its keys show no blocks"
     if twin:
         raise ConversionError(
-            source,
+            wanted.source,
             f"is ambiguous: it fits {candidate}, and {twin}. Look at the forward() it was trained with: if it is "
             f"jaxkd's network, say name={candidate.name!r}; the other is not in the zoo and would give other logits",
         )
-
-
-def _in_words(chosen: WeightSet, candidate: Candidate, match: Renamed | None, guessed: bool) -> str:
-    """Say what a reader of the file would not expect, and which other network a guess may have missed."""
-    said = []
-    if chosen.averaged:
-        said.append("averaged weights")
-    if not chosen.usual:
-        said.append(f"the weights are those under {'/'.join(chosen.containers)!r}")
-    if chosen.prefix not in ("", "module."):
-        said.append(f"keys begin with {brief(chosen.prefix)!r}, which was left off")
-    said += listed({"tensors left out": chosen.beside if chosen.prefix else [], "no tensors": chosen.strange})
-    if match is not None:
-        said.append(str(match))
-    if guessed and (twin := _TIMM_FROM_TENSORFLOW.fullmatch(candidate.name)):
-        said.append(
-            f"timm's tf_{twin[1] or twin[2]}, which is not in the zoo, has the same keys and shapes, but pads as "
-            "TensorFlow does and would give other logits"
-        )
-    return "; ".join(said)

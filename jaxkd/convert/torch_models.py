@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 from flax import nnx
 
 from jaxkd import models
 from jaxkd.convert import manifest
-from jaxkd.convert.architectures import abstract_model
-from jaxkd.convert.published import PUBLISHED, fetched
-from jaxkd.convert.selection import select
-from jaxkd.convert.weights import image_size_in, load_state_dict, resized, to_state_dict
+from jaxkd.convert.identify import candidates, fitting
+from jaxkd.convert.selection import Selection, Wanted, decide
+from jaxkd.convert.state_dict import weight_sets
+from jaxkd.convert.weights import load_state_dict, network_for, resized, to_state_dict, weights_sha256
 from jaxkd.formats import safetensors, torch_reader, torch_writer
 from jaxkd.types import Normalization
 
@@ -41,7 +43,7 @@ def from_torch(
       num_classes: how many classes the network shall have. Where the file's has another number, its classifier is
         replaced by a fresh one. None means as many as the file's.
       normalization: what the network's images were normalised with. None means what the file says (a `.safetensors`
-        file that `to_torch` wrote does), what is known of the published files in `published.PUBLISHED`, and for other
+        file that `to_torch` wrote does), what is known of the published files in `manifest.PUBLISHED`, and for other
         files the data set's.
       weights: which of several sets of weights: "raw", "averaged" (EMA, SWA), or where they lie in the file, as in
         "state_dict_ema" and "module.student". None means the only one there is.
@@ -69,23 +71,63 @@ def from_torch(
       >>> model.name, model.num_classes
       ('resnet8', 10)
     """
-    contents = torch_reader.read_contents(fetched(path))
-    stated = contents.metadata.get("architecture")
+    contents = torch_reader.read_contents(path)
+    said = contents.metadata  # empty in all but safetensors files
+    stated = said.get("architecture")
     network, found, matched = select(contents.tree, path, name, weights, stated, options)
-    sizes = manifest.image_size_in(contents.metadata, path) if stated == network.name else {}
-    network = network._replace(options={**network.options, **sizes, **options})
-    model = abstract_model(network.name, cast(int, network.num_classes), **network.options)
-    if "image_size" not in network.options and (size := image_size_in(model, found, path)):
-        network.options["image_size"] = size
-        model = abstract_model(network.name, cast(int, network.num_classes), **network.options)
-    found, said = resized(model, found) if "image_size" in options else (found, "")
-    loaded, matched = load_state_dict(model, found, path), "; ".join(filter(None, [matched, said]))
-    known = PUBLISHED.get(contents.sha256)
-    model.normalization = (
-        normalization or manifest.normalization_in(contents.metadata, path) or (known.normalization if known else None)
+    sizes = manifest.image_size_in(said, path) if stated == network.name else {}
+    model = network_for(
+        found, path, network.name, cast(int, network.num_classes), {**network.options, **sizes, **options}
     )
-    model.source = manifest.Source(Path(path).name, contents.sha256, manifest.weights_sha256(loaded), matched)
+    if "image_size" in options:
+        found, changed = resized(model, found)
+        matched = "; ".join(filter(None, [matched, changed]))
+    loaded = load_state_dict(model, found, path)
+    if normalization is None and said:
+        normalization = manifest.normalization_in(said, path)
+    model.normalization = normalization or manifest.PUBLISHED.get(contents.sha256)
+    model.source = manifest.Source(Path(path).name, contents.sha256, weights_sha256(loaded), matched)
     return with_classes(model, num_classes, seed)
+
+
+def select(
+    tree: Any,
+    source: str | PathLike[str],
+    name: str | None = None,
+    weights: str | None = None,
+    stated: str | None = None,
+    options: Mapping[str, Any] = MappingProxyType({}),
+) -> Selection:
+    """Find the weights in what a file holds, and the network they are for.
+
+    Keys are compared as they are, then without what all of them begin with, then by order and shape.
+
+    Args:
+      tree: what `torch_reader.read` returned.
+      source: the file, for errors.
+      name: the architecture; None takes the published one that fits.
+      weights: which set, as `from_torch` takes it.
+      stated: the architecture that the file names. It is taken if it fits.
+      options: of the architecture called `name`.
+
+    Raises:
+      ConversionError: nothing fits, or several things do.
+      ValueError: there is no network called `name`.
+
+    Example:
+      >>> from jaxkd import convert, models
+      >>> weights = convert.to_state_dict(models.create("resnet8", num_classes=10))
+      >>> compiled = {f"_orig_mod.{key}": value for key, value in weights.items()}
+      >>> select(compiled, "x.pth").matched
+      "keys begin with '_orig_mod.', which was left off"
+    """
+    known = candidates(name, options)
+    sets = weight_sets(tree, source, weights)
+    fits = fitting(sets, known)
+    if name is None or len(fits) != 1:
+        return decide(sets, fits, known, Wanted(source, name, weights, stated))
+    ((chosen, candidate),) = fits
+    return Selection(candidate, chosen.weights, chosen.described)
 
 
 def with_classes(model: Any, num_classes: int | None, seed: int = 0) -> Any:
@@ -102,7 +144,7 @@ def with_classes(model: Any, num_classes: int | None, seed: int = 0) -> Any:
     if source := getattr(model, "source", None):
         replaced = f"the classifier of {model.num_classes} classes was replaced by a fresh one of {num_classes}"
         matched = "; ".join(filter(None, [source.matched, f"{replaced} (seed {seed})"]))
-        weights = manifest.weights_sha256(to_state_dict(changed))
+        weights = weights_sha256(to_state_dict(changed))
         changed.source = source._replace(weights_sha256=weights, matched=matched)
     return changed
 

@@ -5,6 +5,7 @@ Position embeddings and relative biases are fitted to images of another size, as
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from os import PathLike
 from typing import Any
@@ -13,36 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxkd.convert.architectures import abstract_model, keys
-from jaxkd.convert.identify import closest
-from jaxkd.convert.state_dict import Entry, fill, match_names, walk
+from jaxkd.convert.architectures import Entry, abstract_model, entries, keys_of
+from jaxkd.convert.identify import canonical, closest, shapes_of
 from jaxkd.formats.files import ConversionError, listed
 from jaxkd.models.registry import Classifier
 from jaxkd.nn.tokens import Positions
-
-
-def entries(model: nnx.Module) -> list[Entry]:
-    """Return every variable of a model, in the order of PyTorch's state dict: attributes as defined, depth first.
-
-    A module that is not of the zoo keeps that order only until Flax has split and merged it.
-
-    Example:
-      >>> from jaxkd import models
-      >>> [entry.name for entry in entries(models.create("resnet8"))][-2:]
-      ['fc.weight', 'fc.bias']
-    """
-    by_name = {entry.name: entry for entry in walk(model)}
-    order = [name for name in _defined(model) if name in by_name]
-    return [by_name[name] for name in order] if len(order) == len(by_name) else list(by_name.values())
-
-
-def _defined(model: nnx.Module) -> Iterable[str]:
-    """Return the keys in the order of definition, for a network that `models.create` made."""
-    name, options = getattr(model, "name", None), getattr(model, "options", ())
-    try:
-        return keys(name, dict(options)) if isinstance(name, str) else ()
-    except ValueError:  # somebody else's network, which has a name too
-        return ()
 
 
 def to_state_dict(model: nnx.Module) -> dict[str, np.ndarray]:
@@ -112,8 +88,8 @@ def load_state_dict(
     ]
     if any(other_network.values()) or no_floats:
         problems = [f"does not fit {_called(model)}", *listed({**other_network, "not floating-point": no_floats})]
-        if any(other_network.values()) and _defined(model):
-            problems.append(closest({name: value.shape for name, value in weights.items()}))
+        if any(other_network.values()) and keys_of(model):
+            problems.append(closest(shapes_of(weights)))
         raise ConversionError(source, "; ".join(problems))
     with np.errstate(over="ignore"):  # of float64; what becomes infinite is refused below
         values = {name: np.asarray(found[name], np.float32) for name in by_name}
@@ -123,8 +99,42 @@ def load_state_dict(
     }
     if any(damaged.values()):
         raise ConversionError(source, "; ".join(["holds damaged weights", *listed(damaged)]))
-    fill(by_name.values(), values)
+    _fill(by_name.values(), values)
     return values
+
+
+def match_names(names: Iterable[str], expected: Iterable[str]) -> dict[str, str]:
+    """Map the names of a file to those of a model: equal ones, then those equal but for `SYNONYMS`.
+
+    Args:
+      names: of the file.
+      expected: of the model.
+
+    Returns:
+      File name to model name; names without a partner are left out.
+
+    Example:
+      >>> match_names(["conv1.weight", "linear.weight", "extra"], ["conv1.weight", "fc.weight"])
+      {'conv1.weight': 'conv1.weight', 'linear.weight': 'fc.weight'}
+    """
+    names, open_names = list(names), dict.fromkeys(expected)
+    matched = {name: name for name in names if name in open_names}
+    by_canonical = {canonical(name): name for name in open_names if name not in matched}
+    for name in names:
+        if name not in matched and (partner := by_canonical.pop(canonical(name), None)):
+            matched[name] = partner
+    return matched
+
+
+def _fill(entries: Iterable[Entry], values: Mapping[str, np.ndarray]) -> None:
+    """Set the variables to values by key, in PyTorch's layout; a stack's are put together from those of its blocks."""
+    shared: dict[int, list[Entry]] = {}
+    for entry in entries:
+        shared.setdefault(id(entry.variable), []).append(entry)
+    for same in shared.values():
+        arrays = [entry.from_torch(values[entry.name]) for entry in sorted(same, key=lambda entry: entry.position or 0)]
+        array = arrays[0] if same[0].position is None else np.stack(arrays)
+        same[0].variable.set_value(jnp.asarray(np.ascontiguousarray(array), same[0].variable.dtype))
 
 
 def _called(model: nnx.Module) -> str:
@@ -132,27 +142,51 @@ def _called(model: nnx.Module) -> str:
     return f"{name} (num_classes={getattr(model, 'num_classes', None)})" if isinstance(name, str) else "the model"
 
 
-def image_size_in(model: Any, weights: Mapping[str, np.ndarray], source: str | PathLike[str]) -> int | None:
-    """Return the size of images that weights are for, where it is not the one that a network was made for.
+def weights_sha256(weights: Mapping[str, np.ndarray]) -> str:
+    """Return the SHA-256 of a state dict's floating-point numbers in float32, with keys and shapes, in hexadecimal.
+
+    Example:
+      >>> weights_sha256({"fc.bias": np.zeros(3)}) == weights_sha256({"fc.bias": np.zeros(3, np.float32)})
+      True
+    """
+    total = hashlib.sha256()
+    for name, value in weights.items():
+        if value.dtype.kind not in "iub":  # BatchNorm's step counters count nothing here
+            total.update(f"{name} {value.shape} ".encode())
+            total.update(np.ascontiguousarray(value, "<f4").data)
+    return total.hexdigest()
+
+
+def network_for(
+    weights: Mapping[str, np.ndarray],
+    source: str | PathLike[str],
+    name: str,
+    num_classes: int,
+    options: Mapping[str, Any],
+) -> Any:
+    """Return a network to be filled with weights, made for images of the size that they are for.
 
     Args:
-      model: made by `models.create`; its variables may be abstract.
       weights: by the network's keys.
       source: where they come from, for the error.
-
-    Returns:
-      Height and width; None where all weights fit the network as it is, or no size makes them fit.
+      name: as `models.create` takes it.
+      num_classes: likewise.
+      options: likewise. Without `image_size` the weights say it, where they depend on it.
 
     Raises:
       ConversionError: several sizes have weights of these shapes.
     """
+    model = abstract_model(name, num_classes, **options)
+    if "image_size" in options:
+        return model
     sides = [positions.side(weights[entry.name].shape) for entry, positions in _differing(model, weights)]
-    if not sides or 0 in sides:
-        return None
+    if not sides or 0 in sides:  # all fit the network as it is, or no size makes them fit
+        return model
     try:
-        return int(model.image_size_of(sides[0]))
+        size = int(model.image_size_of(sides[0]))
     except ValueError as error:
         raise ConversionError(source, str(error)) from error
+    return abstract_model(name, num_classes, **options, image_size=size)
 
 
 def for_images_of(model: Any, image_size: int) -> Any:
@@ -201,12 +235,11 @@ def resized(model: Any, weights: Mapping[str, np.ndarray]) -> tuple[dict[str, np
 
 def _differing(model: Any, weights: Mapping[str, np.ndarray]) -> list[tuple[Entry, Positions]]:
     """Return the position embeddings that weights have for images of another size."""
-    tied = [(entry, entry.positions) for entry in entries(model) if entry.positions is not None]
-    shapes = {key: value.shape for key, value in weights.items()}
     return [
         (entry, positions)
-        for entry, positions in tied
-        if (shape := shapes.get(entry.name, entry.torch_shape)) != entry.torch_shape
+        for entry in entries(model)
+        if (positions := entry.positions) is not None
+        and (shape := weights[entry.name].shape if entry.name in weights else entry.torch_shape) != entry.torch_shape
         and len(shape) == len(entry.torch_shape)
         and positions.pattern(shape) == entry.torch_pattern
     ]

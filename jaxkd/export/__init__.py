@@ -1,7 +1,7 @@
-"""Let a student leave for where it will work: PyTorch, safetensors, StableHLO, ONNX, LiteRT.
+"""Export networks: to PyTorch, safetensors, StableHLO, ONNX and LiteRT files.
 
 `write` writes a file, reads it back by the library that will run it, and keeps it only if it computes what `predict`
-does. `compare` measures student and teacher as they leave. `python -m jaxkd.export` does both from the shell.
+does. `compare` measures an exported student beside its teacher. `python -m jaxkd.export` does both from the shell.
 ONNX needs `pip install "jaxkd[onnx]"`, LiteRT `"jaxkd[litert]"`.
 """
 

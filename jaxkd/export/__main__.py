@@ -135,7 +135,7 @@ def _described(exported: Exported) -> str:
 
 
 def _comparison(exported: Exported, options: argparse.Namespace, record: Record | None) -> str:
-    """Return a table of the network and, where there is one, its teacher, as they leave."""
+    """Return a table of the exported network and, where there is one, its teacher."""
     recorded: Any = record and record.arguments.get("teacher")
     lost = options.compare is None and recorded is not None and not locate(recorded).exists()
     note = f"latency: the median of {REPEATS} on this machine, by {exported.format.runtime}"

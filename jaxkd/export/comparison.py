@@ -1,4 +1,4 @@
-"""Compare student and teacher as they leave: size, parameters, multiply-accumulates, and latency on this machine."""
+"""Compare exported student and teacher: size, parameters, multiply-accumulates, and latency on this machine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WARM_UP, REPEATS = 3, 20
 
 @dataclass(frozen=True)
 class Measured:
-    """A network as it leaves.
+    """An exported network and what it costs.
 
     Attributes:
       role: "student", "teacher", or what else it is called.

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from jaxkd import recipes, records
-from jaxkd.convert.published import endpoint
 from jaxkd.export.source import Classifier
 from jaxkd.export.written import write
+from jaxkd.formats.files import endpoint
 from jaxkd.libraries import needed
 from jaxkd.records import Record
 

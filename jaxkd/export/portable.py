@@ -1,9 +1,9 @@
 """Rewrite a traced function so that any library can take it: plain operations, no loops, no branches by platform.
 
 Networks compute convolutions by kernels of this machine's CPU, in loops over equal blocks, with gradient rules of their
-own, and fold BatchNorm as they go. What leaves has none of this: of a choice between platforms XLA's own form is kept,
-calls are inlined, loops written out, everything that depends on weights alone is computed, and what no output needs is
-left out.
+own, and fold BatchNorm as they go. The rewritten function has none of this: of a choice between platforms XLA's own
+form is kept, calls are inlined, loops written out, everything that depends on weights alone is computed, and what no
+output needs is left out.
 """
 
 from __future__ import annotations

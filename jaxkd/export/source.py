@@ -27,7 +27,7 @@ Source = str | os.PathLike[str] | Record | Trainer | nnx.Module
 
 @dataclass(frozen=True)
 class Classifier:
-    """A trained network as it leaves.
+    """A trained network to be exported.
 
     Attributes:
       model: with `normalization` set; it shares its weights with what was given.

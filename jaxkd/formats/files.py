@@ -1,16 +1,19 @@
-"""Write files that appear complete or not at all, hash what is on disk, and name what is wrong with a file."""
+"""Write files that appear complete or not at all, hash and fetch them, and say what is wrong with one."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import IO
 
 import numpy as np
+
+from jaxkd.libraries import needed
 
 
 @contextlib.contextmanager
@@ -119,3 +122,106 @@ def brief(text: str, letters: int = _LETTERS) -> str:
     """
     line = " ".join(text[: 4 * letters].split())
     return line if len(line) <= letters and len(text) <= 4 * letters else line[:letters] + "…"
+
+
+_EXPORT = (
+    "load it with what wrote it, and write its weights by PyTorch's keys and layout with safetensors.numpy.save_file"
+)
+
+_MISTAKEN = {
+    (0, b"<"): "it begins like a web page: download the file itself",
+    (0, b"version https"): "it begins like a pointer of Git LFS: download the file itself",
+    (0, b"\x1f\x8b"): "it is compressed: unpack it first",
+    (257, b"ustar"): "it is an archive of files: unpack it, and name one of them or their folder",
+    (0, b"\x89HDF\r\n\x1a\n"): f"it is an HDF5 file, of Keras perhaps (.h5): {_EXPORT}",
+    (0, b"\x93NUMPY"): f"it is a NumPy array (.npy): {_EXPORT}",
+    (4, b"TFL3"): f"it is a TensorFlow Lite model: {_EXPORT}",
+    (0, b"model_checkpoint_path"): f"it is the index of TensorFlow checkpoints: {_EXPORT}",
+}
+"""Files that are no weights, by the place and the bytes that give them away. No pickle has these there."""
+
+_ENDS = {b"\x57\xfb\x80\x8b\x24\x75\x47\xdb": f"it is the index of a TensorFlow checkpoint: {_EXPORT}"}
+"""The same at the end of a file: the magic number of a table of LevelDB."""
+
+_CALLED = {
+    r".*\.onnx": f"it is an ONNX model, by its name: {_EXPORT}",
+    r".*\.data-\d{5}-of-\d{5}": f"it is part of a TensorFlow checkpoint, by its name: {_EXPORT}",
+    r".*\.pb": f"it is a TensorFlow graph, by its name: {_EXPORT}",
+    r".*\.msgpack": f"it is a Flax file, by its name: {_EXPORT}",
+}
+"""The same by name, where the content begins like anything."""
+
+_ONNX = re.compile(rb"\x08[\x01-\x1f](\x12[\x01-\x7f][ -~]|\x3a)")
+"""The beginning of an ONNX model: the version of the format, then who wrote it, or its graph."""
+
+KERAS_OR_NUMPY = {
+    r".*\.npy": f"it is a NumPy archive (.npz): {_EXPORT}",
+    r"(.*/)?model\.weights\.h5": f"it is a Keras model (.keras): {_EXPORT}",
+}
+"""Zip archives that are no weights, by the name of a member."""
+
+
+def other_kind(content: bytes, name: str) -> str | None:
+    """Return what a file is that holds no weights, and the cure; None where neither content nor name gives it away.
+
+    Example:
+      >>> other_kind(b"<!DOCTYPE html>", "teacher.pth")
+      'it begins like a web page: download the file itself'
+    """
+    for (place, sign), what in _MISTAKEN.items():
+        if content.startswith(sign, place):
+            return what
+    if name.endswith(".safetensors"):
+        return None
+    for ending, what in _ENDS.items():
+        if content.endswith(ending):
+            return what
+    if content.startswith(b"\x80"):  # which begins a pickle, whatever the file is called
+        return None
+    called = next((what for pattern, what in _CALLED.items() if re.fullmatch(pattern, name)), None)
+    return f"it begins like an ONNX model: {_EXPORT}" if called is None and _ONNX.match(content) else called
+
+
+HUB = "hf:/"
+"""The beginning of a path that means the Hugging Face Hub, also as pathlib writes it: it drops the second slash."""
+
+_ADDRESS = re.compile(r"hf:/{1,2}(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?/(?P<file>.+)")
+
+
+def fetched(path: str | PathLike[str]) -> str | PathLike[str]:
+    """Return where a file is: an address is fetched into the library's cache, unless it is there; any other path stays.
+
+    Args:
+      path: `hf://user/repo/file`, or `hf://user/repo@revision/file` for a branch, a tag or a commit.
+
+    Raises:
+      ConversionError: the address names no file, or it cannot be fetched.
+      ImportError: the library is not installed.
+
+    Example:
+      >>> fetched("student.safetensors")
+      'student.safetensors'
+      >>> fetched("hf://student.safetensors")
+      Traceback (most recent call last):
+      jaxkd.formats.files.ConversionError: hf://student.safetensors: give hf://user/repo/file, or ...
+    """
+    if not os.fspath(path).startswith(HUB):
+        return path
+    found = _ADDRESS.fullmatch(os.fspath(path))
+    if found is None:
+        raise ConversionError(path, "give hf://user/repo/file, or hf://user/repo@revision/file")
+    library = needed("huggingface_hub", "hub", "hf://")
+    try:
+        return Path(
+            library.hf_hub_download(found["repo"], found["file"], revision=found["revision"], endpoint=endpoint())
+        )
+    except Exception as error:  # of the hub, the connection, the disk: each fails in ways of its own
+        raise ConversionError(path, f"cannot be fetched from the hub ({brief(str(error))})") from error
+
+
+def endpoint() -> str | None:
+    """Return the address of the hub, `$HF_ENDPOINT`; None means the library's own.
+
+    The library reads it once, when it is imported; here it holds from when it is set.
+    """
+    return os.environ.get("HF_ENDPOINT")

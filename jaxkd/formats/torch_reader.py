@@ -1,4 +1,8 @@
-"""Read files of weights: safetensors and both of `torch.save`'s formats, without torch and without running anything."""
+"""Read files of weights: safetensors and both of `torch.save`'s formats, without torch and without running anything.
+
+`ALLOWED` is all that a file of `torch.save` may name, and what stands in for it here. Every view of a tensor into its
+storage is checked before NumPy sees it.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +12,19 @@ import os
 import re
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+import ml_dtypes
+import numpy as np
+
 from jaxkd.formats import unpickler
-from jaxkd.formats.files import ConversionError, brief
+from jaxkd.formats.files import HUB, KERAS_OR_NUMPY, ConversionError, brief, fetched, other_kind
 from jaxkd.formats.safetensors import read_safetensors
-from jaxkd.formats.torch_storage import ALLOWED, ByteOrder, Storage, StorageId
-from jaxkd.formats.unpickler import UnsafePickleError
+from jaxkd.formats.unpickler import PickledDType, PlainDict, UnsafePickleError, encode, read_scalar
 
 SUFFIXES = (".pth", ".pt", ".th", ".tar", ".ckpt", ".safetensors")
 """The suffixes of files of weights. The content decides how a file is read."""
@@ -24,41 +32,15 @@ SUFFIXES = (".pth", ".pt", ".th", ".tar", ".ckpt", ".safetensors")
 MAX_FILE_BYTES = 8 * 2**30
 """Longest file that is read, into memory: five times what the largest network takes with its optimizer's state."""
 
-_EXPORT = (
-    "load it with what wrote it, and write its weights by PyTorch's keys and layout with safetensors.numpy.save_file"
+MAX_PICKLE_BYTES = 64 * 2**20
+_SLACK_BYTES = 64 * 2**20  # how much a small, compressed file may unfold to
+
+MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
+
+_CURE = (
+    "if you trust the file, load it in PyTorch with the code it needs and keep its weights alone: "
+    "torch.save(model.state_dict(), 'weights.pth')"
 )
-
-_MISTAKEN = {
-    (0, b"<"): "it begins like a web page: download the file itself",
-    (0, b"version https"): "it begins like a pointer of Git LFS: download the file itself",
-    (0, b"\x1f\x8b"): "it is compressed: unpack it first",
-    (257, b"ustar"): "it is an archive of files: unpack it, and name one of them or their folder",
-    (0, b"\x89HDF\r\n\x1a\n"): f"it is an HDF5 file, of Keras perhaps (.h5): {_EXPORT}",
-    (0, b"\x93NUMPY"): f"it is a NumPy array (.npy): {_EXPORT}",
-    (4, b"TFL3"): f"it is a TensorFlow Lite model: {_EXPORT}",
-    (0, b"model_checkpoint_path"): f"it is the index of TensorFlow checkpoints: {_EXPORT}",
-}
-"""Files that are no weights, by the place and the bytes that give them away. No pickle has these there."""
-
-_ENDS = {b"\x57\xfb\x80\x8b\x24\x75\x47\xdb": f"it is the index of a TensorFlow checkpoint: {_EXPORT}"}
-"""The same at the end of a file: the magic number of a table of LevelDB."""
-
-_CALLED = {
-    r".*\.onnx": f"it is an ONNX model, by its name: {_EXPORT}",
-    r".*\.data-\d{5}-of-\d{5}": f"it is part of a TensorFlow checkpoint, by its name: {_EXPORT}",
-    r".*\.pb": f"it is a TensorFlow graph, by its name: {_EXPORT}",
-    r".*\.msgpack": f"it is a Flax file, by its name: {_EXPORT}",
-}
-"""The same by name, where the content begins like anything."""
-
-_ONNX = re.compile(rb"\x08[\x01-\x1f](\x12[\x01-\x7f][ -~]|\x3a)")
-"""The beginning of an ONNX model: the version of the format, then who wrote it, or its graph."""
-
-_PACKED = {
-    r".*\.npy": f"it is a NumPy archive (.npz): {_EXPORT}",
-    r"(.*/)?model\.weights\.h5": f"it is a Keras model (.keras): {_EXPORT}",
-}
-"""Members by which other zip archives are known."""
 
 
 class Contents(NamedTuple):
@@ -76,10 +58,7 @@ class Contents(NamedTuple):
 
 
 def read(path: str | os.PathLike[str]) -> Any:
-    """Read a `.pth`, `.pt`, `.th` or `.tar` file in either of PyTorch's formats, or a `.safetensors` file.
-
-    Args:
-      path: the file.
+    """Read a `.pth`, `.pt`, `.th` or `.tar` file in either of PyTorch's formats, or a `.safetensors` file, or `hf://…`.
 
     Returns:
       What was saved: dictionaries, lists, tuples and plain values, with a read-only NumPy array for each tensor
@@ -104,6 +83,8 @@ def read(path: str | os.PathLike[str]) -> Any:
 
 def read_contents(path: str | os.PathLike[str]) -> Contents:
     """Read a file like `read`, with its metadata and its hash: all from the bytes of one reading."""
+    if os.fspath(path).startswith(HUB):
+        path = fetched(path)
     try:
         content = _bytes_of(path)
         tree, metadata = _parse(content, Path(path).name)
@@ -112,7 +93,7 @@ def read_contents(path: str | os.PathLike[str]) -> Contents:
         raise ConversionError(path, f"{_reason(error)}; {_CURE}") from error
     except OSError as error:
         raise ConversionError(path, f"cannot be read ({error.strerror or error})") from error
-    # A file from a stranger can make any part of the reading fail in any way (struct, zlib, zipfile, NumPy, memory …);
+    # An untrusted file can make any part of the reading fail in any way (struct, zlib, zipfile, NumPy, memory …);
     # whatever it was, the answer to the caller is the same, and the cause stays attached.
     except Exception as error:
         raise ConversionError(path, f"not a readable file of weights: {_reason(error)}") from error
@@ -131,28 +112,13 @@ def _parse(content: bytes, name: str) -> tuple[Any, Mapping[str, str]]:
     if not content:
         raise ValueError("the file is empty: copy or download it again")
     if content.startswith(b"PK\x03\x04"):
-        return read_zip(content), {}
+        return _read_zip(content), {}
     has_header = content[8:9] == b"{"  # where the JSON header of a safetensors file begins
-    for (place, sign), what in _MISTAKEN.items():
-        if content.startswith(sign, place) and not has_header:
-            raise ValueError(what)
+    if not has_header and (what := other_kind(content, name)):
+        raise ValueError(what)
     if has_header or name.endswith(".safetensors"):
         return read_safetensors(content)
-    for ending, what in _ENDS.items():
-        if content.endswith(ending):
-            raise ValueError(what)
-    called = next((what for pattern, what in _CALLED.items() if re.fullmatch(pattern, name)), None)
-    if called is None and _ONNX.match(content):
-        called = f"it begins like an ONNX model: {_EXPORT}"
-    if called is not None and not content.startswith(b"\x80"):  # which begins a pickle, whatever the file is called
-        raise ValueError(called)
-    return read_legacy(content), {}
-
-
-_CURE = (
-    "if you trust the file, load it in PyTorch with the code it needs and keep its weights alone: "
-    "torch.save(model.state_dict(), 'weights.pth')"
-)
+    return _read_legacy(content), {}
 
 
 def _reason(error: Exception) -> str:
@@ -160,19 +126,8 @@ def _reason(error: Exception) -> str:
     return brief(str(error), letters=300) or type(error).__name__
 
 
-MAX_PICKLE_BYTES = 64 * 2**20
-_SLACK_BYTES = 64 * 2**20  # how much a small, compressed file may unfold to
-
-
-def read_zip(content: bytes) -> Any:
-    """Return the object a zip checkpoint holds, tensors as read-only NumPy arrays.
-
-    Args:
-      content: the file.
-
-    Raises:
-      ValueError, zipfile.BadZipFile, and what a malformed pickle raises.
-    """
+def _read_zip(content: bytes) -> Any:
+    """Return what a zip archive of `torch.save` holds."""
     file = io.BytesIO(content)
     if not zipfile.is_zipfile(file):  # no directory at its end
         raise ValueError("it begins like a file of torch.save and has no end: cut short; copy or download it again")
@@ -182,9 +137,8 @@ def read_zip(content: bytes) -> Any:
         if claimed > 8 * len(content) + _SLACK_BYTES:
             raise ValueError(f"a zip bomb: {len(content)} bytes claim to hold {claimed}")
         records = _Records(archive)
-        program = records.read(records.prefix + "data.pkl", at_most=MAX_PICKLE_BYTES)
-        stream = io.BytesIO(program)
-        tree = unpickler.load(stream, ALLOWED, records.storage)
+        stream = io.BytesIO(records.read(records.prefix + "data.pkl", at_most=MAX_PICKLE_BYTES))
+        tree = unpickler.load(stream, ALLOWED, _resolver(records.storage))
         if rest := stream.read():
             raise ValueError(f"{len(rest)} bytes after the end of the pickle: torch.save writes one pickle and no more")
         return tree
@@ -195,12 +149,11 @@ class _Records:
 
     def __init__(self, archive: zipfile.ZipFile):
         self._archive = archive
-        self._storages: dict[str, Storage] = {}
         names = archive.namelist()
         if len(set(names)) != len(names):
             raise ValueError("two records of the same name: other readers may see another file")
         pickles = [name for name in names if name == "data.pkl" or name.endswith("/data.pkl")]
-        for pattern, what in _PACKED.items():
+        for pattern, what in KERAS_OR_NUMPY.items():
             if not pickles and any(re.fullmatch(pattern, name) for name in names):
                 raise ValueError(what)
         if len(pickles) != 1:
@@ -208,18 +161,10 @@ class _Records:
         self.prefix = pickles[0].removesuffix("data.pkl")
         if self.prefix + "constants.pkl" in names:
             raise ValueError("a TorchScript archive, which holds a program; save the model's state_dict() instead")
-        self._byteorder = self._read_byteorder()
-
-    def _read_byteorder(self) -> ByteOrder:
-        name = self.prefix + "byteorder"
-        if name not in self._archive.NameToInfo:
-            return "little"
-        match self.read(name, at_most=16):
-            case b"little":
-                return "little"
-            case b"big":
-                return "big"
-        raise ValueError("an unknown byte order")
+        order = self.prefix + "byteorder"
+        self._byte_order = self.read(order, at_most=16) if order in names else b"little"
+        if self._byte_order not in (b"little", b"big"):
+            raise ValueError("an unknown byte order")
 
     def read(self, name: str, at_most: int, at_least: int = 0) -> bytes:
         """Return a record of a length within bounds, however it is packed."""
@@ -237,77 +182,238 @@ class _Records:
             raise ValueError(f"the record {name} has {len(data)} bytes and claims {entry.file_size}")
         return data
 
-    def storage(self, pid: Any) -> Storage:
-        """Return the storage of a persistent id, read when it is first named."""
-        wanted = StorageId.parse(pid)
-        storage = self._storages.get(wanted.key)
-        if storage is None:
-            name = f"{self.prefix}data/{wanted.key}"
-            data = self.read(name, at_most=wanted.nbytes, at_least=wanted.nbytes)
-            storage = self._storages[wanted.key] = Storage.empty(wanted.type, wanted.elements)
-            storage.fill(data, self._byteorder)
-        return wanted.within(storage)
+    def storage(self, dtype: np.dtype[Any], key: str, elements: int) -> Storage:
+        """Return the storage of a key with what the archive holds for it."""
+        storage_bytes = elements * dtype.itemsize
+        data = self.read(f"{self.prefix}data/{key}", at_most=storage_bytes, at_least=storage_bytes)
+        storage = Storage(np.empty(elements, dtype))
+        storage.fill(data, "<" if self._byte_order == b"little" else ">")
+        return storage
 
 
-MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
-PROTOCOL_VERSION = 1001
-
-
-def read_legacy(content: bytes) -> Any:
-    """Return the object a checkpoint in the older format holds, tensors as read-only NumPy arrays.
-
-    Numbers are little-endian in these files, whatever the machine that wrote them.
-
-    Args:
-      content: the file.
-
-    Raises:
-      ValueError, and what a malformed pickle raises.
-    """
+def _read_legacy(content: bytes) -> Any:
+    """Return what a file of `torch.save`'s older format holds: little-endian numbers, whatever machine wrote them."""
     file = io.BytesIO(content)
     if unpickler.load(file, {}) != MAGIC_NUMBER:
         raise ValueError("neither of torch.save's formats: the magic number is wrong")
-    version = unpickler.load(file, {})
-    if version != PROTOCOL_VERSION:
+    if unpickler.load(file, {}) != 1001:
         raise ValueError("a version of the older torch.save format that is not 1001")
     if not isinstance(unpickler.load(file, {}), dict):
         raise ValueError("the description of the machine that wrote the file is missing")
-    storages = _Storages(len(content))
-    tree = unpickler.load(file, ALLOWED, storages.storage)
-    storages.fill(file, keys=unpickler.load(file, {}))
+    announced = _Announced(len(content))
+    tree = unpickler.load(file, ALLOWED, _resolver(announced.storage))
+    announced.fill(file, keys=unpickler.load(file, {}))
     return tree
 
 
-class _Storages:
+class _Announced:
     """The storages of the older format, which the pickle names before the file delivers them."""
 
     def __init__(self, file_bytes: int):
         self._left = file_bytes
-        self._storages: dict[str, Storage] = {}
+        self._waiting: dict[str, Storage] = {}
 
-    def storage(self, pid: Any) -> Storage:
-        """Return memory for the storage of a persistent id; all of them together fit into the file."""
-        wanted = StorageId.parse(pid)
-        storage = self._storages.get(wanted.key)
-        if storage is None:
-            self._left -= wanted.nbytes
-            if self._left < 0:
-                raise ValueError("the storages are larger than the file: it is truncated or corrupt")
-            storage = self._storages[wanted.key] = Storage.empty(wanted.type, wanted.elements)
-        return wanted.within(storage)
+    def storage(self, dtype: np.dtype[Any], key: str, elements: int) -> Storage:
+        """Return memory for the storage of a key; all of them together fit into the file."""
+        self._left -= elements * dtype.itemsize
+        if self._left < 0:
+            raise ValueError("the storages are larger than the file: it is truncated or corrupt")
+        storage = self._waiting[key] = Storage(np.empty(elements, dtype))
+        return storage
 
     def fill(self, file: IO[bytes], keys: Any) -> None:
         """Read every storage, in the order of `keys`."""
         if not isinstance(keys, list) or not all(isinstance(key, str | int) for key in keys):
             raise ValueError("the list of storages is missing")
-        waiting = dict(self._storages)
         for key in map(str, keys):
-            storage = waiting.pop(key, None)
+            storage = self._waiting.pop(key, None)
             if storage is None:
                 raise ValueError(f"storage {key[:40]} is delivered twice, or belongs to no tensor")
             (elements,) = struct.unpack("<q", file.read(8))
             if elements != storage.values.size:
                 raise ValueError(f"storage {key[:40]} has {elements} elements where {storage.values.size} belong")
-            storage.fill(file.read(storage.values.nbytes), "little")
-        if waiting:
-            raise ValueError(f"{len(waiting)} storages are missing")
+            storage.fill(file.read(storage.values.nbytes), "<")
+        if self._waiting:
+            raise ValueError(f"{len(self._waiting)} storages are missing")
+
+
+@dataclass(frozen=True)
+class StorageType:
+    """Stand in for a class such as `torch.FloatStorage`: the type of its elements."""
+
+    dtype: np.dtype[Any]
+
+
+STORAGE_TYPES: dict[str, StorageType] = {
+    f"{name}Storage": StorageType(np.dtype(dtype))
+    for name, dtype in (
+        *(("Float", np.float32), ("Double", np.float64), ("Half", np.float16), ("BFloat16", ml_dtypes.bfloat16)),
+        *(("Long", np.int64), ("Int", np.int32), ("Short", np.int16), ("Char", np.int8)),
+        *(("Byte", np.uint8), ("Bool", np.bool_), ("Untyped", np.uint8)),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Storage:
+    """The elements of one storage.
+
+    Attributes:
+      values: `[elements]`, theirs or memory for them, which is filled from the file when tensors have views of it.
+
+    Example:
+      >>> storage = Storage(np.empty(3, np.int16))
+      >>> storage.fill(bytes([1, 0, 2, 0, 3, 0]), "<")
+      >>> storage.values.tolist()
+      [1, 2, 3]
+    """
+
+    values: np.ndarray
+
+    def fill(self, data: bytes, byte_order: str) -> None:
+        """Copy bytes in, whose numbers begin with their lowest byte (`<`) or highest (`>`); tensors made before see it.
+
+        Raises:
+          ValueError: `data` is not exactly as long as the storage.
+        """
+        if len(data) != self.values.nbytes:
+            raise ValueError(f"a storage of {self.values.nbytes} bytes has {len(data)} in the file")
+        itemsize = self.values.dtype.itemsize
+        words = self.values.view(f"=u{itemsize}")
+        words[:] = np.frombuffer(data, f"{byte_order}u{itemsize}")
+        if self.values.dtype == np.bool_:
+            np.minimum(words, 1, out=words)
+
+
+def _resolver(first_named: Callable[[np.dtype[Any], str, int], Storage]) -> Callable[[Any], Storage]:
+    """Return what resolves the persistent ids of a pickle, `('storage', type, key, device, elements)`.
+
+    A storage is made by `first_named`, of its type, key and length. The oldest files add to the id which part of the
+    storage is meant, `(key, offset, elements)`, or None.
+    """
+    known: dict[str, Storage] = {}
+
+    def storage(pid: Any) -> Storage:
+        if not isinstance(pid, tuple) or len(pid) not in (5, 6) or not isinstance(pid[0], str) or pid[0] != "storage":
+            raise ValueError("a persistent id that is no storage (whole pickled modules are not read, only weights)")
+        _, kind, key, _, elements, part, *_ = (*pid, None)
+        if not isinstance(kind, StorageType) or not isinstance(key, str | int):
+            raise ValueError("a storage without a known type or key")
+        if part is not None and (not isinstance(part, tuple) or len(part) != 3):
+            raise ValueError(f"storage {key}: a malformed view")
+        view = None if part is None else (_count(part[1]), _count(part[2]))
+        key, elements = str(key), _count(elements)
+        if key not in known:
+            known[key] = first_named(kind.dtype, key, elements)
+        values = known[key].values
+        if values.dtype != kind.dtype or values.size != elements:
+            raise ValueError(f"storage {key[:40]} is named with two types or lengths")
+        if view is None:
+            return known[key]
+        start, length = view
+        if start + length > values.size:
+            raise ValueError(f"a view of elements {start} to {start + length} of a storage of {values.size}")
+        return Storage(values[start : start + length])
+
+    return storage
+
+
+def rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> np.ndarray:
+    """Stand in for `torch._utils._rebuild_tensor` and `_rebuild_tensor_v2`: return a read-only view into a storage.
+
+    Offset and steps are in elements, as PyTorch counts them.
+
+    Raises:
+      ValueError: the view leaves the storage, repeats its elements, or is no view at all.
+
+    Example:
+      >>> storage = Storage(np.empty(6, np.float32))
+      >>> rebuild_tensor(storage, 0, (3, 2), (1, 3)).shape
+      (3, 2)
+      >>> rebuild_tensor(storage, 1, (3, 2), (1, 3))
+      Traceback (most recent call last):
+      ...
+      ValueError: a tensor of shape (3, 2) reaches element 6 of a storage of 6
+    """
+    if not isinstance(storage, Storage):
+        raise ValueError(f"a tensor on a {type(storage).__name__} instead of a storage")
+    if not isinstance(size, tuple) or not isinstance(stride, tuple) or len(size) != len(stride) or len(size) > 32:
+        raise ValueError("a tensor whose size and stride are not two tuples of the same, small length")
+    offset, shape, steps = _count(offset), tuple(map(_count, size)), tuple(map(_count, stride))
+    values, itemsize = storage.values, storage.values.dtype.itemsize
+    if prod(shape) == 0:
+        return np.empty(shape, values.dtype)
+    last = offset + sum((length - 1) * step for length, step in zip(shape, steps, strict=True))
+    if last >= values.size:
+        raise ValueError(f"a tensor of shape {shape} reaches element {last} of a storage of {values.size}")
+    if _repeats(shape, steps):
+        raise ValueError(f"a tensor of shape {shape} and strides {steps} repeats elements of its storage")
+    # The step of a dimension of length one is never taken, and may be any number.
+    strides = [step * itemsize if length > 1 else itemsize for length, step in zip(shape, steps, strict=True)]
+    tensor = np.ndarray(shape, values.dtype, values.view(np.uint8), offset * itemsize, strides)
+    tensor.flags.writeable = False
+    return tensor
+
+
+def _repeats(shape: tuple[int, ...], steps: tuple[int, ...]) -> bool:
+    """Return whether a view passes an element twice. Weights never do: one that does is damaged, or means harm."""
+    reach = 0
+    for step, length in sorted((step, length) for length, step in zip(shape, steps, strict=True) if length > 1):
+        if step <= reach:
+            return True
+        reach += (length - 1) * step
+    return False
+
+
+def _count(value: Any) -> int:
+    """Return a size, offset or stride that NumPy can hold; refuse anything else."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**48:
+        raise ValueError("a size, offset or stride that is not a sensible whole number")
+    return value
+
+
+class _Ignored:
+    """Stand in for an object without weights (command-line options, a device): take anything and keep nothing."""
+
+    def __init__(self, *_: Any):
+        pass
+
+    def set_pickle_state(self, state: Any) -> None:
+        """Drop the state."""
+
+
+def _parameter(tensor: Any, *_: Any) -> Any:
+    return tensor
+
+
+def _size(lengths: Any = ()) -> tuple[Any, ...]:
+    if not isinstance(lengths, tuple | list):
+        raise ValueError("a torch.Size that is no sequence")
+    return tuple(lengths)
+
+
+_LIGHTNING = (
+    "pytorch_lightning.utilities.parsing",
+    "lightning.pytorch.utilities.parsing",
+    "lightning_fabric.utilities.data",
+    "lightning.fabric.utilities.data",
+)
+"""The modules that define Lightning's dictionary of hyper-parameters, from version to version."""
+
+ALLOWED: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): PlainDict,
+    ("collections", "Counter"): PlainDict,
+    **{(module, "AttributeDict"): PlainDict for module in _LIGHTNING},
+    ("torch._utils", "_rebuild_tensor"): rebuild_tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
+    ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("torch", "Size"): _size,
+    ("torch", "device"): _Ignored,
+    ("argparse", "Namespace"): _Ignored,
+    ("_codecs", "encode"): encode,
+    ("numpy", "dtype"): PickledDType,
+    ("numpy.core.multiarray", "scalar"): read_scalar,
+    ("numpy._core.multiarray", "scalar"): read_scalar,
+    ("torch.storage", "UntypedStorage"): STORAGE_TYPES["UntypedStorage"],
+    **{("torch", name): kind for name, kind in STORAGE_TYPES.items()},
+}

@@ -10,7 +10,8 @@ from jaxkd.convert import ConversionError
 from jaxkd.convert.architectures import CHANNELS, CLASSES, networks
 from jaxkd.convert.identify import named, variants
 from jaxkd.convert.renaming import renamed
-from jaxkd.convert.selection import _CIFAR_STEM, select
+from jaxkd.convert.selection import _CIFAR_STEM
+from jaxkd.convert.torch_models import select
 
 PREFIXES = ("module", "_orig_mod", "model", "net", "backbone", "student", "teacher", "encoder", "a.b")
 EXTRAS = {"epoch": 3, "optimizer": {"state": {}, "param_groups": []}, "step": np.array(9), "note": "best", "args": None}

@@ -11,8 +11,8 @@ from jaxkd import convert
 from jaxkd.convert import ConversionError
 from jaxkd.convert.__main__ import main
 from jaxkd.convert.checkpoint import read_manifest
-from jaxkd.convert.selection import select
 from jaxkd.convert.state_dict import weight_sets
+from jaxkd.convert.torch_models import select
 from jaxkd.formats import torch_reader, torch_writer
 
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.", "student.", "teacher.", "encoder.")

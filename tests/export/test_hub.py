@@ -8,9 +8,9 @@ from hub_stand_in import COMMIT, Hub, served
 from seeded import same_weights, seeded
 
 from jaxkd import convert, export, records
-from jaxkd.convert import published as addresses
 from jaxkd.convert.__main__ import main as convert_command
 from jaxkd.export.hub import model_card
+from jaxkd.formats import files as addresses
 
 
 @pytest.fixture

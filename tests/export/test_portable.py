@@ -1,4 +1,4 @@
-"""What leaves is plain operations that compute the same."""
+"""The rewritten function is plain operations that compute the same."""
 
 import functools
 

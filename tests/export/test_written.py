@@ -129,7 +129,7 @@ def test_whatever_holds_a_network_is_taken(source, run, tmp_path):
 def test_a_file_that_differs_is_not_kept(trainer, tmp_path, monkeypatch):
     def wrong(network, path):
         other = dataclasses.replace(network, normalization=HALF)
-        formats.stablehlo.write(other, path)
+        formats.write_stablehlo(other, path)
 
     path = tmp_path / "student.stablehlo"
     path.write_text("before")

@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from jaxkd.formats.numpy_pickle import load_arrays
-from jaxkd.formats.unpickler import SafeUnpickler, UnsafePickleError
+from jaxkd.formats.unpickler import SafeUnpickler, UnsafePickleError, load_arrays
 
 
 class Attack:

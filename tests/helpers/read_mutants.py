@@ -20,7 +20,7 @@ from mutations import mutant, packed
 
 from jaxkd import convert
 from jaxkd.convert import ConversionError
-from jaxkd.convert.manifest import weights_sha256
+from jaxkd.convert.weights import weights_sha256
 
 MEMORY = 2**30
 SECONDS = 2.0

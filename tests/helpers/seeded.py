@@ -4,8 +4,7 @@ import numpy as np
 from reference import reference_weights
 
 from jaxkd import Normalization, convert
-from jaxkd.convert.architectures import abstract_model
-from jaxkd.convert.weights import entries
+from jaxkd.convert.architectures import abstract_model, entries
 
 HALF = Normalization(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 

@@ -11,8 +11,7 @@ from tiny import TinyNet
 
 import jaxkd
 from jaxkd import convert, data, losses, models, optimizers
-from jaxkd.convert.architectures import abstract_model
-from jaxkd.convert.weights import entries
+from jaxkd.convert.architectures import abstract_model, entries
 from jaxkd.formats import torch_writer
 
 SGD = optimizers.sgd(0.001, momentum=0.9, weight_decay=5e-4)

@@ -8,8 +8,7 @@ from flax import nnx
 from sweeps import sweep
 
 from jaxkd import models
-from jaxkd.convert.architectures import abstract_model
-from jaxkd.convert.weights import entries
+from jaxkd.convert.architectures import abstract_model, entries
 from jaxkd.models.resnet_imagenet import BasicBlock, StagedResNet
 from jaxkd.models.vgg import _to_grid
 from jaxkd.nn.layers import Conv

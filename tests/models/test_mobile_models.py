@@ -12,8 +12,7 @@ from sweeps import sweep
 from values import relative_error
 
 from jaxkd import convert, models
-from jaxkd.convert.architectures import abstract_model
-from jaxkd.convert.weights import entries
+from jaxkd.convert.architectures import abstract_model, entries
 from jaxkd.nn import layers
 from jaxkd.nn.convolution import _by_xla
 from jaxkd.nn.layers import channel_shuffle

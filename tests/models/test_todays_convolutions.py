@@ -17,10 +17,9 @@ from values import relative_error
 
 import jaxkd
 from jaxkd import convert, data, losses, models, optimizers
-from jaxkd.convert.architectures import CHANNELS, CLASSES, abstract_model
+from jaxkd.convert.architectures import CHANNELS, CLASSES, abstract_model, entries
 from jaxkd.convert.identify import named
-from jaxkd.convert.selection import select
-from jaxkd.convert.weights import entries
+from jaxkd.convert.torch_models import select
 from jaxkd.formats.files import ConversionError
 from jaxkd.models import convnext, densenet, efficientnet, mobilenet_v3, mobilenet_v4, regnet, resnet_d
 from jaxkd.models.inverted_residual import ends_of_sizes

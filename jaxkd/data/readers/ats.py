@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from jaxkd.data.dataset import Dataset
 from jaxkd.data.readers.cifar import CIFAR100
-from jaxkd.formats.numpy_pickle import load_arrays
+from jaxkd.formats.unpickler import load_arrays
 
 _FILES = {
     "train": ("cifar100-train-part1.pkl", "cifar100-train-part2.pkl"),

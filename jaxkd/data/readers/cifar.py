@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from jaxkd.data.dataset import Dataset
 from jaxkd.data.transforms.pad_crop_flip import Augmentation
-from jaxkd.formats.numpy_pickle import load_arrays
+from jaxkd.formats.unpickler import load_arrays
 from jaxkd.types import Normalization
 
 
