@@ -235,6 +235,7 @@ class Trainer:
           RuntimeError: before `compile`.
           ValueError, TypeError: for data that cannot be right, or that the network cannot be trained on.
           FloatingPointError: when a loss term is no longer finite; it names the step and the term.
+          KeyboardInterrupt: after Ctrl-C. The network has the weights of the last steps, and `save` writes them down.
         """
         if y is not None and not (is_array(x) or one_by_one(x)) and validation_data is None:
             y, validation_data = None, y
@@ -260,19 +261,26 @@ class Trainer:
 
         shown = [ProgressBar()] if verbose else []
         hooks = self._follow([*shown, TerminateOnNaN(), *callbacks], last, batch_size, source.examples)
-        with Termination(wanted=hooks.listens_to("on_termination")) as termination:
-            hooks.on_train_begin()
-            logs = train(
-                Runs([(self._run, hooks)]),
-                range(first, last),
-                start_epoch,
-                bound.program,
-                termination,
-                cached_teacher,
-                measure and (lambda state: [own_and_average(measure, state)]),
-                validation_freq,
-            )
-            hooks.on_train_end(logs[0])
+        try:
+            with Termination(wanted=hooks.listens_to("on_termination")) as termination:
+                hooks.on_train_begin()
+                logs = train(
+                    Runs([(self._run, hooks)]),
+                    range(first, last),
+                    start_epoch,
+                    bound.program,
+                    termination,
+                    cached_teacher,
+                    measure and (lambda state: [own_and_average(measure, state)]),
+                    validation_freq,
+                )
+                hooks.on_train_end(logs[0])
+        except FloatingPointError:  # the network keeps the weights from before, which are good
+            raise
+        except BaseException:  # Ctrl-C above all: the network has what was trained so far, as after `fit`
+            if self._run.is_whole:
+                self._update_model()
+            raise
         self._update_model()
         return self.history
 
