@@ -1,6 +1,7 @@
 """Distiller: a teacher that never changes, weighted terms, what the losses learn, and a user's own parts."""
 
 import inspect
+import re
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from flax import nnx
 from tiny import TinyNet, assert_same_bits, digits, weights
 
 import jaxkd
-from jaxkd import Normalization, Outputs, losses, optimizers
+from jaxkd import Normalization, Outputs, losses, metrics, optimizers
 
 SGD = optimizers.sgd(0.1, momentum=0.9, weight_decay=5e-4)  # one object: equal programs are compiled once
 N, B = 96, 32
@@ -49,6 +50,19 @@ class Witness(losses.Loss):
         self.said[...] = self.said[...].at[batch.index].set(teacher.logits)
         self.brightness[...] = self.brightness[...].at[batch.index].set(batch.images.mean((1, 2, 3)))
         return jnp.float32(0.0)
+
+
+class Listed(losses.KD):
+    """Holds what can be changed, and so cannot tell programs apart."""
+
+    def __init__(self, positions):
+        super().__init__()
+        self.positions = positions
+
+
+def loss(logits, labels):
+    """A metric with the name of the total."""
+    return logits[:, 0]
 
 
 @pytest.mark.parametrize("own", [None, OTHER])
@@ -186,7 +200,21 @@ def compile_with(teacher, **arguments):
             ValueError,
             "'kd'.*jnp.minimum",
         ),
+        ({"loss": {"kd": losses.KD()}, "loss_weights": [0.9]}, TypeError, r"loss_weights=\[0.9\].*as in {\"kd\": 1.0}"),
+        ({"loss": {"kd": losses.KD()}, "loss_weights": 0.9}, TypeError, "loss_weights=0.9"),
+        (
+            {"loss": {"kd": losses.KD()}, "loss_weights": {"kd": lambda epoch: jnp.ones(1)}},
+            ValueError,
+            r"'kd' is a function that returns shape \(1,\).*one number",
+        ),
+        ({"loss": {"kd": losses.KD()}, "loss_weights": {"kd": lambda epoch: None}}, ValueError, "'kd'.*returns None"),
+        ({"loss": {"own": Listed([1, 2])}}, TypeError, "own.positions is a list.*tuple"),
+        ({"loss": {"own": Listed({1: 2})}}, TypeError, "own.positions is a dict.*tuple"),
         ({"loss": {"kd": losses.KD()}, "metrics": ["acuracy"]}, ValueError, "acuracy"),
+        ({"loss": {"kd": losses.KD()}, "metrics": "accuracy"}, TypeError, "metrics='accuracy': give a list"),
+        ({"loss": {"kd": losses.KD()}, "metrics": None}, TypeError, "metrics=None: give a list"),
+        ({"loss": {"kd": losses.KD()}, "metrics": [loss]}, ValueError, "metric is called 'loss'"),
+        ({"loss": {"kd": losses.KD()}, "metrics": ["top5", metrics.top_k(5)]}, ValueError, "two metrics .*'top5'"),
         ({"loss": {"top5": losses.KD()}, "metrics": ["top5"]}, ValueError, "loss and a metric are both called top5"),
     ],
 )
@@ -207,6 +235,18 @@ def test_a_teachers_loss_without_a_teacher_is_refused(train):
     trainer.compile(SGD, loss=losses.KD())
     with pytest.raises(ValueError, match="Distiller"):
         trainer.fit(train, batch_size=B, verbose=0)
+
+
+@pytest.mark.parametrize("shape", [(), (32, 1)])
+def test_a_metric_that_is_not_one_number_for_each_example_is_refused(train, shape):
+    def share(logits, labels):
+        return jnp.broadcast_to(jnp.mean(logits), shape)
+
+    trainer = jaxkd.Trainer(TinyNet())
+    trainer.compile(SGD, metrics=[share])
+    for measure in (lambda: trainer.fit(train, batch_size=B, verbose=0), lambda: trainer.evaluate(train, batch_size=B)):
+        with pytest.raises(ValueError, match=re.escape(f"'share' returned shape {shape} for 32 examples")):
+            measure()
 
 
 def test_a_loss_that_is_not_one_number_is_refused(train, teacher):

@@ -269,9 +269,11 @@ def prefetch_logs(
         with termination.held():
             waiting.append((take(chunk), chunk.batch_size))
         if len(waiting) > 1:
-            yield hear()
+            hear()
+            yield
     while waiting:
-        yield hear()
+        hear()
+        yield
 
 
 class EpochProgress:

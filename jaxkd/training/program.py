@@ -196,8 +196,11 @@ def weights_of(
 
     Raises:
       ValueError: for a loss that does not exist, or a number that is not finite.
-      TypeError: for anything that is neither a number nor a function.
+      TypeError: for anything that is neither a number nor a function, and for weights that do not say of which loss.
     """
+    if not isinstance(loss_weights, Mapping | None):
+        example = ", ".join(f'"{name}": 1.0' for name in names)
+        raise TypeError(f"loss_weights={loss_weights!r}: give them by the names of the losses, as in {{{example}}}")
     given = dict(loss_weights or {})
     if unknown := sorted(set(given) - set(names)):
         raise ValueError(f"loss_weights for {', '.join(unknown)}, but the losses are {', '.join(names)}")
@@ -265,6 +268,11 @@ class Program:
     def __post_init__(self) -> None:
         if clash := {name for name, _ in self.weights} & {name for name, _ in self.metrics}:
             raise ValueError(f"a loss and a metric are both called {', '.join(sorted(clash))}: rename the loss")
+        for name, metric in self.metrics:
+            if name == "loss":
+                raise ValueError("a metric is called 'loss', which is the total: rename the function")
+            if any(other is not metric for known, other in self.metrics if known == name):
+                raise ValueError(f"two metrics are called {name!r}: give the functions names of their own")
 
 
 def assemble(
@@ -296,6 +304,8 @@ def assemble(
         check_classes(model, teacher)
     shape = image_shape or getattr(model, "image_shape", None) or (32, 32, 3)
     build_losses(losses, model, teacher, shape, seed)
+    for part in (losses, model, *([] if teacher is None else [teacher])):
+        check_attributes(part)
     program = Program(
         model=_structure(model),
         teacher=None if teacher is None else _structure(teacher),
@@ -327,8 +337,30 @@ def _structure(network: nnx.Module) -> nnx.GraphDef[Any]:
     return nnx.graphdef(plain)
 
 
+def check_attributes(module: nnx.Module) -> None:
+    """Refuse a network or losses with attributes that have no hash, such as lists, since programs are told apart by it.
+
+    Raises:
+      TypeError: with the attribute, and the cure.
+    """
+    try:
+        hash(nnx.graphdef(module))
+    except TypeError as error:
+        for path, part in nnx.iter_modules(module):
+            for name, value in vars(part).items():
+                if isinstance(value, list | dict | set):
+                    owner = ".".join(map(str, path)) or type(part).__name__
+                    raise TypeError(
+                        f"{owner}.{name} is a {type(value).__name__}, by which programs cannot be told apart: make it "
+                        "a tuple, or nnx.List or nnx.Dict of modules"
+                    ) from error
+        raise
+
+
 def metrics_of(metrics: Sequence[str | Metric]) -> tuple[tuple[str, Metric], ...]:
-    """Return names and functions of the metrics asked for."""
+    """Return names and functions of the metrics asked for; raise a TypeError for one that is not in a list."""
+    if isinstance(metrics, str) or not isinstance(metrics, Iterable):
+        raise TypeError(f"metrics={metrics!r}: give a list, such as ['accuracy', 'top5'] or []")
     return tuple(metric_functions.get(metric) for metric in metrics)
 
 
