@@ -356,6 +356,7 @@ def _new(run: Trainer) -> Trainer:
     """Return a run that can begin."""
     if run.state is None or int(run.state.step):
         raise ValueError("a sweep begins with runs that were compiled and not trained: make() has to return such")
+    run._warn_of_new_weights()
     return run
 
 

@@ -15,7 +15,7 @@ from flax import nnx
 
 from jaxkd.callbacks import Callback, CallbackList, Checkpoint, ProgressBar, TerminateOnNaN
 from jaxkd.callbacks.terminal import with_warnings_apart
-from jaxkd.checks import check_at_least
+from jaxkd.checks import check_at_least, warn_caller
 from jaxkd.data import Dataset, Mixing, StreamedDataset
 from jaxkd.data.interop import one_by_one
 from jaxkd.history import History
@@ -80,6 +80,7 @@ class Trainer:
         self._cache = CacheRequest(None, False)
         self._run = Run()
         self._restored_epochs = 0  # done when the run was restored, until `fit`
+        self._copied: list[list[jax.Array]] = []  # the parameters of the networks, as far as the state knows them
         self._check_evaluated = EvaluationWatch()
 
     def __repr__(self) -> str:
@@ -190,6 +191,7 @@ class Trainer:
         state = begun(program.ema, state)
         self._program, self._placement, self._steps_per_execution = program, placement, steps_per_execution
         self._cache, self._run, self._restored_epochs = cache, Run(placement.everywhere(state)), 0
+        self._copied = [_parameters(network) for network in self._networks]
 
     @names_cures(OF_DATA)
     @with_warnings_apart
@@ -240,6 +242,7 @@ class Trainer:
         if y is not None and not (is_array(x) or one_by_one(x)) and validation_data is None:
             y, validation_data = None, y
         data = _with_labels(x, y)
+        self._warn_of_new_weights()
         self._resume(resume, callbacks, bool(verbose))
         first = int(self._run.compiled_state().epoch)
         done = self._restored_epochs if initial_epoch is None else initial_epoch
@@ -312,6 +315,7 @@ class Trainer:
           those of `compile`, or accuracy and top-5.
         """
         known = self._known_normalization()
+        self._warn_of_new_weights()
         return self._measure(as_source(_with_labels(x, y), self._model, normalization=known), batch_size)(
             *self._network()[1]
         )
@@ -333,6 +337,7 @@ class Trainer:
           UserWarning: of images of a `data.StreamedDataset` that cannot be read; their logits are NaN.
         """
         check_at_least(1, batch_size=batch_size)
+        self._warn_of_new_weights()
         given = x.normalization if isinstance(x, Dataset | StreamedDataset) else None
         expected = Expectations.of(self._model, self._known_normalization(given))
         graph, weights = self._network()
@@ -576,6 +581,31 @@ class Trainer:
             own = (self.state.params["model"], self.state.variables["model"])
             # Copies: the next compiled chunk takes the state's own buffers.
             nnx.update(self._model, *(nnx.State(tree) for tree in copied(own)))
+            self._copied[0] = _parameters(self._model)
+
+    @property
+    def _networks(self) -> list[nnx.Module]:
+        return [self._model, *([] if self._teacher is None else [self._teacher])]
+
+    def _warn_of_new_weights(self) -> None:
+        """Warn of weights that a network was given after `compile`, which the state does not know of."""
+        for position, known in enumerate(self._copied):
+            network = self._networks[position]
+            self._copied[position] = now = _parameters(network)
+            # A network that two trainers have is given equal copies; only what is not the same array is compared.
+            if len(now) != len(known) or any(
+                one is not other and not np.array_equal(one, other, equal_nan=True)
+                for one, other in zip(known, now, strict=True)
+            ):
+                cure = "start from them" if position == 0 else "learn from them"
+                warn_caller(
+                    f"the weights of {name_of(network)} were changed after compile, which had copied them, and are "
+                    f"left aside: call compile again to {cure}"
+                )
+
+
+def _parameters(network: nnx.Module) -> list[jax.Array]:
+    return jax.tree.leaves(nnx.state(network, nnx.Param))
 
 
 def normalization_of(model: nnx.Module, given: Normalization | None) -> Normalizer | None:

@@ -223,6 +223,28 @@ def test_what_cannot_be_compiled_is_refused(teacher, arguments, error, message):
         compile_with(teacher, **arguments)
 
 
+def test_weights_that_come_after_compile_are_told_to_be_left_aside(train, teacher):
+    def compiled(*networks):
+        distiller = jaxkd.Distiller(student=networks[0], teacher=networks[1])
+        distiller.compile(SGD, loss=losses.KD())
+        return distiller
+
+    verbs = {"fit": {"epochs": 1, "batch_size": B, "verbose": 0}, "evaluate": {}, "predict": {}}
+    for position, cure in enumerate(["start", "learn"]):
+        networks = TinyNet(), nnx.clone(teacher)
+        for verb, options in verbs.items():
+            distiller = compiled(*networks)
+            nnx.update(networks[position], jax.tree.map(lambda leaf: leaf + 1, nnx.state(networks[position])))
+            with pytest.warns(UserWarning, match=f"weights of TinyNet were changed after compile.* again to {cure}"):
+                getattr(distiller, verb)(train, **options)
+            getattr(distiller, verb)(train, **options)  # once
+    owner = jaxkd.Trainer(teacher)
+    owner.compile(SGD)
+    distiller = compiled(TinyNet(), owner.model)
+    assert owner.model is teacher  # in equal copies
+    distiller.fit(train, **verbs["fit"])
+
+
 def test_a_teacher_of_other_classes_is_refused(teacher):
     with pytest.raises(ValueError, match="student has 7 classes and the teacher 10"):
         jaxkd.Distiller(student=TinyNet(num_classes=7), teacher=teacher).compile(SGD, loss=losses.KD())
