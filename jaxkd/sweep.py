@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxkd.callbacks import Callback, CallbackList, Checkpoint
+from jaxkd.callbacks import Callback, CallbackList, Checkpoint, LambdaCallback
 from jaxkd.callbacks.terminal import EpochTable, with_warnings_apart
 from jaxkd.checks import check_at_least
 from jaxkd.history import History
@@ -146,7 +146,7 @@ def sweep(
     check_at_least(1, epochs=epochs, batch_size=batch_size, validation_freq=validation_freq, at_once=most)
     trainers = [_new(make(**cell)) for cell in cells]
     own = [[] if callbacks is None else list(callbacks(**cell)) for cell in cells]
-    _check_directories(own)
+    _check_apart(trainers, own)
     first = trainers[0]
     source = as_source(data, first.model, epochs, first._known_normalization(), training=True)
     held_out = None
@@ -157,8 +157,8 @@ def sweep(
         raise ValueError("a sweep needs data that can be on the device: a data.Dataset, or arrays (images, labels)")
     for trainer in {trainer._compiled_program().model: trainer for trainer in trainers}.values():
         trainer._check(source, batch_size)
-    if held_out is not None:
-        first._check_evaluated(first.model)(held_out.image_shape)
+        for images in (source, *([] if held_out is None else [held_out])):
+            trainer._check_images(images)
     members = []
     for trainer, each in zip(trainers, own, strict=True):
         trainer._resume(resume, each, bool(verbose))
@@ -360,8 +360,14 @@ def _new(run: Trainer) -> Trainer:
     return run
 
 
-def _check_directories(callbacks: Sequence[Sequence[Callback]]) -> None:
-    """Refuse runs that would take each other's checkpoints for their own."""
+def _check_apart(trainers: Sequence[Trainer], callbacks: Sequence[Sequence[Callback]]) -> None:
+    """Refuse runs that would be one and the same, or take each other's callbacks or checkpoints for their own."""
+    if len({id(trainer) for trainer in trainers}) < len(trainers):
+        raise ValueError("several cells are one run: let make(**cell) return a new Trainer or Distiller for each")
+    served = [callback for own in callbacks for callback in {id(one): one for one in own}.values()]
+    for callback in served:
+        if not isinstance(callback, LambdaCallback) and sum(other is callback for other in served) > 1:
+            raise ValueError(f"several runs have the same {callback!r}: let callbacks(**cell) make new ones for each")
     places = [callback.directory for own in callbacks for callback in own if isinstance(callback, Checkpoint)]
     if twice := sorted({place for place in places if places.count(place) > 1}):
         raise ValueError(f"several runs have their checkpoints in {twice[0]}: name a directory for each cell")

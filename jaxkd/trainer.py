@@ -37,7 +37,7 @@ from jaxkd.training.expectations import (
     refuse_single,
 )
 from jaxkd.training.forward import warn_of_slow_types
-from jaxkd.training.inputs import Data, Source, Stream, as_source, images_of
+from jaxkd.training.inputs import Data, InMemory, Source, Stream, as_source, images_of
 from jaxkd.training.loop import Run, Runs, train
 from jaxkd.training.preemption import Termination
 from jaxkd.training.program import Augment, Losses, Program, Weight, assemble, metrics_of, name_of
@@ -520,10 +520,22 @@ class Trainer:
             )
         for check in evaluated:
             check(source.image_shape)
-        check_logits(model, source.image_shape, source.num_classes, getattr(source, "labels", None))
+        check_logits(model, source.image_shape, source.num_classes, _labels_at_hand(source))
         devices = len(self._placement.devices)
         check_batch_parts(model, source.image_shape, source.examples, batch_size, program, devices)
         return source
+
+    def _check_images(self, source: InMemory | StreamedDataset) -> None:
+        """Check that the network can be evaluated on images.
+
+        Raises:
+          ValueError: for more classes than the network has, or other channels than it takes.
+        """
+        labels, expected = _labels_at_hand(source), Expectations.of(self._model)
+        expected.check_shape((1, *source.image_shape))
+        expected.check_classes(source.num_classes, labels)
+        self._check_evaluated(self._model)(source.image_shape)
+        check_logits(self._model, source.image_shape, source.num_classes, labels)
 
     def _bind(self, source: Source) -> BoundProgram:
         """Return the program with what it needs over some data.
@@ -543,12 +555,10 @@ class Trainer:
 
     def _measure(self, source: Source, batch_size: int = 256) -> Callable[[Tree, Tree], dict[str, float]]:
         """Return what evaluates weights of the network on data, which are put in place now."""
-        check = self._check_evaluated(self._model)
         if isinstance(source, Stream):
-            source = replace(source, at_first=(*source.at_first, check))
+            source = replace(source, at_first=(*source.at_first, self._check_evaluated(self._model)))
         else:
-            check(source.image_shape)
-            check_logits(self._model, source.image_shape, source.num_classes, getattr(source, "labels", None))
+            self._check_images(source)
         evaluation = Evaluation(source, self._placement, batch_size)
         normalization = normalization_of(self._model, source.normalization)
         metrics = metrics_of(("accuracy", "top5")) if self._program is None else self._program.metrics
@@ -602,6 +612,11 @@ class Trainer:
                     f"the weights of {name_of(network)} were changed after compile, which had copied them, and are "
                     f"left aside: call compile again to {cure}"
                 )
+
+
+def _labels_at_hand(source: InMemory | StreamedDataset) -> np.ndarray | None:
+    """Return labels for an error to look at; None where every example of a source would have to be read for them."""
+    return source.labels if isinstance(source, InMemory) else None
 
 
 def _parameters(network: nnx.Module) -> list[jax.Array]:
