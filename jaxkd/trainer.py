@@ -377,7 +377,8 @@ class Trainer:
         """Read the newest checkpoint of a directory; `fit` then resumes at its next step, as if it had never stopped.
 
         Warns:
-          UserWarning: of damaged checkpoints; the one before is taken.
+          UserWarning: of damaged checkpoints; the one before is taken. Of constants of losses, such as a temperature,
+            that `compile` was given otherwise: those of the checkpoint stay.
 
         Raises:
           RuntimeError: before `compile`.
@@ -388,6 +389,13 @@ class Trainer:
         from jaxkd.training import checkpoint
 
         state, record = checkpoint.restore(directory, self._run.compiled_state())
+        given, there = (self._compiled_program().constants(one) for one in (self._run.compiled_state(), state))
+        for name, value in there.items():
+            if not np.array_equal(value, given[name], equal_nan=True):
+                warn_caller(
+                    f"{name} is {value} in the checkpoint, and {given[name]} in the losses that compile was given: "
+                    f"{value} stays. Compile with that, or once more after restore, to start from its weights"
+                )
         if record["normalization"]:
             mean, std = record["normalization"]
             self._model.normalization = known = Normalization(tuple(mean), tuple(std))  # type: ignore[attr-defined]

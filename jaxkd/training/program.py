@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh
@@ -24,12 +25,13 @@ from jaxkd.data.transforms.mixing import Mixing
 from jaxkd.data.transforms.pad_crop_flip import Augmentation
 from jaxkd.data.transforms.policies import RandAugment
 from jaxkd.losses import CrossEntropy, Loss, Monitor, Network
-from jaxkd.losses.base import buildable
+from jaxkd.losses.base import HyperParameter, buildable
 from jaxkd.metrics import Metric
 from jaxkd.nn.modes import Trainable, checked_trainable
 from jaxkd.nn.stack import stacked_paths
 from jaxkd.training.ema import EMA, checked_ema
 from jaxkd.training.forward import checked_precision, output_shapes
+from jaxkd.training.state import TrainState
 from jaxkd.types import Outputs
 
 Weight = Callable[[jax.Array], jax.Array]
@@ -264,6 +266,12 @@ class Program:
     def averaged(self) -> list[str]:
         """The logs that an epoch averages over its examples: the total, every term and every metric."""
         return ["loss", *(name for name, _ in (*self.weights, *self.metrics))]
+
+    def constants(self, state: TrainState) -> dict[str, np.ndarray]:
+        """Return the hyper-parameters of the losses in a state, by their names, such as `kd.temperature`."""
+        losses = nnx.merge(self.losses, state.params["losses"], state.variables["losses"])
+        found = nnx.to_flat_state(nnx.state(losses, HyperParameter))
+        return {".".join(map(str, path)).removesuffix(".value"): np.asarray(variable[...]) for path, variable in found}
 
     def __post_init__(self) -> None:
         if clash := {name for name, _ in self.weights} & {name for name, _ in self.metrics}:

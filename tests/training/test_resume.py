@@ -102,6 +102,18 @@ def test_what_cannot_be_restored_is_refused_and_nothing_changes(straight, tmp_pa
         assert other.history.epoch == []
 
 
+def test_another_temperature_than_the_checkpoints_is_told(tmp_path):
+    def fixed(value):
+        return compiled(rule=lambda: value)
+
+    fixed(4.0).save(tmp_path)
+    fixed(4.0).restore(tmp_path)
+    other = fixed(2.0)
+    with pytest.warns(UserWarning, match=r"kd.temperature is 4.0 in the checkpoint, and 2.0 in the losses.*4.0 stays"):
+        other.restore(tmp_path)
+    assert float(other.state.variables["losses"]["kd"]["temperature"]["value"]) == 4.0
+
+
 # A process that is killed.
 
 
