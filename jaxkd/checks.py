@@ -44,7 +44,10 @@ def check_epoch_function(what: str, function: Callable[[jax.Array], jax.Array]) 
 
 
 def check_at_least(least: int, **counts: int) -> None:
-    """Refuse counts below `least` with a ValueError that names the first of them.
+    """Refuse counts below `least` with a ValueError that names the first of them, and what is no whole number.
+
+    Raises:
+      TypeError: for a count such as 2.0 or None.
 
     Example:
       >>> check_at_least(1, batch_size=0)
@@ -52,6 +55,8 @@ def check_at_least(least: int, **counts: int) -> None:
       ValueError: batch_size=0: must be at least 1
     """
     for name, count in counts.items():
+        if not hasattr(count, "__index__"):
+            raise TypeError(f"{name}={count!r}: give a whole number")
         if count < least:
             raise ValueError(f"{name}={count}: must be at least {least}")
 

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from jaxkd.callbacks import Callback, CallbackList, Checkpoint, LambdaCallback
+from jaxkd.callbacks.base import in_a_list
 from jaxkd.callbacks.terminal import EpochTable, with_warnings_apart
 from jaxkd.checks import check_at_least
 from jaxkd.history import History
@@ -95,7 +96,7 @@ def sweep(
     batch_size: int = 64,
     validation_freq: int = 1,
     at_once: int | None = None,
-    callbacks: Callable[..., Sequence[Callback]] | None = None,
+    callbacks: Callable[..., Sequence[Callback] | Callback | None] | None = None,
     resume: str | None = None,
     verbose: int | bool = 1,
 ) -> Sweep:
@@ -145,7 +146,11 @@ def sweep(
     most = len(cells) if at_once is None else at_once
     check_at_least(1, epochs=epochs, batch_size=batch_size, validation_freq=validation_freq, at_once=most)
     trainers = [_new(make(**cell)) for cell in cells]
-    own = [[] if callbacks is None else list(callbacks(**cell)) for cell in cells]
+    if callbacks is not None and not callable(callbacks):
+        raise TypeError(
+            f"callbacks={callbacks!r}: give a function that makes those of each run, as in lambda seed: […]"
+        )
+    own = [in_a_list(callbacks and callbacks(**cell)) for cell in cells]
     _check_apart(trainers, own)
     first = trainers[0]
     source = as_source(data, first.model, epochs, first._known_normalization(), training=True)

@@ -14,6 +14,7 @@ import optax
 from flax import nnx
 
 from jaxkd.callbacks import Callback, CallbackList, Checkpoint, ProgressBar, TerminateOnNaN
+from jaxkd.callbacks.base import in_a_list
 from jaxkd.callbacks.terminal import with_warnings_apart
 from jaxkd.checks import check_at_least, warn_caller
 from jaxkd.data import Dataset, Mixing, StreamedDataset
@@ -203,7 +204,7 @@ class Trainer:
         validation_data: Data | None = None,
         epochs: int = 1,
         batch_size: int = 64,
-        callbacks: Sequence[Callback] = (),
+        callbacks: Sequence[Callback] | Callback | None = (),
         validation_freq: int = 1,
         initial_epoch: int | None = None,
         resume: str | None = None,
@@ -223,7 +224,7 @@ class Trainer:
           validation_data: in one, as `x` can be; evaluated after each epoch as `val_…`.
           epochs: how many in all: it trains `epochs - initial_epoch`.
           batch_size: over all devices; iterables bring their own.
-          callbacks: see `jaxkd.callbacks`.
+          callbacks: one, or several in a list; see `jaxkd.callbacks`.
           validation_freq: evaluate every so many epochs, and after the last.
           initial_epoch: how many of the epochs are done; by default those of the run just restored, otherwise 0.
           resume: "auto" resumes from the newest good checkpoint of the `Checkpoint` among the callbacks, at its next
@@ -243,6 +244,7 @@ class Trainer:
             y, validation_data = None, y
         data = _with_labels(x, y)
         self._warn_of_new_weights()
+        callbacks = in_a_list(callbacks)
         self._resume(resume, callbacks, bool(verbose))
         first = int(self._run.compiled_state().epoch)
         done = self._restored_epochs if initial_epoch is None else initial_epoch

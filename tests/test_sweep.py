@@ -255,6 +255,8 @@ def test_mistakes_are_named(source):
     stop, one = callbacks.EarlyStopping("loss"), make(1.0, 1.0)
     with pytest.raises(ValueError, match=r"several runs have the same EarlyStopping.*make new ones for each"):
         jaxkd.sweep(make, CELLS[:2], *source, callbacks=lambda **cell: [stop])
+    with pytest.raises(TypeError, match=r"callbacks=\[EarlyStopping.*give a function that makes those of each run"):
+        jaxkd.sweep(make, CELLS[:2], *source, callbacks=[stop])
     with pytest.raises(ValueError, match="several cells are one run"):
         jaxkd.sweep(lambda **cell: one, CELLS[:2], *source)
     with pytest.raises(ValueError, match='resume="auto" reads the directory of a Checkpoint'):

@@ -165,6 +165,8 @@ def as_source(
                 f"{type(data).__name__} can be gone through once, and {passes} epochs were asked for: give a list or a "
                 "loader, which start afresh every time"
             )
+        if isinstance(data, list) and data:
+            entries(data[0])  # which says now what would be found when these data are first gone through
         logits = None if network is None else partial(logits_of, network)
         return replace(source, expected=expected, at_first=(expected.warn_of_size,) if training else (), logits=logits)
     labels = source.labels if isinstance(source, InMemory) else None
