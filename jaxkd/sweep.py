@@ -373,6 +373,13 @@ def _check_apart(trainers: Sequence[Trainer], callbacks: Sequence[Sequence[Callb
     for callback in served:
         if not isinstance(callback, LambdaCallback) and sum(other is callback for other in served) > 1:
             raise ValueError(f"several runs have the same {callback!r}: let callbacks(**cell) make new ones for each")
-    places = [callback.directory for own in callbacks for callback in own if isinstance(callback, Checkpoint)]
-    if twice := sorted({place for place in places if places.count(place) > 1}):
-        raise ValueError(f"several runs have their checkpoints in {twice[0]}: name a directory for each cell")
+    places = [
+        (type(callback), os.fspath(place))
+        for callback in served
+        for name in ("directory", "path")
+        if isinstance(place := getattr(callback, name, None), str | os.PathLike)
+    ]
+    for kind, place in sorted(set(places), key=str):
+        if places.count((kind, place)) > 1:
+            what = "their checkpoints" if issubclass(kind, Checkpoint) else f"a {kind.__name__}"
+            raise ValueError(f"several runs have {what} in {place}: name a directory for each cell")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
@@ -45,7 +47,7 @@ from jaxkd.training.program import Augment, Losses, Program, Weight, assemble, m
 from jaxkd.training.sharding import Placement, bn_mesh_of
 from jaxkd.training.state import TrainState, Tree, copied, create_state, split
 from jaxkd.training.step import Step, make_step
-from jaxkd.training.teacher_cache import TeacherCache
+from jaxkd.training.teacher_cache import TeacherCache, fingerprint
 from jaxkd.types import Normalization, Normalizer, is_array
 
 
@@ -122,7 +124,7 @@ class Trainer:
             cross-entropy.
           loss_weights: a number or a function of the epoch (counted from 1) for each name; 1 where none is given.
           metrics: names or functions, see `jaxkd.metrics`.
-          seed: of the order of examples, the augmentation and the losses' own draws.
+          seed: of the order of examples, the augmentation and the losses' own draws; below 2³².
           steps_per_execution: how many steps one compiled program takes before the host hears of it. By default a whole
             epoch, and on the CPU about a hundred, or one where the network's own convolutions would be slow in a loop.
           devices: those to train on; all by default. The batch is split over them.
@@ -167,6 +169,9 @@ class Trainer:
         if steps_per_execution is not None:
             check_at_least(1, steps_per_execution=steps_per_execution)
         check_at_least(1, gradient_accumulation_steps=gradient_accumulation_steps)
+        check_at_least(-(2**31), seed=seed)
+        if seed >= 2**32:
+            raise ValueError(f"seed={seed}: give one below 2**32; JAX leaves the rest of a larger one aside")
         placement = Placement(devices)
         program, losses = assemble(
             self._model,
@@ -193,6 +198,7 @@ class Trainer:
         self._program, self._placement, self._steps_per_execution = program, placement, steps_per_execution
         self._cache, self._run, self._restored_epochs = cache, Run(placement.everywhere(state)), 0
         self._copied = [_parameters(network) for network in self._networks]
+        self.__dict__.pop("_teacher_fingerprint", None)  # of the teacher that was copied before
 
     @names_cures(OF_DATA)
     @with_warnings_apart
@@ -370,6 +376,7 @@ class Trainer:
         record = {
             "history": self.history.to_dict(),
             "normalization": own and [list(values) for values in own],
+            "teacher": self._teacher_fingerprint,
             "running": None if progress is None else progress.to_dict(),
             "warned": sorted(self._run.warned),
         }
@@ -380,7 +387,7 @@ class Trainer:
 
         Warns:
           UserWarning: of damaged checkpoints; the one before is taken. Of constants of losses, such as a temperature,
-            that `compile` was given otherwise: those of the checkpoint stay.
+            that `compile` was given otherwise: those of the checkpoint stay. Of a teacher with other weights.
 
         Raises:
           RuntimeError: before `compile`.
@@ -391,6 +398,11 @@ class Trainer:
         from jaxkd.training import checkpoint
 
         state, record = checkpoint.restore(directory, self._run.compiled_state())
+        if record.get("teacher") not in (None, self._teacher_fingerprint):
+            warn_caller(
+                f"the teacher has other weights than that of the run in {directory}, which goes on with this one: load "
+                "the same to end where that run would have"
+            )
         given, there = (self._compiled_program().constants(one) for one in (self._run.compiled_state(), state))
         for name, value in there.items():
             if not np.array_equal(value, given[name], equal_nan=True):
@@ -518,7 +530,10 @@ class Trainer:
           ValueError: BatchNorm would see a single value for each channel, or is frozen and moves.
         """
         program, model = self._compiled_program(), self._model
-        evaluated = () if self._teacher is None else (self._check_evaluated(self._teacher),)
+        evaluated: tuple[Callable[[tuple[int, ...]], None], ...] = ()
+        if (teacher := self._teacher) is not None:
+            expected = Expectations.of(teacher)
+            evaluated = (lambda shape: expected.check_shape((1, *shape)), self._check_evaluated(teacher))
         if (trainable := program.trainable) is not None:
             evaluated = (*evaluated, lambda shape: check_frozen(model, shape, trainable))
         if isinstance(source, Stream):
@@ -585,6 +600,14 @@ class Trainer:
             graph, *weights = split(self._model)
             return graph, self._placement.everywhere(tuple(weights))
         return self._compiled_program().model, (self.state.params["model"], self.state.variables["model"])
+
+    @functools.cached_property
+    def _teacher_fingerprint(self) -> str | None:
+        """A digest of the teacher's weights and statistics, as `compile` copied them; None without a teacher."""
+        if self._teacher is None:
+            return None
+        leaves = jax.tree.leaves(self._run.compiled_state().teacher)
+        return fingerprint([leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)])  # no random keys
 
     @property
     def _precision(self) -> str:

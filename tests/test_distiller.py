@@ -11,7 +11,7 @@ from flax import nnx
 from tiny import TinyNet, assert_same_bits, digits, weights
 
 import jaxkd
-from jaxkd import Normalization, Outputs, losses, metrics, optimizers
+from jaxkd import Normalization, Outputs, losses, metrics, models, optimizers
 
 SGD = optimizers.sgd(0.1, momentum=0.9, weight_decay=5e-4)  # one object: equal programs are compiled once
 N, B = 96, 32
@@ -213,6 +213,8 @@ def compile_with(teacher, **arguments):
         ({"loss": {"kd": losses.KD()}, "metrics": ["acuracy"]}, ValueError, "acuracy"),
         ({"loss": {"kd": losses.KD()}, "metrics": "accuracy"}, TypeError, "metrics='accuracy': give a list"),
         ({"loss": {"kd": losses.KD()}, "metrics": None}, TypeError, "metrics=None: give a list"),
+        ({"loss": {"learning_rate": losses.KD()}}, ValueError, "'learning_rate', as training calls something else"),
+        ({"loss": {"val_kd": losses.KD()}}, ValueError, "'val_kd', as training calls something else"),
         ({"loss": {"kd": losses.KD()}, "metrics": [loss]}, ValueError, "metric is called 'loss'"),
         ({"loss": {"kd": losses.KD()}, "metrics": ["top5", metrics.top_k(5)]}, ValueError, "two metrics .*'top5'"),
         ({"loss": {"top5": losses.KD()}, "metrics": ["top5"]}, ValueError, "loss and a metric are both called top5"),
@@ -250,6 +252,15 @@ def test_a_teacher_of_other_classes_is_refused(teacher):
         jaxkd.Distiller(student=TinyNet(num_classes=7), teacher=teacher).compile(SGD, loss=losses.KD())
     with pytest.raises(ValueError, match="same object"):
         jaxkd.Distiller(student=teacher, teacher=teacher)
+
+
+def test_a_teacher_of_other_channels_is_refused(train):
+    distiller = jaxkd.Distiller(student=TinyNet(), teacher=models.create("resnet8", num_classes=10, channels=1))
+    distiller.compile(SGD, loss=losses.KD())
+    stream = [(train.normalization(train.images[:32]), train.labels[:32])]
+    for given in (train, stream):
+        with pytest.raises(ValueError, match="images have 3 channels, but resnet8 takes 1"):
+            distiller.fit(given, batch_size=B, verbose=0)
 
 
 def test_a_teachers_loss_without_a_teacher_is_refused(train):

@@ -252,6 +252,8 @@ def test_mistakes_are_named(source):
         jaxkd.sweep(make, CELLS, *source, at_once=-1)
     with pytest.raises(ValueError, match="several runs have their checkpoints in runs: name a directory for each cell"):
         jaxkd.sweep(make, CELLS, *source, callbacks=lambda **cell: [callbacks.Checkpoint("runs")])
+    with pytest.raises(ValueError, match=r"several runs have a CSVLogger in log\.csv"):
+        jaxkd.sweep(make, CELLS, *source, callbacks=lambda **cell: [callbacks.CSVLogger("log.csv")])
     stop, one = callbacks.EarlyStopping("loss"), make(1.0, 1.0)
     with pytest.raises(ValueError, match=r"several runs have the same EarlyStopping.*make new ones for each"):
         jaxkd.sweep(make, CELLS[:2], *source, callbacks=lambda **cell: [stop])

@@ -258,6 +258,12 @@ def test_counts_are_whole_numbers(train, option):
         trainer.fit(train, verbose=0, **option)
 
 
+@pytest.mark.parametrize(("seed", "error"), [(None, TypeError), (1.5, TypeError), (2**32, ValueError)])
+def test_a_seed_is_a_whole_number_that_is_heeded(seed, error):
+    with pytest.raises(error, match=f"seed={seed}: give"):
+        jaxkd.Trainer(TinyNet()).compile(SGD, seed=seed)  # JAX takes 2**32 for 0
+
+
 def test_validation_data_that_are_no_batches_are_refused_before_the_first_epoch(train, test):
     trainer = jaxkd.Trainer(TinyNet())
     trainer.compile(SGD)

@@ -156,7 +156,7 @@ class CachedTeacher:
         self._teacher = copied(state.teacher)  # the state's own buffers go to the next compiled chunk
         cache.open(
             {
-                "teacher": fingerprint([np.asarray(leaf) for leaf in jax.tree.leaves(state.teacher)]),
+                "teacher": fingerprint(jax.tree.leaves(state.teacher)),
                 "images": fingerprint([source.images]),
                 "normalization": str(normalization),
                 "augmentation": str(augmentation),

@@ -44,6 +44,10 @@ STRONG_VIEWS = {"rand_augment": RandAugment()}
 """Strong views by the name that a loss may ask for in its attribute `strong_view`."""
 
 
+RESERVED = ("epoch", "learning_rate", "images_per_second", "teacher_cache_hits")
+"""Names that training itself gives to what it logs; `val_…` is for what is measured on validation data."""
+
+
 @dataclass(frozen=True)
 class ConstantWeight:
     """A weight that is the same in every epoch; equal to any other of the same value."""
@@ -276,6 +280,9 @@ class Program:
     def __post_init__(self) -> None:
         if clash := {name for name, _ in self.weights} & {name for name, _ in self.metrics}:
             raise ValueError(f"a loss and a metric are both called {', '.join(sorted(clash))}: rename the loss")
+        for name in self.averaged:
+            if name in RESERVED or name.startswith("val_"):
+                raise ValueError(f"a loss or a metric is called {name!r}, as training calls something else: rename it")
         for name, metric in self.metrics:
             if name == "loss":
                 raise ValueError("a metric is called 'loss', which is the total: rename the function")

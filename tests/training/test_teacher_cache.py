@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from eight_devices import furthest
 from flax import nnx
-from tiny import TinyNet, leaves
+from tiny import DroppingNet, TinyNet, leaves
 
 import jaxkd
 from jaxkd import data, losses, models, optimizers
@@ -141,6 +141,16 @@ def test_a_cache_of_the_same_weights_in_another_network_is_refused(digits):
         opened(one, cache)
         with pytest.raises(ValueError, match="another options of the teacher"):
             opened(other, cache)
+
+
+def test_a_teacher_with_random_keys_is_kept(digits):
+    def networks():
+        return TinyNet(), DroppingNet(seed=1)
+
+    cached, history = train(digits, True, epochs=1, networks=networks)
+    asked, _ = train(digits, False, epochs=1, networks=networks)
+    assert furthest(cached, asked) < ROUNDING
+    assert "teacher_cache_hits" in history
 
 
 def stream(dataset):
