@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxkd.callbacks import Callback, CallbackList, Checkpoint, LambdaCallback
+from jaxkd.callbacks import Callback, CallbackList, Checkpoint, CSVLogger, LambdaCallback, TensorBoard
 from jaxkd.callbacks.base import in_a_list
 from jaxkd.callbacks.terminal import EpochTable, with_warnings_apart
 from jaxkd.checks import check_at_least
@@ -366,7 +366,7 @@ def _new(run: Trainer) -> Trainer:
 
 
 def _check_apart(trainers: Sequence[Trainer], callbacks: Sequence[Sequence[Callback]]) -> None:
-    """Refuse runs that would be one and the same, or take each other's callbacks or checkpoints for their own."""
+    """Refuse runs that would be one and the same, or take each other's callbacks, checkpoints or logs for their own."""
     if len({id(trainer) for trainer in trainers}) < len(trainers):
         raise ValueError("several cells are one run: let make(**cell) return a new Trainer or Distiller for each")
     served = [callback for own in callbacks for callback in {id(one): one for one in own}.values()]
@@ -374,12 +374,12 @@ def _check_apart(trainers: Sequence[Trainer], callbacks: Sequence[Sequence[Callb
         if not isinstance(callback, LambdaCallback) and sum(other is callback for other in served) > 1:
             raise ValueError(f"several runs have the same {callback!r}: let callbacks(**cell) make new ones for each")
     places = [
-        (type(callback), os.fspath(place))
+        (kind, os.fspath(getattr(callback, name)))
         for callback in served
-        for name in ("directory", "path")
-        if isinstance(place := getattr(callback, name, None), str | os.PathLike)
+        for kind, name in ((Checkpoint, "directory"), (CSVLogger, "path"), (TensorBoard, "directory"))
+        if isinstance(callback, kind)
     ]
     for kind, place in sorted(set(places), key=str):
         if places.count((kind, place)) > 1:
-            what = "their checkpoints" if issubclass(kind, Checkpoint) else f"a {kind.__name__}"
+            what = "their checkpoints" if kind is Checkpoint else f"a {kind.__name__}"
             raise ValueError(f"several runs have {what} in {place}: name a directory for each cell")
