@@ -29,19 +29,25 @@ def check_epoch_function(what: str, function: Callable[[jax.Array], jax.Array]) 
       function: takes the epoch, an int32 scalar counted from 1.
 
     Raises:
-      ValueError: where the function decides in Python what is only known on the device.
+      ValueError: where the function decides in Python what is only known on the device, or returns no single number.
     """
     try:
-        jax.eval_shape(function, jax.ShapeDtypeStruct((), jnp.int32))
+        found = jax.eval_shape(function, jax.ShapeDtypeStruct((), jnp.int32))
     except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
         raise ValueError(
             f"{what} cannot be compiled: write it with jax.numpy, for example "
             "lambda epoch: jnp.minimum(epoch / 20, 1.0) instead of min(epoch / 20, 1.0)"
         ) from error
+    if getattr(found, "shape", None) != ():
+        given = f"shape {found.shape}" if hasattr(found, "shape") else repr(found)
+        raise ValueError(f"{what} is a function that returns {given}: a function of the epoch returns one number")
 
 
 def check_at_least(least: int, **counts: int) -> None:
-    """Refuse counts below `least` with a ValueError that names the first of them.
+    """Refuse counts below `least` with a ValueError that names the first of them, and what is no whole number.
+
+    Raises:
+      TypeError: for a count such as 2.0 or None.
 
     Example:
       >>> check_at_least(1, batch_size=0)
@@ -49,6 +55,8 @@ def check_at_least(least: int, **counts: int) -> None:
       ValueError: batch_size=0: must be at least 1
     """
     for name, count in counts.items():
+        if not hasattr(count, "__index__"):
+            raise TypeError(f"{name}={count!r}: give a whole number")
         if count < least:
             raise ValueError(f"{name}={count}: must be at least {least}")
 

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxkd.callbacks import Callback, CallbackList, Checkpoint
+from jaxkd.callbacks import Callback, CallbackList, Checkpoint, CSVLogger, LambdaCallback, TensorBoard
+from jaxkd.callbacks.base import in_a_list
 from jaxkd.callbacks.terminal import EpochTable, with_warnings_apart
 from jaxkd.checks import check_at_least
 from jaxkd.history import History
@@ -95,7 +96,7 @@ def sweep(
     batch_size: int = 64,
     validation_freq: int = 1,
     at_once: int | None = None,
-    callbacks: Callable[..., Sequence[Callback]] | None = None,
+    callbacks: Callable[..., Sequence[Callback] | Callback | None] | None = None,
     resume: str | None = None,
     verbose: int | bool = 1,
 ) -> Sweep:
@@ -145,8 +146,12 @@ def sweep(
     most = len(cells) if at_once is None else at_once
     check_at_least(1, epochs=epochs, batch_size=batch_size, validation_freq=validation_freq, at_once=most)
     trainers = [_new(make(**cell)) for cell in cells]
-    own = [[] if callbacks is None else list(callbacks(**cell)) for cell in cells]
-    _check_directories(own)
+    if callbacks is not None and not callable(callbacks):
+        raise TypeError(
+            f"callbacks={callbacks!r}: give a function that makes those of each run, as in lambda seed: […]"
+        )
+    own = [in_a_list(callbacks and callbacks(**cell)) for cell in cells]
+    _check_apart(trainers, own)
     first = trainers[0]
     source = as_source(data, first.model, epochs, first._known_normalization(), training=True)
     held_out = None
@@ -157,8 +162,8 @@ def sweep(
         raise ValueError("a sweep needs data that can be on the device: a data.Dataset, or arrays (images, labels)")
     for trainer in {trainer._compiled_program().model: trainer for trainer in trainers}.values():
         trainer._check(source, batch_size)
-    if held_out is not None:
-        first._check_evaluated(first.model)(held_out.image_shape)
+        for images in (source, *([] if held_out is None else [held_out])):
+            trainer._check_images(images)
     members = []
     for trainer, each in zip(trainers, own, strict=True):
         trainer._resume(resume, each, bool(verbose))
@@ -356,11 +361,25 @@ def _new(run: Trainer) -> Trainer:
     """Return a run that can begin."""
     if run.state is None or int(run.state.step):
         raise ValueError("a sweep begins with runs that were compiled and not trained: make() has to return such")
+    run._warn_of_new_weights()
     return run
 
 
-def _check_directories(callbacks: Sequence[Sequence[Callback]]) -> None:
-    """Refuse runs that would take each other's checkpoints for their own."""
-    places = [callback.directory for own in callbacks for callback in own if isinstance(callback, Checkpoint)]
-    if twice := sorted({place for place in places if places.count(place) > 1}):
-        raise ValueError(f"several runs have their checkpoints in {twice[0]}: name a directory for each cell")
+def _check_apart(trainers: Sequence[Trainer], callbacks: Sequence[Sequence[Callback]]) -> None:
+    """Refuse runs that would be one and the same, or take each other's callbacks, checkpoints or logs for their own."""
+    if len({id(trainer) for trainer in trainers}) < len(trainers):
+        raise ValueError("several cells are one run: let make(**cell) return a new Trainer or Distiller for each")
+    served = [callback for own in callbacks for callback in {id(one): one for one in own}.values()]
+    for callback in served:
+        if not isinstance(callback, LambdaCallback) and sum(other is callback for other in served) > 1:
+            raise ValueError(f"several runs have the same {callback!r}: let callbacks(**cell) make new ones for each")
+    places = [
+        (kind, os.fspath(getattr(callback, name)))
+        for callback in served
+        for kind, name in ((Checkpoint, "directory"), (CSVLogger, "path"), (TensorBoard, "directory"))
+        if isinstance(callback, kind)
+    ]
+    for kind, place in sorted(set(places), key=str):
+        if places.count((kind, place)) > 1:
+            what = "their checkpoints" if kind is Checkpoint else f"a {kind.__name__}"
+            raise ValueError(f"several runs have {what} in {place}: name a directory for each cell")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,13 +10,15 @@ from dataclasses import replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
 
 from jaxkd.callbacks import Callback, CallbackList, Checkpoint, ProgressBar, TerminateOnNaN
+from jaxkd.callbacks.base import in_a_list
 from jaxkd.callbacks.terminal import with_warnings_apart
-from jaxkd.checks import check_at_least
+from jaxkd.checks import check_at_least, warn_caller
 from jaxkd.data import Dataset, Mixing, StreamedDataset
 from jaxkd.data.interop import one_by_one
 from jaxkd.history import History
@@ -37,14 +40,14 @@ from jaxkd.training.expectations import (
     refuse_single,
 )
 from jaxkd.training.forward import warn_of_slow_types
-from jaxkd.training.inputs import Data, Source, Stream, as_source, images_of
+from jaxkd.training.inputs import Data, InMemory, Source, Stream, as_source, images_of
 from jaxkd.training.loop import Run, Runs, train
 from jaxkd.training.preemption import Termination
 from jaxkd.training.program import Augment, Losses, Program, Weight, assemble, metrics_of, name_of
 from jaxkd.training.sharding import Placement, bn_mesh_of
 from jaxkd.training.state import TrainState, Tree, copied, create_state, split
 from jaxkd.training.step import Step, make_step
-from jaxkd.training.teacher_cache import TeacherCache
+from jaxkd.training.teacher_cache import TeacherCache, fingerprint
 from jaxkd.types import Normalization, Normalizer, is_array
 
 
@@ -80,6 +83,7 @@ class Trainer:
         self._cache = CacheRequest(None, False)
         self._run = Run()
         self._restored_epochs = 0  # done when the run was restored, until `fit`
+        self._copied: list[list[jax.Array]] = []  # the parameters of the networks, as far as the state knows them
         self._check_evaluated = EvaluationWatch()
 
     def __repr__(self) -> str:
@@ -120,7 +124,7 @@ class Trainer:
             cross-entropy.
           loss_weights: a number or a function of the epoch (counted from 1) for each name; 1 where none is given.
           metrics: names or functions, see `jaxkd.metrics`.
-          seed: of the order of examples, the augmentation and the losses' own draws.
+          seed: of the order of examples, the augmentation and the losses' own draws; below 2³².
           steps_per_execution: how many steps one compiled program takes before the host hears of it. By default a whole
             epoch, and on the CPU about a hundred, or one where the network's own convolutions would be slow in a loop.
           devices: those to train on; all by default. The batch is split over them.
@@ -165,6 +169,9 @@ class Trainer:
         if steps_per_execution is not None:
             check_at_least(1, steps_per_execution=steps_per_execution)
         check_at_least(1, gradient_accumulation_steps=gradient_accumulation_steps)
+        check_at_least(-(2**31), seed=seed)
+        if seed >= 2**32:
+            raise ValueError(f"seed={seed}: give one below 2**32; JAX leaves the rest of a larger one aside")
         placement = Placement(devices)
         program, losses = assemble(
             self._model,
@@ -190,6 +197,8 @@ class Trainer:
         state = begun(program.ema, state)
         self._program, self._placement, self._steps_per_execution = program, placement, steps_per_execution
         self._cache, self._run, self._restored_epochs = cache, Run(placement.everywhere(state)), 0
+        self._copied = [_parameters(network) for network in self._networks]
+        self.__dict__.pop("_teacher_fingerprint", None)  # of the teacher that was copied before
 
     @names_cures(OF_DATA)
     @with_warnings_apart
@@ -201,7 +210,7 @@ class Trainer:
         validation_data: Data | None = None,
         epochs: int = 1,
         batch_size: int = 64,
-        callbacks: Sequence[Callback] = (),
+        callbacks: Sequence[Callback] | Callback | None = (),
         validation_freq: int = 1,
         initial_epoch: int | None = None,
         resume: str | None = None,
@@ -221,7 +230,7 @@ class Trainer:
           validation_data: in one, as `x` can be; evaluated after each epoch as `val_…`.
           epochs: how many in all: it trains `epochs - initial_epoch`.
           batch_size: over all devices; iterables bring their own.
-          callbacks: see `jaxkd.callbacks`.
+          callbacks: one, or several in a list; see `jaxkd.callbacks`.
           validation_freq: evaluate every so many epochs, and after the last.
           initial_epoch: how many of the epochs are done; by default those of the run just restored, otherwise 0.
           resume: "auto" resumes from the newest good checkpoint of the `Checkpoint` among the callbacks, at its next
@@ -235,10 +244,13 @@ class Trainer:
           RuntimeError: before `compile`.
           ValueError, TypeError: for data that cannot be right, or that the network cannot be trained on.
           FloatingPointError: when a loss term is no longer finite; it names the step and the term.
+          KeyboardInterrupt: after Ctrl-C. The network has the weights of the last steps, and `save` writes them down.
         """
         if y is not None and not (is_array(x) or one_by_one(x)) and validation_data is None:
             y, validation_data = None, y
         data = _with_labels(x, y)
+        self._warn_of_new_weights()
+        callbacks = in_a_list(callbacks)
         self._resume(resume, callbacks, bool(verbose))
         first = int(self._run.compiled_state().epoch)
         done = self._restored_epochs if initial_epoch is None else initial_epoch
@@ -260,19 +272,26 @@ class Trainer:
 
         shown = [ProgressBar()] if verbose else []
         hooks = self._follow([*shown, TerminateOnNaN(), *callbacks], last, batch_size, source.examples)
-        with Termination(wanted=hooks.listens_to("on_termination")) as termination:
-            hooks.on_train_begin()
-            logs = train(
-                Runs([(self._run, hooks)]),
-                range(first, last),
-                start_epoch,
-                bound.program,
-                termination,
-                cached_teacher,
-                measure and (lambda state: [own_and_average(measure, state)]),
-                validation_freq,
-            )
-            hooks.on_train_end(logs[0])
+        try:
+            with Termination(wanted=hooks.listens_to("on_termination")) as termination:
+                hooks.on_train_begin()
+                logs = train(
+                    Runs([(self._run, hooks)]),
+                    range(first, last),
+                    start_epoch,
+                    bound.program,
+                    termination,
+                    cached_teacher,
+                    measure and (lambda state: [own_and_average(measure, state)]),
+                    validation_freq,
+                )
+                hooks.on_train_end(logs[0])
+        except FloatingPointError:  # the network keeps the weights from before, which are good
+            raise
+        except BaseException:  # Ctrl-C above all: the network has what was trained so far, as after `fit`
+            if self._run.is_whole:
+                self._update_model()
+            raise
         self._update_model()
         return self.history
 
@@ -304,6 +323,7 @@ class Trainer:
           those of `compile`, or accuracy and top-5.
         """
         known = self._known_normalization()
+        self._warn_of_new_weights()
         return self._measure(as_source(_with_labels(x, y), self._model, normalization=known), batch_size)(
             *self._network()[1]
         )
@@ -325,6 +345,7 @@ class Trainer:
           UserWarning: of images of a `data.StreamedDataset` that cannot be read; their logits are NaN.
         """
         check_at_least(1, batch_size=batch_size)
+        self._warn_of_new_weights()
         given = x.normalization if isinstance(x, Dataset | StreamedDataset) else None
         expected = Expectations.of(self._model, self._known_normalization(given))
         graph, weights = self._network()
@@ -355,6 +376,7 @@ class Trainer:
         record = {
             "history": self.history.to_dict(),
             "normalization": own and [list(values) for values in own],
+            "teacher": self._teacher_fingerprint,
             "running": None if progress is None else progress.to_dict(),
             "warned": sorted(self._run.warned),
         }
@@ -364,7 +386,8 @@ class Trainer:
         """Read the newest checkpoint of a directory; `fit` then resumes at its next step, as if it had never stopped.
 
         Warns:
-          UserWarning: of damaged checkpoints; the one before is taken.
+          UserWarning: of damaged checkpoints; the one before is taken. Of constants of losses, such as a temperature,
+            that `compile` was given otherwise: those of the checkpoint stay. Of a teacher with other weights.
 
         Raises:
           RuntimeError: before `compile`.
@@ -375,6 +398,18 @@ class Trainer:
         from jaxkd.training import checkpoint
 
         state, record = checkpoint.restore(directory, self._run.compiled_state())
+        if record.get("teacher") not in (None, self._teacher_fingerprint):
+            warn_caller(
+                f"the teacher has other weights than that of the run in {directory}, which goes on with this one: load "
+                "the same to end where that run would have"
+            )
+        given, there = (self._compiled_program().constants(one) for one in (self._run.compiled_state(), state))
+        for name, value in there.items():
+            if not np.array_equal(value, given[name], equal_nan=True):
+                warn_caller(
+                    f"{name} is {value} in the checkpoint, and {given[name]} in the losses that compile was given: "
+                    f"{value} stays. Compile with that, or once more after restore, to start from its weights"
+                )
         if record["normalization"]:
             mean, std = record["normalization"]
             self._model.normalization = known = Normalization(tuple(mean), tuple(std))  # type: ignore[attr-defined]
@@ -495,7 +530,10 @@ class Trainer:
           ValueError: BatchNorm would see a single value for each channel, or is frozen and moves.
         """
         program, model = self._compiled_program(), self._model
-        evaluated = () if self._teacher is None else (self._check_evaluated(self._teacher),)
+        evaluated: tuple[Callable[[tuple[int, ...]], None], ...] = ()
+        if (teacher := self._teacher) is not None:
+            expected = Expectations.of(teacher)
+            evaluated = (lambda shape: expected.check_shape((1, *shape)), self._check_evaluated(teacher))
         if (trainable := program.trainable) is not None:
             evaluated = (*evaluated, lambda shape: check_frozen(model, shape, trainable))
         if isinstance(source, Stream):
@@ -507,10 +545,22 @@ class Trainer:
             )
         for check in evaluated:
             check(source.image_shape)
-        check_logits(model, source.image_shape, source.num_classes, getattr(source, "labels", None))
+        check_logits(model, source.image_shape, source.num_classes, _labels_at_hand(source))
         devices = len(self._placement.devices)
         check_batch_parts(model, source.image_shape, source.examples, batch_size, program, devices)
         return source
+
+    def _check_images(self, source: InMemory | StreamedDataset) -> None:
+        """Check that the network can be evaluated on images.
+
+        Raises:
+          ValueError: for more classes than the network has, or other channels than it takes.
+        """
+        labels, expected = _labels_at_hand(source), Expectations.of(self._model)
+        expected.check_shape((1, *source.image_shape))
+        expected.check_classes(source.num_classes, labels)
+        self._check_evaluated(self._model)(source.image_shape)
+        check_logits(self._model, source.image_shape, source.num_classes, labels)
 
     def _bind(self, source: Source) -> BoundProgram:
         """Return the program with what it needs over some data.
@@ -530,12 +580,10 @@ class Trainer:
 
     def _measure(self, source: Source, batch_size: int = 256) -> Callable[[Tree, Tree], dict[str, float]]:
         """Return what evaluates weights of the network on data, which are put in place now."""
-        check = self._check_evaluated(self._model)
         if isinstance(source, Stream):
-            source = replace(source, at_first=(*source.at_first, check))
+            source = replace(source, at_first=(*source.at_first, self._check_evaluated(self._model)))
         else:
-            check(source.image_shape)
-            check_logits(self._model, source.image_shape, source.num_classes, getattr(source, "labels", None))
+            self._check_images(source)
         evaluation = Evaluation(source, self._placement, batch_size)
         normalization = normalization_of(self._model, source.normalization)
         metrics = metrics_of(("accuracy", "top5")) if self._program is None else self._program.metrics
@@ -553,6 +601,14 @@ class Trainer:
             return graph, self._placement.everywhere(tuple(weights))
         return self._compiled_program().model, (self.state.params["model"], self.state.variables["model"])
 
+    @functools.cached_property
+    def _teacher_fingerprint(self) -> str | None:
+        """A digest of the teacher's weights and statistics, as `compile` copied them; None without a teacher."""
+        if self._teacher is None:
+            return None
+        leaves = jax.tree.leaves(self._run.compiled_state().teacher)
+        return fingerprint([leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)])  # no random keys
+
     @property
     def _precision(self) -> str:
         return "float32" if self._program is None else self._program.precision
@@ -568,6 +624,36 @@ class Trainer:
             own = (self.state.params["model"], self.state.variables["model"])
             # Copies: the next compiled chunk takes the state's own buffers.
             nnx.update(self._model, *(nnx.State(tree) for tree in copied(own)))
+            self._copied[0] = _parameters(self._model)
+
+    @property
+    def _networks(self) -> list[nnx.Module]:
+        return [self._model, *([] if self._teacher is None else [self._teacher])]
+
+    def _warn_of_new_weights(self) -> None:
+        """Warn of weights that a network was given after `compile`, which the state does not know of."""
+        for position, known in enumerate(self._copied):
+            network = self._networks[position]
+            self._copied[position] = now = _parameters(network)
+            # A network that two trainers have is given equal copies; only what is not the same array is compared.
+            if len(now) != len(known) or any(
+                one is not other and not np.array_equal(one, other, equal_nan=True)
+                for one, other in zip(known, now, strict=True)
+            ):
+                cure = "start from them" if position == 0 else "learn from them"
+                warn_caller(
+                    f"the weights of {name_of(network)} were changed after compile, which had copied them, and are "
+                    f"left aside: call compile again to {cure}"
+                )
+
+
+def _labels_at_hand(source: InMemory | StreamedDataset) -> np.ndarray | None:
+    """Return labels for an error to look at; None where every example of a source would have to be read for them."""
+    return source.labels if isinstance(source, InMemory) else None
+
+
+def _parameters(network: nnx.Module) -> list[jax.Array]:
+    return jax.tree.leaves(nnx.state(network, nnx.Param))
 
 
 def normalization_of(model: nnx.Module, given: Normalization | None) -> Normalizer | None:

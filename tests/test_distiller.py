@@ -1,6 +1,7 @@
 """Distiller: a teacher that never changes, weighted terms, what the losses learn, and a user's own parts."""
 
 import inspect
+import re
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from flax import nnx
 from tiny import TinyNet, assert_same_bits, digits, weights
 
 import jaxkd
-from jaxkd import Normalization, Outputs, losses, optimizers
+from jaxkd import Normalization, Outputs, losses, metrics, models, optimizers
 
 SGD = optimizers.sgd(0.1, momentum=0.9, weight_decay=5e-4)  # one object: equal programs are compiled once
 N, B = 96, 32
@@ -49,6 +50,19 @@ class Witness(losses.Loss):
         self.said[...] = self.said[...].at[batch.index].set(teacher.logits)
         self.brightness[...] = self.brightness[...].at[batch.index].set(batch.images.mean((1, 2, 3)))
         return jnp.float32(0.0)
+
+
+class Listed(losses.KD):
+    """Holds what can be changed, and so cannot tell programs apart."""
+
+    def __init__(self, positions):
+        super().__init__()
+        self.positions = positions
+
+
+def loss(logits, labels):
+    """A metric with the name of the total."""
+    return logits[:, 0]
 
 
 @pytest.mark.parametrize("own", [None, OTHER])
@@ -186,13 +200,51 @@ def compile_with(teacher, **arguments):
             ValueError,
             "'kd'.*jnp.minimum",
         ),
+        ({"loss": {"kd": losses.KD()}, "loss_weights": [0.9]}, TypeError, r"loss_weights=\[0.9\].*as in {\"kd\": 1.0}"),
+        ({"loss": {"kd": losses.KD()}, "loss_weights": 0.9}, TypeError, "loss_weights=0.9"),
+        (
+            {"loss": {"kd": losses.KD()}, "loss_weights": {"kd": lambda epoch: jnp.ones(1)}},
+            ValueError,
+            r"'kd' is a function that returns shape \(1,\).*one number",
+        ),
+        ({"loss": {"kd": losses.KD()}, "loss_weights": {"kd": lambda epoch: None}}, ValueError, "'kd'.*returns None"),
+        ({"loss": {"own": Listed([1, 2])}}, TypeError, "own.positions is a list.*tuple"),
+        ({"loss": {"own": Listed({1: 2})}}, TypeError, "own.positions is a dict.*tuple"),
         ({"loss": {"kd": losses.KD()}, "metrics": ["acuracy"]}, ValueError, "acuracy"),
+        ({"loss": {"kd": losses.KD()}, "metrics": "accuracy"}, TypeError, "metrics='accuracy': give a list"),
+        ({"loss": {"kd": losses.KD()}, "metrics": None}, TypeError, "metrics=None: give a list"),
+        ({"loss": {"learning_rate": losses.KD()}}, ValueError, "'learning_rate', as training calls something else"),
+        ({"loss": {"val_kd": losses.KD()}}, ValueError, "'val_kd', as training calls something else"),
+        ({"loss": {"kd": losses.KD()}, "metrics": [loss]}, ValueError, "metric is called 'loss'"),
+        ({"loss": {"kd": losses.KD()}, "metrics": ["top5", metrics.top_k(5)]}, ValueError, "two metrics .*'top5'"),
         ({"loss": {"top5": losses.KD()}, "metrics": ["top5"]}, ValueError, "loss and a metric are both called top5"),
     ],
 )
 def test_what_cannot_be_compiled_is_refused(teacher, arguments, error, message):
     with pytest.raises(error, match=message):
         compile_with(teacher, **arguments)
+
+
+def test_weights_that_come_after_compile_are_told_to_be_left_aside(train, teacher):
+    def compiled(*networks):
+        distiller = jaxkd.Distiller(student=networks[0], teacher=networks[1])
+        distiller.compile(SGD, loss=losses.KD())
+        return distiller
+
+    verbs = {"fit": {"epochs": 1, "batch_size": B, "verbose": 0}, "evaluate": {}, "predict": {}}
+    for position, cure in enumerate(["start", "learn"]):
+        networks = TinyNet(), nnx.clone(teacher)
+        for verb, options in verbs.items():
+            distiller = compiled(*networks)
+            nnx.update(networks[position], jax.tree.map(lambda leaf: leaf + 1, nnx.state(networks[position])))
+            with pytest.warns(UserWarning, match=f"weights of TinyNet were changed after compile.* again to {cure}"):
+                getattr(distiller, verb)(train, **options)
+            getattr(distiller, verb)(train, **options)  # once
+    owner = jaxkd.Trainer(teacher)
+    owner.compile(SGD)
+    distiller = compiled(TinyNet(), owner.model)
+    assert owner.model is teacher  # in equal copies
+    distiller.fit(train, **verbs["fit"])
 
 
 def test_a_teacher_of_other_classes_is_refused(teacher):
@@ -202,11 +254,32 @@ def test_a_teacher_of_other_classes_is_refused(teacher):
         jaxkd.Distiller(student=teacher, teacher=teacher)
 
 
+def test_a_teacher_of_other_channels_is_refused(train):
+    distiller = jaxkd.Distiller(student=TinyNet(), teacher=models.create("resnet8", num_classes=10, channels=1))
+    distiller.compile(SGD, loss=losses.KD())
+    stream = [(train.normalization(train.images[:32]), train.labels[:32])]
+    for given in (train, stream):
+        with pytest.raises(ValueError, match="images have 3 channels, but resnet8 takes 1"):
+            distiller.fit(given, batch_size=B, verbose=0)
+
+
 def test_a_teachers_loss_without_a_teacher_is_refused(train):
     trainer = jaxkd.Trainer(TinyNet())
     trainer.compile(SGD, loss=losses.KD())
     with pytest.raises(ValueError, match="Distiller"):
         trainer.fit(train, batch_size=B, verbose=0)
+
+
+@pytest.mark.parametrize("shape", [(), (32, 1)])
+def test_a_metric_that_is_not_one_number_for_each_example_is_refused(train, shape):
+    def share(logits, labels):
+        return jnp.broadcast_to(jnp.mean(logits), shape)
+
+    trainer = jaxkd.Trainer(TinyNet())
+    trainer.compile(SGD, metrics=[share])
+    for measure in (lambda: trainer.fit(train, batch_size=B, verbose=0), lambda: trainer.evaluate(train, batch_size=B)):
+        with pytest.raises(ValueError, match=re.escape(f"'share' returned shape {shape} for 32 examples")):
+            measure()
 
 
 def test_a_loss_that_is_not_one_number_is_refused(train, teacher):

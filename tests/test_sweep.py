@@ -252,12 +252,37 @@ def test_mistakes_are_named(source):
         jaxkd.sweep(make, CELLS, *source, at_once=-1)
     with pytest.raises(ValueError, match="several runs have their checkpoints in runs: name a directory for each cell"):
         jaxkd.sweep(make, CELLS, *source, callbacks=lambda **cell: [callbacks.Checkpoint("runs")])
+    with pytest.raises(ValueError, match=r"several runs have a CSVLogger in log\.csv"):
+        jaxkd.sweep(make, CELLS, *source, callbacks=lambda **cell: [callbacks.CSVLogger("log.csv")])
+    stop, one = callbacks.EarlyStopping("loss"), make(1.0, 1.0)
+    with pytest.raises(ValueError, match=r"several runs have the same EarlyStopping.*make new ones for each"):
+        jaxkd.sweep(make, CELLS[:2], *source, callbacks=lambda **cell: [stop])
+    with pytest.raises(TypeError, match=r"callbacks=\[EarlyStopping.*give a function that makes those of each run"):
+        jaxkd.sweep(make, CELLS[:2], *source, callbacks=[stop])
+    with pytest.raises(ValueError, match="several cells are one run"):
+        jaxkd.sweep(lambda **cell: one, CELLS[:2], *source)
     with pytest.raises(ValueError, match='resume="auto" reads the directory of a Checkpoint'):
         jaxkd.sweep(make, CELLS, *source, resume="auto", verbose=0)
     trained = make(1.0, 1.0)
     trained.fit(source[0], epochs=1, batch_size=32, verbose=0)
     with pytest.raises(ValueError, match="compiled and not trained"):
         jaxkd.sweep(lambda **cell: trained, CELLS[:1], *source, verbose=0)
+
+
+@pytest.mark.filterwarnings("ignore:TinyNet has 10 classes and the data 5")
+def test_no_network_of_a_sweep_has_fewer_classes_than_the_data(source):
+    """A label that a network has no logit for counts as right, and its cross-entropy is NaN."""
+
+    def alone(classes):
+        trainer = jaxkd.Trainer(TinyNet(num_classes=classes))
+        trainer.compile(optimizers.sgd(0.05))
+        return trainer
+
+    train, test = source
+    few = train.take(train.labels < 5).replace(class_names=train.class_names[:5])
+    for given in ((train, None), (few, test)):
+        with pytest.raises(ValueError, match="labels need 10 classes, but the network has 5"):
+            jaxkd.sweep(alone, jaxkd.grid(classes=(10, 5)), *given, verbose=0)
 
 
 def test_equal_arguments_make_equal_optimizers():

@@ -9,7 +9,7 @@ from flax import nnx
 from tiny import TinyNet, assert_same_bits, digits, leaves, weights
 
 import jaxkd
-from jaxkd import Normalization, losses, models, optimizers
+from jaxkd import Normalization, callbacks, losses, models, optimizers
 
 SGD = optimizers.sgd(0.1, momentum=0.9, weight_decay=5e-4)  # one object: equal programs are compiled once
 N, B = 96, 32
@@ -249,7 +249,40 @@ def test_counts_that_cannot_be_are_refused_by_name(train, test, option):
         trainer.fit(train, test, verbose=0, **option)
 
 
+@pytest.mark.parametrize("option", [{"epochs": 2.0}, {"batch_size": None}, {"batch_size": 32.0}])
+def test_counts_are_whole_numbers(train, option):
+    trainer = jaxkd.Trainer(TinyNet())
+    trainer.compile(SGD)
+    [(name, value)] = option.items()
+    with pytest.raises(TypeError, match=f"{name}={value}: give a whole number"):
+        trainer.fit(train, verbose=0, **option)
+
+
+@pytest.mark.parametrize(("seed", "error"), [(None, TypeError), (1.5, TypeError), (2**32, ValueError)])
+def test_a_seed_is_a_whole_number_that_is_heeded(seed, error):
+    with pytest.raises(error, match=f"seed={seed}: give"):
+        jaxkd.Trainer(TinyNet()).compile(SGD, seed=seed)  # JAX takes 2**32 for 0
+
+
+def test_validation_data_that_are_no_batches_are_refused_before_the_first_epoch(train, test):
+    trainer = jaxkd.Trainer(TinyNet())
+    trainer.compile(SGD)
+    with pytest.raises(TypeError, match=r"a batch is an array of shape \(96, 8, 8, 3\).*the tuple \(images, labels\)"):
+        trainer.fit(train, validation_data=[test.images, test.labels], verbose=0)
+    assert int(trainer.state.step) == 0
+
+
 # Keras's call.
+
+
+def test_callbacks_may_be_one_or_none(train):
+    trainer = jaxkd.Trainer(TinyNet())
+    trainer.compile(SGD)
+    seen = []
+    one = callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(epoch))
+    trainer.fit(train, batch_size=B, callbacks=one, verbose=0)
+    trainer.fit(train, batch_size=B, callbacks=None, verbose=0)
+    assert seen == [0]
 
 
 def test_images_and_labels_may_come_apart(train, test):

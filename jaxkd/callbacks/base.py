@@ -108,6 +108,16 @@ class Callback:
         """Run after an evaluation, with its results."""
 
 
+def in_a_list(callbacks: Iterable[Callback] | Callback | None) -> list[Callback]:
+    """Return callbacks as a list, of one that is given alone, and of none.
+
+    Example:
+      >>> in_a_list(None), in_a_list(Callback())
+      ([], [Callback()])
+    """
+    return [callbacks] if isinstance(callbacks, Callback) else list(callbacks or ())
+
+
 class CallbackList(Callback):
     """Call several callbacks in order, as if they were one; in later processes only those for every process.
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax.stages import Wrapped
 
 from jaxkd.data import Augmentation, StreamedDataset
@@ -155,12 +156,13 @@ class CachedTeacher:
         self._teacher = copied(state.teacher)  # the state's own buffers go to the next compiled chunk
         cache.open(
             {
-                "teacher": fingerprint([np.asarray(leaf) for leaf in jax.tree.leaves(state.teacher)]),
+                "teacher": fingerprint(jax.tree.leaves(state.teacher)),
                 "images": fingerprint([source.images]),
                 "normalization": str(normalization),
                 "augmentation": str(augmentation),
                 "precision": program.precision,
                 **({"choice of outputs": str(self._kept)} if any(self._kept.each) else {}),  # another may be as wide
+                **({"options of the teacher": "; ".join(options)} if (options := options_of(program, state)) else {}),
             },
             slots=len(source.labels) * self._views,
             width=self._width,
@@ -221,6 +223,36 @@ class CachedTeacher:
 
     def _put_away(self, slots: np.ndarray, outputs: jax.Array) -> None:
         self.cache.write(slots, np.asarray(outputs)[: len(slots)])
+
+
+_SAID_ELSEWHERE = (
+    *("name", "num_classes", "image_shape", "normalization", "average"),
+    *("deterministic", "use_running_average", "_length"),
+)
+"""Attributes that change no outputs in evaluation, or are among what a cache holds by themselves."""
+
+
+def options_of(program: Program, state: TrainState) -> list[str]:
+    """Return by what else than its weights a teacher's outputs may differ from another's, in words.
+
+    That is the size it resizes images to, and of networks that are not of the zoo each number, text and tuple of these
+    among the attributes of their layers.
+    """
+    assert program.teacher is not None
+    parts = list(nnx.iter_modules(nnx.merge(program.teacher, state.teacher)))
+    zoo = [path for path, part in parts if getattr(part, "heeds_mode", False)]
+    found = []
+    for path, part in parts:
+        own = not any(path[: len(root)] == root for root in zoo)
+        for name, value in vars(part).items():
+            if (own and name not in _SAID_ELSEWHERE and _is_plain(value)) or (name == "resize_to" and value):
+                found.append(f"{'.'.join(map(str, (*path, name)))}={value}")
+    return sorted(found)
+
+
+def _is_plain(value: Any) -> bool:
+    kinds = bool | int | float | str
+    return isinstance(value, kinds | tuple) and all(isinstance(leaf, kinds) for leaf in jax.tree.leaves(value))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from jaxkd.checks import check_at_least
 from jaxkd.data import StreamedDataset
-from jaxkd.metrics import Metric
+from jaxkd.metrics import Metric, per_example
 from jaxkd.training.forward import forward, multiplied_in, network_input
 from jaxkd.training.inputs import InMemory, Source, Stream, evaluation_plan, one_step, padded_batches
 from jaxkd.training.sharding import Placement
@@ -159,7 +159,8 @@ def make_evaluate_batch(
     @jax.jit
     def evaluate(params: Tree, variables: Tree, batch: Batch, sums: Logs) -> Logs:
         logits, real = predict(params, variables, batch.images), batch.index >= 0
-        found = {name: jnp.sum(jnp.where(real, metric(logits, batch.labels), 0.0)) for name, metric in metrics}
+        values = {name: per_example(name, metric, logits, batch.labels) for name, metric in metrics}
+        found = {name: jnp.sum(jnp.where(real, value, 0.0)) for name, value in values.items()}
         found["examples"] = jnp.sum(real, dtype=jnp.float32)
         return {name: total + found[name] for name, total in sums.items()}
 

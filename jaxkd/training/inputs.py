@@ -96,6 +96,7 @@ class Stream:
         position, expected = 0, self.expected
         for item in self.batches:
             images, labels, index = entries(item)
+            _refuse_extras(item)
             if np.ndim(labels) == 0 and not isinstance(self.batches, list | tuple):
                 raise TypeError(
                     f"{type(self.batches).__name__} gives examples one by one: {cure_of_examples(self.batches)}"
@@ -164,6 +165,8 @@ def as_source(
                 f"{type(data).__name__} can be gone through once, and {passes} epochs were asked for: give a list or a "
                 "loader, which start afresh every time"
             )
+        if isinstance(data, list) and data:
+            entries(data[0])  # which says now what would be found when these data are first gone through
         logits = None if network is None else partial(logits_of, network)
         return replace(source, expected=expected, at_first=(expected.warn_of_size,) if training else (), logits=logits)
     labels = source.labels if isinstance(source, InMemory) else None
@@ -251,6 +254,20 @@ def entries(item: Any) -> tuple[Any, Any, Any]:
     if len(item) not in (2, 3):
         raise TypeError(f"a batch has {len(item)} entries: {_FORMS}; {_WEIGHTS}")
     return item[0], item[1], item[2] if len(item) == 3 else None
+
+
+def _refuse_extras(item: Any) -> None:
+    """Raise a TypeError for parts of a batch that would be left aside."""
+    if isinstance(item, Batch) and item.strong is not None:
+        raise TypeError(
+            "a Batch brings a strong view, and batches of one's own come in one: give the loss that compares two a "
+            "strong_view, a function of (key, images), which makes it of uint8 pixels"
+        )
+    if isinstance(item, Batch) and item.mixed is not None:
+        raise TypeError(
+            "a Batch brings mixed labels, and batches of one's own have one label for each image: give "
+            "compile(mixing=data.Mixing(…)), which mixes them on the device"
+        )
 
 
 def _of_mapping(item: Mapping[Any, Any]) -> tuple[Any, Any, Any]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+import jax
 import numpy as np
 
 from jaxkd.checks import check_finite
@@ -87,6 +88,12 @@ class Run:
         if self.state is None:
             raise RuntimeError("call compile(optimizer=…, loss=…) first")
         return self.state
+
+    @property
+    def is_whole(self) -> bool:
+        """Tell whether the state is there: a program that failed may have taken its buffers."""
+        leaves = jax.tree.leaves(self.state)
+        return not any(isinstance(leaf, jax.Array) and leaf.is_deleted() for leaf in leaves)
 
 
 class Runs:
@@ -206,9 +213,7 @@ def train(
         runs.call("on_epoch_begin", epoch)
         progress = runs.begin_epoch(program, epoch + 1)
         chunks = start_epoch(runs.state, progress[0].steps)
-        for values, batch_size in prefetch_logs(chunks, take, progress[0].waiting, termination):
-            for own in progress:
-                own.add(values, batch_size)
+        for _ in prefetch_logs(chunks, take, progress, termination):
             runs.hear()
             runs.call("on_train_batch_end", progress[0].steps, logs=[own.logs() for own in progress])
             end_if_asked()
@@ -216,9 +221,10 @@ def train(
             end_if_asked()
         for own in progress:
             own.warn()
-        for run, _ in runs.members:
-            run.progress = run.resumed = None
-        runs.state = end_epoch(runs.state)
+        with termination.held():
+            for run, _ in runs.members:
+                run.progress = run.resumed = None
+            runs.state = end_epoch(runs.state)
         cached = {} if cached_teacher is None else {"teacher_cache_hits": cached_teacher.hit_rate()}
         logs = [own.logs() | cached for own in progress]
         if measure and ((epoch + 1) % validation_freq == 0 or epoch + 1 == epochs.stop):
@@ -237,27 +243,37 @@ def train(
 def prefetch_logs(
     chunks: Iterator[Chunk],
     take: Callable[[Chunk], Logs],
-    waiting: list[tuple[Logs, int]],
+    progress: Sequence[EpochProgress],
     termination: Termination,
-) -> Iterator[tuple[dict[str, np.ndarray], int]]:
-    """Take the chunks, and give the logs and batch size of each when the next is under way.
+) -> Iterator[None]:
+    """Take the chunks, and add the logs of each to the progress of every run when the next is under way; then yield.
 
-    So the device always has something to work on while the host reads. What was taken and not given yet is in
-    `waiting`. Nothing more is taken once this process was asked to end.
+    So the device always has something to work on while the host reads. What was taken and not added yet is in the
+    `waiting` that all progress shares, whenever Ctrl-C comes: a chunk takes the buffers of the state before it, which
+    must not be gone without the next, and no step may be missing in what is saved. Nothing more is taken once this
+    process was asked to end.
     """
+    waiting = progress[0].waiting
 
-    def heard() -> tuple[dict[str, np.ndarray], int]:
-        logs, batch_size = waiting.pop(0)
-        return {name: np.asarray(value) for name, value in logs.items()}, batch_size
+    def hear() -> None:
+        logs, batch_size = waiting[0]
+        values = {name: np.asarray(value) for name, value in logs.items()}  # waits for the device
+        with termination.held():
+            waiting.pop(0)
+            for own in progress:
+                own.add(values, batch_size)
 
     for chunk in chunks:
         if termination.noticed:
             break
-        waiting.append((take(chunk), chunk.batch_size))
+        with termination.held():
+            waiting.append((take(chunk), chunk.batch_size))
         if len(waiting) > 1:
-            yield heard()
+            hear()
+            yield
     while waiting:
-        yield heard()
+        hear()
+        yield
 
 
 class EpochProgress:

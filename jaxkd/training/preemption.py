@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -67,6 +69,39 @@ class Termination:
     def signal(self) -> int:
         """The number of the signal; SIGTERM where another process got it."""
         return signal.SIGTERM if self._noticed is None else self._noticed
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold a Ctrl-C back until the end of what must be done as a whole; a second one interrupts at once.
+
+        Example:
+          >>> done = []
+          >>> try:
+          ...     with Termination(wanted=False).held():
+          ...         signal.raise_signal(signal.SIGINT)
+          ...         done.append("all of it")
+          ... except KeyboardInterrupt:
+          ...     print(done)
+          ['all of it']
+        """
+        handler = signal.getsignal(signal.SIGINT)
+        if not callable(handler) or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        came: list[FrameType | None] = []
+
+        def hold(number: int, frame: FrameType | None) -> None:
+            came.append(frame)
+            if len(came) > 1:
+                handler(number, frame)
+
+        signal.signal(signal.SIGINT, hold)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, handler)
+        if came:
+            handler(signal.SIGINT, came[0])
 
     def end(self) -> None:
         """End the program as the signal asks.

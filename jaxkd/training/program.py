@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh
@@ -24,12 +25,13 @@ from jaxkd.data.transforms.mixing import Mixing
 from jaxkd.data.transforms.pad_crop_flip import Augmentation
 from jaxkd.data.transforms.policies import RandAugment
 from jaxkd.losses import CrossEntropy, Loss, Monitor, Network
-from jaxkd.losses.base import buildable
+from jaxkd.losses.base import HyperParameter, buildable
 from jaxkd.metrics import Metric
 from jaxkd.nn.modes import Trainable, checked_trainable
 from jaxkd.nn.stack import stacked_paths
 from jaxkd.training.ema import EMA, checked_ema
 from jaxkd.training.forward import checked_precision, output_shapes
+from jaxkd.training.state import TrainState
 from jaxkd.types import Outputs
 
 Weight = Callable[[jax.Array], jax.Array]
@@ -40,6 +42,10 @@ Losses = Term | Mapping[str, Term]
 
 STRONG_VIEWS = {"rand_augment": RandAugment()}
 """Strong views by the name that a loss may ask for in its attribute `strong_view`."""
+
+
+RESERVED = ("epoch", "learning_rate", "images_per_second", "teacher_cache_hits")
+"""Names that training itself gives to what it logs; `val_…` is for what is measured on validation data."""
 
 
 @dataclass(frozen=True)
@@ -196,8 +202,11 @@ def weights_of(
 
     Raises:
       ValueError: for a loss that does not exist, or a number that is not finite.
-      TypeError: for anything that is neither a number nor a function.
+      TypeError: for anything that is neither a number nor a function, and for weights that do not say of which loss.
     """
+    if not isinstance(loss_weights, Mapping | None):
+        example = ", ".join(f'"{name}": 1.0' for name in names)
+        raise TypeError(f"loss_weights={loss_weights!r}: give them by the names of the losses, as in {{{example}}}")
     given = dict(loss_weights or {})
     if unknown := sorted(set(given) - set(names)):
         raise ValueError(f"loss_weights for {', '.join(unknown)}, but the losses are {', '.join(names)}")
@@ -262,9 +271,23 @@ class Program:
         """The logs that an epoch averages over its examples: the total, every term and every metric."""
         return ["loss", *(name for name, _ in (*self.weights, *self.metrics))]
 
+    def constants(self, state: TrainState) -> dict[str, np.ndarray]:
+        """Return the hyper-parameters of the losses in a state, by their names, such as `kd.temperature`."""
+        losses = nnx.merge(self.losses, state.params["losses"], state.variables["losses"])
+        found = nnx.to_flat_state(nnx.state(losses, HyperParameter))
+        return {".".join(map(str, path)).removesuffix(".value"): np.asarray(variable[...]) for path, variable in found}
+
     def __post_init__(self) -> None:
         if clash := {name for name, _ in self.weights} & {name for name, _ in self.metrics}:
             raise ValueError(f"a loss and a metric are both called {', '.join(sorted(clash))}: rename the loss")
+        for name in self.averaged:
+            if name in RESERVED or name.startswith("val_"):
+                raise ValueError(f"a loss or a metric is called {name!r}, as training calls something else: rename it")
+        for name, metric in self.metrics:
+            if name == "loss":
+                raise ValueError("a metric is called 'loss', which is the total: rename the function")
+            if any(other is not metric for known, other in self.metrics if known == name):
+                raise ValueError(f"two metrics are called {name!r}: give the functions names of their own")
 
 
 def assemble(
@@ -296,6 +319,8 @@ def assemble(
         check_classes(model, teacher)
     shape = image_shape or getattr(model, "image_shape", None) or (32, 32, 3)
     build_losses(losses, model, teacher, shape, seed)
+    for part in (losses, model, *([] if teacher is None else [teacher])):
+        check_attributes(part)
     program = Program(
         model=_structure(model),
         teacher=None if teacher is None else _structure(teacher),
@@ -327,8 +352,30 @@ def _structure(network: nnx.Module) -> nnx.GraphDef[Any]:
     return nnx.graphdef(plain)
 
 
+def check_attributes(module: nnx.Module) -> None:
+    """Refuse a network or losses with attributes that have no hash, such as lists, since programs are told apart by it.
+
+    Raises:
+      TypeError: with the attribute, and the cure.
+    """
+    try:
+        hash(nnx.graphdef(module))
+    except TypeError as error:
+        for path, part in nnx.iter_modules(module):
+            for name, value in vars(part).items():
+                if isinstance(value, list | dict | set):
+                    owner = ".".join(map(str, path)) or type(part).__name__
+                    raise TypeError(
+                        f"{owner}.{name} is a {type(value).__name__}, by which programs cannot be told apart: make it "
+                        "a tuple, or nnx.List or nnx.Dict of modules"
+                    ) from error
+        raise
+
+
 def metrics_of(metrics: Sequence[str | Metric]) -> tuple[tuple[str, Metric], ...]:
-    """Return names and functions of the metrics asked for."""
+    """Return names and functions of the metrics asked for; raise a TypeError for one that is not in a list."""
+    if isinstance(metrics, str) or not isinstance(metrics, Iterable):
+        raise TypeError(f"metrics={metrics!r}: give a list, such as ['accuracy', 'top5'] or []")
     return tuple(metric_functions.get(metric) for metric in metrics)
 
 

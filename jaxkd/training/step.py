@@ -13,6 +13,7 @@ import optax
 from flax import nnx
 
 from jaxkd.losses import Monitor
+from jaxkd.metrics import per_example
 from jaxkd.training.ema import averaged
 from jaxkd.training.forward import as_seen, both_views, multiplied_in
 from jaxkd.training.gradient_accumulation import GradFn, Number, StepGrads, accumulated
@@ -147,9 +148,12 @@ def make_grad_fn(program: Program, normalization: Normalizer | None) -> GradFn:
         with multiplied_in(program.precision):
             (loss, aux), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
         student, terms, variables, monitored = aux
-        metrics, _ = under_both_labels(
-            lambda seen: ({name: jnp.mean(f(student.logits, seen.labels)) for name, f in program.metrics}, None), batch
-        )
+
+        def measured(seen: Batch) -> tuple[Logs, None]:
+            values = {name: per_example(name, metric, student.logits, seen.labels) for name, metric in program.metrics}
+            return jax.tree.map(jnp.mean, values), None
+
+        metrics, _ = under_both_labels(measured, batch)
         logs = {"loss": loss, **terms, **metrics, **monitored}
         return StepGrads(gradients, variables, logs)
 

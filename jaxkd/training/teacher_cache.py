@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 DTYPES = ("float32", "float16")
@@ -130,10 +132,12 @@ class TeacherCache:
             self._contents = wanted
 
 
-def fingerprint(arrays: list[np.ndarray]) -> str:
-    """Return a short digest of the values of arrays."""
+def fingerprint(arrays: Sequence[jax.Array | np.ndarray]) -> str:
+    """Return a short digest of the values of arrays, random keys among them."""
     digest = hashlib.blake2b(digest_size=16)
-    for array in arrays:
+    for leaf in arrays:
+        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        array = np.asarray(jax.random.key_data(leaf) if is_key else leaf)
         digest.update(f"{array.dtype}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

@@ -8,6 +8,7 @@ import jaxkd
 from jaxkd import Batch, optimizers
 from jaxkd.training.expectations import Expectations
 from jaxkd.training.inputs import InMemory, Stream, as_source
+from jaxkd.types import MixedLabels
 
 SGD = optimizers.sgd(0.1)
 
@@ -115,6 +116,19 @@ def test_pixels_that_cannot_be_normalised_are_refused():
         trainer.fit([(pixels(), np.zeros(6, np.int32))], verbose=0)
     with pytest.raises(ValueError, match=r"model.normalization"):
         trainer.predict(pixels())
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"strong": np.zeros((4, 8, 8, 3), np.uint8)}, "brings a strong view.*strong_view, a function"),
+        ({"mixed": MixedLabels(np.zeros(4, np.int32), np.ones(4, np.float32))}, r"mixed labels.*compile\(mixing="),
+    ],
+)
+def test_what_a_batch_brings_besides_is_refused_and_not_left_aside(extra, message):
+    batch = Batch(np.zeros((4, 8, 8, 3), np.uint8), np.zeros(4, np.int32), np.arange(4), **extra)
+    with pytest.raises(TypeError, match=message):
+        list(as_source([batch]))
 
 
 def test_a_generator_lasts_for_one_epoch_only():

@@ -13,6 +13,7 @@ import warnings
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from reference import python_path
 from sweeps import sweep
 from tiny import TinyNet, assert_same_bits, digits, leaves, reproducible
@@ -20,6 +21,7 @@ from tiny import TinyNet, assert_same_bits, digits, leaves, reproducible
 import jaxkd
 from jaxkd import callbacks, losses, optimizers
 from jaxkd.training import checkpoint
+from jaxkd.training.epochs import Chunk
 
 EPOCHS = 3
 
@@ -138,6 +140,54 @@ def test_what_was_interrupted_can_be_saved_by_hand(straight, tmp_path):
     fit(distiller)
     distiller.save(tmp_path / "whole")
     assert checkpoint.latest(tmp_path / "whole").name == str(EPOCHS)
+
+
+class Interrupts:
+    """An array that Ctrl-C comes to while the host first waits for it."""
+
+    def __init__(self, value):
+        self.value, self.waited = value, False
+
+    def __array__(self, dtype=None, copy=None):
+        if not self.waited:
+            self.waited = True
+            signal.raise_signal(signal.SIGINT)
+        return np.asarray(self.value)
+
+
+@pytest.mark.parametrize("moment", ["while steps are taken", "while the host waits for them"])
+def test_ctrl_c_loses_no_step(moment, straight, tmp_path, monkeypatch):
+    run, chunks = Chunk.run, []
+
+    def interrupted(chunk, state):
+        state, logs = run(chunk, state)
+        chunks.append(chunk)
+        if len(chunks) == 5:  # of the second epoch, the second
+            if moment == "while steps are taken":
+                signal.raise_signal(signal.SIGINT)
+            else:
+                logs |= {"loss": Interrupts(logs["loss"])}
+        return state, logs
+
+    distiller = compiled()
+    student = distiller.student
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr(Chunk, "run", interrupted)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fit(distiller)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    learned = leaves(distiller.state.params["model"])
+    assert_same_bits(leaves(nnx.to_pure_dict(nnx.state(student, nnx.Param))), learned)
+    distiller.save(tmp_path)
+    resumed = compiled()
+    resumed.restore(tmp_path)
+    fit(resumed)
+    assert_same_bits(leaves(resumed.state), leaves(straight.state))
+    assert reproducible(resumed.history) == reproducible(straight.history)
+    distiller.compile(optimizers.sgd(0.1), loss=losses.KD())  # from where it is
+    assert_same_bits(leaves(distiller.state.params["model"]), learned)
 
 
 def test_saving_by_time(tmp_path):

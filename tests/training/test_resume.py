@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from flax import nnx
 from reference import python_path
 from tiny import TinyNet, assert_same_bits, digits, leaves, reproducible, weights
 
@@ -100,6 +101,30 @@ def test_what_cannot_be_restored_is_refused_and_nothing_changes(straight, tmp_pa
             other.restore(tmp_path)
         assert_same_bits(leaves(other.state), before)
         assert other.history.epoch == []
+
+
+def test_another_temperature_than_the_checkpoints_is_told(tmp_path):
+    def fixed(value):
+        return compiled(rule=lambda: value)
+
+    fixed(4.0).save(tmp_path)
+    fixed(4.0).restore(tmp_path)
+    other = fixed(2.0)
+    with pytest.warns(UserWarning, match=r"kd.temperature is 4.0 in the checkpoint, and 2.0 in the losses.*4.0 stays"):
+        other.restore(tmp_path)
+    assert float(other.state.variables["losses"]["kd"]["temperature"]["value"]) == 4.0
+
+
+def test_a_teacher_with_other_weights_is_told(tmp_path):
+    compiled().save(tmp_path)
+    terms = {"ce": losses.CrossEntropy(), "kd": losses.KD(losses.CurriculumTemperature())}
+    distiller = jaxkd.Distiller(student=TinyNet(), teacher=TinyNet(seed=2))
+    distiller.compile(SGD, loss=terms)
+    with pytest.warns(UserWarning, match="the teacher has other weights than that of the run in"):
+        distiller.restore(tmp_path)
+    nnx.update(distiller.teacher, nnx.state(TinyNet(seed=1)))
+    distiller.compile(SGD, loss=terms)
+    distiller.restore(tmp_path)
 
 
 # A process that is killed.

@@ -129,6 +129,25 @@ def test_its_views_cannot_be_kept():
         fit(distiller, streamed())
 
 
+class Counted(list):
+    """Counts how often an example is asked for."""
+
+    asked = 0
+
+    def __getitem__(self, number):
+        Counted.asked += 1
+        return super().__getitem__(number)
+
+
+def test_nothing_is_read_that_is_not_shown_to_a_network():
+    train = streamed().replace(source=Counted(streamed().source))
+    distiller, Counted.asked = compiled(), 0
+    fit(distiller, train, epochs=1)
+    assert Counted.asked == len(train)
+    distiller.evaluate(train)
+    assert Counted.asked == 2 * len(train)
+
+
 def test_networks_for_other_images_or_fewer_classes_are_refused():
     narrow = jaxkd.Trainer(TinyNet(num_classes=9))
     narrow.compile(optimizers.sgd(0.1))

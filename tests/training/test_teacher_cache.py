@@ -11,7 +11,8 @@ import json
 import numpy as np
 import pytest
 from eight_devices import furthest
-from tiny import TinyNet, leaves
+from flax import nnx
+from tiny import DroppingNet, TinyNet, leaves
 
 import jaxkd
 from jaxkd import data, losses, models, optimizers
@@ -113,6 +114,43 @@ def test_a_cache_of_something_else_is_refused(digits, tmp_path):
     with pytest.raises(ValueError, match=r"another dtype"):
         train(digits, jaxkd.TeacherCache(tmp_path, dtype="float16"), epochs=1)
     assert json.loads((tmp_path / "contents.json").read_text())["slots"] == 72 * 18
+
+
+def test_a_cache_of_the_same_weights_in_another_network_is_refused(digits):
+    """A size to resize images to, and an attribute of a network of one's own, are no weights."""
+
+    class Sharper(TinyNet):
+        def __init__(self, factor):
+            super().__init__(seed=7)
+            self.factor = factor
+
+        def __call__(self, images, train=False):
+            outputs = super().__call__(images, train)
+            return outputs._replace(logits=self.factor * outputs.logits)
+
+    def opened(teacher, cache):
+        distiller = jaxkd.Distiller(student=TinyNet(), teacher=teacher)
+        distiller.compile(optimizers.sgd(0.05), loss=losses.KD(), cache_teacher=cache)
+        distiller.fit(digits, epochs=0, batch_size=32, verbose=0)
+
+    of_the_zoo, sharper = models.create("resnet8", num_classes=10, seed=7), Sharper(1.0)
+    larger = nnx.clone(of_the_zoo)
+    larger.resize_to = 12
+    for one, other in ((of_the_zoo, larger), (sharper, Sharper(2.0))):
+        cache = jaxkd.TeacherCache()
+        opened(one, cache)
+        with pytest.raises(ValueError, match="another options of the teacher"):
+            opened(other, cache)
+
+
+def test_a_teacher_with_random_keys_is_kept(digits):
+    def networks():
+        return TinyNet(), DroppingNet(seed=1)
+
+    cached, history = train(digits, True, epochs=1, networks=networks)
+    asked, _ = train(digits, False, epochs=1, networks=networks)
+    assert furthest(cached, asked) < ROUNDING
+    assert "teacher_cache_hits" in history
 
 
 def stream(dataset):
