@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxkd.callbacks import Callback, CallbackList, Checkpoint, CSVLogger, LambdaCallback, TensorBoard
+from jaxkd.callbacks import Callback, CallbackList, Checkpoint, CSVLogger, EarlyStopping, TensorBoard, WandB
 from jaxkd.callbacks.base import in_a_list
 from jaxkd.callbacks.terminal import EpochTable, with_warnings_apart
 from jaxkd.checks import check_at_least
@@ -365,13 +365,17 @@ def _new(run: Trainer) -> Trainer:
     return run
 
 
+_OF_ONE_RUN = (Checkpoint, CSVLogger, EarlyStopping, TensorBoard, WandB)
+"""Callbacks that remember the run they serve."""
+
+
 def _check_apart(trainers: Sequence[Trainer], callbacks: Sequence[Sequence[Callback]]) -> None:
     """Refuse runs that would be one and the same, or take each other's callbacks, checkpoints or logs for their own."""
     if len({id(trainer) for trainer in trainers}) < len(trainers):
         raise ValueError("several cells are one run: let make(**cell) return a new Trainer or Distiller for each")
     served = [callback for own in callbacks for callback in {id(one): one for one in own}.values()]
-    for callback in served:
-        if not isinstance(callback, LambdaCallback) and sum(other is callback for other in served) > 1:
+    for callback in served:  # one of the user's own may mean to hear of all runs
+        if isinstance(callback, _OF_ONE_RUN) and sum(other is callback for other in served) > 1:
             raise ValueError(f"several runs have the same {callback!r}: let callbacks(**cell) make new ones for each")
     places = [
         (kind, os.fspath(getattr(callback, name)))
