@@ -203,6 +203,9 @@ _DIFFERENT = (
     "the two numbers do not mean the same."
 )
 
+AVERAGED = "val_ema_accuracy"
+"""What runs that average their weights measure of these."""
+
 _SIDE_BY_SIDE = 7  # configurations whose settings a page of 1280 pixels has room for
 
 
@@ -210,6 +213,7 @@ def results(members: Sequence[Placed]) -> Table:
     """Return a row for each configuration: its results, its gain, and the published number."""
     gains = [_gain(group, members) for _, group in members]
     columns = ["runs", "last epoch", "best epoch"]
+    columns += ["averaged weights"] * any(group.spread("last", AVERAGED) for _, group in members)
     columns += ["over the student alone"] * any(gain is not None for gain in gains)
     columns += ["published", "difference"] * any(group.published for _, group in members)
     rows: list[Row] = []
@@ -308,6 +312,9 @@ def _results_of(group: Group, gain: float | None) -> dict[str, Cell | str]:
         spread = group.spread(which)
         shown = "–" if spread is None else mean_text(spread.mean, spread.deviation)
         cells[f"{which} epoch"] = Cell(shown, bold=group.runs[0].reported == which)
+    averaged = group.spread("last", AVERAGED)
+    shown = "–" if averaged is None else mean_text(averaged.mean, averaged.deviation)
+    cells["averaged weights"] = Cell(shown, title="of the last epoch")
     cells["over the student alone"] = "–" if gain is None else signed(gain)
     cells["published"] = cells["difference"] = "–"
     if number is not None:

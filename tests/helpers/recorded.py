@@ -36,16 +36,19 @@ def logs(accuracy, epoch):
     }
 
 
-def run(path, accuracies=(0.5, 0.75, 0.8, 0.7), finished=True, facts=(), **settings):
-    """Writes a run with these test accuracies and gives back its record."""
+def run(path, accuracies=(0.5, 0.75, 0.8, 0.7), finished=True, facts=(), averaged=(), **settings):
+    """Writes a run with these test accuracies, and those of its averaged weights, and gives back its record."""
     directory = records.RunDirectory(path)
     directory.start({**SETTINGS, **settings}, {"output": str(path)})
     logger, _ = directory.callbacks()
     logger.on_train_begin()
     history = records.read(path).history
     for epoch, accuracy in enumerate(accuracies):
-        logger.on_epoch_end(epoch, logs(np.float32(accuracy), epoch + 1))
-        history.append(epoch, logs(np.float32(accuracy), epoch + 1))
+        measured = logs(np.float32(accuracy), epoch + 1)
+        if averaged:
+            measured["val_ema_accuracy"] = averaged[epoch]
+        logger.on_epoch_end(epoch, measured)
+        history.append(epoch, measured)
     if finished:
         teacher = {**(settings.get("teacher", SETTINGS["teacher"]) or {}), "accuracy": 0.9833}
         result = {**records.summary(history), "seed": settings.get("seed", 0), "teacher": teacher, **dict(facts)}

@@ -157,6 +157,17 @@ def test_the_numbers_are_those_of_the_records(folder, page):
     assert any(text.startswith("Teacher resnet14") and "98.33" in text for text in values)
 
 
+def test_averaged_weights_have_a_column_where_there_are_any(tmp_path):
+    for seed in range(2):
+        recorded.run(tmp_path / f"kd{seed}", averaged=(0.1, 0.5, 0.7, 0.8 + 0.02 * seed), seed=seed)
+    recorded.alone(tmp_path / "alone")
+    found = Page(report.page(records.find(tmp_path)))
+    head = [cell["text"] for cell in found.all("th") if cell.get("scope") == "col"]
+    assert head[:5] == ["configuration", "runs", "last epoch", "best epoch", "averaged weights"]
+    assert found.row("KD")[3] == "81.00 ± 1.41"
+    assert found.row("resnet8 alone")[3] == "–"
+
+
 def test_what_a_reader_must_know_is_said(page):
     notes = " ".join(note["text"] for note in page.all("p", "note"))
     assert "1 run is not finished, and shown as far as it is" in notes
