@@ -147,6 +147,18 @@ def test_normalising_the_maxima_only_is_pooling_what_was_normalised(window, padd
     np.testing.assert_array_equal(outputs(before, *narrow), outputs(after, *narrow))
 
 
+def test_accelerators_add_the_bias_to_maxima_only():
+    def pooled(images):
+        return BatchNorm(4).preactivation(images, True).max_pool(3, padding=1).relu()
+
+    traced = jax.jit(pooled).trace(jnp.ones((2, 8, 8, 4)))
+    for platform in ("cuda", "tpu"):
+        program = traced.lower(lowering_platforms=(platform,)).as_text()
+        added = [line for line in program.splitlines() if "= stablehlo.add " in line]
+        assert any("tensor<2x4x4x4xf32>" in line for line in added)
+        assert not any("tensor<2x8x8x4xf32>" in line for line in added)
+
+
 def test_the_platforms_rule_is_chosen_when_compiling():
     def loss(images, kernel):
         return jnp.sum(jnp.square(convolve(images, kernel, 2, 1)))
