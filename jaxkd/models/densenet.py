@@ -18,7 +18,6 @@ from jaxkd.nn.layers import (
     average_pool,
     check_image_size,
     conv_norm,
-    max_pool,
 )
 from jaxkd.nn.stack import pooled_outputs
 from jaxkd.types import Outputs
@@ -103,8 +102,7 @@ class DenseNet(Classifier):
     def __call__(self, images: jax.Array, train: bool = False) -> Outputs:
         check_image_size(images, len(self.blocks) + 1)
         stem = conv_norm(self.features["conv0"], self.features["norm0"], images, train)
-        # The ReLU follows. Maximum and ReLU commute, and in this order the preactivation is as large as the feature.
-        before = [Preactivation.of(max_pool(stem.value, 3, padding=1))]
+        before = [stem.max_pool(3, padding=1)]  # as large as the feature
         out = before[-1].relu()
         _, *norms = self.preactivation_norms()
         for number, (layers, norm) in enumerate(zip(self.blocks, norms, strict=True), start=1):

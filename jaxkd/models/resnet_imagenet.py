@@ -13,7 +13,7 @@ import jax
 from flax import nnx
 
 from jaxkd.models.registry import Classifier, family
-from jaxkd.nn.layers import BatchNorm, Conv, Linear, Preactivation, check_image_size, conv_norm, max_pool
+from jaxkd.nn.layers import BatchNorm, Conv, Linear, Preactivation, check_image_size, conv_norm
 from jaxkd.nn.stack import last_block, pooled_outputs, preactivations, stack_blocks
 from jaxkd.types import Outputs
 
@@ -185,8 +185,7 @@ class StagedResNet(Classifier):
 
     def _stem(self, images: jax.Array, train: bool) -> Preactivation:
         stem = self._stem_before_pooling(images, train)
-        # The ReLU follows. Maximum and ReLU commute, and in this order the preactivation is as large as the feature.
-        return stem if self.small_images else Preactivation.of(max_pool(stem.value, 3, padding=1))
+        return stem if self.small_images else stem.max_pool(3, padding=1)  # as large as the feature
 
     def _stages(self) -> list[nnx.List[Any]]:
         return [getattr(self, f"layer{number}") for number in range(1, self.stages + 1)]

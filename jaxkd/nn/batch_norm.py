@@ -6,6 +6,7 @@ which reuses values of the forward pass that are saved anyway: the images, and t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from jaxkd.nn import cpu_kernels
 from jaxkd.types import at_least_float32
 
 Pair = tuple[jax.Array, jax.Array]
+Pool = Callable[[jax.Array], jax.Array]
 
 SMALL = 2**22
 """Numbers that a GPU reads in about the time of starting a kernel, a few microseconds."""
@@ -159,11 +161,82 @@ def _gradients_by_xla(saved: Saved, cotangent: jax.Array, epsilon: float) -> Gra
     passed = cotangent if out is None else jnp.where(out > 0, cotangent, 0)
     given, count = at_least_float32(passed), images.size // images.shape[-1]
     inverse = lax.rsqrt(var + epsilon)
-    unit = (at_least_float32(images) - _along(mean, images)) * _along(inverse, images)
+    unit = _unit(images, mean, inverse)
     of_bias, of_scale = _sums(given, given * unit)
-    inner = given - _along(of_bias / count, images) - unit * _along(of_scale / count, images)
-    of_images = (inner * _along(scale * inverse, images)).astype(images.dtype)
+    of_images = _of_images(images, given, unit, of_bias / count, of_scale / count, scale * inverse)
     return of_images, passed if adds else None, of_scale.astype(scale.dtype), of_bias.astype(scale.dtype)
+
+
+def _unit(images: jax.Array, mean: jax.Array, inverse: jax.Array) -> jax.Array:
+    """Return images with mean 0 and variance 1, float32 at least."""
+    return (at_least_float32(images) - _along(mean, images)) * _along(inverse, images)
+
+
+def _of_images(
+    images: jax.Array, given: jax.Array, unit: jax.Array, of_bias: jax.Array, of_scale: jax.Array, factor: jax.Array
+) -> jax.Array:
+    """Return the gradient of the images, whose moments move with them; those of bias and scale are means here."""
+    inner = given - _along(of_bias, images) - unit * _along(of_scale, images)
+    return (inner * _along(factor, images)).astype(images.dtype)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(5, 6))
+def batch_norm_of_maxima(
+    images: jax.Array,
+    mean: jax.Array,
+    var: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    epsilon: float,
+    pool: Pool,
+) -> jax.Array:
+    """Return `pool(batch_norm(images))`, of which only the maxima are normalised.
+
+    Normalising keeps the order of a channel's values, or turns it round where the scale is negative. What is written,
+    and summed up for the gradients of scale and bias, is then as small as the result.
+
+    Args:
+      images: `[N, H, W, C]`.
+      mean: as in `batch_norm`.
+      var: as in `batch_norm`.
+      scale: as in `batch_norm`.
+      bias: as in `batch_norm`.
+      epsilon: as in `batch_norm`.
+      pool: returns the maxima of windows of `[N, H, W, C]`, `[N, H', W', C]`.
+
+    Returns:
+      `[N, H', W', C]`, of the images' type.
+    """
+    signs = _signs(scale, images)
+    return _normalized(pool(images * signs) * signs, mean, scale * lax.rsqrt(var + epsilon), bias, None, False)
+
+
+def _signs(scale: jax.Array, images: jax.Array) -> jax.Array:
+    return _along(jnp.where(scale < 0, -1, 1), images).astype(images.dtype)
+
+
+def _save_for_maxima(
+    images: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, pool: Pool
+) -> tuple[jax.Array, Saved]:
+    out = batch_norm_of_maxima(images, mean, var, scale, bias, epsilon, pool)
+    return out, Saved(images, None, mean, var, scale, ())
+
+
+def _gradients_of_maxima(
+    epsilon: float, pool: Pool, saved: Saved, cotangent: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
+    images, _, mean, var, scale, _ = saved
+    signs, count, inverse = _signs(scale, images), images.size // images.shape[-1], lax.rsqrt(var + epsilon)
+    maxima, to_their_places = jax.vjp(pool, images * signs)
+    given = at_least_float32(cotangent)
+    of_bias, of_scale = _sums(given, given * _unit(maxima * signs, mean, inverse))
+    placed, unit = at_least_float32(to_their_places(cotangent)[0]), _unit(images, mean, inverse)
+    of_images = _of_images(images, placed, unit, of_bias / count, of_scale / count, scale * inverse)
+    of_moments = jnp.zeros_like(mean), jnp.zeros_like(var)
+    return of_images, *of_moments, of_scale.astype(scale.dtype), of_bias.astype(scale.dtype)
+
+
+batch_norm_of_maxima.defvjp(_save_for_maxima, _gradients_of_maxima)
 
 
 def _sums(one: jax.Array, other: jax.Array) -> Pair:

@@ -11,7 +11,7 @@ from jax import lax
 from sweeps import sweep
 
 from jaxkd import models
-from jaxkd.nn.batch_norm import moments_in_one_pass
+from jaxkd.nn.batch_norm import batch_norm, batch_norm_of_maxima, moments_in_one_pass
 from jaxkd.nn.convolution import _by_xla, _loop_gradients, _xla_gradients, convolve
 from jaxkd.nn.layers import BatchNorm, Conv, Linear, _maxima_of_windows, max_pool
 
@@ -115,6 +115,48 @@ def test_max_pooling_is_pytorchs(size, window, padding):
         np.testing.assert_array_equal(ours, pooled.detach().numpy().transpose(0, 2, 3, 1))
         gradient = jax.jit(jax.grad(lambda images: jnp.sum(jnp.square(pool(images, window, padding)))))(images)  # noqa: B023
         np.testing.assert_allclose(gradient, theirs.grad.numpy().transpose(0, 2, 3, 1), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("window", "padding"), [(2, 0), (3, 1)])
+def test_normalising_the_maxima_only_is_pooling_what_was_normalised(window, padding):
+    rng = np.random.default_rng(window)
+    pool = partial(_maxima_of_windows, window=window, padding=padding)
+
+    def after(images, mean, var, scale, bias):
+        return pool(batch_norm(images, mean, var, scale, bias, None, 1e-5, False))
+
+    def before(*values):
+        return batch_norm_of_maxima(*values, 1e-5, pool)
+
+    def outputs(function, images, scale, bias):
+        values = lax.stop_gradient(images).astype(scale.dtype)  # their part is in the gradient of the images
+        return function(images, values.mean((0, 1, 2)), values.var((0, 1, 2)), scale, bias)
+
+    with jax.enable_x64(True):
+        images, bias = double(rng, 3, 8, 6, 4) * 2 + 1, double(rng, 4)
+        scale = jnp.array([0.7, -1.3, 0.0, 2.0])
+        (one, back), (other, to_compare) = (
+            jax.vjp(partial(outputs, function), images, scale, bias) for function in (before, after)
+        )
+        np.testing.assert_array_equal(one, other)
+        cotangent = double(rng, *one.shape)
+        chosen = jnp.array([0, 1, 3])  # where the scale is 0, every pixel is a maximum: the scale's gradient is free
+        for ours, theirs in zip(back(cotangent), to_compare(cotangent), strict=True):
+            np.testing.assert_allclose(ours[..., chosen], theirs[..., chosen], atol=1e-12)
+    narrow = images.astype(jnp.bfloat16), *(value.astype(jnp.float32) for value in (scale, bias))
+    np.testing.assert_array_equal(outputs(before, *narrow), outputs(after, *narrow))
+
+
+def test_accelerators_add_the_bias_to_maxima_only():
+    def pooled(images):
+        return BatchNorm(4).preactivation(images, True).max_pool(3, padding=1).relu()
+
+    traced = jax.jit(pooled).trace(jnp.ones((2, 8, 8, 4)))
+    for platform in ("cuda", "tpu"):
+        program = traced.lower(lowering_platforms=(platform,)).as_text()
+        added = [line for line in program.splitlines() if "= stablehlo.add " in line]
+        assert any("tensor<2x4x4x4xf32>" in line for line in added)
+        assert not any("tensor<2x8x8x4xf32>" in line for line in added)
 
 
 def test_the_platforms_rule_is_chosen_when_compiling():
