@@ -63,26 +63,6 @@ def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return _top1(logits, labels)
 
 
-def per_example(name: str, metric: Metric, logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Return what a metric says of each example, `[B]`.
-
-    Raises:
-      ValueError: for another shape, of which no mean over the examples can be taken.
-
-    Example:
-      >>> per_example("mean", lambda logits, labels: jnp.mean(logits), jnp.zeros((2, 3)), jnp.array([0, 1]))
-      Traceback (most recent call last):
-      ValueError: metric 'mean' returned shape () for 2 examples: return a number for each, [B]; their mean over the ...
-    """
-    values = metric(logits, labels)
-    if jnp.shape(values) != labels.shape:
-        raise ValueError(
-            f"metric {name!r} returned shape {jnp.shape(values)} for {len(labels)} examples: return a number for each, "
-            "[B]; their mean over the whole data is taken for you"
-        )
-    return values
-
-
 def get(metric: str | Metric) -> tuple[str, Metric]:
     """Return the name of a metric in the logs, and the metric.
 

@@ -72,18 +72,7 @@ class Termination:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold a Ctrl-C back until the end of what must be done as a whole; a second one interrupts at once.
-
-        Example:
-          >>> done = []
-          >>> try:
-          ...     with Termination(wanted=False).held():
-          ...         signal.raise_signal(signal.SIGINT)
-          ...         done.append("all of it")
-          ... except KeyboardInterrupt:
-          ...     print(done)
-          ['all of it']
-        """
+        """Hold a Ctrl-C back until the end of what must be done as a whole; a second one interrupts at once."""
         handler = signal.getsignal(signal.SIGINT)
         if not callable(handler) or threading.current_thread() is not threading.main_thread():
             yield

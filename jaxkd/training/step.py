@@ -13,12 +13,11 @@ import optax
 from flax import nnx
 
 from jaxkd.losses import Monitor
-from jaxkd.metrics import per_example
 from jaxkd.training.ema import averaged
 from jaxkd.training.forward import as_seen, both_views, multiplied_in
 from jaxkd.training.gradient_accumulation import GradFn, Number, StepGrads, accumulated
 from jaxkd.training.mixed_labels import mixed, under_both_labels
-from jaxkd.training.program import Program, Term, log_name
+from jaxkd.training.program import Program, Term, log_name, per_example
 from jaxkd.training.sharding import on_each_device
 from jaxkd.training.state import LOSSES, POLICY, TrainState, Tree, split
 from jaxkd.types import Batch, Key, Normalizer, Outputs, Progress
