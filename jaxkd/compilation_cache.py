@@ -17,7 +17,7 @@ def enable() -> None:
     """
     settings: Any = jax.config
     if settings.jax_compilation_cache_dir is None and settings.jax_enable_compilation_cache:
-        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "jaxkd"
+        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "jaxkd"
         jax.config.update("jax_compilation_cache_dir", str(cache))
         # Initialising a network is dozens of small programs, each far under JAX's own threshold of a second.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -1,6 +1,7 @@
 """`import jaxkd` is light, and its parts do not depend on those above them."""
 
 import ast
+import os
 import pathlib
 import subprocess
 import sys
@@ -14,6 +15,17 @@ HEAVY = {
     *("PIL", "grain", "jinja2", "matplotlib", "psutil", "sklearn", "tensorboard", "tensorflow", "tensorflow_datasets"),
     *("huggingface_hub", "jax2onnx", "onnxruntime", "torch", "tqdm", "wandb"),
 }
+
+
+@pytest.mark.parametrize(("given", "cache"), [("", "HOME/.cache/jaxkd"), ("HOME/own", "HOME/own/jaxkd")])
+def test_compiled_programs_are_kept_in_the_users_cache(tmp_path, given, cache):
+    """An empty variable is as good as none, by the specification of these directories."""
+    home = str(tmp_path)
+    told = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+    told |= {"HOME": home, "XDG_CACHE_HOME": given.replace("HOME", home), "JAX_PLATFORMS": "cpu"}
+    script = "import jax, jaxkd.types; print(jax.config.jax_compilation_cache_dir)"
+    found = subprocess.run([sys.executable, "-c", script], env=told, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == cache.replace("HOME", home)
 
 
 def test_import_jaxkd_loads_nothing_heavy():
