@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import is_dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +16,13 @@ from jaxkd.losses import Monitor
 from jaxkd.training.ema import averaged
 from jaxkd.training.forward import as_seen, both_views, multiplied_in
 from jaxkd.training.gradient_accumulation import GradFn, Number, StepGrads, accumulated
-from jaxkd.training.mixed_labels import mixed, under_both_labels
 from jaxkd.training.program import Program, Term, log_name, per_example
 from jaxkd.training.sharding import on_each_device
-from jaxkd.training.state import LOSSES, POLICY, TrainState, Tree, split
+from jaxkd.training.state import LOSSES, MIX, POLICY, TrainState, Tree, split
 from jaxkd.types import Batch, Key, Normalizer, Outputs, Progress
 
 Logs = dict[str, jax.Array]
+Numbers = TypeVar("Numbers")
 TeacherForward = Callable[[Tree, Batch, "Known"], Outputs | None]
 Step = Callable[..., tuple[TrainState, Logs]]
 Forward = tuple[Outputs, Logs, Tree, Logs]
@@ -98,7 +98,8 @@ def make_prepare(program: Program, normalization: Normalizer | None) -> Callable
         key = state.random(POLICY, state.step)
         for position, one in enumerate(augment):
             batch = batch._replace(images=one(jax.random.fold_in(key, position), batch.images))
-        return mixed(program.mixing, state, batch)
+        # A batch is mixed whole, before it is cut into parts.
+        return batch if program.mixing is None else program.mixing(state.random(MIX, state.step), batch)
 
     return prepare
 
@@ -238,3 +239,21 @@ def monitored_values(losses: nnx.Module) -> Logs:
 def _rate(opt_state: Tree) -> Logs:
     rates = optax.tree_utils.tree_get_all_with_path(opt_state, "learning_rate")
     return {"learning_rate": jnp.float32(rates[0][1])} if rates else {}
+
+
+def under_both_labels(function: Callable[[Batch], tuple[Numbers, Tree]], batch: Batch) -> tuple[Numbers, Tree]:
+    """Return the numbers of a batch under its labels; of a mixed one the mean of those under both, by their shares.
+
+    What does not depend on the labels is computed once.
+
+    Args:
+      function: called with a batch of one label each; returns numbers, and what else is left as the own labels have it.
+      batch: `[B, …]`.
+    """
+    if batch.mixed is None:
+        return function(batch)
+    own, share = batch._replace(mixed=None), batch.mixed.share[0]
+    labels = jnp.stack([batch.labels, batch.mixed.labels])
+    numbers, rest = jax.vmap(lambda labels: function(own._replace(labels=labels)))(labels)
+    mean = jax.tree.map(lambda value: share * value[0] + (1 - share) * value[1], numbers)
+    return mean, jax.tree.map(lambda value: value[0], rest)
