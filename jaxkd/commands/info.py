@@ -15,6 +15,7 @@ import jax
 
 from jaxkd import data
 from jaxkd.command_line import CommandLine, Help, program
+from jaxkd.compilation_cache import user_cache
 from jaxkd.nn import cpu_kernels
 from jaxkd.records import environment
 
@@ -58,7 +59,7 @@ def found() -> dict[str, dict[str, Any]]:
 
 def caches() -> dict[str, str]:
     """Return where compiled programs, compiled kernels and files of the hub are kept."""
-    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    cache = user_cache()
     settings: Any = jax.config
     compiled = settings.jax_compilation_cache_dir if settings.jax_enable_compilation_cache else None
     hub = pathlib.Path(os.environ.get("HF_HOME") or cache / "huggingface")

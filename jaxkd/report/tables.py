@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from jaxkd.records import Group, Record, SweepRecord, differences, flat
-from jaxkd.records.groups import text
+from jaxkd.records.groups import Spread, text
 
 _PERCENT = ("accuracy", "top1", "top5", "hits")
 
@@ -309,12 +309,8 @@ def _results_of(group: Group, gain: float | None) -> dict[str, Cell | str]:
     cells: dict[str, Cell | str] = {"runs": str(count) if count == finished else f"{finished} of {count}"}
     ends: tuple[Literal["last", "best"], ...] = ("last", "best")
     for which in ends:
-        spread = group.spread(which)
-        shown = "–" if spread is None else mean_text(spread.mean, spread.deviation)
-        cells[f"{which} epoch"] = Cell(shown, bold=group.runs[0].reported == which)
-    averaged = group.spread("last", AVERAGED)
-    shown = "–" if averaged is None else mean_text(averaged.mean, averaged.deviation)
-    cells["averaged weights"] = Cell(shown, title="of the last epoch")
+        cells[f"{which} epoch"] = Cell(_spread_text(group.spread(which)), bold=group.runs[0].reported == which)
+    cells["averaged weights"] = Cell(_spread_text(group.spread("last", AVERAGED)), title="of the last epoch")
     cells["over the student alone"] = "–" if gain is None else signed(gain)
     cells["published"] = cells["difference"] = "–"
     if number is not None:
@@ -323,6 +319,10 @@ def _results_of(group: Group, gain: float | None) -> dict[str, Cell | str]:
         if (spread := group.spread(number.reported)) is not None:
             cells["difference"] = signed(spread.mean - number.accuracy) + ("" if number.as_published else " †")
     return cells
+
+
+def _spread_text(spread: Spread | None) -> str:
+    return "–" if spread is None else mean_text(spread.mean, spread.deviation)
 
 
 def _gain(group: Group, members: Sequence[Placed]) -> float | None:

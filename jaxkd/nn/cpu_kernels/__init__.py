@@ -92,8 +92,8 @@ def convolution(
     return call(
         images,
         kernel,
-        _none(jnp.float32) if bias is None else bias.astype(jnp.float32),
-        _none(images.dtype) if residual is None else residual,
+        _or_empty(None if bias is None else bias.astype(jnp.float32), jnp.float32),
+        _or_empty(residual, images.dtype),
         **_window(stride, padding, groups),
         relu=relu,
     )
@@ -131,7 +131,7 @@ def batch_norm(
     """Return `relu((images − mean) · factor + bias + residual)`; the first three are one number for each channel."""
     out = jax.ShapeDtypeStruct(images.shape, images.dtype)
     call = jax.ffi.ffi_call("jaxkd_batch_norm", out, vmap_method="sequential")
-    return call(images, mean, factor, bias, _none(images.dtype) if residual is None else residual, relu=relu)
+    return call(images, mean, factor, bias, _or_empty(residual, images.dtype), relu=relu)
 
 
 def batch_norm_gradient(
@@ -175,7 +175,7 @@ def product(
         raise ValueError(f"a product of {a.shape} and {b.shape}, transposed: {transpose_a} and {transpose_b}")
     out = jax.ShapeDtypeStruct((rows, columns), jnp.float32)
     call = jax.ffi.ffi_call("jaxkd_product", out, vmap_method="sequential")
-    return call(a, b, _none(jnp.float32) if bias is None else bias, transpose_a=transpose_a, transpose_b=transpose_b)
+    return call(a, b, _or_empty(bias, jnp.float32), transpose_a=transpose_a, transpose_b=transpose_b)
 
 
 def layer_norm(rows: jax.Array, scale: jax.Array, bias: jax.Array, *, epsilon: float) -> jax.Array:
@@ -230,7 +230,7 @@ def attention(queries: jax.Array, keys_values: jax.Array | None, *, scale: float
         jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((batch, count, heads, channels), (batch, heads, count))
     ]
     call = jax.ffi.ffi_call("jaxkd_attention", floats, vmap_method="sequential")
-    mixed, log_sums = call(queries, _or_none(keys_values), scale=np.float32(scale))
+    mixed, log_sums = call(queries, _or_empty(keys_values, jnp.float32, rank=5), scale=np.float32(scale))
     return mixed, log_sums
 
 
@@ -244,21 +244,17 @@ def attention_gradient(
     scale: float,
 ) -> tuple[jax.Array, jax.Array | None]:
     """Return the gradients for queries, and for keys and values where they are apart, as `attention` takes them."""
-    apart = _or_none(keys_values)
+    apart = _or_empty(keys_values, jnp.float32, rank=5)
     like = [jax.ShapeDtypeStruct(array.shape, jnp.float32) for array in (queries, apart)]
     call = jax.ffi.ffi_call("jaxkd_attention_gradient", like, vmap_method="sequential")
     of_queries, of_apart = call(queries, apart, mixed, log_sums, cotangent, scale=np.float32(scale))
     return of_queries, None if keys_values is None else of_apart
 
 
-def _or_none(keys_values: jax.Array | None) -> jax.Array:
-    return _none(jnp.float32, rank=5) if keys_values is None else keys_values
-
-
 def _window(stride: int, padding: int, groups: int) -> dict[str, np.int64]:
     return {"stride": np.int64(stride), "padding": np.int64(padding), "groups": np.int64(groups)}
 
 
-def _none(dtype: jax.typing.DTypeLike, rank: int = 1) -> jax.Array:
-    """Return the empty array that stands for an argument left out."""
-    return jnp.zeros((0,) * rank, dtype)
+def _or_empty(array: jax.Array | None, dtype: jax.typing.DTypeLike, rank: int = 1) -> jax.Array:
+    """Return the array, or the empty one that stands for an argument left out."""
+    return jnp.zeros((0,) * rank, dtype) if array is None else array

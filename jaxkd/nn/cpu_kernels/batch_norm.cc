@@ -13,6 +13,7 @@
 #include <cstring>
 #include <vector>
 
+#include "threads.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace jaxkd {
@@ -23,7 +24,6 @@ namespace ffi = xla::ffi;
 constexpr int64_t kWide = 256;  // floats in a wide row: enough independent sums to hide an addition's latency
 constexpr int64_t kRun = 32;    // wide rows that are summed in float32
 constexpr int64_t kSample = 16; // rows whose mean is the shift
-constexpr int64_t kSmall = 1 << 14;  // elements from which on a second thread is worth waking
 
 struct BFloat16 {
   uint16_t bits;
@@ -53,7 +53,7 @@ struct Walk {
     height = total / width;
   }
   int64_t rest() const { return total - height * width; }
-  int threads() const { return total < kSmall ? 1 : omp_get_max_threads(); }
+  int threads() const { return Threads(total); }
   // The wide rows of a thread, [first, second).
   std::pair<int64_t, int64_t> Share(int thread, int threads) const {
     return {height * thread / threads, height * (thread + 1) / threads};

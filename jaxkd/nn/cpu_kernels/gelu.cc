@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "threads.h"
 #include "vectors.h"
 #include "xla/ffi/api/ffi.h"
 
@@ -31,10 +32,10 @@ struct Normal {
   }
 };
 
-// Calls `each(i)` for all elements, on all threads.
+// Calls `each(i)` for all elements.
 template <typename Each>
 ffi::Error ForEach(int64_t elements, Each each) {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) num_threads(Threads(elements))
   for (int64_t start = 0; start < elements; start += kPiece) {
     const int64_t end = start + kPiece < elements ? start + kPiece : elements;
 #pragma omp simd

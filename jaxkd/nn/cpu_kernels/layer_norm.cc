@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "threads.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace jaxkd {
@@ -20,8 +21,7 @@ namespace ffi = xla::ffi;
 using Rows = ffi::BufferR2<ffi::F32>;
 using Channels = ffi::BufferR1<ffi::F32>;
 
-constexpr int64_t kRun = 32;         // rows that are summed in float32
-constexpr int64_t kSmall = 1 << 14;  // elements from which on a second thread is worth waking
+constexpr int64_t kRun = 32;  // rows that are summed in float32
 
 struct Moments {
   float mean, factor;  // the mean of a row, and what its values less the mean are multiplied by
@@ -35,8 +35,6 @@ struct Moments {
     factor = 1 / std::sqrt(squares / channels + epsilon);
   }
 };
-
-int Threads(int64_t elements) { return elements < kSmall ? 1 : omp_get_max_threads(); }
 
 ffi::Error LayerNorm(Rows values, Channels scale, Channels bias, ffi::Result<Rows> out, float epsilon) {
   const int64_t rows = values.dimensions()[0], channels = values.dimensions()[1];

@@ -28,6 +28,8 @@ from typing import NamedTuple
 
 import jax
 
+from jaxkd.compilation_cache import user_cache
+
 SWITCH = "JAXKD_CPU_KERNELS"
 """Environment variable: `off` keeps XLA's own convolutions."""
 
@@ -42,6 +44,7 @@ SOURCES = (
     "layer_norm.cc",
     "gelu.cc",
     "onednn.h",
+    "threads.h",
     "vectors.h",
 )
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-fopenmp", "-w")
@@ -178,7 +181,7 @@ def _version(library: ctypes.CDLL) -> tuple[int, int, int]:
 
 def _load_kernels() -> tuple[ctypes.CDLL, str]:
     """Return the compiled kernels, from the cache or built now, and a note for their description."""
-    folder = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "jaxkd" / "kernels"
+    folder = user_cache() / "jaxkd" / "kernels"
     path = folder / f"kernels-{_key()}.so"
     if _intact(path):
         return ctypes.CDLL(str(path)), ""
