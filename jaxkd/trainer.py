@@ -18,7 +18,7 @@ from flax import nnx
 from jaxkd.callbacks import Callback, CallbackList, Checkpoint, ProgressBar, TerminateOnNaN
 from jaxkd.callbacks.base import in_a_list
 from jaxkd.callbacks.terminal import with_warnings_apart
-from jaxkd.checks import check_at_least, warn_caller
+from jaxkd.checks import check_at_least, check_network, warn_caller
 from jaxkd.data import Dataset, Mixing, StreamedDataset
 from jaxkd.data.interop import one_by_one
 from jaxkd.history import History
@@ -58,6 +58,9 @@ class Trainer:
       model: a network of the zoo, or any `nnx.Module` of your own: see "A network of your own" in the docs. Training
         changes its weights in place.
 
+    Raises:
+      TypeError: for what is no network, such as its name.
+
     Attributes:
       state: all that training changes, a pytree; None before `compile`. The next compiled chunk takes its buffers:
         copy what is to outlive a `fit`.
@@ -75,6 +78,7 @@ class Trainer:
     """
 
     def __init__(self, model: nnx.Module):
+        check_network("model", model)
         self._model = model
         self._teacher: nnx.Module | None = None
         self._program: Program | None = None

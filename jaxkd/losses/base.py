@@ -48,6 +48,8 @@ class Network(NamedTuple):
 
 def _at(network: Network, kind: str, position: int) -> jax.ShapeDtypeStruct:
     offered = getattr(network.outputs, kind)
+    if not hasattr(position, "__index__"):
+        raise TypeError(f"position={position!r}: give a whole number, as in 2")
     if not -len(offered) <= position < len(offered):
         shapes = ", ".join(f"{i}: {list(entry.shape[1:])}" for i, entry in enumerate(offered)) or "none"
         name = getattr(network.model, "name", type(network.model).__name__)

@@ -17,6 +17,7 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
+from jaxkd.checks import check_at_least
 from jaxkd.losses.base import HyperParameter, Loss, Network
 from jaxkd.losses.features import Projection, embedding_widths, require_teacher
 from jaxkd.losses.functional import unit
@@ -103,8 +104,7 @@ class CRD(Loss):
     ):
         if mode not in ("exact", "relaxed"):
             raise ValueError(f"mode={mode!r}: choose 'exact' (match oneself) or 'relaxed' (anyone of the same class)")
-        if negatives < 1 or feature_dim < 1:
-            raise ValueError(f"negatives={negatives!r}, feature_dim={feature_dim!r}: each must be at least 1")
+        check_at_least(1, negatives=negatives, feature_dim=feature_dim)
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum={momentum!r}: must be at least 0 and less than 1")
         self.classes = Classes(labels)
@@ -201,7 +201,8 @@ class Classes(nnx.Module):
         counts = np.bincount(labels)
         if np.count_nonzero(counts) < 2:
             raise ValueError(
-                f"{len(labels)} labels of {np.count_nonzero(counts)} class(es): contrast needs two or more"
+                f"{len(labels)} labels of {np.count_nonzero(counts)} class(es): CRD contrasts classes and needs two or "
+                "more; give the training set's, as train.labels"
             )
         self.labels = nnx.Variable(jnp.asarray(labels, jnp.int32))
         self.grouped = nnx.Variable(jnp.asarray(np.argsort(labels, kind="stable"), jnp.int32))

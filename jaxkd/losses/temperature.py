@@ -82,7 +82,7 @@ class FixedTemperature(nnx.Module):
 def checked_temperature(name: str, value: float) -> float:
     """Return a temperature that is a positive finite number; raise a ValueError that names any other."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name}={value!r}: a temperature is a positive number")
+        raise ValueError(f"{name}={value!r}: give a positive number")
     return float(value)
 
 
@@ -94,7 +94,10 @@ def as_temperature(temperature: float | Temperature) -> Temperature:
     """
     if hasattr(temperature, "temper") and not isinstance(temperature, type):
         return cast(Temperature, temperature)
-    return FixedTemperature(cast(float, temperature))  # which refuses what is no number
+    try:
+        return FixedTemperature(cast(float, temperature))
+    except ValueError as error:
+        raise ValueError(f"{error}, or a rule such as losses.CurriculumTemperature()") from None
 
 
 def temper(
@@ -106,10 +109,12 @@ def temper(
       ValueError: if there is no teacher, or it has another number of classes.
     """
     if teacher is None:
-        raise ValueError("this loss compares with a teacher: use jaxkd.Distiller, which has one")
+        raise ValueError("a loss with a temperature compares with a teacher: use jaxkd.Distiller, which has one")
     ours, theirs = at_least_float32(student.logits), at_least_float32(teacher.logits)
     if ours.shape != theirs.shape:
-        raise ValueError(f"student logits {ours.shape} and teacher logits {theirs.shape} differ in shape")
+        raise ValueError(
+            f"student logits {ours.shape} and teacher logits {theirs.shape} differ: give networks of the same classes"
+        )
     if standardize:
         ours, theirs = standardized(ours), standardized(theirs)
     return rule.temper(ours, theirs, batch.labels, progress)
