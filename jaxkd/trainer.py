@@ -120,7 +120,7 @@ class Trainer:
         mixing: Mixing | None = None,
         ema: EMA | None = None,
     ) -> None:
-        """Say how to train, and start afresh from the network's present weights.
+        """Set up training, which starts from the network's present weights.
 
         Args:
           optimizer: from `jaxkd.optimizers`, or any optax optimizer. It also trains what the losses learn.
@@ -136,8 +136,8 @@ class Trainer:
             network was published for.
           precision: "bfloat16" runs the networks in it, in training and in evaluation; parameters, statistics, logits
             and losses stay float32. On a CPU it gains only where the processor has bfloat16 units and the CPU kernels
-            are there to use them (`python -m jaxkd.nn.cpu_kernels` says so); elsewhere it is slower, and you are told.
-            "highest" is float32 with its products in full, which TPUs round to bfloat16 by default and GPUs may to
+            are there to use them (`python -m jaxkd.nn.cpu_kernels` says so); elsewhere it is slower, and a warning says
+            so. "highest" is float32 with its products in full, which TPUs round to bfloat16 by default and GPUs may to
             TensorFloat-32.
           cache_teacher: True keeps the teacher's outputs for every view of every image, so that each is computed once;
             "auto" does so where it can. A `jaxkd.TeacherCache` says where, and can be shared between runs. Training
@@ -220,7 +220,7 @@ class Trainer:
         resume: str | None = None,
         verbose: int | bool = 1,
     ) -> History:
-        """Train.
+        """Train until `epochs` epochs are done, and return what was measured.
 
         Every example is seen once an epoch, in an order drawn from the seed, the last smaller batch included.
 
@@ -306,7 +306,7 @@ class Trainer:
 
         Args:
           image_shape: `(H, W, C)`; by default the one that the network, or else the teacher, was published for.
-          depth: how many names deep layers are told apart; see `jaxkd.summary`.
+          depth: how many levels of layers have rows of their own; see `jaxkd.summary`.
 
         Raises:
           ValueError: where the shape of the images is not known, or a network cannot take them.

@@ -82,7 +82,7 @@ class EpochTable:
         self._rows = 0  # since the header
 
     def add(self, epoch: str, logs: Sequence[Mapping[str, float]], speed: str = "", left: str = "") -> None:
-        """Tell of an epoch.
+        """Print the row of an epoch.
 
         Args:
           epoch: which of how many, as in "1/30".

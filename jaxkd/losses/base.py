@@ -106,10 +106,10 @@ class Loss(nnx.Module):
 
 
 class FromTeacher(Loss):
-    """A loss that hears one of several teachers, as if it were the only one.
+    """A loss against one of several teachers, as if it were the only one.
 
-    With `Distiller(teacher=[a, b])`, terms of their own make a loss for each teacher, each with its weight. The images
-    are run through every teacher that a term reads, and through no other.
+    With `Distiller(teacher=[a, b])`, one such term for each teacher gives each its own loss and weight. Images are run
+    through the teachers that a term reads, and through no others.
 
     Args:
       position: which of the teachers, counted from 0.

@@ -52,6 +52,8 @@ def noise_contrastive_loss(log_likelihood: jax.Array, examples: int) -> jax.Arra
 class CRD(Loss):
     """Noise-contrastive estimation between each network's embedding and a memory of the other's; published weight 0.8.
 
+    Paper: Tian, Krishnan, Isola, *Contrastive Representation Distillation*, ICLR 2020.
+
     Two trained linear heads bring both embeddings to `feature_dim` and to length one. The likelihood that a student's
     s and a remembered t belong together is exp(s·t / T) / Z, likewise for the teacher's and a remembered s; both losses
     are added. Z is N times the mean of the first batch's exp(…) and stays. A memory is read before the batch's own
@@ -64,7 +66,7 @@ class CRD(Loss):
 
     Args:
       labels: `[N]` class indices of the very data set that `fit` gets, in its order (`train.labels`): memories are
-        addressed by `batch.index`. For a batch whose labels are others than these, the loss is NaN, which stops
+        addressed by `batch.index`. For a batch whose labels differ from these, the loss is NaN, which stops
         training.
       negatives: K, drawn anew for each example from other classes, without replacement; where there are fewer than K,
         each is taken once before any is taken again.

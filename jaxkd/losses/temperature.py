@@ -192,6 +192,8 @@ class LearnedTemperature(nnx.Module):
 class CurriculumTemperature(LearnedTemperature):
     """T = t_start + t_end · sigmoid(θ), with θ trained by a gradient multiplied by λ(epoch).
 
+    Paper: Li et al., *Curriculum Temperature for Knowledge Distillation* (CTKD), AAAI 2023.
+
     θ starts at 1, so T starts at 15.62 and stays within 1 and 21; with `t_start=2, t_end=40`, as for standardised
     logits, at 31.24 and within 2 and 42. The gradient reaches θ through both softmaxes and through T². T and λ appear
     in the logs as `…_temperature` and `…_lambda`.
@@ -222,6 +224,8 @@ class CurriculumTemperature(LearnedTemperature):
 
 class InstanceTemperature(LearnedTemperature):
     """T = t_start + t_end · sigmoid(MLP(student, teacher)), one for each example.
+
+    Paper: Li et al., *Curriculum Temperature for Knowledge Distillation* (CTKD), AAAI 2023.
 
     The network has two layers and reads both logits, those of the student first, as they come (standardised, where the
     loss standardises). No gradient flows back through them, so that student and teacher do not learn to steer the
