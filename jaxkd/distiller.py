@@ -40,11 +40,11 @@ class Distiller(Trainer):
 
     def __init__(self, student: nnx.Module, teacher: nnx.Module | Sequence[nnx.Module]):
         check_network("student", student)
-        several = isinstance(teacher, Sequence) and not isinstance(teacher, str)
-        for network in teacher if several else [teacher]:
+        networks = list(teacher) if isinstance(teacher, Sequence) and not isinstance(teacher, str) else [teacher]
+        for network in networks:
             check_network("teacher", network)
         super().__init__(student)
-        one = Ensemble(teacher) if several else teacher
+        one = Ensemble(networks) if isinstance(teacher, Sequence) else teacher
         if any(network is student for network in (one.networks if isinstance(one, Ensemble) else [one])):
             raise ValueError("student and teacher are the same object: create or load the teacher separately")
         self._teacher = one

@@ -59,7 +59,7 @@ MISTAKES = (
     Mistake("no teacher", "distill.py --data digits --student resnet8"),
     Mistake("a teacher that is not there", "distill.py --data digits --student resnet8 --teacher resnet56.pth"),
     Mistake("a recipe that nobody published", "distill.py --recipe=kd/resnet56-resnet21"),
-    Mistake("a misspelt function of one's own", "distill.py --student resnet8 --method my_loss.py:biuld"),
+    Mistake("a misspelt function of your own", "distill.py --student resnet8 --method my_loss.py:biuld"),
     Mistake("freezing what was never trained", "train_teacher.py --data digits --model resnet8 --freeze"),
     Mistake("a folder with a run in it", "train_teacher.py --data digits --model resnet8 --output runs/done"),
 )

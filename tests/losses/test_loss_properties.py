@@ -71,7 +71,7 @@ def test_what_is_no_temperature_is_refused_by_name(value, argument, made):
 
 
 def test_a_rule_of_temperatures_goes_by_no_name():
-    with pytest.raises(ValueError, match=r"temperature='ctkd': give a positive number, or a rule such as losses\.Curri"):
+    with pytest.raises(ValueError, match=r"temperature='ctkd': give a positive number, or a rule such as losses\."):
         losses.KD("ctkd")
 
 
