@@ -113,7 +113,7 @@ def table(
         last = [history.last("val_accuracy") for history in histories]
         best = [history.best("val_accuracy")[1] for history in histories]
         lines.append(f"{name:18s} {student_size:10,d} {spread(last):>13s} {spread(best):>13s}")
-    lines.append("The last epoch is the result; the best one was chosen by looking at the test images.")
+    lines.append("The last epoch is the result; the best was chosen by looking at test images.")
     return "\n".join(lines)
 
 
