@@ -7,8 +7,10 @@ the first; a process that was started by the other says that one, in its help, i
 from __future__ import annotations
 
 import argparse
+import codecs
 import contextvars
 import functools
+import io
 import os
 import pathlib
 import re
@@ -67,6 +69,42 @@ def by_other_names(function: Callable[Given, Found]) -> Callable[Given, Found]:
     return called
 
 
+_IN_ASCII = {
+    "…": "...", "×": "x", "·": "-", "−": "-", "–": "-", "±": "+-", "→": "->", "≥": ">=", "≠": "!=", "½": "1/2",
+    "²": "^2", "√": "sqrt", "‖": "||", "τ": "tau", "λ": "lambda", "σ": "sigma", "ε": "eps", "α": "alpha",
+    "β": "beta", "γ": "gamma", "δ": "delta", "π": "pi", "₀": "0", "₁": "1", "₂": "2", "₃": "3",
+}  # fmt: skip
+"""The signs of what commands print, and what stands for each on terminals that have ASCII alone."""
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    sign = error.object[error.start]
+    return _IN_ASCII.get(sign) or sign.encode("ascii", "backslashreplace"), error.start + 1
+
+
+codecs.register_error("jaxkd.in_ascii", _in_ascii)
+
+
+def write_in_what_there_is(stream: object) -> None:
+    """Have a stream whose encoding lacks signs that commands print, as ASCII does, write others in their place.
+
+    Example:
+      >>> stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+      >>> write_in_what_there_is(stream)
+      >>> print("32×32×3 · loss 0.4 … 0.5 · ü", file=stream, flush=True)
+      >>> stream.buffer.getvalue().decode()
+      '32x32x3 - loss 0.4 ... 0.5 - \\\\xfc\\n'
+    """
+    if not isinstance(stream, io.TextIOWrapper):
+        return
+    try:
+        "".join(_IN_ASCII).encode(stream.encoding)
+    except UnicodeEncodeError:
+        stream.reconfigure(errors="jaxkd.in_ascii")
+
+
 def program(command: str) -> str:
     """Return what a command is called by whoever typed it, for `prog`."""
     return spoken(f"jaxkd {command}")
@@ -93,12 +131,15 @@ def _other_name(found: re.Match[str]) -> str:
 def end(main: Callable[[], int], resumable: bool = False) -> NoReturn:
     """Run a command and end the process with its code; after Ctrl-C, say in one line how to resume.
 
-    Warnings are a line each, without the line of the code that they come from.
+    Warnings are a line each, without the line of the code that they come from. Where the terminal or the log has no
+    sign for "…" and the like, another is written.
 
     Args:
       main: the command.
       resumable: whether it takes `--resume`.
     """
+    for stream in (sys.stdout, sys.stderr):
+        write_in_what_there_is(stream)
     warnings.formatwarning = lambda message, category, filename, lineno, line=None: f"warning: {message}\n"
     try:
         code = main()

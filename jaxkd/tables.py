@@ -62,9 +62,11 @@ def number(value: float | None) -> str:
     """Return a measured value in about six characters, and nothing for what was not measured.
 
     Example:
-      >>> [number(value) for value in (0.98765, 4.60517, 15.0, 0.00025, 12345.6, None)]
-      ['0.9877', '4.6052', '15.0000', '0.00025', '1.23e+04', '']
+      >>> [number(value) for value in (0.98765, 4.60517, 15.0, 0.00025, 12345.6, 2.5e7, None)]
+      ['0.9877', '4.6052', '15.0000', '0.00025', '12346', '2.5e+07', '']
     """
     if value is None:
         return ""
+    if 1e3 <= abs(value) < 1e6:
+        return f"{value:.0f}"
     return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e3 else f"{value:.3g}"

@@ -1,6 +1,7 @@
 """All commands by their names."""
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -84,3 +85,13 @@ def test_the_entry_point_runs(tmp_path):
         assert done.returncode == 2
         assert "'kdd' is not a recipe" in done.stderr
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["models"], []])
+def test_a_terminal_that_has_ascii_alone_is_written_to_as_well(arguments, tmp_path):
+    ascii_alone = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "jaxkd", *arguments]
+    done = subprocess.run(command, cwd=tmp_path, env=ascii_alone, capture_output=True, check=True)
+    assert done.stderr == b""
+    assert done.stdout.isascii()
+    assert b"\\u" not in done.stdout

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxkd.callbacks.base import Callback, Logs
+from jaxkd.callbacks.terminal import print_apart
 from jaxkd.checks import check_at_least
 
 
@@ -97,7 +97,7 @@ class Checkpoint(Callback):
         self._save()
         if jax.process_index() == 0:
             asked = "Ctrl-C" if logs and logs.get("signal") == signal.SIGINT else "SIGTERM"
-            print(f"{asked}: saved in {self.directory}, to resume from", file=sys.stderr, flush=True)
+            print_apart(f"{asked}: saved in {self.directory}, to resume from")
 
     def _due(self) -> bool:
         if self.every_steps is not None and self._steps >= self.every_steps:

@@ -20,7 +20,8 @@ class ProgressBar(Callback):
     On a terminal and in a notebook a bar follows each epoch, and those that are done are rows of a table. Speed and
     time left stay in sight; what is too wide for the terminal is left out, loss terms first. The best `val_accuracy` so
     far is green, unless $NO_COLOR is set. Elsewhere, as in a log file, there is one line per epoch, in colours only
-    with $FORCE_COLOR. The first estimate of the time left includes compiling and is too long.
+    with $FORCE_COLOR. Before the first steps are done the bar says "compiling"; the first estimate of the time left
+    includes that and is too long.
 
     The bar moves when a compiled program ends: `compile(steps_per_execution=…)` says after how many steps.
 
@@ -68,13 +69,14 @@ class ProgressBar(Callback):
             self._mark = (self._clock(), self._steps_done(0))
         if self._notebook is None and self._stream.isatty():
             self._bar = TerminalBar(self._stream, self.params["steps"])
-        self._show(0, {})
+        started = self._compiled or not self.params["steps"]
+        self._show(0, {}, self._left if started else "compiling")
 
     def on_train_batch_end(self, step: int, logs: Logs | None = None) -> None:
         logs = dict(logs or {})
         self._speed = _speed(logs.pop("images_per_second", None))
         self._left = self._time_left(step)
-        self._show(step, logs)
+        self._show(step, logs, self._left)
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         logs = dict(logs or {})
@@ -83,7 +85,7 @@ class ProgressBar(Callback):
         if self._notebook is not None:
             self._notebook.add(epoch, logs, joined(self._name(), self._speed, self._left))
         else:
-            self._table.add(self._number(), [logs], self._speed, self._left)
+            self._table.add(self._number(), [logs], self._speed, self._left if self.params["steps"] else None)
 
     def _number(self) -> str:
         return f"{self._epoch + 1}/{self.params['epochs']}"
@@ -107,11 +109,11 @@ class ProgressBar(Callback):
         minutes, seconds = divmod(round(seconds), 60)
         return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d} left"
 
-    def _show(self, step: int, logs: Logs) -> None:
+    def _show(self, step: int, logs: Logs, left: str) -> None:
         view = self._notebook or self._bar
         if view is not None:
             terms = [f"{name} {float(value):.4g}" for name, value in logs.items()]
-            view.show(step, self._name(), terms, self._speed, self._left)
+            view.show(step, self._name(), terms, self._speed, left)
 
     def _close(self) -> None:
         if self._bar is not None:
@@ -120,7 +122,7 @@ class ProgressBar(Callback):
 
 
 def _speed(images_per_second: float | None) -> str:
-    return "" if images_per_second is None else f"{images_per_second:.0f} images/s"
+    return f"{images_per_second:.0f} images/s" if images_per_second else ""  # 0 where only the test was left to do
 
 
 _SECONDS = 0.1  # between two drawings of the bar, so that quick steps are not held up

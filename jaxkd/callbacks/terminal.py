@@ -38,6 +38,26 @@ def columns_of(stream: TextIO) -> int:
         return 80
 
 
+def fitted(text: str, stream: TextIO) -> str:
+    """Return a text whose lines fit the terminal of a stream: longer ones go on below, indented; as it is elsewhere.
+
+    Example:
+      >>> fitted("a line of a log file is never cut, however long it is", sys.stdout)
+      'a line of a log file is never cut, however long it is'
+    """
+    if not stream.isatty():
+        return text
+    width = columns_of(stream) - 1
+    wrapper = textwrap.TextWrapper(width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return "\n".join(line if len(line) <= width else wrapper.fill(line) for line in text.splitlines())
+
+
+def print_apart(text: str) -> None:
+    """Print to the standard error, above the bars and not through them."""
+    _clear_bars()
+    print(fitted(text, sys.stderr), file=sys.stderr, flush=True)
+
+
 def wants_colour(stream: TextIO) -> bool:
     """Return whether to write a stream in colours: on a terminal, unless $NO_COLOR is set, or with $FORCE_COLOR."""
     if os.environ.get("NO_COLOR"):
@@ -81,28 +101,31 @@ class EpochTable:
         self._header = ""
         self._rows = 0  # since the header
 
-    def add(self, epoch: str, logs: Sequence[Mapping[str, float]], speed: str = "", left: str = "") -> None:
+    def add(
+        self, epoch: str, logs: Sequence[Mapping[str, float]], speed: str | None = None, left: str | None = None
+    ) -> None:
         """Print the row of an epoch.
 
         Args:
           epoch: which of how many, as in "1/30".
           logs: what it measured in each run; of several runs the range is shown.
-          speed: images per second, as in "320 images/s".
-          left: of the time, as in "0:00:20 left".
+          speed: images per second, as in "320 images/s"; "" where this epoch has none, None where no epoch has.
+          left: of the time, as in "0:00:20 left", likewise.
         """
         spans = {name: (min(own[name] for own in logs), max(own[name] for own in logs)) for name in logs[0]}
         best = self._is_best(logs)
         if self._stream.isatty():
             unit, word = " images/s", " left"
-            fixed = {unit.strip(): speed.removesuffix(unit), word.strip(): left.removesuffix(word)}
-            self._row({"epoch": epoch}, _in_order(spans), {name: text for name, text in fixed.items() if text}, best)
+            fixed = {} if speed is None else {unit.strip(): speed.removesuffix(unit)}
+            fixed |= {} if left is None else {word.strip(): left.removesuffix(word)}
+            self._row({"epoch": epoch}, _in_order(spans), fixed, best)
             return
         colour = wants_colour(self._stream)
         terms = []
         for name, (low, high) in spans.items():
             term = f"{name} {float(low):.4g}" + (f" … {float(high):.4g}" if len(logs) > 1 else "")
             terms.append(_coloured(term, _GREEN, colour and best and name == BEST))
-        print(joined(f"epoch {epoch}", *terms, speed, left), file=self._stream, flush=True)
+        print(joined(f"epoch {epoch}", *terms, speed or "", left or ""), file=self._stream, flush=True)
 
     def _is_best(self, logs: Sequence[Mapping[str, float]]) -> bool:
         if len(logs) > 1 or BEST not in logs[0]:
@@ -198,6 +221,11 @@ _BARS: list[TerminalBar] = []
 """The bars that are on the screen."""
 
 
+def _clear_bars() -> None:
+    for bar in _BARS:
+        bar.clear()
+
+
 @contextmanager
 def warnings_apart() -> Iterator[None]:
     """Write warnings in a line each, without the line of code they come from, and above the bar, not through it.
@@ -208,13 +236,10 @@ def warnings_apart() -> Iterator[None]:
     before, bars = warnings.formatwarning, len(_BARS)
 
     def formatted(message: Any, category: Any, filename: str, lineno: int, line: str | None = None) -> str:
-        for bar in _BARS:
-            bar.clear()
+        _clear_bars()
         if before.__module__ not in ("warnings", "_py_warnings"):
             return before(message, category, filename, lineno, line)
-        text = f"warning: {message}"
-        if sys.stderr.isatty():
-            text = textwrap.fill(text, columns_of(sys.stderr) - 1, subsequent_indent="  ", break_on_hyphens=False)
+        text = fitted(f"warning: {message}", sys.stderr)
         return text.replace("warning:", _coloured("warning:", _YELLOW, wants_colour(sys.stderr)), 1) + "\n"
 
     warnings.formatwarning = formatted

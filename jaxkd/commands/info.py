@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps(facts, indent=2, ensure_ascii=False))
         return 0
     for name, value in facts.items():
-        print(name, *(f"  {key:15s} {entry}" for key, entry in value.items()), sep="\n")
+        print(name, *(f"  {key:16s} {entry}" for key, entry in value.items()), sep="\n")
     return 0
 
 

@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     print(f"\n{table(runs, measured, parameters(teacher), parameters(new_student(0)))}\n")
     options.output.mkdir(parents=True, exist_ok=True)
-    write_results(options.output, runs, measured)
+    write_results(options.output, runs, measured, len(few))
     draw(options.output, runs, measured)
     print(f"{time.perf_counter() - start:.0f} s. Pictures and the numbers of every run are in {options.output}/")
     print(spoken(f"As a page for a browser: jaxkd report {options.output} -o report.html"))
@@ -113,7 +113,7 @@ def table(
         last = [history.last("val_accuracy") for history in histories]
         best = [history.best("val_accuracy")[1] for history in histories]
         lines.append(f"{name:18s} {student_size:10,d} {spread(last):>13s} {spread(best):>13s}")
-    lines.append("The last epoch is the result; the best one was chosen by looking at the test images.")
+    lines.append("The last epoch is the result; the best was chosen by looking at test images.")
     return "\n".join(lines)
 
 
@@ -128,12 +128,14 @@ def spread(accuracies: Sequence[float]) -> str:
     return f"{values.mean():.1f} ± {values.std(ddof=1):.1f}" if len(values) > 1 else f"{values[0]:.1f}      "
 
 
-def write_results(output: pathlib.Path, runs: Mapping[str, list[jaxkd.History]], teacher_accuracy: float) -> None:
+def write_results(
+    output: pathlib.Path, runs: Mapping[str, list[jaxkd.History]], teacher_accuracy: float, images: int
+) -> None:
     """Write every run's history, with the versions it came from."""
     record = {
         "teacher": {"name": TEACHER, "accuracy": teacher_accuracy},
         "student": STUDENT,
-        "data": {"name": "digits"},
+        "data": {"name": "digits", "images": images},
         "runs": {name: [history.to_dict() for history in histories] for name, histories in runs.items()},
         **environment(),
     }

@@ -7,6 +7,7 @@ In the order in which a command calls them: `read`, `prepare`, then of each `Exp
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from flax import nnx
 
 import jaxkd
 from jaxkd import convert, data, losses, models, recipes
+from jaxkd.callbacks.terminal import fitted
 from jaxkd.commands.options import published
 from jaxkd.config import RunConfig
 from jaxkd.formats.files import sha256
@@ -264,11 +266,20 @@ def start_of(config: RunConfig, network: Any) -> dict[str, Any]:
     }
 
 
+NO_RESULT = "a first try on a part of the images: these numbers are no result"
+"""The last word of a limited run."""
+
+
+def say_limits(config: RunConfig, train: Images, test: Images) -> None:
+    """Print what of the images a limited run sees; nothing of any other."""
+    if config.limited:
+        say(f"a first try, on {len(train):,} training and {len(test):,} test images: its numbers are no result")
+
+
 def say_start(run: Experiment) -> None:
     """Print what the network of a run starts from, and what of it is trained."""
     start, config = run.facts[run.config.role], run.config
-    if config.limited:
-        say(f"a first try, on {len(run.train):,} training and {len(run.test):,} test images: its numbers are no result")
+    say_limits(config, run.train, run.test)
     if config.init is None:
         return
     say(f"{config.network} starts from {start['init']}: {start['matched']}")
@@ -320,9 +331,9 @@ def fit_together(runs: Sequence[Experiment], at_once: int | None) -> None:
 
 
 def say(text: str) -> None:
-    """Print, in the first of several processes."""
+    """Print, in the first of several processes; a line that is too long for a terminal goes on below, indented."""
     if is_first():
-        print(text, flush=True)
+        print(fitted(text, sys.stdout), flush=True)
 
 
 def is_first() -> bool:
@@ -335,19 +346,19 @@ def print_result(result: Mapping[str, Any], directory: RunDirectory) -> None:
     for which in ("last", "best"):
         row, mark = result[which], "  (the one this recipe reports)" if which == result["reported"] else ""
         averaged = f", averaged weights {row['val_ema_accuracy']:.2%}" if "val_ema_accuracy" in row else ""
-        print(
+        say(
             f"{which} epoch {row['epoch']:4d}: test top-1 {row['val_accuracy']:.2%}, top-5 {row['val_top5']:.2%}"
             f"{averaged}{mark}"
         )
     if (row := result.get("best_ema")) is not None:
-        print(f"averaged weights were best in epoch {row['epoch']}: test top-1 {row['val_ema_accuracy']:.2%}")
+        say(f"averaged weights were best in epoch {row['epoch']}: test top-1 {row['val_ema_accuracy']:.2%}")
     if "recipe" in result:
         recipe = result["recipe"]
         kept = "" if recipe["as_published"] else ", by a run that differs from this one"
-        print(f"published: test top-1 {recipe['accuracy']:.2%}, {recipe['reported']} epoch{kept}; {recipe['paper']}")
+        say(f"published: test top-1 {recipe['accuracy']:.2%}, {recipe['reported']} epoch{kept}; {recipe['paper']}")
     if "limited" in result:
-        print("a first try on a part of the images: these numbers are no result")
-    print(f"everything is in {directory.path}")
+        say(NO_RESULT)
+    say(f"everything is in {directory.path}")
 
 
 def parameters(model: nnx.Module) -> int:

@@ -136,13 +136,14 @@ def train(
             if teacher is None:
                 run.require_no_teacher(one)
             jaxkd.models.create(one.network, num_classes=train.num_classes)  # a wrong name is refused before any work
-        directory = RunDirectory(config.output or pathlib.Path("runs") / name)
+        directory = RunDirectory(config.output or pathlib.Path("runs") / f"{name}{'-limited' * config.limited}")
         if directory.path.exists() and any(directory.path.iterdir()):
             raise ValueError(f"{directory.path} exists and is not empty: choose another --output")
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         parser.error(str(error))
     told: dict[str, Any] = {**varied, "seeds": len(seeds)}
     directory.start(settings_of(config, varied) | told, config.arguments() | told | {"at_once": options.at_once})
+    run.say_limits(config, train, test)
     by_cell = {tuple(cell.values()): one for cell, one in zip(cells, configs, strict=True)}
     start = time.perf_counter()
     found = jaxkd.sweep(
@@ -170,6 +171,8 @@ def train(
         networks = f"{teacher.name} → {config.network}" if teacher else config.network
         title = f"{networks}, {config.data.name}, {config.training.epochs} epochs, last epoch"
         draw(varied, accuracy, directory.path / "grid.png", title, labels or {})
+    if config.limited:
+        print(run.NO_RESULT)
     print(f"{len(cells)} students in {facts['seconds']:.0f} s; everything is in {directory.path}")
     return 0
 

@@ -93,23 +93,25 @@ def _latency(predict: Predict, network: Classifier, batch: int) -> float:
 
 
 def table(rows: Sequence[Measured]) -> str:
-    """Return networks as lines under headings; of two, also how many times less the second one takes.
+    """Return what networks cost, a column each, so that it fits any terminal; of two, also how much less the second.
 
     Example:
       >>> teacher = Measured("teacher", "resnet56", 3_500_000, 861_620, 126_600_000, (4.2, 90.0))
       >>> student = Measured("student", "resnet20", 1_150_000, 278_324, 40_800_000, (1.4, 30.0))
       >>> print(table([teacher, student]))
-      network           file        parameters  multiply-accumulates  batch of 1  batch of 64
-      teacher resnet56  3,418 KiB   861,620     126.6 M               4.20 ms     90.0 ms
-      student resnet20  1,123 KiB   278,324     40.8 M                1.40 ms     30.0 ms
-                        3.0 × less  3.1 × less  3.1 × less            3.0 × less  3.0 × less
+                            teacher resnet56  student resnet20
+      file                  3,418 KiB         1,123 KiB         3.0 × less
+      parameters            861,620           278,324           3.1 × less
+      multiply-accumulates  126.6 M           40.8 M            3.1 × less
+      batch of 1            4.20 ms           1.40 ms           3.0 × less
+      batch of 64           90.0 ms           30.0 ms           3.0 × less
     """
-    headings = ("network", "file", "parameters", "multiply-accumulates", *(f"batch of {size}" for size in BATCHES))
-    lines = [headings, *(_cells(row) for row in rows)]
+    names = ("", "file", "parameters", "multiply-accumulates", *(f"batch of {size}" for size in BATCHES))
+    columns = [names, *(_cells(row) for row in rows)]
     if len(rows) == 2:
         larger, smaller = ((row.bytes, row.parameters, row.macs, *row.latency) for row in rows)
-        lines.append(("", *map(_times, larger, smaller)))
-    return "\n".join(text_table(lines))
+        columns.append(("", *map(_times, larger, smaller)))
+    return "\n".join(text_table(list(zip(*columns, strict=True))))
 
 
 def _times(one: float, other: float) -> str:

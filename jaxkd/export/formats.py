@@ -7,7 +7,9 @@ they are needed: `pip install "jaxkd[stablehlo]"`, `"jaxkd[onnx]"`, `"jaxkd[lite
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
+import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,7 +113,7 @@ def read_stablehlo(path: Path, _: Classifier) -> Predict:
 def write_onnx(classifier: Classifier, path: Path) -> None:
     """Write an ONNX model, by jax2onnx."""
     jax2onnx = needed("jax2onnx", "onnx", "ONNX")
-    with quiet():
+    with quiet(), _restored(jax.numpy, jax.lax, jax.nn, nnx):
         model = jax2onnx.to_onnx(
             portable(classifier),
             [jax.ShapeDtypeStruct(("batch", *classifier.image_shape), np.uint8)],
@@ -122,10 +124,24 @@ def write_onnx(classifier: Classifier, path: Path) -> None:
     path.write_bytes(model.SerializeToString())
 
 
+@contextlib.contextmanager
+def _restored(*modules: types.ModuleType) -> Iterator[None]:
+    """Put back the functions of modules that the block replaced: jax2onnx leaves a cumsum of its own in jax.numpy."""
+    before = [(module, name, value) for module in modules for name, value in vars(module).items() if callable(value)]
+    try:
+        yield
+    finally:
+        for module, name, value in before:
+            if getattr(module, name, None) is not value:
+                setattr(module, name, value)
+
+
 def read_onnx(path: Path, _: Classifier) -> Predict:
     """Return the model in a file as a function from pixels to logits, computed by onnxruntime."""
     runtime = needed("onnxruntime", "onnx", "ONNX")
-    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3  # errors: it warns of how it simplifies what it reads
+    session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return lambda images: session.run([OUTPUT], {INPUT: images})[0]
 
 
@@ -133,7 +149,7 @@ def quantize_onnx(classifier: Classifier, path: Path, images: np.ndarray) -> Non
     """Write an ONNX model in int8, by onnxruntime."""
     quantization = needed("onnxruntime.quantization", "onnx", "ONNX in int8")
     prepare = needed("onnxruntime.quantization.shape_inference", "onnx", "ONNX in int8").quant_pre_process
-    with tempfile.TemporaryDirectory() as folder, quiet():
+    with tempfile.TemporaryDirectory() as folder, silent():
         exact, prepared = Path(folder) / "exact.onnx", Path(folder) / "prepared.onnx"
         write_onnx(classifier, exact)
         _drop_empty_biases(exact)

@@ -11,6 +11,7 @@ import dataclasses
 import math
 import os
 import re
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from types import MappingProxyType
@@ -81,6 +82,12 @@ _COLUMNS = MappingProxyType(
         "lambda": _Column("kd_lambda"),
     }
 )
+
+_PLACES = (
+    Path(__file__).parents[2] / "experiments" / "results" / "authors",
+    Path(sysconfig.get_path("data")) / "share" / "jaxkd" / "authors",
+)
+"""Where this package's selection of logs is: in a checkout, else where pip puts what is no module."""
 
 _NETWORK = r"wrn_\d+_\d+|[A-Za-z\d]+"
 _NUMBER = r"\d+(?:\.\d+)?"
@@ -153,14 +160,22 @@ def read_log(path: str | os.PathLike[str]) -> AuthorsLog:
     )
 
 
-def find_logs(folder: str | os.PathLike[str]) -> list[AuthorsLog]:
+def find_logs(folder: str | os.PathLike[str] | None = None) -> list[AuthorsLog]:
     """Read all logs of a folder, its CSV files, in the order of their names.
+
+    Args:
+      folder: None takes the selection that comes with this package.
 
     Raises:
       FileNotFoundError: there is no such folder, or it holds no CSV file.
       ValueError: as `read_log`.
+
+    Example:
+      >>> len({log.method for log in find_logs()})
+      4
     """
-    path = Path(folder).expanduser()
+    path = next((place for place in _PLACES if place.is_dir()), _PLACES[0]) if folder is None else Path(folder)
+    path = path.expanduser()
     files = sorted(path.glob("*.csv"))
     if not files:
         raise FileNotFoundError(f"{path} holds no logs of the authors: name a folder with their CSV files")

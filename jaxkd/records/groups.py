@@ -18,7 +18,16 @@ _ALONE = {"name": "ce", "weights": {"ce": 1.0}, "settings": {}}
 
 # What tells configurations apart, the most telling first; what is not here comes last.
 _TELLING = (
-    *("student", "teacher.name", "data.name", "method.name", "method.settings", "method.weights", "training.name"),
+    *(
+        "student",
+        "teacher.name",
+        "data.name",
+        "data.images",
+        "method.name",
+        "method.settings",
+        "method.weights",
+        "training.name",
+    ),
     *("training.epochs", "training", "precision", "data", "method", "teacher"),
 )
 
@@ -153,7 +162,11 @@ def words(setting: str, value: Any) -> str:
     Example:
       >>> words("method.settings.temperature", 4.0), words("method.weights.kd", 0.9), words("teacher.name", "resnet56")
       ('temperature 4', 'weight of kd 0.9', 'teacher resnet56')
+      >>> words("data.images", 200)
+      '200 images'
     """
+    if setting == "data.images" and isinstance(value, int):
+        return f"{value:,} images"
     name = setting.removeprefix("method.settings.").removeprefix("training.").removesuffix(".name")
     if name.startswith("method.weights."):
         name = f"weight of {name.removeprefix('method.weights.')}"
@@ -185,6 +198,8 @@ def _shared(run: Record) -> dict[str, Any]:
     settings = dict(run.settings)
     if "model" in settings:
         settings["student"] = settings.pop("model")
+    if isinstance(settings.get("method"), str):  # as tables of sweeps have it
+        settings["method"] = {"name": settings["method"]}
     if settings.get("teacher") is None and settings.get("method") is None and "student" in settings:
         settings |= {"teacher": None, "method": _ALONE}
     return {name: value for name, value in flat(settings).items() if name not in ("seed", "seeds")}

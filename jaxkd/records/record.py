@@ -94,6 +94,11 @@ class Record:
         return _named(self.settings.get("data"))
 
     @property
+    def limited(self) -> bool:
+        """True for a first try on a part of the images, whose numbers are no result."""
+        return any(self.settings.get(name) is not None for name in ("limit_examples", "limit_steps"))
+
+    @property
     def teacher(self) -> Mapping[str, Any] | None:
         """`name`, `sha256` of its file, `accuracy` on the test images, as far as they are known; None without one."""
         return {**(self.settings.get("teacher") or {}), **((self.result or {}).get("teacher") or {})} or None

@@ -25,7 +25,7 @@ def write(
     teacher: str | os.PathLike[str] | None = None,
     data: str | None = None,
     data_dir: str | os.PathLike[str] | None = None,
-    authors: str | os.PathLike[str] | None = None,
+    authors: str | os.PathLike[str] | bool | None = None,
 ) -> Path:
     """Write a page about all runs and sweeps in some folders.
 
@@ -37,8 +37,8 @@ def write(
         students disagree on.
       data: the data set these come from; by default the one the runs were trained on.
       data_dir: where it is.
-      authors: a folder of training logs that authors published, see `records.find_logs`; the one of a run's method,
-        networks and data is drawn beside it.
+      authors: a folder of training logs that authors published, or True for those that come with this package, see
+        `records.find_logs`; the one of a run's method, networks and data is drawn beside it.
 
     Returns:
       The path of the page.
@@ -60,7 +60,7 @@ def write(
             f"there are no runs in {', '.join(map(str, paths))}: name folders that jaxkd distill, jaxkd train, "
             "jaxkd sweep or records.RunDirectory wrote"
         )
-    logs = [] if authors is None else records.find_logs(authors)
+    logs = records.find_logs(None if isinstance(authors, bool) else authors) if authors else []
     compared = records.groups(gathered(runs, sweeps))
     comparison = None if teacher is None else disagreements.compare(compared, teacher, data, data_dir)
     content = render(compared, sweeps, comparison, title, logs)

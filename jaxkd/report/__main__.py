@@ -54,9 +54,12 @@ def command_line() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--authors",
+        nargs="?",
+        const=True,
         type=Path,
         metavar="DIR",
-        help="a folder of training logs that authors published, drawn beside the runs of the same method and networks",
+        help="draw training logs that authors published beside the runs of the same method and networks: those of a "
+        "folder, or the selection that comes with jaxkd",
     )
     parser.add_argument("--title", default="Distillation report", metavar="TEXT", help="of the page")
     images = parser.add_argument_group("images on which students and their teacher disagree")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import functools
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -29,7 +30,7 @@ _SECTIONS = {
 
 
 class Part(NamedTuple):
-    """The configurations of one data set, which alone can be compared with each other.
+    """The configurations of one data set, which alone can be compared with each other; first tries are apart.
 
     Attributes:
       name: of the data set; empty where there is one only.
@@ -88,10 +89,14 @@ def render(
     """Return a page, as `page` does, of runs that were gathered and grouped."""
     compared = list(enumerate(configurations))
     maps = [sweep for sweep in sweeps if len(sweep.axes) == 2]
-    by_data: dict[str, list[Placed]] = {}
+    by_data: dict[tuple[bool, str], list[Placed]] = {}
     for place, group in compared:
-        by_data.setdefault(group.runs[0].data or "", []).append((place, group))
-    parts = [_part(name if len(by_data) > 1 else "", members, logs) for name, members in by_data.items()]
+        by_data.setdefault((group.runs[0].limited, group.runs[0].data or ""), []).append((place, group))
+    by_data = {of: _told_apart(by_data[of]) for of in sorted(by_data, key=lambda of: of[0])}
+    names = [
+        f"{data}, first tries".removeprefix(", ") if limited else data * (len(by_data) > 1) for limited, data in by_data
+    ]
+    parts = [_part(name, members, logs) for name, members in zip(names, by_data.values(), strict=True)]
     single = [run for _, group in compared for run in group.runs]
     everything = [*single, *(sweep.runs[0] for sweep in maps)]
     has_curves = any(part.charts for part in parts)
@@ -117,7 +122,8 @@ def render(
             contents={key: name for key, name in _SECTIONS.items() if present[key]},
             tiles=[
                 tile
-                for part, members in zip(parts, by_data.values(), strict=True)
+                for part, ((limited, _), members) in zip(parts, by_data.items(), strict=True)
+                if not limited
                 for tile in _tiles(members, part.name)
             ],
             parts=parts,
@@ -175,6 +181,14 @@ def _text(name: str) -> str:
     return files("jaxkd.report").joinpath("templates", name).read_text(encoding="utf-8")
 
 
+def _told_apart(members: Sequence[Placed]) -> list[Placed]:
+    """Return configurations with labels that tell them from each other, and not from those of other data sets."""
+    labels = [group.label for group in groups(run for _, group in members for run in group.runs)]
+    return [
+        (place, dataclasses.replace(group, label=label)) for (place, group), label in zip(members, labels, strict=True)
+    ]
+
+
 def _part(name: str, members: Sequence[Placed], logs: Sequence[AuthorsLog]) -> Part:
     return Part(
         name=name,
@@ -229,7 +243,9 @@ def _tiles(members: Sequence[Placed], data: str) -> list[Tile]:
     for group, spread in ends:
         if group.alone and group.runs[0].network not in teachers:
             made.append(tile("Without a teacher", mean_text(spread.mean, spread.deviation), group.label, data))
-    if taught := [end for end in ends if not end[0].alone]:
-        group, spread = max(taught, key=lambda end: end[1].mean)
-        made.append(tile("Highest with a teacher", mean_text(spread.mean, spread.deviation), group.label, data))
+    taught = [end for end in ends if not end[0].alone]
+    if comparable := [end for end in taught if end[0].finished] or taught:
+        group, spread = max(comparable, key=lambda end: end[1].mean)
+        state = "" if group.finished else "not finished"
+        made.append(tile("Highest with a teacher", mean_text(spread.mean, spread.deviation), group.label, state, data))
     return made

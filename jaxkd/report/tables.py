@@ -203,6 +203,8 @@ _DIFFERENT = (
     "the two numbers do not mean the same."
 )
 
+_FIRST_TRIES = "First tries, which saw a part of the images only: these numbers are no result."
+
 AVERAGED = "val_ema_accuracy"
 """What runs that average their weights measure of these."""
 
@@ -240,7 +242,8 @@ def runs(members: Sequence[Placed]) -> Table:
 def notes(members: Sequence[Placed]) -> list[str]:
     """Return what a reader has to know to trust the results, beside `NOTE`, which is true of all."""
     numbers = [group.published for _, group in members]
-    found = [_DIFFERENT] if any(number and not number.as_published for number in numbers) else []
+    found = [_FIRST_TRIES] if any(run.limited for _, group in members for run in group.runs) else []
+    found += [_DIFFERENT] if any(number and not number.as_published for number in numbers) else []
     for _, group in members:
         unfinished = len(group.runs) - len(group.finished)
         if unfinished:

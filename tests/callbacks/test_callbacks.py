@@ -261,6 +261,8 @@ def test_progress_rewrites_one_line_on_a_terminal(monkeypatch, columns):
     Rehearsal([0.5], chunks=2).fit(callbacks.ProgressBar(stream, clock=ticking(10.0)))
     text = stream.getvalue()
     assert text.count("\n") == 2  # the names of the table's columns, and the epoch
+    assert next(part for part in text.split("\r") if "0/4" in part).rstrip().endswith("| 0/4 · compiling")
+    assert text.count("compiling") == 1
     halfway = next(part for part in text.split("\r") if "2/4" in part)
     # Speed and time left stay in sight at any width; loss terms have what they leave.
     assert halfway.startswith("epoch 1/1 |")

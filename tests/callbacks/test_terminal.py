@@ -180,7 +180,7 @@ def test_runs_of_a_sweep_are_ranges_in_the_same_table(terminal):
 # Warnings
 
 WARNS = """
-import jaxkd, sys, warnings
+import jaxkd, signal, sys, warnings
 from jaxkd import callbacks, losses, optimizers
 from tiny import TinyNet, digits
 
@@ -196,16 +196,26 @@ distiller = jaxkd.Distiller(student=TinyNet(), teacher=TinyNet(seed=1, width=4))
 distiller.compile(optimizers.sgd(0.01), loss={"kd": losses.KD(rule)}, steps_per_execution=1)
 distiller.fit(digits()[0].subset(64), batch_size=32, epochs=3, callbacks=[WarnWithinAnEpoch()])
 print("as before:", warnings.formatwarning is own)
+
+class CtrlC(callbacks.Callback):
+    def on_train_batch_end(self, step, logs=None):
+        signal.raise_signal(signal.SIGINT)
+
+try:
+    distiller.fit(digits()[0].subset(64), batch_size=32, callbacks=[CtrlC(), callbacks.Checkpoint("saved")])
+except KeyboardInterrupt:
+    print("stopped")
 distiller.fit(digits()[0].subset(64), batch_size=32, callbacks=[callbacks.LambdaCallback(on_train_batch_end=1)])
 """
 
 
-def test_warnings_stand_above_the_bar_once_and_without_source(terminal):
+def test_warnings_stand_above_the_bar_once_and_without_source(terminal, tmp_path):
     screen = terminal(60)
     folders = [str(pathlib.Path(jaxkd.__file__).parents[1]), str(pathlib.Path(tiny.__file__).parent)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(folders), "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", WARNS]
-    ran = subprocess.run(command, stdout=screen.stream, stderr=screen.stream, env=environment, timeout=120)
+    output = {"stdout": screen.stream, "stderr": screen.stream}
+    ran = subprocess.run(command, **output, env=environment, cwd=tmp_path, timeout=120)
     screen.close()
     lines = screen.screen
     trained = lines[: lines.index("as before: True")]
@@ -217,9 +227,11 @@ def test_warnings_stand_above_the_bar_once_and_without_source(terminal):
     assert max(map(len, trained)) < 60
     assert [line.split()[0] for line in trained if re.match(r" +\d/3 ", line)] == ["1/3", "2/3", "3/3"]
     assert "|" not in text  # no rest of a bar
-    # The second one fails within its first epoch, and its bar is gone when the traceback comes.
+    # Ctrl-C within an epoch: what is said of it has a line of its own.
+    assert lines[len(trained) + 1 : len(trained) + 3] == ["Ctrl-C: saved in saved, to resume from", "stopped"]
+    # The last one fails within its first epoch, and its bar is gone when the traceback comes.
     assert ran.returncode == 1
-    assert lines[len(trained) + 1] == "Traceback (most recent call last):"
+    assert lines[len(trained) + 3] == "Traceback (most recent call last):"
 
 
 def test_ones_own_form_of_warnings_is_taken(monkeypatch):

@@ -498,3 +498,15 @@ def test_runs_are_called_by_their_methods_and_networks_stay_apart(tmp_path):
     for seed, network in enumerate(found):
         own = convert.to_state_dict(models.create("resnet8", num_classes=10, seed=seed))["conv1.weight"]
         np.testing.assert_array_equal(convert.to_state_dict(network.model)["conv1.weight"], own)
+
+
+def test_runs_are_shown_the_images_that_they_learned_from():
+    from jaxkd.commands.figuring import networks
+
+    options = figures.command_line().parse_args(["reliability", "--images", "9"])
+    model = models.create("resnet8", num_classes=10)
+    runs = [networks.Network(name, model, ROOT, name) for name in ("digits", "svhn")]
+    shown = networks.images(options, runs[:1])
+    assert networks.about(options, shown) == {"data": "digits", "split": "test", "images": 9}
+    with pytest.raises(ValueError, match="trained on digits and svhn: say by --data which images"):
+        networks.images(options, runs)

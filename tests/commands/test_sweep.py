@@ -1,6 +1,8 @@
 """`jaxkd sweep`, run as a user runs it, on the digits."""
 
+import contextlib
 import csv
+import io
 import json
 
 import numpy as np
@@ -15,11 +17,18 @@ SMALL = ["--data", "digits", "--batch-size", "479", "--quiet"]  # three equal st
 @pytest.fixture(scope="module")
 def swept(teacher, tmp_path_factory):
     """A sweep over two temperatures, and the command line that made it."""
-    folder = tmp_path_factory.mktemp("sweeps") / "kd"
-    grid = ["--grid", "temperature=2,4", "--limit-examples", "479", "--output", str(folder), *SMALL]
+    folder = tmp_path_factory.mktemp("sweeps")
+    grid = ["--grid", "temperature=2,4", "--limit-examples", "479", *SMALL]
     command = ["--teacher", str(teacher), "--student", "resnet8", "--epochs", "1", *grid]
-    assert sweep.main(command) == 0
-    return folder, command
+    with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert sweep.main(command) == 0
+    said = [line for line in printed.getvalue().splitlines() if "no result" in line]
+    assert said == [
+        "a first try, on 479 training and 360 test images: its numbers are no result",
+        "a first try on a part of the images: these numbers are no result",
+    ]
+    folder /= "runs/sweep-digits-resnet8-temperature-limited"
+    return folder, [*command, "--output", str(folder)]
 
 
 def read(path):

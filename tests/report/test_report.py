@@ -281,10 +281,26 @@ def test_data_sets_share_no_axis_and_no_highest(tmp_path):
     tiles = [figure["text"] for figure in found.all("div") if "dl" in figure["inside"]]
     assert tiles == [
         "Teacher resnet56–known when the first of its runs is finished, cifar100",
-        "Highest with a teacher70.00KD, teacher resnet56, cifar100",
+        "Highest with a teacher70.00KD, not finished, cifar100",
         "Teacher resnet1498.33test accuracy in percent, digits",
-        "Highest with a teacher95.00KD, teacher resnet14, digits",
+        "Highest with a teacher95.00KD, digits",
     ]
+
+
+def test_first_tries_are_apart_from_results(tmp_path):
+    recorded.run(tmp_path / "whole", (0.9, 0.95))
+    recorded.run(tmp_path / "few", (0.1, 0.99), limit_examples=100)
+    method = recorded.SETTINGS["method"] | {"name": "dist"}
+    recorded.run(tmp_path / "begun", (0.97,), finished=False, method=method)  # which may yet fall
+    found = Page(report.page(records.find(tmp_path)))
+    assert [title["text"] for title in found.all("h3")] == ["digits", "digits, first tries"] * 2
+    tiles = [figure["text"] for figure in found.all("div") if "dl" in figure["inside"]]
+    assert tiles == [
+        "Teacher resnet1498.33test accuracy in percent, digits",
+        "Highest with a teacher95.00KD, digits",
+    ]
+    notes = [note["text"] for note in found.all("p", "note")]
+    assert notes.count("First tries, which saw a part of the images only: these numbers are no result.") == 1
 
 
 @pytest.mark.parametrize("reported", ["last", "best"])

@@ -18,15 +18,11 @@ from typing import Any
 
 import numpy as np
 
-import jaxkd
 from jaxkd import History, plots, recipes, records
 from jaxkd.commands.figuring import learned_temperature, smoke
 from jaxkd.commands.figuring.figure import Figure, Record, array, numbers
 from jaxkd.commands.figuring.learned_temperature import pair
 from jaxkd.records.groups import words
-
-LOGS = pathlib.Path(jaxkd.__file__).parents[1] / "experiments" / "results" / "authors"
-"""Their place in a checkout; they are no part of the package."""
 
 QUANTITIES = {
     "loss": "training loss",
@@ -45,9 +41,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--logs",
         type=pathlib.Path,
-        default=LOGS,
         metavar="DIR",
-        help="their logs; default: those in experiments/results/authors of the checkout that jaxkd runs from",
+        help="their logs; default: the selection that comes with jaxkd",
     )
     parser.add_argument(
         "--pair", metavar="TEACHER-STUDENT", help="compare with this pair of theirs; default: the run's own"
@@ -66,11 +61,6 @@ def measure(options: argparse.Namespace) -> Record:
     """Return ours, theirs and the band for every configuration that has a log of theirs."""
     if options.epochs is not None and options.epochs < 1:
         raise ValueError(f"--epochs {options.epochs}: at least one is needed")
-    if options.logs == LOGS and not LOGS.is_dir():
-        raise FileNotFoundError(
-            "the authors' logs are in the repository and not in the package: name a copy of its folder "
-            "experiments/results/authors by --logs"
-        )
     logs = records.find_logs(options.logs)
     runs = learned_temperature.found(options.runs)
     compared, without = [], []
@@ -84,9 +74,8 @@ def measure(options: argparse.Namespace) -> Record:
             compared.append(_comparison(group, theirs, [log for log in of_method if log is not theirs], options.epochs))
     if not compared:
         there = "; ".join(dict.fromkeys(f"{log.method} {log.pair}" for log in logs))
-        raise ValueError(
-            f"{options.logs} has no log for {'; '.join(without)}: it has {there}. --pair names another pair"
-        )
+        whose = options.logs or "the selection that comes with jaxkd"
+        raise ValueError(f"{whose} has no log for {'; '.join(without)}: it has {there}. --pair names another pair")
     return {**learned_temperature.about(runs), "comparisons": compared, "without": without}
 
 

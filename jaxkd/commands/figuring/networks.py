@@ -25,11 +25,13 @@ class Network(NamedTuple):
       label: what to call it.
       model: with its weights.
       path: where they are from.
+      data: the data set that its run was trained on; None of a network without a run.
     """
 
     label: str
     model: Any
     path: pathlib.Path
+    data: str | None = None
 
 
 class Answers(NamedTuple):
@@ -60,7 +62,9 @@ def add_images(parser: argparse.ArgumentParser) -> None:
     """Add the options for the images that networks are shown."""
     group = parser.add_argument_group("images")
     group.add_argument(
-        "--data", choices=data.names(), default="cifar100", help="default: cifar100; digits needs no file"
+        "--data",
+        choices=data.names(),
+        help="default: what the runs were trained on, else cifar100; digits needs no file",
     )
     group.add_argument(
         "--data-dir", type=pathlib.Path, metavar="DIR", help="where its files are; default: $JAXKD_DATA, else ~/data"
@@ -70,12 +74,17 @@ def add_images(parser: argparse.ArgumentParser) -> None:
 
 
 def images(options: argparse.Namespace, found: Sequence[Network]) -> data.Dataset:
-    """Return the images that the options name, for networks that know their classes.
+    """Return the images that the options name, else those of the networks' runs, for networks that know their classes.
 
     Raises:
-      FileNotFoundError, ValueError: as `data.load` and `Dataset.subset`; for another number of classes.
+      FileNotFoundError, ValueError: as `data.load` and `Dataset.subset`; for another number of classes, and runs on
+        several data sets.
     """
-    shown: data.Dataset = data.load(options.data, options.data_dir, split=options.split)
+    own = sorted({network.data for network in found if network.data})
+    if options.data is None and len(own) > 1:
+        raise ValueError(f"these runs were trained on {' and '.join(own)}: say by --data which images to show them")
+    name: Any = options.data or next(iter(own), "cifar100")
+    shown: data.Dataset = data.load(name, options.data_dir, split=options.split)
     for network in found:
         if network.model.num_classes != shown.num_classes:
             raise ValueError(
@@ -87,7 +96,7 @@ def images(options: argparse.Namespace, found: Sequence[Network]) -> data.Datase
 
 def about(options: argparse.Namespace, shown: data.Dataset) -> dict[str, Any]:
     """Return which images were shown, for the record."""
-    return {"data": options.data, "split": options.split, "images": len(shown)}
+    return {"data": shown.name, "split": options.split, "images": len(shown)}
 
 
 def in_words(record: dict[str, Any]) -> str:
@@ -166,4 +175,4 @@ def _load(path: pathlib.Path, label: str, run: records.Record | None) -> Network
         path = next(path / name for name in ("student", "model") if (path / name).is_dir())
     else:
         model, path = convert.load_pretrained(path, label if label in models.list() else None)
-    return Network(label or model.name, model, path)
+    return Network(label or model.name, model, path, None if run is None else run.data)
