@@ -262,6 +262,8 @@ class Trainer:
         if validation_data is not None:
             known = self._known_normalization(source.normalization)
             held_out = as_source(validation_data, self._model, last - first, known)
+            if isinstance(held_out, Stream):
+                held_out.check_first()
         check_same_batches(self._run.resumed, source.examples, batch_size)
         source = self._check(source, batch_size)
         bound = self._bind(source)
@@ -356,7 +358,10 @@ class Trainer:
             logits = predicted(graph, weights, normalization, self._precision, pixels, self._placement, batch_size)
             parts.append(logits if readable is None else np.where(readable[:, None], logits, np.float32(np.nan)))
         if not parts:
-            raise ValueError("nothing to predict: the iterable of batches gave none")
+            raise ValueError(
+                "nothing to predict: the iterable of batches gave none; a generator is used up when it was gone "
+                "through once"
+            )
         return np.concatenate(parts)
 
     def save(self, directory: str | os.PathLike[str], *, keep: int = 1) -> None:
@@ -679,8 +684,13 @@ def _with_labels(x: Any, y: Any) -> Data:
     """
     if y is None:
         return x
+    if x is None or isinstance(x, str | bytes | os.PathLike):
+        raise TypeError(f"x={x!r} are no images: give an array [N, H, W, C], or a list of images of Pillow's")
     if not is_array(x) and not one_by_one(x):
-        raise TypeError(f"x={type(x).__name__} brings its labels: leave y out, or give y with an array of images")
+        raise TypeError(
+            f"x={type(x).__name__} brings its labels: leave y out, or give y with an array of images, or a list of "
+            "arrays [H, W, C] or of Pillow's images"
+        )
     if not isinstance(y, list) and not is_array(y):
         raise TypeError(
             f"y={type(y).__name__}: give the labels of the images, `[N]` integers; validation data are named, as in "

@@ -13,12 +13,11 @@ from flax import nnx
 from numpy.typing import NDArray
 
 from jaxkd.checks import warn_caller
-from jaxkd.data.dataset import check_channels_last, checked_labels
+from jaxkd.data.dataset import check_channels_last, checked_labels, classes_needed, pixel_cure
 from jaxkd.data.interop import stacked
 from jaxkd.nn.modes import Trainable
-from jaxkd.nn.modes import call as call_network
 from jaxkd.nn.outputs import layer_name
-from jaxkd.training.forward import output_shapes
+from jaxkd.training.forward import called, output_shapes
 from jaxkd.training.program import Program, name_of
 from jaxkd.training.state import Tree, split
 from jaxkd.types import Normalization
@@ -77,7 +76,8 @@ class Expectations:
             return pixels
         if not jnp.issubdtype(pixels.dtype, np.floating):
             raise ValueError(
-                f"images are {pixels.dtype}: give uint8 pixels, or float32 images that are already normalised"
+                f"images are {pixels.dtype}: give uint8 pixels, or float32 images that are already normalised; "
+                f"{pixel_cure(pixels)}"
             )
         pixels = pixels.astype(np.float32)
         self._check_range(float(pixels.min()), float(pixels.max()))
@@ -89,6 +89,12 @@ class Expectations:
         if shape[3] == wanted:
             return
         check_channels_last(shape)
+        if wanted is None and self.normalization is not None and len(self.normalization.mean) not in (1, shape[3]):
+            raise ValueError(
+                f"the images have {shape[3]} channels, but {self.name} sees images normalised with "
+                f"{len(self.normalization.mean)}, mean={_rounded(self.normalization.mean)}: give images of as many, or "
+                "set another network.normalization"
+            )
         if wanted is not None:
             raise ValueError(
                 f"the images have {shape[3]} channels, but {self.name} takes {wanted}: create it with "
@@ -96,6 +102,10 @@ class Expectations:
             )
 
     def _check_range(self, low: float, high: float) -> None:
+        if not np.isfinite([low, high]).all():
+            raise ValueError(
+                f"float images run from {low:g} to {high:g}: leave out, or mend, those that are not finite"
+            )
         if not max(-low, high) < PLAUSIBLE:
             raise ValueError(
                 f"float images reach {max(-low, high):g}, which no normalised image does: give the pixels as uint8, "
@@ -114,10 +124,7 @@ class Expectations:
     def checked_labels(self, labels: Any, images: int) -> NDArray[np.int32]:
         """Return `[N]` int32 class indices, one for each image; raise what `data.Dataset` raises."""
         labels = np.asarray(labels)
-        known = self.num_classes
-        if known is None:
-            known = int(labels.max(initial=0)) + 1 if labels.dtype.kind in "iuf" else 1
-        return checked_labels(labels, images, max(known, 1))
+        return checked_labels(labels, images, classes_needed(labels) if self.num_classes is None else self.num_classes)
 
     def check_classes(self, classes: int, labels: NDArray[Any] | None) -> None:
         """Refuse data of more classes than the network has; `labels` tell whether they count from 1."""
@@ -364,7 +371,7 @@ def _call_of(
 
     def call(variables: Tree, images: jax.Array) -> Tree:
         merged = nnx.merge(graph, params, variables)
-        call_network(merged, images, train, trainable)
+        called(merged, images, train, trainable)
         return split(merged)[2]
 
     return call, variables
