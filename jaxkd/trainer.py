@@ -43,7 +43,7 @@ from jaxkd.training.forward import warn_of_slow_types
 from jaxkd.training.inputs import Data, InMemory, Source, Stream, as_source, images_of
 from jaxkd.training.loop import Run, Runs, train
 from jaxkd.training.preemption import Termination
-from jaxkd.training.program import Augment, Losses, Program, Weight, assemble, metrics_of, name_of
+from jaxkd.training.program import Augment, Losses, Program, Weight, assemble, check_update, metrics_of, name_of
 from jaxkd.training.sharding import Placement, bn_mesh_of
 from jaxkd.training.state import TrainState, Tree, copied, create_state, split
 from jaxkd.training.step import Step, make_step
@@ -164,7 +164,8 @@ class Trainer:
 
         Raises:
           ValueError, TypeError: for losses, weights or metrics that cannot be right, for a teacher with another number
-            of classes than the student, and for a layer that the network does not have.
+            of classes than the student, for a layer that the network does not have, and for an optimizer that needs
+            more than gradients, parameters and the epoch.
         """
         if steps_per_execution is not None:
             check_at_least(1, steps_per_execution=steps_per_execution)
@@ -194,6 +195,7 @@ class Trainer:
             warn_of_slow_types(precision)
         cache = requested(cache_teacher, self._teacher is not None)
         state = create_state(self._model, losses, self._teacher, program.optimizer, seed, program.trainable)
+        check_update(program, state)
         state = begun(program.ema, state)
         self._program, self._placement, self._steps_per_execution = program, placement, steps_per_execution
         self._cache, self._run, self._restored_epochs = cache, Run(placement.everywhere(state)), 0

@@ -333,3 +333,41 @@ def test_what_is_shown_of_an_object_is_a_few_lines(train):
     assert shown[0] == "Distiller(student=resnet8, teacher=TinyNet), not compiled"
     assert "losses ce, kd; 1 epochs, 2 steps" in shown[1]
     assert "resnet8(num_classes=10)" in shown[2]
+
+
+def own_update(*names, rest=False):
+    """A step of −0.01 times the gradient, by an update that takes some of what training tells by name."""
+    arguments = "".join(f", {name}" for name in names) + (", **extra" if rest else "")
+    scope = {"down": lambda gradients: jax.tree.map(lambda gradient: -0.01 * gradient, gradients)}
+    exec(f"def update(gradients, state, params=None, *{arguments}): return down(gradients), state", scope)
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), scope["update"])
+
+
+@pytest.mark.parametrize("named", [("epoch",), ("stacked",), ("epoch", "stacked")])
+def test_an_update_of_ones_own_is_told_what_it_names(train, named):
+    weights = []
+    for optimizer in (own_update(*named), own_update(*named, rest=True), optax.sgd(0.01)):
+        trainer = jaxkd.Trainer(models.create("resnet14", num_classes=10))
+        trainer.compile(optimizer)
+        trainer.fit(train.subset(32), batch_size=16, verbose=0)
+        weights.append(leaves(trainer.state.params))
+    for one, other in zip(weights[0], weights[1], strict=True):
+        np.testing.assert_array_equal(one, other)
+    for one, other in zip(weights[0], weights[2], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "said"),
+    [
+        (optax.lbfgs, "missing 3 required keyword-only arguments: 'value', 'grad', and 'value_fn'"),
+        (lambda: optax.polyak_sgd(), "missing 1 required keyword-only argument: 'value'"),
+        (lambda: optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau()), "'value'"),
+        (lambda: optax.chain(optax.sgd(0.1), optax.scale_by_backtracking_linesearch(5)), "'value', 'grad'"),
+        (lambda: optax.chain(optax.clip(1.0), own_update("epoch")), "argument 'stacked'.* ends in \\*\\*extra"),
+        (lambda: optax.GradientTransformation(lambda params: (), lambda gradients, state: 0), "2 positional arguments"),
+    ],
+)
+def test_an_optimizer_that_needs_more_than_it_is_told_is_refused_at_compile(optimizer, said):
+    with pytest.raises(TypeError, match=rf"the optimizer cannot take a step: .*{said}"):
+        jaxkd.Trainer(models.create("resnet8", num_classes=10)).compile(optimizer())
