@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from flax import nnx
 
 from jaxkd.models.ensemble import Ensemble
 from jaxkd.trainer import Trainer
+from jaxkd.training.program import checked_network
 
 
 class Distiller(Trainer):
@@ -37,8 +39,11 @@ class Distiller(Trainer):
     """
 
     def __init__(self, student: nnx.Module, teacher: nnx.Module | Sequence[nnx.Module]):
-        super().__init__(student)
-        one = Ensemble(teacher) if isinstance(teacher, Sequence) else teacher
+        super().__init__(checked_network(student, "student"))
+        several = isinstance(teacher, Sequence) and not isinstance(teacher, str)
+        for network in teacher if several else (teacher,):  # type: ignore[union-attr]
+            checked_network(network, "teacher")
+        one: Any = Ensemble(teacher) if several else teacher  # type: ignore[arg-type]
         if any(network is student for network in (one.networks if isinstance(one, Ensemble) else [one])):
             raise ValueError("student and teacher are the same object: create or load the teacher separately")
         self._teacher = one

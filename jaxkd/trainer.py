@@ -37,13 +37,24 @@ from jaxkd.training.expectations import (
     check_batch_parts,
     check_frozen,
     check_logits,
+    checking_step,
     refuse_single,
 )
 from jaxkd.training.forward import warn_of_slow_types
 from jaxkd.training.inputs import Data, InMemory, Source, Stream, as_source, images_of
 from jaxkd.training.loop import Run, Runs, train
 from jaxkd.training.preemption import Termination
-from jaxkd.training.program import Augment, Losses, Program, Weight, assemble, check_update, metrics_of, name_of
+from jaxkd.training.program import (
+    Augment,
+    Losses,
+    Program,
+    Weight,
+    assemble,
+    check_update,
+    checked_network,
+    metrics_of,
+    name_of,
+)
 from jaxkd.training.sharding import Placement, bn_mesh_of
 from jaxkd.training.state import TrainState, Tree, copied, create_state, split
 from jaxkd.training.step import Step, make_step
@@ -75,7 +86,7 @@ class Trainer:
     """
 
     def __init__(self, model: nnx.Module):
-        self._model = model
+        self._model: nnx.Module = checked_network(model, "model")
         self._teacher: nnx.Module | None = None
         self._program: Program | None = None
         self._placement = Placement()
@@ -234,7 +245,8 @@ class Trainer:
           batch_size: over all devices; iterables bring their own.
           callbacks: one, or several in a list; see `jaxkd.callbacks`.
           validation_freq: evaluate every so many epochs, and after the last.
-          initial_epoch: how many of the epochs are done; by default those of the run just restored, otherwise 0.
+          initial_epoch: how many of the epochs are done; by default those of the run just restored, otherwise 0. It
+            says how many are left, and moves no schedule: these count the epochs since `compile`.
           resume: "auto" resumes from the newest good checkpoint of the `Checkpoint` among the callbacks, at its next
             step, or begins where there is none. The same command then starts a run and resumes it.
           verbose: 1 shows progress, 0 does not.
@@ -257,6 +269,12 @@ class Trainer:
         first = int(self._run.compiled_state().epoch)
         done = self._restored_epochs if initial_epoch is None else initial_epoch
         check_at_least(0, epochs=epochs, initial_epoch=done)
+        if initial_epoch and initial_epoch != first and epochs > initial_epoch:
+            warn_caller(
+                f"initial_epoch={initial_epoch}, but these weights were trained for {first} epochs since compile: it "
+                f"trains {epochs - initial_epoch}, and schedules, curricula and the history count them from epoch "
+                f'{first + 1}; restore(…) or resume="auto" goes on where a run was'
+            )
         check_at_least(1, validation_freq=validation_freq, batch_size=batch_size)
         last = first + max(epochs - done, 0)
         source = as_source(data, self._model, last - first, self._known_normalization(), training=True)
@@ -488,7 +506,8 @@ class Trainer:
     def step(self) -> Step:
         """The pure `step(state, batch) -> (state, logs)` under `fit`, to be jitted in a loop of one's own."""
         teacher = None if self._teacher is None else normalization_of(self._teacher, None)
-        return make_step(self._compiled_program(), normalization_of(self._model, None), teacher)
+        step = make_step(self._compiled_program(), normalization_of(self._model, None), teacher)
+        return checking_step(step, Expectations.of(self._model))
 
     def _follow(self, callbacks: Sequence[Callback], last: int, batch_size: int, examples: int | None) -> CallbackList:
         """Return the callbacks of training that is about to begin and ends before an epoch, told all they need."""

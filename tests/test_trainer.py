@@ -1,11 +1,13 @@
 """Trainer: what an epoch consists of, what is measured, and that a seed decides everything."""
 
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import nnx
+from flax import linen, nnx
 from tiny import TinyNet, assert_same_bits, digits, leaves, weights
 
 import jaxkd
@@ -100,7 +102,10 @@ def test_fit_goes_on_where_it_was_and_compile_starts_afresh(train):
 
 def test_initial_epoch_says_how_many_epochs_are_done(train):
     trainer = trained(train)
-    assert trainer.fit(train, epochs=3, initial_epoch=2, batch_size=B, verbose=0).epoch == [0, 1]
+    with pytest.warns(
+        UserWarning, match=r"initial_epoch=2, but .* for 1 epochs since compile: it trains 1, .* epoch 2;"
+    ):
+        assert trainer.fit(train, epochs=3, initial_epoch=2, batch_size=B, verbose=0).epoch == [0, 1]
     assert trainer.fit(train, epochs=2, initial_epoch=2, batch_size=B, verbose=0).epoch == [0, 1]
 
 
@@ -371,3 +376,53 @@ def test_an_update_of_ones_own_is_told_what_it_names(train, named):
 def test_an_optimizer_that_needs_more_than_it_is_told_is_refused_at_compile(optimizer, said):
     with pytest.raises(TypeError, match=rf"the optimizer cannot take a step: .*{said}"):
         jaxkd.Trainer(models.create("resnet8", num_classes=10)).compile(optimizer())
+
+
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [
+        ("resnet20", r"='resnet20' is no network: make one, models.create\('resnet20'.*convert.load_pretrained"),
+        (pathlib.Path("teacher.pth"), r"load it, convert.load_pretrained\('teacher.pth'\)"),
+        (None, "=NoneType is no network: give an nnx.Module"),
+        (TinyNet, r"=TinyNet is no network: make an instance, as in TinyNet\("),
+        (linen.Dense(3), r"=Dense is no network: bridge it, nnx.bridge.ToNNX\(Dense"),
+        (nnx.bridge.ToNNX(linen.Dense(3), rngs=nnx.Rngs(0)), r"has no parameters yet: call .lazy_init\(images\)"),
+        ("torch", r"=Linear is no network: save its state_dict\(\).*convert.from_torch\(path\)"),
+    ],
+)
+def test_what_is_no_network_is_told_how_it_becomes_one(network, said):
+    if network == "torch":
+        network = pytest.importorskip("torch").nn.Linear(2, 2)
+    for make in (
+        lambda: jaxkd.Trainer(network),
+        lambda: jaxkd.Distiller(student=network, teacher=TinyNet()),
+        lambda: jaxkd.Distiller(student=TinyNet(), teacher=network),
+        lambda: jaxkd.Distiller(student=TinyNet(), teacher=[TinyNet(), network]),
+    ):
+        with pytest.raises(TypeError, match=said):
+            make()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda batch: tuple(batch), "a step takes a jaxkd.Batch"),
+        (lambda batch: batch._replace(images=batch.images.transpose(0, 3, 1, 2)), "channels first"),
+        (lambda batch: batch._replace(images=batch.images[0]), r"expected \[B, H, W, C\]"),
+        (lambda batch: batch._replace(images=batch.images.astype(jnp.int32)), "images are int32: give uint8 pixels"),
+        (
+            lambda batch: batch._replace(labels=jnp.eye(10)[batch.labels]),
+            r"labels are float32 of shape \(8, 10\): give 8",
+        ),
+        (lambda batch: batch._replace(labels=batch.labels[:3]), r"labels are int32 of shape \(3,\): give 8 class"),
+    ],
+)
+def test_a_step_refuses_a_batch_that_cannot_be_right(train, change, said):
+    trainer = jaxkd.Trainer(TinyNet(normalization=train.normalization))
+    trainer.compile(SGD)
+    batch = jaxkd.Batch(jnp.asarray(train.images[:8]), jnp.asarray(train.labels[:8]), jnp.arange(8))
+    assert trainer.step is trainer.step  # so that jax.jit(trainer.step) is compiled once
+    for step in (trainer.step, jax.jit(trainer.step)):
+        step(trainer.state, batch)
+        with pytest.raises((TypeError, ValueError), match=said):
+            step(trainer.state, change(batch))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +20,8 @@ from jaxkd.nn.modes import Trainable
 from jaxkd.nn.outputs import layer_name
 from jaxkd.training.forward import called, output_shapes
 from jaxkd.training.program import Program, name_of
-from jaxkd.training.state import Tree, split
-from jaxkd.types import Normalization
+from jaxkd.training.state import TrainState, Tree, split
+from jaxkd.types import Batch, Normalization
 
 PLAUSIBLE = 30.0
 """No normalised pixel is further from zero than this; raw pixels are."""
@@ -183,6 +184,36 @@ def check_logits(network: nnx.Module, image_shape: tuple[int, ...], classes: int
 def logits_of(network: nnx.Module, image_shape: tuple[int, ...]) -> int:
     """Return how many logits a network has for images `(H, W, C)`; it is only traced."""
     return int(output_shapes(network, image_shape).logits.shape[1])
+
+
+@functools.lru_cache(maxsize=32)
+def checking_step(step: Callable[..., Any], expected: Expectations) -> Callable[..., Any]:
+    """Return a step that refuses a batch which cannot be right, as far as its shapes and types tell.
+
+    Raises:
+      TypeError, ValueError: from the step, while it is traced.
+    """
+
+    @functools.wraps(step)
+    def checked(state: TrainState, batch: Batch, *known: Any) -> Any:
+        if not isinstance(batch, Batch):
+            raise TypeError(f"a step takes a jaxkd.Batch(images, labels, index), and no {type(batch).__name__}")
+        images, labels = batch.images, batch.labels
+        if len(np.shape(images)) != 4:
+            raise ValueError(f"images have shape {np.shape(images)}: expected [B, H, W, C]")
+        expected.check_shape(np.shape(images))
+        if images.dtype != jnp.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
+            raise ValueError(
+                f"images are {images.dtype}: give uint8 pixels, or float32 images that are already normalised"
+            )
+        if not jnp.issubdtype(labels.dtype, jnp.integer) or np.shape(labels) != np.shape(images)[:1]:
+            raise ValueError(
+                f"labels are {labels.dtype} of shape {np.shape(labels)}: give {np.shape(images)[0]} class indices, one "
+                "for each image"
+            )
+        return step(state, batch, *known)
+
+    return checked
 
 
 def _rounded(values: tuple[float, ...]) -> tuple[float, ...]:

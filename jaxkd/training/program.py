@@ -10,6 +10,7 @@ import functools
 import inspect
 import math
 import numbers
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
+from flax import linen, nnx
+from flax.nnx import bridge
 from jax.sharding import Mesh
 
 from jaxkd import metrics as metric_functions
@@ -119,6 +121,37 @@ def _measured(model: nnx.Module, image_shape: Shape) -> Outputs:
 def name_of(network: nnx.Module) -> str:
     """Return a network's name, or that of its class."""
     return getattr(network, "name", None) or type(network).__name__
+
+
+def checked_network(network: Any, role: str) -> Any:
+    """Return a network that can be trained or teach; refuse what is none, with what makes one.
+
+    Raises:
+      TypeError: for anything but an `nnx.Module`, and a bridged linen module that has no parameters yet.
+
+    Example:
+      >>> checked_network("resnet20", "model")
+      Traceback (most recent call last):
+      TypeError: model='resnet20' is no network: make one, models.create('resnet20', num_classes=…), or load it, ...
+    """
+    if isinstance(network, bridge.ToNNX) and not nnx.state(network, nnx.Not(nnx.RngState)):
+        raise TypeError(f"{role}: the linen module has no parameters yet: call .lazy_init(images) on what ToNNX gives")
+    if isinstance(network, nnx.Module):
+        return network
+    library = type(network).__module__.partition(".")[0]
+    if isinstance(network, str | os.PathLike):
+        name = os.fspath(network)
+        cure = f"make one, models.create({name!r}, num_classes=…), or load it, convert.load_pretrained({name!r})"
+    elif isinstance(network, linen.Module):
+        cure = f"bridge it, nnx.bridge.ToNNX({type(network).__name__}(…), rngs=nnx.Rngs(0)).lazy_init(images)"
+    elif isinstance(network, type) and issubclass(network, nnx.Module):
+        cure = f"make an instance, as in {network.__name__}(…, rngs=nnx.Rngs(0))"
+    elif library == "torch" or any(kind.__module__.startswith("torch.") for kind in type(network).__mro__):
+        cure = "save its state_dict() by torch.save, and load that by convert.from_torch(path)"
+    else:
+        cure = "give an nnx.Module, such as models.create(…) makes"
+    shown = repr(network) if isinstance(network, str) else getattr(network, "__name__", type(network).__name__)
+    raise TypeError(f"{role}={shown} is no network: {cure}")
 
 
 def strong_view_of(losses: nnx.Dict[Term]) -> Augment | None:
