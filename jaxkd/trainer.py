@@ -39,6 +39,7 @@ from jaxkd.training.expectations import (
     check_logits,
     checking_step,
     refuse_single,
+    warn_of_short_parameters,
 )
 from jaxkd.training.forward import warn_of_slow_types
 from jaxkd.training.inputs import Data, InMemory, Source, Stream, as_source, images_of
@@ -207,6 +208,7 @@ class Trainer:
         cache = requested(cache_teacher, self._teacher is not None)
         state = create_state(self._model, losses, self._teacher, program.optimizer, seed, program.trainable)
         check_update(program, state)
+        warn_of_short_parameters(name_of(self._model), state.params["model"])
         state = begun(program.ema, state)
         self._program, self._placement, self._steps_per_execution = program, placement, steps_per_execution
         self._cache, self._run, self._restored_epochs = cache, Run(placement.everywhere(state)), 0

@@ -181,6 +181,18 @@ def check_logits(network: nnx.Module, image_shape: tuple[int, ...], classes: int
         Expectations(name_of(network), logits_of(network, image_shape)).check_classes(classes, labels)
 
 
+def warn_of_short_parameters(name: str, params: Tree) -> None:
+    """Warn where parameters that are trained have 16 bits, which round away steps of less than some thousandths."""
+    dtypes = {path: value.dtype for path, value in _by_path(params).items()}
+    if short := [path for path, dtype in dtypes.items() if dtype in (jnp.bfloat16, jnp.float16)]:
+        more = f" and {len(short) - 1} more" if len(short) > 1 else ""
+        warn_caller(
+            f"{short[0]}{more} of {name} are {dtypes[short[0]]}, in which small steps are rounded away: "
+            "keep parameters in float32, as Flax's param_dtype does by default, and compute in fewer bits with "
+            'compile(precision="bfloat16")'
+        )
+
+
 def logits_of(network: nnx.Module, image_shape: tuple[int, ...]) -> int:
     """Return how many logits a network has for images `(H, W, C)`; it is only traced."""
     return int(output_shapes(network, image_shape).logits.shape[1])

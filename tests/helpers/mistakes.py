@@ -102,6 +102,7 @@ def names() -> dict[str, Any]:
         one.image_shape = (8, 8, 3)  # type: ignore[attr-defined]
     return {
         "np": np,
+        "optax": optax,
         "jaxkd": jaxkd,
         "models": models,
         "losses": losses,

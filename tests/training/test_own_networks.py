@@ -451,3 +451,12 @@ def test_what_a_network_computes_in_16_bits_reaches_losses_and_metrics_in_32(dty
     assert {*seen} == {jnp.dtype("float32")} == {logits.dtype}
     expected = float(np.mean(-jax.nn.log_softmax(logits)[np.arange(24), LABELS]))
     assert abs(measured["loss"] - expected) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_parameters_in_16_bits_are_told(dtype):
+    network = ByAttributes()
+    network.fc = nnx.Linear(8, 3, param_dtype=dtype, rngs=nnx.Rngs(0))
+    with pytest.warns(UserWarning, match=rf"fc.bias and 1 more of ByAttributes are {jnp.dtype(dtype)}, in which small"):
+        jaxkd.Trainer(network).compile(SGD)
+    jaxkd.Trainer(network).compile(SGD, trainable=("conv", "bn"))  # what is frozen is not rounded
