@@ -31,13 +31,15 @@ def check_network(role: str, network: object) -> None:
     """Refuse what is no network of Flax's nnx, such as its name or the file with its weights.
 
     Raises:
-      TypeError: it says how to get a network from what was given.
+      TypeError: it says how to get a network from what was given; also for a linen module without parameters.
 
     Example:
       >>> check_network("teacher", "resnet56.pth")
       Traceback (most recent call last):
       TypeError: teacher='resnet56.pth': give a network, as jaxkd.convert.from_torch('resnet56.pth') returns one
     """
+    if isinstance(network, nnx.bridge.ToNNX) and not nnx.state(network, nnx.Not(nnx.RngState)):
+        raise TypeError(f"{role}: the linen module has no parameters yet: call its .lazy_init(images)")
     if isinstance(network, nnx.Module):
         return
     if isinstance(network, str | os.PathLike):

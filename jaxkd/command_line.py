@@ -15,6 +15,7 @@ import os
 import pathlib
 import re
 import shlex
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -131,8 +132,8 @@ def _other_name(found: re.Match[str]) -> str:
 def end(main: Callable[[], int], resumable: bool = False) -> NoReturn:
     """Run a command and end the process with its code; after Ctrl-C, say in one line how to resume.
 
-    Warnings are a line each, without the line of the code that they come from. Where the terminal or the log has no
-    sign for "…" and the like, another is written.
+    That a run diverged is said in one line, too. Warnings are a line each, without the line of the code that they come
+    from. Where the terminal or the log has no sign for "…" and the like, another is written.
 
     Args:
       main: the command.
@@ -146,7 +147,11 @@ def end(main: Callable[[], int], resumable: bool = False) -> NoReturn:
     except KeyboardInterrupt:
         cure = f"; to resume: {typed(sys.argv)}{' --resume' * ('--resume' not in sys.argv)}" if resumable else ""
         print(f"interrupted{cure}", file=sys.stderr, flush=True)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Python takes a moment to end, and has nothing left to say
         code = INTERRUPTED
+    except FloatingPointError as error:  # a run diverged
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        code = 1
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = BROKEN_PIPE

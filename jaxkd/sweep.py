@@ -19,7 +19,7 @@ import numpy as np
 from jaxkd.callbacks import Callback, CallbackList, Checkpoint, CSVLogger, EarlyStopping, TensorBoard, WandB
 from jaxkd.callbacks.base import in_a_list
 from jaxkd.callbacks.terminal import EpochTable, with_warnings_apart
-from jaxkd.checks import check_at_least
+from jaxkd.checks import check_at_least, warn_caller
 from jaxkd.history import History
 from jaxkd.losses import cross_entropy
 from jaxkd.nn.convolution import slow_in_a_loop
@@ -112,8 +112,8 @@ def sweep(
     the teacher become one program. Runs of one seed see the same batches, each of which is cut, augmented and shown to
     the teacher once for all of them; runs that differ in their seeds have batches of their own. Runs with other loss
     weights or networks are other programs, one after the other. Several devices take equal parts of the runs; what does
-    not fit into memory is halved until it does. A run that diverges records NaN and does not stop the others, unless a
-    callback does.
+    not fit into memory is halved until it does. A run that diverges records NaN and does not stop the others; one whose
+    callbacks refuse that (`TerminateOnNaN`, `Checkpoint`) ends after its epoch.
 
     Args:
       make: called as `make(**cell)`; returns a compiled `Distiller` (or `Trainer`). Let all share one teacher object.
@@ -130,6 +130,9 @@ def sweep(
 
     Returns:
       The runs, in the order of the cells.
+
+    Warns:
+      UserWarning: of each run that diverged, by its settings.
 
     Raises:
       ValueError: for no cells, runs that were not compiled or of which a device cannot take the whole, two runs with
@@ -171,10 +174,10 @@ def sweep(
         for images in (source, *([] if held_out is None else [held_out])):
             trainer._check_images(images)
     members = []
-    for trainer, each in zip(trainers, own, strict=True):
+    for trainer, each, cell in zip(trainers, own, cells, strict=True):
         trainer._resume(resume, each, bool(verbose))
         check_same_batches(trainer._run.resumed, source.examples, batch_size)
-        members.append(_Member(trainer, trainer._follow(each, epochs, batch_size, source.examples)))
+        members.append(_Member(trainer, trainer._follow(each, epochs, batch_size, source.examples), cell))
     with Termination(any(member.hooks.listens_to("on_termination") for member in members)) as termination:
         for member in members:
             member.hooks.on_train_begin()
@@ -199,14 +202,34 @@ def sweep(
             else:
                 going = tuple(member for member in group.members if member.going(epochs))
                 waiting[:0] = [_Group(group.bound, going)] if going else []
+    _warn_of_diverged(members)
     return Sweep(tuple(cells), tuple(trainers))
 
 
+def _warn_of_diverged(members: Sequence[_Member]) -> None:
+    """Warn of runs that trained on although a loss was no number, which nobody else told."""
+    for member in members:
+        history = member.trainer.history
+        losses = np.asarray(history.history.get("loss", []), np.float64)
+        broken = np.flatnonzero(~np.isfinite(losses))
+        if broken.size and not member.trainer.stop_training:
+            warn_caller(
+                f"the run {_named(member.cell)} diverged: its loss is {losses[broken[0]]} from epoch "
+                f"{history.epoch[broken[0]] + 1} on, and its accuracy says nothing; the others are not touched. Lower "
+                "its learning rate or the weight of its losses"
+            )
+
+
+def _named(cell: Cell) -> str:
+    return "with " + ", ".join(f"{name}={value!r}" for name, value in cell.items()) if cell else "of the sweep"
+
+
 class _Member(NamedTuple):
-    """A compiled run, and its callbacks, which training has begun for."""
+    """A compiled run, its callbacks, which training has begun for, and its settings."""
 
     trainer: Trainer
     hooks: CallbackList
+    cell: Cell
 
     @property
     def state(self) -> TrainState:
@@ -229,10 +252,23 @@ class _StackedRuns(Runs):
     epochs: int | None = None
     """The number of all; None tells nothing."""
 
+    cells: Sequence[Cell] = ()
+    """The settings of each run."""
+
     @functools.cached_property
     def table(self) -> EpochTable:
         """Return the progress bar of them."""
         return EpochTable(sys.stdout)
+
+    def call_one(self, index: int, hook: str, *arguments: Any) -> None:
+        """Call a hook of one run's callbacks; where they find that it diverged, it ends after this epoch, alone."""
+        run, hooks = self.members[index]
+        try:
+            getattr(hooks, hook)(*arguments)
+        except FloatingPointError as error:
+            if not run.stop_training:
+                warn_caller(f"the run {_named(self.cells[index])} ends after this epoch, and the others go on: {error}")
+            run.stop_training = True
 
     def end_epoch(self, epoch: int, logs: Sequence[Means]) -> None:
         super().end_epoch(epoch, logs)
@@ -276,8 +312,8 @@ class _Group:
         Where memory runs out before a callback was given a state, the runs are as they were.
         """
         bound, first = self.bound, self.members[0]
-        runs = _StackedRuns([(trainer._run, hooks) for trainer, hooks in self.members], bound.placement)
-        runs.epochs = epochs if verbose else None
+        runs = _StackedRuns([(trainer._run, hooks) for trainer, hooks, _ in self.members], bound.placement)
+        runs.epochs, runs.cells = epochs if verbose else None, [member.cell for member in self.members]
         if runs.state.key.ndim:  # seeds of their own
             step, in_memory = bound.step(), own_batches_epoch
         else:
@@ -291,9 +327,9 @@ class _Group:
         measure = None if held_out is None else self._measure(held_out)
         numbers = range(int(first.state.epoch), epochs)
         logs = train(runs, numbers, start_epoch, bound.program, termination, cached_teacher, measure, validation_freq)
-        for member, own in zip(self.members, logs, strict=True):
+        for index, (member, own) in enumerate(zip(self.members, logs, strict=True)):
             if not member.going(epochs):
-                member.hooks.on_train_end(own)
+                runs.call_one(index, "on_train_end", own)
                 member.trainer._update_model()
 
     def _measure(self, held_out: InMemory) -> Callable[[TrainState], list[dict[str, float]]]:

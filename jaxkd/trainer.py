@@ -37,13 +37,24 @@ from jaxkd.training.expectations import (
     check_batch_parts,
     check_frozen,
     check_logits,
+    checking_step,
     refuse_single,
+    warn_of_short_parameters,
 )
 from jaxkd.training.forward import warn_of_slow_types
 from jaxkd.training.inputs import Data, InMemory, Source, Stream, as_source, images_of
 from jaxkd.training.loop import Run, Runs, train
 from jaxkd.training.preemption import Termination
-from jaxkd.training.program import Augment, Losses, Program, Weight, assemble, metrics_of, name_of
+from jaxkd.training.program import (
+    Augment,
+    Losses,
+    Program,
+    Weight,
+    assemble,
+    check_update,
+    metrics_of,
+    name_of,
+)
 from jaxkd.training.sharding import Placement, bn_mesh_of
 from jaxkd.training.state import TrainState, Tree, copied, create_state, split
 from jaxkd.training.step import Step, make_step
@@ -168,7 +179,8 @@ class Trainer:
 
         Raises:
           ValueError, TypeError: for losses, weights or metrics that cannot be right, for a teacher with another number
-            of classes than the student, and for a layer that the network does not have.
+            of classes than the student, for a layer that the network does not have, and for an optimizer that needs
+            more than gradients, parameters and the epoch.
         """
         if steps_per_execution is not None:
             check_at_least(1, steps_per_execution=steps_per_execution)
@@ -198,6 +210,8 @@ class Trainer:
             warn_of_slow_types(precision)
         cache = requested(cache_teacher, self._teacher is not None)
         state = create_state(self._model, losses, self._teacher, program.optimizer, seed, program.trainable)
+        check_update(program, state)
+        warn_of_short_parameters(name_of(self._model), state.params["model"])
         state = begun(program.ema, state)
         self._program, self._placement, self._steps_per_execution = program, placement, steps_per_execution
         self._cache, self._run, self._restored_epochs = cache, Run(placement.everywhere(state)), 0
@@ -236,7 +250,8 @@ class Trainer:
           batch_size: over all devices; iterables bring their own.
           callbacks: one, or several in a list; see `jaxkd.callbacks`.
           validation_freq: evaluate every so many epochs, and after the last.
-          initial_epoch: how many of the epochs are done; by default those of the run just restored, otherwise 0.
+          initial_epoch: how many of the epochs are done; by default those of the run just restored, otherwise 0. It
+            says how many are left, and moves no schedule: these count the epochs since `compile`.
           resume: "auto" resumes from the newest good checkpoint of the `Checkpoint` among the callbacks, at its next
             step, or begins where there is none. The same command then starts a run and resumes it.
           verbose: 1 shows progress, 0 does not.
@@ -259,6 +274,12 @@ class Trainer:
         first = int(self._run.compiled_state().epoch)
         done = self._restored_epochs if initial_epoch is None else initial_epoch
         check_at_least(0, epochs=epochs, initial_epoch=done)
+        if initial_epoch and initial_epoch != first and epochs > initial_epoch:
+            warn_caller(
+                f"initial_epoch={initial_epoch}, but these weights were trained for {first} epochs since compile: it "
+                f"trains {epochs - initial_epoch}, and schedules, curricula and the history count them from epoch "
+                f'{first + 1}; restore(…) or resume="auto" goes on where a run was'
+            )
         check_at_least(1, validation_freq=validation_freq, batch_size=batch_size)
         last = first + max(epochs - done, 0)
         source = as_source(data, self._model, last - first, self._known_normalization(), training=True)
@@ -266,6 +287,8 @@ class Trainer:
         if validation_data is not None:
             known = self._known_normalization(source.normalization)
             held_out = as_source(validation_data, self._model, last - first, known)
+            if isinstance(held_out, Stream):
+                held_out.check_first()
         check_same_batches(self._run.resumed, source.examples, batch_size)
         source = self._check(source, batch_size)
         bound = self._bind(source)
@@ -360,7 +383,10 @@ class Trainer:
             logits = predicted(graph, weights, normalization, self._precision, pixels, self._placement, batch_size)
             parts.append(logits if readable is None else np.where(readable[:, None], logits, np.float32(np.nan)))
         if not parts:
-            raise ValueError("nothing to predict: the iterable of batches gave none")
+            raise ValueError(
+                "nothing to predict: the iterable of batches gave none; a generator is used up when it was gone "
+                "through once"
+            )
         return np.concatenate(parts)
 
     def save(self, directory: str | os.PathLike[str], *, keep: int = 1) -> None:
@@ -485,7 +511,8 @@ class Trainer:
     def step(self) -> Step:
         """The pure `step(state, batch) -> (state, logs)` under `fit`, to be jitted in a loop of one's own."""
         teacher = None if self._teacher is None else normalization_of(self._teacher, None)
-        return make_step(self._compiled_program(), normalization_of(self._model, None), teacher)
+        step = make_step(self._compiled_program(), normalization_of(self._model, None), teacher)
+        return checking_step(step, Expectations.of(self._model))
 
     def _follow(self, callbacks: Sequence[Callback], last: int, batch_size: int, examples: int | None) -> CallbackList:
         """Return the callbacks of training that is about to begin and ends before an epoch, told all they need."""
@@ -683,8 +710,13 @@ def _with_labels(x: Any, y: Any) -> Data:
     """
     if y is None:
         return x
+    if x is None or isinstance(x, str | bytes | os.PathLike):
+        raise TypeError(f"x={x!r} are no images: give an array [N, H, W, C], or a list of images of Pillow's")
     if not is_array(x) and not one_by_one(x):
-        raise TypeError(f"x={type(x).__name__} brings its labels: leave y out, or give y with an array of images")
+        raise TypeError(
+            f"x={type(x).__name__} brings its labels: leave y out, or give y with an array of images, or a list of "
+            "arrays [H, W, C] or of Pillow's images"
+        )
     if not isinstance(y, list) and not is_array(y):
         raise TypeError(
             f"y={type(y).__name__}: give the labels of the images, `[N]` integers; validation data are named, as in "

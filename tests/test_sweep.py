@@ -232,16 +232,48 @@ def test_the_table(source, tmp_path):
     assert found.last("val_accuracy").shape == (2,)
 
 
-def test_a_diverging_run_leaves_the_others_alone(source):
-    def fragile(temperature):
-        distiller = jaxkd.Distiller(student=TinyNet(), teacher=TEACHER)
-        distiller.compile(optimizers.sgd(0.05), loss=losses.KD(temperature=temperature))
-        return distiller
+def fragile(temperature):
+    distiller = jaxkd.Distiller(student=TinyNet(), teacher=TEACHER)
+    distiller.compile(optimizers.sgd(0.05), loss=losses.KD(temperature=temperature))
+    return distiller
 
-    found = jaxkd.sweep(fragile, [{"temperature": 4.0}, {"temperature": 1e-40}], source[0], batch_size=32, verbose=0)
+
+FRAGILE = [{"temperature": 4.0}, {"temperature": 1e-40}]
+
+
+def test_a_diverging_run_leaves_the_others_alone(source):
+    with pytest.warns(UserWarning, match="the run with temperature=1e-40 diverged: its loss is nan from epoch 1 on"):
+        found = jaxkd.sweep(fragile, FRAGILE, source[0], batch_size=32, verbose=0)
     finite, diverged = found.last("loss")
     assert np.isfinite(finite)
     assert not np.isfinite(diverged)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("seeds", [(0, 0), (0, 1)], ids=["one seed", "two seeds"])
+def test_a_run_whose_callbacks_refuse_that_it_diverged_ends_and_the_others_go_on(source, tmp_path, seeds):
+    def own(temperature, seed):
+        distiller = fragile(temperature)
+        distiller.compile(optimizers.sgd(0.05), loss=losses.KD(temperature=temperature), seed=seed)
+        return distiller
+
+    def kept(temperature, seed):
+        return [callbacks.TerminateOnNaN(), callbacks.Checkpoint(tmp_path / f"{temperature}")]
+
+    cells = [{**cell, "seed": seed} for cell, seed in zip(FRAGILE, seeds, strict=True)]
+    with pytest.warns(UserWarning, match="diverge|ends after") as seen:
+        found = jaxkd.sweep(own, cells, *source, epochs=2, batch_size=32, callbacks=kept, verbose=0)
+    [said] = [str(warning.message) for warning in seen]
+    assert said.startswith(
+        f"the run with temperature=1e-40, seed={seeds[1]} ends after this epoch, and the others go on"
+    )
+    assert "became nan at step 0" in said
+    assert [run.history.epoch for run in found.runs] == [[0, 1], [0]]
+    alone = own(**cells[0])
+    history = alone.fit(*source, epochs=2, batch_size=32, verbose=0)
+    np.testing.assert_allclose(found.histories[0].history["loss"], history.history["loss"], rtol=1e-4)
+    assert (tmp_path / "4.0" / "2").is_dir()
+    assert not list((tmp_path / "1e-40").glob("[0-9]*"))
 
 
 def test_mistakes_are_named(source):

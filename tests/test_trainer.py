@@ -1,11 +1,13 @@
 """Trainer: what an epoch consists of, what is measured, and that a seed decides everything."""
 
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import nnx
+from flax import linen, nnx
 from tiny import TinyNet, assert_same_bits, digits, leaves, weights
 
 import jaxkd
@@ -100,7 +102,10 @@ def test_fit_goes_on_where_it_was_and_compile_starts_afresh(train):
 
 def test_initial_epoch_says_how_many_epochs_are_done(train):
     trainer = trained(train)
-    assert trainer.fit(train, epochs=3, initial_epoch=2, batch_size=B, verbose=0).epoch == [0, 1]
+    with pytest.warns(
+        UserWarning, match=r"initial_epoch=2, but .* for 1 epochs since compile: it trains 1, .* epoch 2;"
+    ):
+        assert trainer.fit(train, epochs=3, initial_epoch=2, batch_size=B, verbose=0).epoch == [0, 1]
     assert trainer.fit(train, epochs=2, initial_epoch=2, batch_size=B, verbose=0).epoch == [0, 1]
 
 
@@ -333,3 +338,94 @@ def test_what_is_shown_of_an_object_is_a_few_lines(train):
     assert shown[0] == "Distiller(student=resnet8, teacher=TinyNet), not compiled"
     assert "losses ce, kd; 1 epochs, 2 steps" in shown[1]
     assert "resnet8(num_classes=10)" in shown[2]
+
+
+def own_update(*names, rest=False):
+    """A step of −0.01 times the gradient, by an update that takes some of what training tells by name."""
+    arguments = "".join(f", {name}" for name in names) + (", **extra" if rest else "")
+    scope = {"down": lambda gradients: jax.tree.map(lambda gradient: -0.01 * gradient, gradients)}
+    exec(f"def update(gradients, state, params=None, *{arguments}): return down(gradients), state", scope)
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), scope["update"])
+
+
+@pytest.mark.parametrize("named", [("epoch",), ("stacked",), ("epoch", "stacked")])
+def test_an_update_of_ones_own_is_told_what_it_names(train, named):
+    weights = []
+    for optimizer in (own_update(*named), own_update(*named, rest=True), optax.sgd(0.01)):
+        trainer = jaxkd.Trainer(models.create("resnet14", num_classes=10))
+        trainer.compile(optimizer)
+        trainer.fit(train.subset(32), batch_size=16, verbose=0)
+        weights.append(leaves(trainer.state.params))
+    for one, other in zip(weights[0], weights[1], strict=True):
+        np.testing.assert_array_equal(one, other)
+    for one, other in zip(weights[0], weights[2], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "said"),
+    [
+        (optax.lbfgs, "missing 3 required keyword-only arguments: 'value', 'grad', and 'value_fn'"),
+        (lambda: optax.polyak_sgd(), "missing 1 required keyword-only argument: 'value'"),
+        (lambda: optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau()), "'value'"),
+        (lambda: optax.chain(optax.sgd(0.1), optax.scale_by_backtracking_linesearch(5)), "'value', 'grad'"),
+        (lambda: optax.chain(optax.clip(1.0), own_update("epoch")), "argument 'stacked'.* ends in \\*\\*extra"),
+        (lambda: optax.GradientTransformation(lambda params: (), lambda gradients, state: 0), "2 positional arguments"),
+    ],
+)
+def test_an_optimizer_that_needs_more_than_it_is_told_is_refused_at_compile(optimizer, said):
+    with pytest.raises(TypeError, match=rf"the optimizer cannot take a step: .*{said}"):
+        jaxkd.Trainer(models.create("resnet8", num_classes=10)).compile(optimizer())
+
+
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [
+        ("resnet20", r"='resnet20': give a network, as jaxkd.models.create\('resnet20', num_classes=10\) returns one"),
+        (
+            pathlib.Path("teacher.pth"),
+            r"='teacher.pth': give a network, as jaxkd.convert.from_torch\('teacher.pth'\)",
+        ),
+        (None, r"=NoneType: give a flax\.nnx\.Module"),
+        (TinyNet, r"=TinyNet: give an instance, TinyNet\(…\), not the class"),
+        (linen.Dense(3), r"=Dense: give flax\.nnx\.bridge\.ToNNX\(module"),
+        (nnx.bridge.ToNNX(linen.Dense(3), rngs=nnx.Rngs(0)), r"has no parameters yet: call its \.lazy_init\(images\)"),
+        ("torch", r"=Linear: give jaxkd\.convert\.from_torch\(file\)"),
+    ],
+)
+def test_what_is_no_network_is_told_how_it_becomes_one(network, said):
+    if network == "torch":
+        network = pytest.importorskip("torch").nn.Linear(2, 2)
+    for make in (
+        lambda: jaxkd.Trainer(network),
+        lambda: jaxkd.Distiller(student=network, teacher=TinyNet()),
+        lambda: jaxkd.Distiller(student=TinyNet(), teacher=network),
+        lambda: jaxkd.Distiller(student=TinyNet(), teacher=[TinyNet(), network]),
+    ):
+        with pytest.raises(TypeError, match=said):
+            make()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda batch: tuple(batch), "a step takes a jaxkd.Batch"),
+        (lambda batch: batch._replace(images=batch.images.transpose(0, 3, 1, 2)), "channels first"),
+        (lambda batch: batch._replace(images=batch.images[0]), r"expected \[B, H, W, C\]"),
+        (lambda batch: batch._replace(images=batch.images.astype(jnp.int32)), "images are int32: give uint8 pixels"),
+        (
+            lambda batch: batch._replace(labels=jnp.eye(10)[batch.labels]),
+            r"labels are float32 of shape \(8, 10\): give 8",
+        ),
+        (lambda batch: batch._replace(labels=batch.labels[:3]), r"labels are int32 of shape \(3,\): give 8 class"),
+    ],
+)
+def test_a_step_refuses_a_batch_that_cannot_be_right(train, change, said):
+    trainer = jaxkd.Trainer(TinyNet(normalization=train.normalization))
+    trainer.compile(SGD)
+    batch = jaxkd.Batch(jnp.asarray(train.images[:8]), jnp.asarray(train.labels[:8]), jnp.arange(8))
+    assert trainer.step is trainer.step  # so that jax.jit(trainer.step) is compiled once
+    for step in (trainer.step, jax.jit(trainer.step)):
+        step(trainer.state, batch)
+        with pytest.raises((TypeError, ValueError), match=said):
+            step(trainer.state, change(batch))

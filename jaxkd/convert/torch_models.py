@@ -71,6 +71,8 @@ def from_torch(
       >>> model.name, model.num_classes
       ('resnet8', 10)
     """
+    if not isinstance(normalization, Normalization | None):
+        raise TypeError(f"normalization={normalization!r}: give jaxkd.Normalization(mean, std)")
     contents = torch_reader.read_contents(path)
     said = contents.metadata  # empty in all but safetensors files
     stated = said.get("architecture")

@@ -18,6 +18,8 @@ from jaxkd.data.transforms.pad_crop_flip import Augmentation
 from jaxkd.types import Normalization, is_array
 
 _CHANNELS = (1, 3, 4)
+_MANY_CLASSES = 2**24
+"""No set of images has as many classes, and no network as many logits."""
 
 
 class LabelledImages(ABC):
@@ -234,7 +236,7 @@ def from_arrays(
     elif num_classes is not None:
         count = operator.index(num_classes)
     else:
-        count = max(int(classes.max()) + 1, 1) if classes.size and classes.dtype.kind in "iu" else 1
+        count = classes_needed(classes)
     classes = checked_labels(classes, len(pixels), count)
     warn_of_missing_classes(classes, count, declared=class_names is not None or num_classes is not None)
     if mean is None or std is None:
@@ -248,7 +250,7 @@ def _checked_images(images: NDArray[Any]) -> NDArray[np.uint8]:
     if images.dtype != np.uint8:
         raise TypeError(
             f"Dataset takes uint8 pixels 0…255 and normalises them itself; these are {images.dtype}: "
-            f"{_pixel_cure(images)}"
+            f"{pixel_cure(images)}"
         )
     if images.ndim != 4:
         cure = {
@@ -304,10 +306,18 @@ def warn_of_missing_classes(labels: NDArray[Any], classes: int, declared: bool) 
         )
 
 
-def _pixel_cure(images: NDArray[Any]) -> str:
+def pixel_cure(images: NDArray[Any]) -> str:
+    """Return how pixels of another type become uint8, as errors say it.
+
+    Example:
+      >>> pixel_cure(np.array([0, 255]))
+      'pass images.astype(np.uint8)'
+    """
     if images.dtype.kind not in "biuf" or images.size == 0:
         return "pass an array of pixels"
     low, high = images.min(), images.max()
+    if images.dtype == np.uint16 and high > 255:
+        return "they have 16 bits, so pass the upper 8, (images >> 8).astype(np.uint8)"
     if low < 0 or high > 255 or not np.isfinite([low, high]).all():
         return (
             f"they run from {low:.4g} to {high:.4g}, so undo their normalisation or load the pixels as they were stored"
@@ -332,17 +342,53 @@ def checked_labels(labels: NDArray[Any], images: int, classes: int) -> NDArray[n
     if len(labels) != images:
         raise ValueError(f"{images} images, but {len(labels)} labels: each image needs one")
     if labels.dtype.kind not in "iu":
-        whole = labels.dtype.kind == "b" or (labels.dtype.kind == "f" and (labels == np.rint(labels)).all())
-        cure = "pass labels.astype(np.int32)" if whole else "they are no class indices"
-        raise TypeError(f"labels must be integers; these are {labels.dtype}, such as {labels[0]!r}: {cure}")
+        raise TypeError(
+            f"labels must be integers; these are {labels.dtype}, such as {labels[:1].tolist()[0]!r}: "
+            f"{_label_cure(labels)}"
+        )
     outside = np.flatnonzero((labels < 0) | (labels >= classes))
     if outside.size:
         first = int(outside[0])
+        hint = "do they count from 1, or is the number of classes wrong?"
+        if labels[first] < 0:
+            hint = "leave such images out, if it marks those that nobody labelled"
         raise ValueError(
             f"label {labels[first]} at position {first} is out of range: {classes} classes are numbered 0 to "
-            f"{classes - 1} ({outside.size} such labels; do they count from 1, or is the number of classes wrong?)"
+            f"{classes - 1} ({outside.size} such labels; {hint})"
         )
     return labels.astype(np.int32)
+
+
+def _label_cure(labels: NDArray[Any]) -> str:
+    kinds = {type(label) for label in labels.tolist()}
+    if kinds <= {str} or kinds <= {bytes}:
+        return (
+            "number them by names, labels = np.unique(labels, return_inverse=True), and give the names as class_names "
+            "to data.from_arrays"
+        )
+    whole = kinds <= {int, bool} or (labels.dtype.kind == "f" and (labels == np.rint(labels)).all())
+    return "pass labels.astype(np.int32)" if whole else "they are no class indices"
+
+
+def classes_needed(labels: NDArray[Any]) -> int:
+    """Return the least number of classes that labels need: the largest plus one, and 1 for what is no number.
+
+    Raises:
+      ValueError: for labels that are no class indices, but identifiers.
+
+    Example:
+      >>> classes_needed(np.array([0, 2, 1])), classes_needed(np.array(["oak", "ash"]))
+      (3, 1)
+    """
+    if not labels.size or labels.dtype.kind not in "iu":
+        return 1
+    largest = int(labels.max())
+    if largest >= _MANY_CLASSES:
+        raise ValueError(
+            f"the labels reach {largest}, and are identifiers rather than class indices: number the classes from 0, "
+            "names, labels = np.unique(labels, return_inverse=True)"
+        )
+    return max(largest + 1, 1)
 
 
 def checked_normalization(normalization: Normalization, channels: int) -> Normalization:

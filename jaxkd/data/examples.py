@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxkd.checks import warn_caller
 from jaxkd.data.dataset import Dataset, from_arrays
 from jaxkd.data.interop import brief, class_names_of, image_and_label
 from jaxkd.data.pipeline.decode import BrokenImageError, decode
 from jaxkd.data.pipeline.workers import check_installed
 from jaxkd.data.transforms.pad_crop_flip import Augmentation
 
+_ENDLESS = 2**40
+"""A length above this says that there is no end: Grain's is the largest number there is, over the batch size."""
+
 
 def cure_of_examples(data: Any) -> str:
     """Return how examples that come one by one become what `fit` takes, as errors say it."""
     name = type(data).__name__
+    if _is_loader(data):
+        return "give it a batch_size, as in DataLoader(…, batch_size=64)"
     cures = [f"data.from_examples({name}) holds them in memory, where all have one size"]
     if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
         cures.append(f"data.from_source({name}, …) reads and crops them while training")
@@ -27,6 +32,44 @@ def cure_of_examples(data: Any) -> str:
     else:
         cures.append(f"torch.utils.data.DataLoader({name}, batch_size=64) makes batches of PyTorch's")
     return "; ".join(cures)
+
+
+def _is_loader(data: Any) -> bool:
+    """Tell PyTorch's `DataLoader`, without importing it."""
+    return all(hasattr(data, name) for name in ("dataset", "batch_size", "drop_last", "collate_fn"))
+
+
+def warn_of_left_out(data: Any) -> None:
+    """Warn where a `DataLoader` of PyTorch's leaves examples out of an evaluation, as it does with `drop_last`."""
+    loader = getattr(data, "batches", data)  # of channels_last
+    if not _is_loader(loader) or not loader.drop_last or not loader.batch_size:
+        return
+    sampler = loader.sampler if hasattr(loader.sampler, "__len__") else loader.dataset
+    if hasattr(sampler, "__len__") and (rest := len(sampler) % loader.batch_size):
+        warn_caller(
+            f"{type(loader).__name__} leaves out the last {rest} of {len(sampler)} images, since it has "
+            "drop_last=True: leave that out of an evaluation"
+        )
+
+
+def refuse_empty(data: Any) -> None:
+    """Refuse batches of which there are none, as far as their number is known.
+
+    Raises:
+      ValueError: with the cure.
+    """
+    loader = getattr(data, "batches", data)  # of channels_last
+    try:
+        empty = len(loader) == 0
+    except Exception:  # as for endless data
+        return
+    if empty and _is_loader(loader) and loader.drop_last:
+        raise ValueError(
+            f"{type(loader).__name__} has no batches: its data set is smaller than batch_size={loader.batch_size}, and "
+            "drop_last=True leaves a smaller batch out"
+        )
+    if empty:
+        raise ValueError(f"a {type(loader).__name__} of batches gave none: give at least one, or leave these data out")
 
 
 def refuse_endless(data: Any) -> None:
@@ -38,7 +81,7 @@ def refuse_endless(data: Any) -> None:
     cardinality = getattr(data, "cardinality", None)
     try:
         endless = callable(cardinality) and int(cardinality()) == -1
-        endless = endless or (hasattr(data, "__len__") and len(data) == sys.maxsize)
+        endless = endless or (hasattr(data, "__len__") and len(data) > _ENDLESS)
     except Exception:  # whatever a length that nobody knows raises: TypeError, NotImplementedError, …
         return
     if endless:

@@ -410,6 +410,11 @@ ALLOWED: dict[tuple[str, str], Any] = {
     ("torch", "Size"): _size,
     ("torch", "device"): _Ignored,
     ("argparse", "Namespace"): _Ignored,
+    **{
+        (module, name): _Ignored
+        for module in ("pathlib", "pathlib._local")  # the second one since Python 3.13
+        for name in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
+    },
     ("_codecs", "encode"): encode,
     ("numpy", "dtype"): PickledDType,
     ("numpy.core.multiarray", "scalar"): read_scalar,

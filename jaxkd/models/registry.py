@@ -165,6 +165,8 @@ def create(name: str, num_classes: int = 100, seed: int = 0, **options: Any) -> 
       >>> model(jnp.zeros((1, 8, 8, 3))).logits.shape
       (1, 10)
     """
+    if not hasattr(num_classes, "__index__"):
+        raise TypeError(f"num_classes={num_classes!r}: give a whole number")
     if num_classes < 2:
         raise ValueError(f"num_classes={num_classes}: a classifier needs at least two classes")
     for known in sorted(_FAMILIES, key=lambda family: name not in family.published):  # a name before a pattern

@@ -53,11 +53,14 @@ def checked_trainable(network: nnx.Module, layers: str | Iterable[str] | None) -
     """Return what `compile(trainable=…)` says; None where all layers are trained.
 
     Raises:
+      TypeError: for anything but names.
       ValueError: for no layer, or one that the network does not have, with the names it has.
     """
     if layers is None:
         return None
-    names = (layers,) if isinstance(layers, str) else tuple(layers)
+    names = (layers,) if isinstance(layers, str) else tuple(layers) if isinstance(layers, Iterable) else layers
+    if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"trainable={layers!r}: name the layers to train, as in trainable=('fc',)")
     if not names:
         raise ValueError("trainable=() trains nothing: name the layers to train, as in trainable=('fc',)")
     paths = [path for path, _ in nnx.to_flat_state(nnx.state(network, nnx.Param))]

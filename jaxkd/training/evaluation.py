@@ -73,7 +73,10 @@ class Evaluation:
             jax.block_until_ready(before)  # one batch computes while the next is read, and no more are held
         examples = float(sums.pop("examples"))
         if not examples:
-            raise ValueError("nothing to evaluate: the iterable of batches gave none")
+            raise ValueError(
+                "nothing to evaluate: the iterable of batches gave none; a generator is used up when it was gone "
+                "through once"
+            )
         return {name: float(total) / examples for name, total in sums.items()}
 
     def _batches(self, source: Stream | StreamedDataset) -> Iterator[Batch]:

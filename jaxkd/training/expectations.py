@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,15 +14,14 @@ from flax import nnx
 from numpy.typing import NDArray
 
 from jaxkd.checks import warn_caller
-from jaxkd.data.dataset import check_channels_last, checked_labels
+from jaxkd.data.dataset import check_channels_last, checked_labels, classes_needed, pixel_cure
 from jaxkd.data.interop import stacked
 from jaxkd.nn.modes import Trainable
-from jaxkd.nn.modes import call as call_network
 from jaxkd.nn.outputs import layer_name
-from jaxkd.training.forward import output_shapes
+from jaxkd.training.forward import called, output_shapes
 from jaxkd.training.program import Program, name_of
-from jaxkd.training.state import Tree, split
-from jaxkd.types import Normalization
+from jaxkd.training.state import TrainState, Tree, split
+from jaxkd.types import Batch, Normalization
 
 PLAUSIBLE = 30.0
 """No normalised pixel is further from zero than this; raw pixels are."""
@@ -77,7 +77,8 @@ class Expectations:
             return pixels
         if not jnp.issubdtype(pixels.dtype, np.floating):
             raise ValueError(
-                f"images are {pixels.dtype}: give uint8 pixels, or float32 images that are already normalised"
+                f"images are {pixels.dtype}: give uint8 pixels, or float32 images that are already normalised; "
+                f"{pixel_cure(pixels)}"
             )
         pixels = pixels.astype(np.float32)
         self._check_range(float(pixels.min()), float(pixels.max()))
@@ -89,6 +90,12 @@ class Expectations:
         if shape[3] == wanted:
             return
         check_channels_last(shape)
+        if wanted is None and self.normalization is not None and len(self.normalization.mean) not in (1, shape[3]):
+            raise ValueError(
+                f"the images have {shape[3]} channels, but {self.name} sees images normalised with "
+                f"{len(self.normalization.mean)}, mean={_rounded(self.normalization.mean)}: give images of as many, or "
+                "set another network.normalization"
+            )
         if wanted is not None:
             raise ValueError(
                 f"the images have {shape[3]} channels, but {self.name} takes {wanted}: create it with "
@@ -96,6 +103,10 @@ class Expectations:
             )
 
     def _check_range(self, low: float, high: float) -> None:
+        if not np.isfinite([low, high]).all():
+            raise ValueError(
+                f"float images run from {low:g} to {high:g}: leave out, or mend, those that are not finite"
+            )
         if not max(-low, high) < PLAUSIBLE:
             raise ValueError(
                 f"float images reach {max(-low, high):g}, which no normalised image does: give the pixels as uint8, "
@@ -114,10 +125,7 @@ class Expectations:
     def checked_labels(self, labels: Any, images: int) -> NDArray[np.int32]:
         """Return `[N]` int32 class indices, one for each image; raise what `data.Dataset` raises."""
         labels = np.asarray(labels)
-        known = self.num_classes
-        if known is None:
-            known = int(labels.max(initial=0)) + 1 if labels.dtype.kind in "iuf" else 1
-        return checked_labels(labels, images, max(known, 1))
+        return checked_labels(labels, images, classes_needed(labels) if self.num_classes is None else self.num_classes)
 
     def check_classes(self, classes: int, labels: NDArray[Any] | None) -> None:
         """Refuse data of more classes than the network has; `labels` tell whether they count from 1."""
@@ -173,9 +181,51 @@ def check_logits(network: nnx.Module, image_shape: tuple[int, ...], classes: int
         Expectations(name_of(network), logits_of(network, image_shape)).check_classes(classes, labels)
 
 
+def warn_of_short_parameters(name: str, params: Tree) -> None:
+    """Warn where parameters that are trained have 16 bits, which round away steps of less than some thousandths."""
+    dtypes = {path: value.dtype for path, value in _by_path(params).items()}
+    if short := [path for path, dtype in dtypes.items() if dtype in (jnp.bfloat16, jnp.float16)]:
+        more = f" and {len(short) - 1} more" if len(short) > 1 else ""
+        warn_caller(
+            f"{short[0]}{more} of {name} are {dtypes[short[0]]}, in which small steps are rounded away: "
+            "keep parameters in float32, as Flax's param_dtype does by default, and compute in fewer bits with "
+            'compile(precision="bfloat16")'
+        )
+
+
 def logits_of(network: nnx.Module, image_shape: tuple[int, ...]) -> int:
     """Return how many logits a network has for images `(H, W, C)`; it is only traced."""
     return int(output_shapes(network, image_shape).logits.shape[1])
+
+
+@functools.lru_cache(maxsize=32)
+def checking_step(step: Callable[..., Any], expected: Expectations) -> Callable[..., Any]:
+    """Return a step that refuses a batch which cannot be right, as far as its shapes and types tell.
+
+    Raises:
+      TypeError, ValueError: from the step, while it is traced.
+    """
+
+    @functools.wraps(step)
+    def checked(state: TrainState, batch: Batch, *known: Any) -> Any:
+        if not isinstance(batch, Batch):
+            raise TypeError(f"a step takes a jaxkd.Batch(images, labels, index), and no {type(batch).__name__}")
+        images, labels = batch.images, batch.labels
+        if len(np.shape(images)) != 4:
+            raise ValueError(f"images have shape {np.shape(images)}: expected [B, H, W, C]")
+        expected.check_shape(np.shape(images))
+        if images.dtype != jnp.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
+            raise ValueError(
+                f"images are {images.dtype}: give uint8 pixels, or float32 images that are already normalised"
+            )
+        if not jnp.issubdtype(labels.dtype, jnp.integer) or np.shape(labels) != np.shape(images)[:1]:
+            raise ValueError(
+                f"labels are {labels.dtype} of shape {np.shape(labels)}: give {np.shape(images)[0]} class indices, one "
+                "for each image"
+            )
+        return step(state, batch, *known)
+
+    return checked
 
 
 def _rounded(values: tuple[float, ...]) -> tuple[float, ...]:
@@ -364,7 +414,7 @@ def _call_of(
 
     def call(variables: Tree, images: jax.Array) -> Tree:
         merged = nnx.merge(graph, params, variables)
-        call_network(merged, images, train, trainable)
+        called(merged, images, train, trainable)
         return split(merged)[2]
 
     return call, variables

@@ -80,10 +80,69 @@ def forward(
       TypeError, ValueError: the network returns something else than `as_outputs` takes.
     """
     if precision != "bfloat16":
-        return as_outputs(call(network, images, train, trainable), network)
+        return _in_float32(_outputs(network, images, train, trainable))
     with in_precision(network, jnp.bfloat16):
-        outputs = as_outputs(call(network, images.astype(precision), train, trainable), network)
-    return jax.tree.map(lambda value: value.astype(jnp.float32), outputs)
+        outputs = _outputs(network, images.astype(precision), train, trainable)
+    return _in_float32(outputs)
+
+
+def _outputs(network: Any, images: jax.Array, train: bool, trainable: Trainable | None) -> Outputs:
+    outputs = as_outputs(called(network, images, train, trainable), network)
+    rows, columns = outputs.logits.shape
+    if rows != len(images):
+        raise ValueError(
+            f"{type(network).__name__} returned {rows} rows of logits for {len(images)} images: return a row for each, "
+            "in the order of the images"
+        )
+    if (known := getattr(network, "num_classes", None)) and known != columns:
+        raise ValueError(
+            f"{type(network).__name__}.num_classes is {known}, but its logits have {columns} columns, one for each "
+            "class: change one of them; where a tuple is returned, its first entry is the logits"
+        )
+    return outputs
+
+
+def _in_float32(outputs: Outputs) -> Outputs:
+    """Return what was computed in 16 bits in 32, which losses and metrics need; the rest as it is."""
+
+    def widened(value: Any) -> Any:
+        dtype = getattr(value, "dtype", None)
+        short = dtype is not None and jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize < 4
+        return value.astype(jnp.float32) if short else value
+
+    return jax.tree.map(widened, outputs)
+
+
+def called(network: Any, images: jax.Array, train: bool, trainable: Trainable | None = None) -> Any:
+    """Return what a network returns for images, see `jaxkd.nn.modes.call`; say which network fails on which images.
+
+    Raises:
+      TypeError, ValueError: from a network of one's own, for whatever it raised; those of the zoo say it themselves.
+    """
+    try:
+        return call(network, images, train, trainable)
+    except Exception as error:
+        if getattr(network, "heeds_mode", False):
+            raise
+        cure = ""
+        if isinstance(error, _LOOKS_AT_VALUES):
+            cure = (
+                ": networks are compiled, so that no call can look at the values of arrays: use jax.numpy for NumPy, "
+                "and jnp.where for `if`"
+            )
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        shape, said = ", ".join(map(str, images.shape[1:])), str(error).partition("\n")[0].rstrip(".")
+        raise kind(
+            f"{type(network).__name__} fails on images [B, {shape}], with channels last: {type(error).__name__}: {said}"
+            f"{cure}"
+        ) from error
+
+
+_LOOKS_AT_VALUES = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
 
 
 def output_shapes(network: nnx.Module, image_shape: tuple[int, ...]) -> Outputs:

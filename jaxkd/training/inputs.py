@@ -5,6 +5,8 @@ The forms are arrays that stay on the device, images that are read from files, a
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,15 +18,16 @@ from flax import nnx
 from numpy.typing import NDArray
 
 from jaxkd.data import Augmentation, BatchIndices, Dataset, StreamedDataset
-from jaxkd.data.dataset import checked_normalization, pixel_statistics, warn_of_missing_classes
-from jaxkd.data.examples import cure_of_examples, refuse_endless
-from jaxkd.data.interop import columns, is_picture, one_by_one
+from jaxkd.data.dataset import checked_normalization, classes_needed, pixel_statistics, warn_of_missing_classes
+from jaxkd.data.examples import cure_of_examples, refuse_empty, refuse_endless, warn_of_left_out
+from jaxkd.data.interop import IMAGES, columns, is_picture, one_by_one
 from jaxkd.data.sampling import balanced_order
 from jaxkd.training.expectations import Expectations, logits_of
 from jaxkd.types import Batch, Normalization, is_array
 
 Data = Dataset | StreamedDataset | tuple[Any, Any] | Iterable[Any]
 
+_LAST_INDEX = 2**31 - 1
 _FORMS = "give (images, labels), (images, labels, index), a jaxkd.Batch, or a dict of image and label"
 _WEIGHTS = (
     "sample weights are not supported, but a loss of your own can look them up, `self.weights[...][batch.index]`, see "
@@ -97,7 +100,8 @@ class Stream:
         for item in self.batches:
             images, labels, index = entries(item)
             _refuse_extras(item)
-            if np.ndim(labels) == 0 and not isinstance(self.batches, list | tuple):
+            listed = isinstance(self.batches, list | tuple) and not is_picture(images) and len(self.batches) == 1
+            if np.ndim(labels) == 0 and not listed:
                 raise TypeError(
                     f"{type(self.batches).__name__} gives examples one by one: {cure_of_examples(self.batches)}"
                 )
@@ -118,6 +122,22 @@ class Stream:
                 numbers = np.arange(position, end, dtype=np.int32)
             position = end
             yield Batch(images, labels, numbers)  # type: ignore[arg-type]  # still on the host
+
+    def check_first(self) -> None:
+        """Check the first batch, before anything is trained, where the batches can be gone through again.
+
+        What PyTorch draws for it is given back: a loader that shuffles goes on as if nobody had looked.
+
+        Raises:
+          ValueError, TypeError: as going through them would.
+        """
+        if isinstance(self.batches, Iterator):
+            return
+        torch = sys.modules.get("torch")
+        drawn = None if torch is None else torch.get_rng_state()
+        next(iter(self), None)
+        if torch is not None:
+            torch.set_rng_state(drawn)
 
     def _tell(self, images: NDArray[Any]) -> None:
         if "first" not in self._told:
@@ -155,7 +175,7 @@ def as_source(
 
     Warns:
       UserWarning: of classes without images, a network with more classes than the data, and one that was made for
-        images of quite another size.
+        images of quite another size; of a `DataLoader` that leaves examples out of an evaluation.
     """
     expected = Expectations.of(network, normalization)
     source = _unchecked_source(data, expected)
@@ -165,8 +185,11 @@ def as_source(
                 f"{type(data).__name__} can be gone through once, and {passes} epochs were asked for: give a list or a "
                 "loader, which start afresh every time"
             )
-        if isinstance(data, list) and data:
+        refuse_empty(source.batches)
+        if isinstance(data, list):
             entries(data[0])  # which says now what would be found when these data are first gone through
+        if not training:
+            warn_of_left_out(source.batches)
         logits = None if network is None else partial(logits_of, network)
         return replace(source, expected=expected, at_first=(expected.warn_of_size,) if training else (), logits=logits)
     labels = source.labels if isinstance(source, InMemory) else None
@@ -218,8 +241,9 @@ def _from_arrays(arrays: tuple[Any, ...], expected: Expectations) -> InMemory:
             "weights are not supported (a loss of your own can look them up by batch.index)"
         )
     images, labels = expected.checked_images(arrays[0]), np.asarray(arrays[1])
-    labels = replace(expected, num_classes=None).checked_labels(labels, len(images))
-    # The least number of classes, whatever the network has: a label that is beyond those is told with the cure.
+    # As many classes as the labels need, if the network has fewer: a label beyond those is told with the cure.
+    known = max(classes_needed(labels), expected.num_classes or 1)
+    labels = replace(expected, num_classes=known).checked_labels(labels, len(images))
     given = pixel_statistics(images) if images.dtype == np.uint8 else None
     normalization = None if given is None else checked_normalization(given, images.shape[-1])
     return InMemory(images, labels, normalization, None, int(labels.max()) + 1)
@@ -302,25 +326,44 @@ def images_of(
         yield expected.checked_images(data), None
     elif isinstance(data, Iterable) and not isinstance(data, tuple | str | bytes | Mapping):
         refuse_endless(data)
+        warn_of_left_out(data)
         for item in data:
-            images = item if is_array(item) else entries(item)[0]
+            images = _images_alone(item)
             if is_picture(images) or (is_array(images) and len(images.shape) == 3):
                 raise TypeError(f"{type(data).__name__} gives examples one by one: {cure_of_examples(data)}")
             yield expected.checked_images(images), None
     else:
         cure = "of one image, give a list of it"
-        if hasattr(data, "__getitem__"):
-            cure = "leave labels out" if isinstance(data, tuple) else cure_of_examples(data)
+        if isinstance(data, tuple):
+            cure = "leave labels out"
+        elif isinstance(data, Mapping):
+            cure = f"of {', '.join(map(str, data)) or 'nothing'}, give the images alone"
+        elif isinstance(data, str | os.PathLike):
+            cure = f"open {os.fspath(data)!r} with Pillow, and give a list of images"
+        elif hasattr(data, "__getitem__"):
+            cure = cure_of_examples(data)
         raise TypeError(
             f"predict takes images `[N, H, W, C]`, a data.Dataset or batches, and no {type(data).__name__}: {cure}"
         )
 
 
+def _images_alone(item: Any) -> Any:
+    """Return the images of a batch to predict, whose labels may be missing."""
+    if is_array(item) or one_by_one(item):
+        return item
+    if isinstance(item, Mapping) and len(names := [name for name in IMAGES if name in item]) == 1:
+        return item[names[0]]
+    if isinstance(item, tuple | list) and len(item) == 1:
+        return item[0]
+    return entries(item)[0]
+
+
 def _is_batch(item: Any) -> bool:
-    if isinstance(item, Batch | Mapping):
+    """Tell batches in a list, or examples with their labels, from images."""
+    if isinstance(item, Batch | Mapping) or one_by_one(item) or (is_array(item) and len(item.shape) == 4):
         return True
-    images: Any = item[0] if isinstance(item, tuple | list) and len(item) in (2, 3) else None
-    return one_by_one(images) or (is_array(images) and len(images.shape) == 4)
+    images: Any = item[0] if isinstance(item, tuple | list) and len(item) in (1, 2, 3) else None
+    return is_picture(images) or one_by_one(images) or (is_array(images) and len(images.shape) in (3, 4))
 
 
 def checked_index(index: Any, images: int) -> NDArray[np.int32]:
@@ -328,8 +371,14 @@ def checked_index(index: Any, images: int) -> NDArray[np.int32]:
 
     Raises:
       TypeError: for sample weights, one-hot labels and whatever else is no whole number for each image.
+      ValueError: for negative numbers, and some that int32 does not hold.
     """
     given = np.asarray(index)
+    if given.dtype.kind in "iu" and given.shape == (images,) and (given.min() < 0 or given.max() > _LAST_INDEX):
+        wrong = given[(given < 0) | (given > _LAST_INDEX)][0]
+        raise ValueError(
+            f"the third entry of a batch is the index of its examples in the training set, from 0; this one has {wrong}"
+        )
     if given.dtype.kind not in "iu" or given.shape != (images,):
         raise TypeError(
             f"the third entry of a batch is the index of its examples in the training set, {images} integers; this one "

@@ -158,8 +158,12 @@ class Runs:
         """Call a hook of every run's callbacks."""
         if any(hooks.listens_to(hook) for _, hooks in self.members):
             self.hand_over()
-        for index, (_, hooks) in enumerate(self.members):
-            getattr(hooks, hook)(*position, *([] if logs is None else [logs[index]]))
+        for index in range(len(self.members)):
+            self.call_one(index, hook, *position, *([] if logs is None else [logs[index]]))
+
+    def call_one(self, index: int, hook: str, *arguments: Any) -> None:
+        """Call a hook of one run's callbacks."""
+        getattr(self.members[index][1], hook)(*arguments)
 
     def hand_over(self) -> None:
         """Give each stacked run its part of the state."""

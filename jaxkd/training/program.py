@@ -6,6 +6,8 @@ compiled for it.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -327,7 +329,7 @@ def assemble(
         losses=nnx.graphdef(losses),
         weights=weights_of(list(losses), loss_weights),
         metrics=metrics_of(metrics),
-        optimizer=optax.with_extra_args_support(optimizer),
+        optimizer=told(optimizer),
         strong_view=strong_view_of(losses),
         bounds=tuple(watched_bounds(losses).items()),
         precision=checked_precision(precision),
@@ -341,6 +343,50 @@ def assemble(
         stacked=tuple(("model", *path) for path in stacked_paths(model)),
     )
     return program, losses
+
+
+_TOLD = ("epoch", "stacked")
+"""What training tells an optimizer's update by name."""
+
+
+@functools.lru_cache(maxsize=128)
+def told(optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """Return the optimizer as one that may be told all that training tells, and is given what its update names."""
+    if not isinstance(optimizer, optax.GradientTransformationExtraArgs):
+        return optax.with_extra_args_support(optimizer)
+    parameters = inspect.signature(optimizer.update).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return optimizer
+    names = [name for name in _TOLD if name in parameters]
+
+    def update(
+        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None, **extra: Any
+    ) -> tuple[optax.Updates, optax.OptState]:
+        return optimizer.update(updates, state, params, **{name: extra[name] for name in names})
+
+    return optax.GradientTransformationExtraArgs(optimizer.init, update)
+
+
+def check_update(program: Program, state: TrainState) -> None:
+    """Refuse an optimizer that cannot take a step with what training tells it; the step is only traced.
+
+    Raises:
+      TypeError: with what it raised.
+    """
+
+    def update(params: optax.Params, opt_state: optax.OptState) -> optax.Updates:
+        return program.optimizer.update(params, opt_state, params, epoch=jnp.int32(1), stacked=program.stacked)[0]
+
+    try:
+        jax.eval_shape(update, state.params, state.opt_state)
+    except Exception as error:
+        said = str(error).partition("\n")[0].rstrip(".")
+        raise TypeError(
+            f"the optimizer cannot take a step: {type(error).__name__}: {said}. Its update is called as (gradients, "
+            "state, parameters, epoch=…, stacked=…), so that line searches such as optax.lbfgs, and rates that follow "
+            "the loss, cannot be used: give another, as in optimizers.sgd(0.05); an update of your own names what it "
+            "takes of these, or ends in **extra, as all must in an optax.chain"
+        ) from error
 
 
 def _structure(network: nnx.Module) -> nnx.GraphDef[Any]:

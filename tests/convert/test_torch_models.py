@@ -46,6 +46,16 @@ def test_the_given_normalization_is_kept(resnet8, tmp_path):
     assert convert.from_torch(tmp_path / "x.pth", "resnet8", normalization=HALF).normalization == HALF
 
 
+@pytest.mark.parametrize(
+    "options", [{"normalization": "cifar100"}, {"normalization": HALF.mean}, {"num_classes": "10"}]
+)
+def test_arguments_of_another_kind_are_refused_by_name(resnet8, tmp_path, options):
+    convert.to_torch(resnet8, tmp_path / "x.pth")
+    [name] = options
+    with pytest.raises(TypeError, match=f"{name}=.*: give (jaxkd.Normalization|a whole number)"):
+        convert.from_torch(tmp_path / "x.pth", **options)
+
+
 class Block(nnx.Module):
     """A network nobody published: containers of both kinds, and names in no alphabetical order."""
 

@@ -74,6 +74,15 @@ def test_images_that_cannot_be_read_are_named(tmp_path, name):
     assert len(seen) == 1
 
 
+def test_class_folders_of_folders_are_named(tmp_path):
+    for file in ("animals/cats/1.png", "animals/dogs/1.png", "plants/images/1.png", "tools/1.png", "tools/saws/1.png"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    with pytest.warns(UserWarning, match=r"in animals/cats, animals/dogs, and count as .* such as animals: if the"):
+        assert len(FolderImages(tmp_path, ["animals", "plants", "tools"])) == 5
+    FolderImages(tmp_path, ["plants", "tools"])  # as Tiny ImageNet has them, and as somebody sorted them
+
+
 @pytest.mark.parametrize("name", ["test", "validation"])
 def test_the_second_split_may_have_other_names(tree, tmp_path, name):
     (tmp_path / name).symlink_to(tree.root / "val")

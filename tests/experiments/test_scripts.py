@@ -174,6 +174,18 @@ def test_links_on_the_pages_lead_somewhere():
 
 
 @pytest.mark.thorough
+def test_a_run_that_diverges_says_so_in_one_line(tmp_path):
+    command = ["experiments/train_teacher.py", "--data", "digits", "--model", "resnet8", "--learning-rate", "1e9"]
+    done = subprocess.run(
+        [sys.executable, *command, "--epochs", "1", "--output", str(tmp_path / "run")],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert re.match(r"error: loss term 'crossentropy' became \w+ at step ", done.stderr.strip().splitlines()[-1])
+
+
+@pytest.mark.thorough
 def test_ctrl_c_saves_and_says_how_to_resume(tmp_path):
     command = [
         sys.executable, "experiments/train_teacher.py", "--data", "digits", "--model", "resnet8", "--epochs", "200",

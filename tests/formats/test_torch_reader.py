@@ -195,6 +195,15 @@ def test_command_line_options_are_dropped_not_refused(tmp_path):
     assert vars(found["opt"]) == {}
 
 
+@pytest.mark.parametrize("module", ["pathlib", "pathlib._local"])
+@pytest.mark.parametrize("kind", ["PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"])
+def test_paths_among_hyper_parameters_are_dropped_not_refused(tmp_path, module, kind):
+    path = name(module, kind) + tuple_of(text("/"), text("data")) + b"R"
+    found = read(write_zip(tmp_path / "x", program(dict_of(hyper_parameters=dict_of(root=path), epoch=number(3)))))
+    assert found["epoch"] == 3
+    assert vars(found["hyper_parameters"]["root"]) == {}
+
+
 # Files that are something else.
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+import optax
 from flax import nnx
 
 import jaxkd
@@ -43,6 +44,9 @@ MISTAKES = (
     Mistake("a misspelt keyword", "trainer.fit(images, labels, epoch=3)"),
     Mistake("no `compile`", "jaxkd.Trainer(network).fit(images, labels)"),
     Mistake("a rate in the place of an optimizer", "trainer.compile(0.05)"),
+    Mistake("an optimizer that asks for the loss", "trainer.compile(optax.lbfgs())"),
+    Mistake("a name in the place of a network", 'jaxkd.Trainer("resnet20")'),
+    Mistake("validation data of which there are none", "trainer.fit(images, labels, validation_data=[])"),
     Mistake("the class of a loss", 'trainer.compile(sgd, loss={"ce": losses.CrossEntropy})'),
     Mistake("a weight for a loss that is not there", 'trainer.compile(sgd, loss_weights={"kd": 0.9})'),
     Mistake("a layer that is not there", 'trainer.compile(sgd, trainable="classifier")'),
@@ -97,6 +101,7 @@ def names() -> dict[str, Any]:
         one.image_shape = (8, 8, 3)  # type: ignore[attr-defined]
     return {
         "np": np,
+        "optax": optax,
         "jaxkd": jaxkd,
         "models": models,
         "losses": losses,

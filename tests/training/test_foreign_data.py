@@ -90,11 +90,15 @@ def torch_dicts():
     return torch.utils.data.DataLoader(rows, batch_size=4)
 
 
-def grain_batches(named=False):
+def grain_rows(named=False):
     grain = pytest.importorskip("grain")
     pairs = zip(NORMAL, LABELS, strict=True)
     rows = [{"image": one, "label": label} for one, label in pairs] if named else list(pairs)
-    return grain.MapDataset.source(rows).batch(4)
+    return grain.MapDataset.source(rows)
+
+
+def grain_batches(named=False):
+    return grain_rows(named).batch(4)
 
 
 def grain_loader():
@@ -215,8 +219,9 @@ def test_a_length_that_nobody_knows_is_not_asked_for():
 
 
 def test_grain_that_repeats_is_refused():
-    with pytest.raises(ValueError, match="never ends"):
-        as_source(grain_batches().repeat())
+    for endless in (grain_batches().repeat(), grain_rows().repeat().batch(4), grain_rows().repeat().batch(512)):
+        with pytest.raises(ValueError, match="never ends"):
+            as_source(endless)
 
 
 @pytest.mark.parametrize("use", [VERBS["fit"], VERBS["evaluate"]])
@@ -256,6 +261,10 @@ def test_predict_takes_pictures_and_images_alone():
         [(pictures[cut], LABELS[cut]) for cut in CUTS],
         [{"image": PIXELS[cut], "label": LABELS[cut]} for cut in CUTS],
         (PIXELS[cut] for cut in CUTS),
+        [PIXELS[cut] for cut in CUTS],
+        [(PIXELS[cut],) for cut in CUTS],
+        [{"img": PIXELS[cut], "file": "one"} for cut in CUTS],
+        [pictures[cut] for cut in CUTS],
         HuggingFace([PIXELS[cut] for cut in CUTS]),
         data.from_arrays(PIXELS, LABELS),
     )
@@ -269,6 +278,88 @@ def test_predict_takes_pictures_and_images_alone():
         run.predict([([pictures[0], pictures[1].resize((4, 4))], [0, 1])])
     with pytest.raises(ValueError, match="nothing to predict"):
         run.predict(iter([]))
+    for given, said in (
+        ({"image": PIXELS, "label": LABELS}, "no dict: of image, label, give the images alone"),
+        ("photo.jpg", "open 'photo.jpg' with Pillow, and give a list of images"),
+        (list(zip(pictures, LABELS, strict=True)), "list gives examples one by one"),
+        (list(zip(PIXELS, LABELS, strict=True)), "list gives examples one by one"),
+    ):
+        with pytest.raises(TypeError, match=said):
+            run.predict(given)
+
+
+@pytest.mark.parametrize("use", [VERBS["fit"], VERBS["evaluate"]])
+@pytest.mark.parametrize("made", [Image.fromarray, np.asarray], ids=["pictures", "arrays"])
+def test_a_list_of_examples_is_no_list_of_batches(use, made):
+    with pytest.raises(TypeError, match=r"list gives examples one by one: data.from_examples\(list\)"):
+        use([(made(one), int(label)) for one, label in zip(PIXELS, LABELS, strict=True)])
+
+
+def first_use(given):
+    run = trainer()
+    try:
+        run.fit(PIXELS, LABELS, validation_data=given, epochs=2, verbose=0)
+    finally:
+        assert int(run.state.step) == 0
+
+
+@pytest.mark.parametrize("made", [list, HuggingFace], ids=["list", "loader"])
+@pytest.mark.parametrize(
+    ("batches", "said"),
+    [
+        ([], "gave none: give at least one"),
+        ([(NORMAL.transpose(0, 3, 1, 2), LABELS)], "channels first"),
+        ([(NORMAL, LABELS + 5)], "label 5 at position 0 is out of range"),
+        ([(NORMAL, LABELS[:3])], "10 images, but 3 labels"),
+    ],
+)
+def test_validation_data_are_looked_at_before_the_first_step(made, batches, said):
+    with pytest.raises(ValueError, match=said):
+        first_use(made(batches))
+
+
+class Recorded(HuggingFace):
+    """Batches of a loader, whose labels are written down."""
+
+    def __iter__(self):
+        for images, labels in self._rows:
+            self.order = [*getattr(self, "order", []), *labels.tolist()]
+            yield images, labels
+
+
+def test_looking_at_validation_data_leaves_what_a_shuffling_loader_draws():
+    torch = pytest.importorskip("torch")
+    orders = []
+    for held_out in (None, torch_loader()):
+        torch.manual_seed(0)
+        given = Recorded(torch_loader(shuffle=True))
+        trainer().fit(given, validation_data=held_out, verbose=0)
+        orders.append(given.order)
+    assert orders[0] == orders[1] != LABELS.tolist()
+
+
+def test_a_loader_that_leaves_examples_out_is_told_in_evaluation_and_no_batch_at_all_everywhere():
+    loader, whole = torch_loader(drop_last=True), torch_loader(drop_last=False)
+    for given in (loader, data.channels_last(torch_loader(NORMAL.transpose(0, 3, 1, 2), drop_last=True))):
+        for use in (trainer().evaluate, trainer().predict):
+            with pytest.warns(
+                UserWarning, match="DataLoader leaves out the last 2 of 10 images, since it has drop_las"
+            ):
+                use(given)
+    assert len(trainer().predict(whole)) == 10
+    trainer().fit(loader, verbose=0)  # meant, and not told: a small batch is left out of training
+    torch = sys.modules["torch"]
+    none = torch.utils.data.DataLoader(loader.dataset, batch_size=64, drop_last=True)
+    for use in (trainer().fit, trainer().evaluate):
+        with pytest.raises(ValueError, match="no batches: its data set is smaller than batch_size=64, and drop_last"):
+            use(none)
+
+
+def test_a_loader_without_batches_is_told_to_make_some():
+    torch = pytest.importorskip("torch")
+    loader = torch.utils.data.DataLoader(torch_loader().dataset, batch_size=None)
+    with pytest.raises(TypeError, match=r"DataLoader gives examples one by one: give it a batch_size, as in"):
+        trainer().evaluate(loader)
 
 
 def test_predict_reads_streamed_images_in_their_order_and_marks_unreadable_ones():

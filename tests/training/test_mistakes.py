@@ -118,3 +118,98 @@ def test_labels_in_columns_are_told_what_they_are(count, columns, dtype):
     ):
         with pytest.raises(ValueError, match=cure):
             use()
+
+
+def of_labels(labels):
+    """Every way in which labels reach a network."""
+    images = np.ones((len(labels), 5, 5, 3), np.uint8) * np.arange(len(labels), dtype=np.uint8)[:, None, None, None]
+    network = types.SimpleNamespace(name="net", num_classes=9)
+    yield lambda: as_source((images, labels))
+    yield lambda: as_source((images, labels), network)
+    yield lambda: as_source((images.astype(np.float32) / 9, labels), network)
+    yield lambda: list(as_source([(images, labels)], network))
+    yield lambda: list(as_source([(images, labels)]))
+    yield lambda: data.from_arrays(images, labels)
+
+
+@few
+@given(
+    st.lists(st.integers(0, 8), min_size=2, max_size=6), st.integers(0, 9), st.sampled_from(["NaN", "str", "object"])
+)
+def test_labels_that_are_no_numbers_are_told_what_they_are(labels, position, kind):
+    labels = np.array([0, 1, *labels])
+    position %= len(labels)
+    if kind == "NaN":
+        labels, said = labels.astype(np.float32), "float32, such as .*: they are no class indices"
+        labels[position] = np.nan
+    elif kind == "str":
+        labels, said = labels.astype(str), r"such as '0': number them by names, labels = np.unique"
+    else:
+        labels, said = labels.astype(object), r"object, such as 0: pass labels.astype\(np.int32\)"
+    for use in of_labels(labels):
+        with pytest.raises(TypeError, match=said):
+            use()
+
+
+@few
+@given(st.integers(24, 62), st.sampled_from([np.int32, np.uint32, np.int64, np.uint64]))
+def test_identifiers_are_no_labels(bits, dtype):
+    largest = min(2**bits, np.iinfo(dtype).max)
+    for use in of_labels(np.array([0, 1, largest], dtype)):
+        with pytest.raises(
+            ValueError, match=f"the labels reach {largest}, and are identifiers|label {largest} at posi"
+        ):
+            use()
+
+
+@few
+@given(st.integers(-(2**31), -1), st.integers(0, 3), st.sampled_from([np.int32, np.int64]))
+def test_a_negative_label_or_index_is_named(number, position, dtype):
+    labels = np.arange(4).astype(dtype)
+    labels[position] = number
+    for use in of_labels(labels):
+        with pytest.raises(ValueError, match=f"label {number} at position {position} .*leave such images out"):
+            use()
+    with pytest.raises(
+        ValueError, match=f"the index of its examples in the training set, from 0; this one has {number}"
+    ):
+        list(as_source([(np.zeros((4, 5, 5, 3), np.float32), np.zeros(4, int), labels)]))
+
+
+@few
+@given(st.sampled_from([1, 3, 4]), st.sampled_from([1, 2, 3, 4, 6]), st.just(np.uint8) | FLOATS)
+def test_a_normalisation_of_other_channels_is_told_where_the_network_says_nothing_else(wanted, channels, dtype):
+    known = Expectations(normalization=Normalization((0.5,) * wanted, (0.25,) * wanted))
+    images = np.zeros((2, 7, 9, channels), dtype)
+    if wanted in (1, channels):  # one for all
+        known.checked_images(images)
+    else:
+        with pytest.raises(ValueError, match=rf"have {channels} channels, but .* normalised with {wanted}, mean=\(0.5"):
+            known.checked_images(images)
+
+
+@few
+@given(FLOATS, st.sampled_from([np.nan, np.inf, -np.inf]), st.integers(0, 74))
+def test_images_that_are_not_finite_are_told_as_such(dtype, value, position):
+    images = np.zeros((1, 5, 5, 3), dtype)
+    images.reshape(-1)[position] = value
+    for use in read(images, [0]):
+        with pytest.raises(
+            ValueError, match=r"float images run from .*: leave out, or mend, those that are not finite"
+        ):
+            use()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "factor", "cure"),
+    [
+        (np.int64, 1, r"pass images.astype\(np.uint8\)"),
+        (np.uint16, 257, r"16 bits, so pass the upper 8, \(images >> 8\)"),
+        (np.bool_, 1, r"pass np.rint\(images \* 255.0\)"),
+    ],
+)
+def test_pixels_of_other_types_are_told_how_they_become_uint8(dtype, factor, cure):
+    images = (pixels((2, 5, 5, 3)).astype(np.int64) * factor).astype(dtype)
+    for use in read(images, [0, 0]):
+        with pytest.raises(ValueError, match=f"images are {np.dtype(dtype)}: .*{cure}"):
+            use()

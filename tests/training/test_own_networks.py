@@ -369,3 +369,94 @@ def test_the_mode_is_said_in_the_network_that_is_merged_and_nowhere_else():
     network = ByAttributes()
     call(nnx.merge(*nnx.split(network)), jnp.asarray(IMAGES), train=False)
     assert network.bn.use_running_average is False
+
+
+class Mistaken(Layers):
+    """Whose call does something wrong."""
+
+    def __init__(self, does, num_classes=None):
+        super().__init__()
+        self.does, self.num_classes = does, num_classes
+
+    def __call__(self, images):
+        return self.does(self, images)
+
+
+def _means(network, images):
+    return network.conv(images).mean((1, 2))
+
+
+WRONG = {
+    "one row": (
+        lambda net, x: net.fc(_means(net, x).mean(0, keepdims=True)),
+        r"Mistaken returned 1 rows of logits for",
+    ),
+    "features": (
+        lambda net, x: (_means(net, x), net.fc(_means(net, x))),
+        "num_classes is 3, but its logits have 8 col",
+    ),
+    "channels": (
+        lambda net, x: net.fc(_means(net, x.transpose(0, 3, 1, 2))),
+        r"fails on images \[B, 8, 8, 3\], with ch",
+    ),
+    "another size": (
+        lambda net, x: net.fc(x.reshape(len(x), -1)),
+        r"fails on images \[B, 8, 8, 3\], .*: TypeError: dot",
+    ),
+    "values": (
+        lambda net, x: net.fc(_means(net, x)) * (2 if x.sum() > 0 else 1),
+        "TracerBoolCon.*and jnp.where for `if",
+    ),
+    "NumPy": (
+        lambda net, x: net.fc(np.asarray(_means(net, x))),
+        "TracerArrayConversionError: .* use jax.numpy for NumP",
+    ),
+    "an argument": (lambda net, x: net.fc(), "TypeError: Linear.__call__.. missing 1 required"),
+}
+
+
+@pytest.mark.parametrize(("does", "said"), WRONG.values(), ids=WRONG)
+def test_a_network_that_cannot_be_right_is_named_with_the_images_it_was_given(does, said):
+    trainer = jaxkd.Trainer(Mistaken(does, num_classes=3))
+    trainer.compile(SGD)
+    for use in (
+        lambda: trainer.fit((IMAGES, LABELS), batch_size=8, verbose=0),
+        lambda: trainer.fit([(IMAGES, LABELS)], verbose=0),
+        lambda: trainer.evaluate((IMAGES, LABELS)),
+        lambda: trainer.predict(IMAGES),
+    ):
+        with pytest.raises((TypeError, ValueError), match=said) as raised:
+            use()
+        assert "jaxkd" in raised.traceback[-1].path.parts
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.filterwarnings("ignore:precision='bfloat16' is slower")
+def test_what_a_network_computes_in_16_bits_reaches_losses_and_metrics_in_32(dtype, precision):
+    network = ByAttributes()
+    for layer in (network.conv, network.bn, network.fc):
+        layer.dtype = dtype
+    seen = []
+
+    def loss(student, teacher, batch, progress, key):
+        seen.append(student.logits.dtype)
+        return losses.CrossEntropy()(student, teacher, batch, progress, key)
+
+    with jax.numpy_dtype_promotion("standard"):  # Flax adds its float32 parameters to what it computed
+        trainer = jaxkd.Trainer(network)
+        trainer.compile(SGD, loss={"own": loss}, precision=precision)
+        trainer.fit((IMAGES, LABELS), batch_size=8, verbose=0)
+        logits, measured = trainer.predict(IMAGES), trainer.evaluate((IMAGES, LABELS))
+    assert {*seen} == {jnp.dtype("float32")} == {logits.dtype}
+    expected = float(np.mean(-jax.nn.log_softmax(logits)[np.arange(24), LABELS]))
+    assert abs(measured["loss"] - expected) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_parameters_in_16_bits_are_told(dtype):
+    network = ByAttributes()
+    network.fc = nnx.Linear(8, 3, param_dtype=dtype, rngs=nnx.Rngs(0))
+    with pytest.warns(UserWarning, match=rf"fc.bias and 1 more of ByAttributes are {jnp.dtype(dtype)}, in which small"):
+        jaxkd.Trainer(network).compile(SGD)
+    jaxkd.Trainer(network).compile(SGD, trainable=("conv", "bn"))  # what is frozen is not rounded

@@ -57,7 +57,8 @@ class FolderImages:
       ValueError: a class has no images.
 
     Warns:
-      UserWarning: of images in formats that are not read.
+      UserWarning: of images in formats that are not read, and of class folders that hold folders alone, several of them
+        with images, which may be the classes that were meant.
     """
 
     def __init__(self, root: Path, classes: Sequence[str]) -> None:
@@ -65,8 +66,12 @@ class FolderImages:
         names: list[bytes] = []
         ends = []
         unread: list[str] = []
+        nested: list[str] = []
         for label in classes:
             found, left_out = _image_names(os.path.join(self.root, label))
+            inside = {name.partition(os.fsencode(os.sep))[0] for name in found if os.fsencode(os.sep) in name}
+            if len(inside) > 1 and all(os.fsencode(os.sep) in name for name in found):
+                nested += [os.path.join(label, os.fsdecode(name)) for name in sorted(inside)]
             names += found
             unread += [os.path.join(label, name) for name in left_out]
             ends.append(len(names))
@@ -80,6 +85,11 @@ class FolderImages:
             warn_caller(
                 f"{root}: {len(unread)} images left out, in formats that are not read: {_listed(unread)}; convert them "
                 "to PNG or JPEG"
+            )
+        if nested:
+            warn_caller(
+                f"{root}: images lie a folder deeper, in {_listed(nested)}, and count as the class of the folder "
+                f"above, such as {nested[0].partition(os.sep)[0]}: if the inner folders are the classes, move them up"
             )
         self._classes, self._ends = tuple(classes), np.asarray(ends)
         self._names = b"".join(names)
