@@ -137,6 +137,8 @@ def _described(exported: Exported) -> str:
 def _comparison(exported: Exported, options: argparse.Namespace, record: Record | None) -> str:
     """Return a table of the exported network and, where there is one, its teacher."""
     recorded: Any = record and record.arguments.get("teacher")
+    if isinstance(recorded, list):  # an ensemble is no file
+        recorded = None
     lost = options.compare is None and recorded is not None and not locate(recorded).exists()
     note = f"latency: the median of {REPEATS} on this machine, by {exported.format.runtime}"
     if lost:
