@@ -11,6 +11,12 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
+
+_FOREIGN_NETWORKS = {
+    "flax": "give flax.nnx.bridge.ToNNX(module, rngs=flax.nnx.Rngs(0)).lazy_init(images) of a linen module",
+    "torch": "give jaxkd.convert.from_torch(file) of its saved weights, or write the network as a flax.nnx.Module",
+}
 
 
 def warn_caller(message: str) -> None:
@@ -19,6 +25,30 @@ def warn_caller(message: str) -> None:
     while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, stacklevel=level)
+
+
+def check_network(role: str, network: object) -> None:
+    """Refuse what is no network of Flax's nnx, such as its name or the file with its weights.
+
+    Raises:
+      TypeError: it says how to get a network from what was given.
+
+    Example:
+      >>> check_network("teacher", "resnet56.pth")
+      Traceback (most recent call last):
+      TypeError: teacher='resnet56.pth': give a network, as jaxkd.convert.from_torch('resnet56.pth') returns one
+    """
+    if isinstance(network, nnx.Module):
+        return
+    if isinstance(network, str | os.PathLike):
+        name = os.fspath(network)
+        made = f"models.create({name!r}, num_classes=10)" if name.isidentifier() else f"convert.from_torch({name!r})"
+        raise TypeError(f"{role}={name!r}: give a network, as jaxkd.{made} returns one")
+    if isinstance(network, type):
+        raise TypeError(f"{role}={network.__name__}: give an instance, {network.__name__}(…), not the class")
+    libraries = {base.__module__.partition(".")[0] for base in type(network).__mro__}
+    cure = next((cure for name, cure in _FOREIGN_NETWORKS.items() if name in libraries), "give a flax.nnx.Module")
+    raise TypeError(f"{role}={type(network).__name__}: {cure}")
 
 
 def check_epoch_function(what: str, function: Callable[[jax.Array], jax.Array]) -> None:

@@ -182,7 +182,7 @@ class CommandLine(argparse.ArgumentParser):
       >>> parser = CommandLine(prog="distill.py")
       >>> _ = parser.add_argument("--epochs", type=int)
       >>> parser.advice("argument --epochs: invalid int value: 'ten'")
-      "argument --epochs: 'ten' is no whole number: give one, as in 30"
+      "argument --epochs: 'ten' is not a whole number: give one, as in 30"
       >>> parser.advice("unrecognized arguments: --epoch 3")
       'there is no option --epoch: did you mean --epochs? --help shows all'
     """
@@ -200,7 +200,7 @@ class CommandLine(argparse.ArgumentParser):
             return self._of_unknown(message.removeprefix(_UNKNOWN).split())
         if number := re.search(r"invalid (int|float) value: (.*)$", message):
             kind, example = _NUMBERS[number[1]].split(", ")
-            return f"{message[: number.start()]}{number[2]} is no {kind.removeprefix('a ')}: give one, {example}"
+            return f"{message[: number.start()]}{number[2]} is not {kind}: give one, {example}"
         if choice := _CHOICES.search(message):
             known = [name.strip(" '") for name in choice["known"].split(",")]
             hint = did_you_mean(choice["given"], known, cutoff=0.5)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from flax import nnx
 
+from jaxkd.checks import check_network
 from jaxkd.models.ensemble import Ensemble
 from jaxkd.trainer import Trainer
 
@@ -20,6 +21,7 @@ class Distiller(Trainer):
         probabilities. `losses.FromTeacher(0, loss)` is a loss from the first of them alone.
 
     Raises:
+      TypeError: for what is no network, such as the path of its weights.
       ValueError: the student is its own teacher, or for teachers that have no mean.
 
     Example:
@@ -37,8 +39,12 @@ class Distiller(Trainer):
     """
 
     def __init__(self, student: nnx.Module, teacher: nnx.Module | Sequence[nnx.Module]):
+        check_network("student", student)
+        networks = list(teacher) if isinstance(teacher, Sequence) and not isinstance(teacher, str) else [teacher]
+        for network in networks:
+            check_network("teacher", network)
         super().__init__(student)
-        one = Ensemble(teacher) if isinstance(teacher, Sequence) else teacher
+        one = Ensemble(networks) if isinstance(teacher, Sequence) else teacher
         if any(network is student for network in (one.networks if isinstance(one, Ensemble) else [one])):
             raise ValueError("student and teacher are the same object: create or load the teacher separately")
         self._teacher = one

@@ -37,7 +37,7 @@ def initialize() -> None:
         jax.distributed.initialize(**found, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
     except ValueError as error:
         raise RuntimeError(
-            "no several processes were found: start them under SLURM, Open MPI, on a TPU pod or by torchrun, or set "
+            "no group of processes was found: start them under SLURM, Open MPI, on a TPU pod or by torchrun, or set "
             f"{', '.join(_OWN)} in each of them ({error})"
         ) from error
 

@@ -164,7 +164,9 @@ class History:
     def _measured(self, name: str) -> list[tuple[int, float]]:
         measured = list(self.measured(name).items())
         if not measured:
-            raise KeyError(f"{name!r} was never measured; there are: {', '.join(self.history) or 'no records yet'}")
+            raise KeyError(
+                f"{name!r} was never measured; give one of {', '.join(self.history) or 'those of a trained epoch'}"
+            )
         return measured
 
 

@@ -212,7 +212,7 @@ def clipped(optimizer: optax.GradientTransformation, norm: float) -> optax.Gradi
       norm: the largest length, > 0.
 
     Raises:
-      ValueError: for another length.
+      ValueError: for a norm that is not above 0.
 
     Example:
       >>> optimizer = clipped(sgd(1.0, momentum=0.0), norm=1.0)

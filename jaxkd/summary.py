@@ -113,8 +113,8 @@ def summary(
     Args:
       network: of the zoo or your own; or a `Trainer` or `Distiller`, for what its method `summary` returns.
       image_shape: `(H, W, C)`; by default the one the network was published for.
-      depth: how many names deep layers are told apart: 1 makes a row of each stage, 2 of each block. By default 1, and
-        2 where that would be one row for almost all of it.
+      depth: how many levels of layers have rows of their own: 1 makes a row of each stage, 2 of each block. By
+        default 1, and 2 where that would be one row for almost all of it.
 
     Raises:
       ValueError: where the shape of the images is not known, or the network cannot take them.

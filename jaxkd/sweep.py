@@ -41,10 +41,16 @@ Cell = Mapping[str, Any]
 def grid(**values: Iterable[Any]) -> list[dict[str, Any]]:
     """Return all combinations of the values, the last name varying fastest.
 
+    Raises:
+      TypeError: for a single value in the place of several.
+
     Example:
       >>> grid(correct=(1.0, 2.0), seed=(0, 1))[:2]
       [{'correct': 1.0, 'seed': 0}, {'correct': 1.0, 'seed': 1}]
     """
+    for name, several in values.items():
+        if isinstance(several, str) or not isinstance(several, Iterable):
+            raise TypeError(f"grid: {name}={several!r}: give its values in a tuple, as in {name}=({several!r},)")
     return [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())]
 
 

@@ -18,7 +18,7 @@ from flax import nnx
 from jaxkd.callbacks import Callback, CallbackList, Checkpoint, ProgressBar, TerminateOnNaN
 from jaxkd.callbacks.base import in_a_list
 from jaxkd.callbacks.terminal import with_warnings_apart
-from jaxkd.checks import check_at_least, warn_caller
+from jaxkd.checks import check_at_least, check_network, warn_caller
 from jaxkd.data import Dataset, Mixing, StreamedDataset
 from jaxkd.data.interop import one_by_one
 from jaxkd.history import History
@@ -58,6 +58,9 @@ class Trainer:
       model: a network of the zoo, or any `nnx.Module` of your own: see "A network of your own" in the docs. Training
         changes its weights in place.
 
+    Raises:
+      TypeError: for what is no network, such as its name.
+
     Attributes:
       state: all that training changes, a pytree; None before `compile`. The next compiled chunk takes its buffers:
         copy what is to outlive a `fit`.
@@ -75,6 +78,7 @@ class Trainer:
     """
 
     def __init__(self, model: nnx.Module):
+        check_network("model", model)
         self._model = model
         self._teacher: nnx.Module | None = None
         self._program: Program | None = None
@@ -116,7 +120,7 @@ class Trainer:
         mixing: Mixing | None = None,
         ema: EMA | None = None,
     ) -> None:
-        """Say how to train, and start afresh from the network's present weights.
+        """Set up training, which starts from the network's present weights.
 
         Args:
           optimizer: from `jaxkd.optimizers`, or any optax optimizer. It also trains what the losses learn.
@@ -132,8 +136,8 @@ class Trainer:
             network was published for.
           precision: "bfloat16" runs the networks in it, in training and in evaluation; parameters, statistics, logits
             and losses stay float32. On a CPU it gains only where the processor has bfloat16 units and the CPU kernels
-            are there to use them (`python -m jaxkd.nn.cpu_kernels` says so); elsewhere it is slower, and you are told.
-            "highest" is float32 with its products in full, which TPUs round to bfloat16 by default and GPUs may to
+            are there to use them (`python -m jaxkd.nn.cpu_kernels` says so); elsewhere it is slower, and a warning says
+            so. "highest" is float32 with its products in full, which TPUs round to bfloat16 by default and GPUs may to
             TensorFloat-32.
           cache_teacher: True keeps the teacher's outputs for every view of every image, so that each is computed once;
             "auto" does so where it can. A `jaxkd.TeacherCache` says where, and can be shared between runs. Training
@@ -216,7 +220,7 @@ class Trainer:
         resume: str | None = None,
         verbose: int | bool = 1,
     ) -> History:
-        """Train.
+        """Train until `epochs` epochs are done, and return what was measured.
 
         Every example is seen once an epoch, in an order drawn from the seed, the last smaller batch included.
 
@@ -302,7 +306,7 @@ class Trainer:
 
         Args:
           image_shape: `(H, W, C)`; by default the one that the network, or else the teacher, was published for.
-          depth: how many names deep layers are told apart; see `jaxkd.summary`.
+          depth: how many levels of layers have rows of their own; see `jaxkd.summary`.
 
         Raises:
           ValueError: where the shape of the images is not known, or a network cannot take them.

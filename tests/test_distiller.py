@@ -1,13 +1,14 @@
 """Distiller: a teacher that never changes, weighted terms, what the losses learn, and a user's own parts."""
 
 import inspect
+import pathlib
 import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
+from flax import linen, nnx
 from tiny import TinyNet, assert_same_bits, digits, weights
 
 import jaxkd
@@ -208,6 +209,7 @@ def compile_with(teacher, **arguments):
             r"'kd' is a function that returns shape \(1,\).*one number",
         ),
         ({"loss": {"kd": losses.KD()}, "loss_weights": {"kd": lambda epoch: None}}, ValueError, "'kd'.*returns None"),
+        ({"loss": losses.FitNet(position="x")}, TypeError, "position='x': give a whole number"),
         ({"loss": {"own": Listed([1, 2])}}, TypeError, "own.positions is a list.*tuple"),
         ({"loss": {"own": Listed({1: 2})}}, TypeError, "own.positions is a dict.*tuple"),
         ({"loss": {"kd": losses.KD()}, "metrics": ["acuracy"]}, ValueError, "acuracy"),
@@ -245,6 +247,30 @@ def test_weights_that_come_after_compile_are_told_to_be_left_aside(train, teache
     distiller = compiled(TinyNet(), owner.model)
     assert owner.model is teacher  # in equal copies
     distiller.fit(train, **verbs["fit"])
+
+
+@pytest.mark.parametrize(
+    ("given", "cure"),
+    [
+        (
+            "resnet20",
+            r"='resnet20': give a network, as jaxkd\.models\.create\('resnet20', num_classes=10\) returns one",
+        ),
+        ("a/resnet56.pth", r"='a/resnet56\.pth': give a network, as jaxkd\.convert\.from_torch\('a/resnet56\.pth'\)"),
+        (pathlib.Path("resnet56.pth"), r"='resnet56\.pth': give a network, as jaxkd\.convert\.from_torch\("),
+        (linen.Dense(10), r"=Dense: give flax\.nnx\.bridge\.ToNNX\(module"),
+        (TinyNet, r"=TinyNet: give an instance, TinyNet\(…\), not the class"),
+        (None, "=NoneType: give a flax.nnx.Module"),
+    ],
+)
+def test_what_is_no_network_is_refused_at_once(given, cure):
+    with pytest.raises(TypeError, match="^model" + cure):
+        jaxkd.Trainer(given)
+    with pytest.raises(TypeError, match="^student" + cure):
+        jaxkd.Distiller(given, TinyNet())
+    for teacher in (given, [TinyNet(), given]):
+        with pytest.raises(TypeError, match="^teacher" + cure):
+            jaxkd.Distiller(TinyNet(), teacher)
 
 
 def test_a_teacher_of_other_classes_is_refused(teacher):

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import mistakes
 import pytest
 from flax import nnx
 from image_tree import image_tree
@@ -188,6 +189,7 @@ def scripts(monkeypatch):
 
 def commands(page, pattern):
     text = text_of(page).replace("\\\n", " ")
+    text = text.partition(mistakes.BEGIN)[0] + text.partition(mistakes.END)[2]  # those are meant to be refused
     return [(name, shlex.split(rest, comments=True)) for name, rest in re.findall(pattern + r"([^\n`|&]*)", text)]
 
 

@@ -48,7 +48,7 @@ def test_a_quantity_is_drawn_by_its_name(matplotlib):
 
 
 def test_what_was_not_measured_cannot_be_drawn(matplotlib):
-    with pytest.raises(KeyError, match="'dkd' was never measured; there are: loss"):
+    with pytest.raises(KeyError, match="'dkd' was never measured; give one of loss"):
         history(loss=[2.0]).plot(["dkd"])
     with pytest.raises(KeyError, match="nothing to draw; there are: kd"):
         history(kd=[2.0]).plot()

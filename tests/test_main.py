@@ -83,7 +83,7 @@ def test_the_entry_point_runs(tmp_path):
     for called in (["-c", as_script], ["-m", "jaxkd"]):
         done = subprocess.run([sys.executable, *called, "recipes", "kdd"], cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 2
-        assert "'kdd' is no recipe" in done.stderr
+        assert "'kdd' is not a recipe" in done.stderr
         assert "Traceback" not in done.stderr
 
 

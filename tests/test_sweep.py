@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import importlib
+import re
 
 import jax
 import numpy as np
@@ -283,6 +284,12 @@ def test_no_network_of_a_sweep_has_fewer_classes_than_the_data(source):
     for given in ((train, None), (few, test)):
         with pytest.raises(ValueError, match="labels need 10 classes, but the network has 5"):
             jaxkd.sweep(alone, jaxkd.grid(classes=(10, 5)), *given, verbose=0)
+
+
+@pytest.mark.parametrize("value", [4.0, "kd"])
+def test_a_single_value_in_a_grid_is_refused(value):
+    with pytest.raises(TypeError, match=re.escape(f"temperature={value!r}: give its values in a tuple, as in tempe")):
+        jaxkd.grid(temperature=value)
 
 
 def test_equal_arguments_make_equal_optimizers():

@@ -116,7 +116,8 @@ class EarlyStopping(Callback):
         validated = any(name.startswith("val_") for name in logs)
         if validated or not self.monitor.startswith("val_"):
             raise ValueError(
-                f"EarlyStopping cannot find {self.monitor!r}; the logs have: {', '.join(logs) or 'nothing'}"
+                f"EarlyStopping(monitor={self.monitor!r}): the logs have no such value; give one of "
+                f"{', '.join(logs) or 'those of a later epoch'}"
             )
 
 

@@ -104,7 +104,7 @@ class EpochTable:
     def add(
         self, epoch: str, logs: Sequence[Mapping[str, float]], speed: str | None = None, left: str | None = None
     ) -> None:
-        """Tell of an epoch.
+        """Print the row of an epoch.
 
         Args:
           epoch: which of how many, as in "1/30".

@@ -94,13 +94,15 @@ def read(file: pathlib.Path) -> dict[str, Any]:
     if file.is_dir():
         file = file / "config.json"
     if not file.is_file():
-        raise FileNotFoundError(f"{file}: there is no such file")
+        raise FileNotFoundError(
+            f"{file}: there is no such file; --config takes a YAML or JSON file, or the folder of a run"
+        )
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))  # which reads JSON too
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"it is no YAML or JSON: {' '.join(str(error).split())}") from error
+        raise ValueError(f"not valid YAML or JSON: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
-        raise ValueError("it holds no options by their names, as in 'epochs: 30'")
+        raise ValueError("options are expected by name, as in 'epochs: 30'")
     return content
 
 
@@ -156,7 +158,8 @@ def options_of(run: RunConfig, parser: argparse.ArgumentParser) -> dict[str, Any
     """
     takes = parser._option_string_actions
     if (run.method is None) is not ("--model" in takes):
-        raise ValueError(f"it is of a run of jaxkd {'train' if run.method is None else 'distill'}")
+        command = "train" if run.method is None else "distill"
+        raise ValueError(f"this is a run of jaxkd {command}: use it with jaxkd {command} --config")
     init, teacher, training = run.init, run.teacher, run.training
     options: dict[str, Any] = {
         "model" if run.method is None else "student": run.network,

@@ -82,7 +82,7 @@ def images_of(options: argparse.Namespace, record: Record | None, split: str) ->
     settings = dict((record and record.settings.get("data")) or {}) if options.data is None else {}
     name: Any = options.data or settings.get("name")
     if name is None:
-        raise ValueError(f"{options.network} is no run that says what it learned from: give --data, as in cifar100")
+        raise ValueError(f"{options.network} does not say what it was trained on: give --data, as in cifar100")
     recorded = record.arguments if record and settings else {}
     folder = options.data_dir or recorded.get("data_dir")
     given: dict[str, Any] = {

@@ -115,7 +115,10 @@ def known(options: argparse.Namespace, trained: network.Trained) -> tuple[tuple[
             raise
         return names, own  # the run's data are elsewhere: its classes are told by their numbers
     if images.num_classes != count:
-        raise ValueError(f"the network tells {count} classes apart, and {images.name} has {images.num_classes}")
+        raise ValueError(
+            f"the network has {count} classes, but {images.name} has {images.num_classes}: "
+            "give the --data it was trained on"
+        )
     return names if options.class_names is not None else images.class_names, own or images.normalization
 
 

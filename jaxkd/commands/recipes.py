@@ -68,7 +68,7 @@ def found(wanted: str) -> list[str]:
         return words[wanted]
     hint = did_you_mean(wanted, [*recipes.list(), *words])
     raise ValueError(
-        f"{wanted!r} is no recipe, method, pair, network or training with published numbers: {hint}"
+        f"{wanted!r} is not a recipe, method, pair, network or training with published numbers: {hint}"
         "jaxkd recipes prints all"
     )
 

@@ -93,7 +93,7 @@ def _recipes_of(wanted: str) -> list[str]:
     found = found or [name for name in names if recipes.get(name).training.name == wanted]
     if not found:
         raise ValueError(
-            f"{wanted!r} is no recipe, method, pair or training with published numbers: a pair is written as "
+            f"{wanted!r} is not a recipe, method, pair or training with published numbers: a pair is written as "
             "resnet56-resnet20, and jaxkd distill --list-recipes prints all"
         )
     student = wanted.rpartition("-")[2]

@@ -110,7 +110,7 @@ def check_classes(network: Any, images: Images, whose: str = "the teacher") -> N
     """Refuse images of other classes than a network was trained for."""
     if network.num_classes != images.num_classes:
         raise ValueError(
-            f"{whose} tells {network.num_classes} classes apart, and {images.name} has {images.num_classes}: "
+            f"{whose} has {network.num_classes} classes, but {images.name} has {images.num_classes}: "
             "choose the --data it was trained on"
         )
 

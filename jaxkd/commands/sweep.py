@@ -9,6 +9,7 @@ import argparse
 import itertools
 import pathlib
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from typing import Any
@@ -69,9 +70,10 @@ def axes_of(given: Sequence[tuple[str, list[Any]]]) -> dict[str, list[Any]]:
     """
     axes = dict(given)
     if not axes:
-        raise ValueError("what is to vary? name it by --grid, as in --grid temperature=2,4,8 --grid seed=0,1,2")
+        raise ValueError("nothing to vary: name settings by --grid, as in --grid temperature=2,4,8 --grid seed=0,1,2")
     if len(axes) < len(given):
-        raise ValueError("--grid names a setting twice: give all its values at once, as in temperature=2,4,8")
+        twice = next(name for name, count in Counter(name for name, _ in given).items() if count > 1)
+        raise ValueError(f"--grid names {twice} twice: give all its values at once, as in temperature=2,4,8")
     return axes
 
 
@@ -125,7 +127,7 @@ def train(
     cells = jaxkd.grid(seed=seeds, **varied)
     try:
         if options.resume:
-            raise ValueError("a sweep is not resumed: begin it anew, in another --output")
+            raise ValueError("--resume is not for a sweep: start it again, in another --output")
         if options.distributed:
             distributed.initialize()  # before anything computes
         configs = [config_of_cell(**cell) for cell in cells]
@@ -260,7 +262,7 @@ def named_values(text: str) -> tuple[str, list[Any]]:
     if not (name and equals and all(parts)):
         raise argparse.ArgumentTypeError(f"{text!r}: write NAME=V,V, as in temperature=2,4,8")
     if len(set(parts)) < len(parts):
-        raise argparse.ArgumentTypeError(f"{text!r} has a value twice")
+        raise argparse.ArgumentTypeError(f"{text!r} has a value twice: give each once")
     kind = CHOICES.get(name, _number)
     try:
         return (FIRST_RATE if name == "learning_rate" else name), [kind(part) for part in parts]

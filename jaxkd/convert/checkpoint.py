@@ -53,7 +53,7 @@ def check_replaceable(path: str | PathLike[str]) -> None:
     """
     path = Path(path)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())) and not is_saved(path):
-        raise FileExistsError(f"{path} exists and is no saved model: choose another place")
+        raise FileExistsError(f"{path} exists and is not a saved model: choose another place")
 
 
 def is_saved(path: str | PathLike[str]) -> bool:
@@ -109,10 +109,12 @@ def load(path: str | PathLike[str]) -> nnx.Module:
     except ConversionError:
         raise
     except (KeyError, TypeError, ValueError) as error:
-        raise ConversionError(path, f"its manifest is of no use: {error!r}; save the model again") from error
+        raise ConversionError(path, f"its manifest cannot be read ({error!r}): save the model again") from error
     loaded = load_state_dict(model, unwrap(weights, path), path)
     if weights_sha256(loaded) != expected:
-        raise ConversionError(path, "the checkpoint is damaged: its weights are not those it was saved with")
+        raise ConversionError(
+            path, "is damaged: its weights are not those it was saved with: copy it, or save the model again"
+        )
     return model
 
 
@@ -209,7 +211,10 @@ def read_manifest(path: str | PathLike[str]) -> dict[str, Any]:
     except Exception as error:
         raise ConversionError(path, _nothing_there(Path(path))) from error
     if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
-        raise ConversionError(path, f"holds a checkpoint without a model's manifest: {brief(str(manifest))}")
+        raise ConversionError(
+            path,
+            f"holds a checkpoint without a model's manifest, so convert.save did not write it: {brief(str(manifest))}",
+        )
     return manifest
 
 

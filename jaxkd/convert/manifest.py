@@ -139,7 +139,9 @@ def image_size_in(metadata: Mapping[str, str], source: str | PathLike[str]) -> d
         options = json.loads(metadata.get("options", "{}"))
         size = options.get("image_size", 1)
     except (ValueError, RecursionError, AttributeError) as error:
-        raise ConversionError(source, f"its options are of no use: {brief(str(error))}") from error
+        raise ConversionError(
+            source, f"its options cannot be read ({brief(str(error))}): write the file again by to_torch"
+        ) from error
     if not _is_side(size):
         raise ConversionError(source, f"its image_size is {brief(str(size))}, and must be a number of pixels")
     return {"image_size": size} if "image_size" in options else {}

@@ -101,7 +101,7 @@ def from_examples(
         images.append(pixels)
         labels.append(np.asarray(label))
     if not images:
-        raise ValueError("there are no examples")
+        raise ValueError("the data set has no examples: give at least one")
     names = class_names_of(examples) if class_names is None else class_names
     return from_arrays(np.stack(images), np.stack(labels), names, mean, std, augmentation=augmentation)
 

@@ -282,6 +282,6 @@ def _not_found(name: str, root: Path) -> FileNotFoundError:
     known = _KNOWN[name]
     looked = "\n".join(f"  {place}" for reader in known.readers for place in reader.places(name, root))
     return FileNotFoundError(
-        f"{name} was not found. Looked at:\n{looked}\n{known.advice}, and pass its folder as data_dir, "
+        f"the data set {name!r} was not found. Looked at:\n{looked}\n{known.advice}, and pass its folder as data_dir, "
         "--data-dir on a command line (or set JAXKD_DATA; the default is ~/data)"
     )

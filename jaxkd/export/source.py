@@ -94,7 +94,7 @@ def classifier(
     where = "the network" if path is None else str(path)
     if normalization is None:
         raise ValueError(
-            f"{where}: it is not known what its images are normalised with, and that goes into the file: give "
+            f"{where}: the normalisation of its images is not known, and goes into the file: give "
             "normalization=jaxkd.Normalization(mean, std), or write a folder that says it with jaxkd convert "
             "IN OUT --mean … --std …"
         )

@@ -38,6 +38,8 @@ def attention_transfer(student: jax.Array, teacher: jax.Array) -> jax.Array:
 class AT(StageLoss):
     """The sum over stages of the mean squared difference of the attentions, with p = 2; published with weight 1000.
 
+    Paper: Zagoruyko, Komodakis, *Paying More Attention to Attention*, ICLR 2017.
+
     Args:
       positions: which features; by default every stage after the stem, as in RepDistiller: 1 to 3 of a CIFAR ResNet.
 

@@ -29,6 +29,8 @@ def asymmetric_scaling(logits: jax.Array, labels: jax.Array, correct: jax.Array,
 class ATS(Loss):
     """τₛ² · cross-entropy(softmax(teacher / τ), softmax(student / τₛ)), τ = τ₁ for the true class, else τ₂.
 
+    Paper: Li et al., *Asymmetric Temperature Scaling Makes Larger Networks Teach Well Again*, NeurIPS 2022.
+
     It is a loss (a cross-entropy, as the authors train with) and also a temperature rule for any other loss on logits,
     `KD(temperature=ATS(4.0, 2.0))`.
 

@@ -48,6 +48,8 @@ class Network(NamedTuple):
 
 def _at(network: Network, kind: str, position: int) -> jax.ShapeDtypeStruct:
     offered = getattr(network.outputs, kind)
+    if not hasattr(position, "__index__"):
+        raise TypeError(f"position={position!r}: give a whole number, as in 2")
     if not -len(offered) <= position < len(offered):
         shapes = ", ".join(f"{i}: {list(entry.shape[1:])}" for i, entry in enumerate(offered)) or "none"
         name = getattr(network.model, "name", type(network.model).__name__)
@@ -104,10 +106,10 @@ class Loss(nnx.Module):
 
 
 class FromTeacher(Loss):
-    """A loss that hears one of several teachers, as if it were the only one.
+    """A loss against one of several teachers, as if it were the only one.
 
-    With `Distiller(teacher=[a, b])`, terms of their own make a loss for each teacher, each with its weight. The images
-    are run through every teacher that a term reads, and through no other.
+    With `Distiller(teacher=[a, b])`, one such term for each teacher gives each its own loss and weight. Images are run
+    through the teachers that a term reads, and through no others.
 
     Args:
       position: which of the teachers, counted from 0.

@@ -27,6 +27,8 @@ def adjacent_congruence(student: jax.Array, teacher: jax.Array) -> jax.Array:
 class CC(Loss):
     """Congruence of two linear embeddings, one of each network's pooled feature; published with weight 0.02.
 
+    Paper: Peng et al., *Correlation Congruence for Knowledge Distillation*, ICCV 2019.
+
     The paper compares matrices of kernel values between examples. RepDistiller, whose numbers later papers quote,
     compares neighbours in the batch instead, and so does this: the loss counts each dimension in which both differ from
     the teacher. Both embeddings are trained, the teacher's too.

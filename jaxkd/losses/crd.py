@@ -17,6 +17,7 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
+from jaxkd.checks import check_at_least
 from jaxkd.losses.base import HyperParameter, Loss, Network
 from jaxkd.losses.features import Projection, embedding_widths, require_teacher
 from jaxkd.losses.functional import unit
@@ -51,6 +52,8 @@ def noise_contrastive_loss(log_likelihood: jax.Array, examples: int) -> jax.Arra
 class CRD(Loss):
     """Noise-contrastive estimation between each network's embedding and a memory of the other's; published weight 0.8.
 
+    Paper: Tian, Krishnan, Isola, *Contrastive Representation Distillation*, ICLR 2020.
+
     Two trained linear heads bring both embeddings to `feature_dim` and to length one. The likelihood that a student's
     s and a remembered t belong together is exp(s·t / T) / Z, likewise for the teacher's and a remembered s; both losses
     are added. Z is N times the mean of the first batch's exp(…) and stays. A memory is read before the batch's own
@@ -63,7 +66,7 @@ class CRD(Loss):
 
     Args:
       labels: `[N]` class indices of the very data set that `fit` gets, in its order (`train.labels`): memories are
-        addressed by `batch.index`. For a batch whose labels are others than these, the loss is NaN, which stops
+        addressed by `batch.index`. For a batch whose labels differ from these, the loss is NaN, which stops
         training.
       negatives: K, drawn anew for each example from other classes, without replacement; where there are fewer than K,
         each is taken once before any is taken again.
@@ -103,8 +106,7 @@ class CRD(Loss):
     ):
         if mode not in ("exact", "relaxed"):
             raise ValueError(f"mode={mode!r}: choose 'exact' (match oneself) or 'relaxed' (anyone of the same class)")
-        if negatives < 1 or feature_dim < 1:
-            raise ValueError(f"negatives={negatives!r}, feature_dim={feature_dim!r}: each must be at least 1")
+        check_at_least(1, negatives=negatives, feature_dim=feature_dim)
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum={momentum!r}: must be at least 0 and less than 1")
         self.classes = Classes(labels)
@@ -201,7 +203,8 @@ class Classes(nnx.Module):
         counts = np.bincount(labels)
         if np.count_nonzero(counts) < 2:
             raise ValueError(
-                f"{len(labels)} labels of {np.count_nonzero(counts)} class(es): contrast needs two or more"
+                f"{len(labels)} labels of {np.count_nonzero(counts)} class(es): CRD contrasts classes and needs two or "
+                "more; give the training set's, as train.labels"
             )
         self.labels = nnx.Variable(jnp.asarray(labels, jnp.int32))
         self.grouped = nnx.Variable(jnp.asarray(np.argsort(labels, kind="stable"), jnp.int32))

@@ -26,6 +26,8 @@ class HardLabel(Loss):
 class DeiT(Loss):
     """A loss on the logits of the distillation token; in networks without one, on their only logits.
 
+    Paper: Touvron et al., *Training Data-Efficient Image Transformers & Distillation through Attention*, ICML 2021.
+
     The paper adds it to the cross-entropy of the class token, half and half.
 
     Args:

@@ -32,6 +32,8 @@ def correlation(a: jax.Array, b: jax.Array) -> jax.Array:
 class DIST(Loss):
     """T² · (β · (1 − inter-class correlation) + γ · (1 − intra-class correlation)) of the softened predictions.
 
+    Paper: Huang et al., *Knowledge Distillation from a Stronger Teacher*, NeurIPS 2022.
+
     The first correlation is over the classes of an example, averaged over examples; the second over the examples of a
     class, averaged over classes. In a batch of one the second is undefined and taken as 0: a constant. The published
     code's defaults are kept here; they are meant for ImageNet, while T = 4 is usual on CIFAR-100.

@@ -51,6 +51,8 @@ def decoupled_divergence(
 class DKD(Loss):
     """T² · (α · TCKD + β · NCKD), averaged over the batch.
 
+    Paper: Zhao et al., *Decoupled Knowledge Distillation*, CVPR 2022.
+
     The published code lets the term grow over the first 20 epochs: give it the weight `losses.warmup(20)`.
 
     Args:

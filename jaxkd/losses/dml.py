@@ -14,6 +14,8 @@ from jaxkd.types import Batch, Key, Outputs, Progress, at_least_float32
 class DML(Loss):
     """For each of several networks, its cross-entropy with the labels and the mean of KL(other ‖ own) over the others.
 
+    Paper: Zhang et al., *Deep Mutual Learning*, CVPR 2018.
+
     The networks are one model, `jaxkd.Trainer(models.Ensemble([first, second]))`, whose measured accuracy is that of
     their mean. Each learns from the others as from a fixed teacher: no gradient flows into what it compares with. All
     take their step from the same outputs; the paper's algorithm has them take turns, each seeing what the one before

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -23,10 +23,13 @@ class StageLoss(Loss):
       positions: which features; by default every stage after the stem, as in RepDistiller: 1 to 3 of a CIFAR ResNet.
 
     Raises:
+      TypeError: for a single position.
       ValueError: at compile, where the networks have no maps at these positions or different numbers of stages.
     """
 
     def __init__(self, positions: Sequence[int] | None = None):
+        if positions is not None and (isinstance(positions, str) or not isinstance(positions, Iterable)):
+            raise TypeError(f"positions={positions!r}: give the numbers of the features in a tuple, as in (1, 2, 3)")
         self.positions = None if positions is None else tuple(positions)
 
     def build(self, student: Network, teacher: Network | None, rngs: nnx.Rngs) -> None:

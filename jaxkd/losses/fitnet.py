@@ -24,6 +24,8 @@ def hint_loss(student: jax.Array, teacher: jax.Array) -> jax.Array:
 class FitNet(Loss):
     """The mean squared difference of the teacher's maps and a regression of them from the student's; usual weight 100.
 
+    Paper: Romero et al., *FitNets: Hints for Thin Deep Nets*, ICLR 2015.
+
     The regressor is a 1×1 convolution with bias. In the paper the hint's own nonlinearity follows, in RepDistiller
     BatchNorm and ReLU; here nothing does, so that it can predict any map, also the stages of a WRN, which have negative
     values. Maps of different sizes are averaged down to the smaller. The paper trains the hint first and then the rest;

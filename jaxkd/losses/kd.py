@@ -13,6 +13,8 @@ from jaxkd.types import Batch, Key, Outputs, Progress
 class KD(Loss):
     """T² · KL(softmax(teacher / T) ‖ softmax(student / T)), averaged over the batch.
 
+    Paper: Hinton, Vinyals, Dean, *Distilling the Knowledge in a Neural Network*, 2015.
+
     Args:
       temperature: T, or a temperature rule: `CurriculumTemperature()`, `ATS(correct, wrong)`.
       standardize: whether both logits are standardised first (Sun et al., CVPR 2024). The paper then uses T=2 and

@@ -53,7 +53,7 @@ def _gram_distance(student: jax.Array, teacher: jax.Array) -> jax.Array:
 
 
 def unsure_shares(teacher_logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return the shares of examples and of classes of which the teacher is at most as sure as of the median one.
+    """Return the shares of examples and of classes on which the teacher is at most as sure as on the median one.
 
     The method means to keep just these examples and classes. The published code multiplies by their mask after the mean
     over the batch has been taken, so that the mask acts by its own mean: about one half.
@@ -70,6 +70,8 @@ def unsure_shares(teacher_logits: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 class MLKD(Loss):
     """KD, class correlation and batch correlation, summed over the temperatures T, 3, 5, 2 and 6, as published.
+
+    Paper: Jin et al., *Multi-Level Logit Distillation*, CVPR 2023.
 
     What the published code sums, and this class with it, is less than the paper describes: the strong view enters by
     KD alone, and there only at T, 3 and 5 (the weak view takes its place at 2 and 6); the masks halve the weak view's

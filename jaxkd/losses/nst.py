@@ -39,6 +39,8 @@ def _mean_kernel(a: jax.Array, b: jax.Array) -> jax.Array:
 class NST(StageLoss):
     """The sum over stages of the discrepancy of the channels; published with weight 50.
 
+    Paper: Huang, Wang, *Like What You Like: Knowledge Distill via Neuron Selectivity Transfer*, 2017.
+
     Args:
       positions: which features; by default every stage after the stem, as in RepDistiller: 1 to 3 of a CIFAR ResNet.
 

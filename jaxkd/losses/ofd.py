@@ -65,6 +65,8 @@ class Connector(nnx.Module):
 class OFD(Loss):
     """The sum over stages of the partial L2 distance, the last with factor 1, each one before with half of the next.
 
+    Paper: Heo et al., *A Comprehensive Overhaul of Feature Distillation*, ICCV 2019.
+
     It compares preactivations 1 and on, after the stem. The margin of each channel of the teacher is the mean of its
     negative values, computed from scale and shift of the BatchNorm before it. Published with weight 0.001, as it is
     summed over all places and channels.

@@ -44,10 +44,15 @@ def _neighbours(embeddings: jax.Array) -> jax.Array:
 class PKT(Loss):
     """The mean of p·log(p/q) over all pairs of a batch, see `probabilistic_transfer`; published with weight 30000.
 
+    Paper: Passalis, Tefas, *Learning Deep Representations with Probabilistic Knowledge Transfer*, ECCV 2018.
+
     The mean over B² makes it shrink with the square of the batch size: the weight belongs to batches of 64.
 
     Args:
       position: which feature; by default the pooled one, as RepDistiller takes it.
+
+    Raises:
+      ValueError: at compile, where a network has no feature at this position.
 
     Example:
       >>> from jaxkd import Outputs

@@ -83,8 +83,11 @@ class Fusion(nnx.Module):
 class ReviewKD(Loss):
     """The sum over stages of the hierarchical context loss between fused student maps and the teacher's.
 
-    The student's features 1 and on are fused, the pooled one a map of 1×1; the teacher's preactivations 1 and on and
-    its pooled feature are the targets. Published with weights from 0.6 to 8 that start with `losses.warmup(20)`.
+    Paper: Chen et al., *Distilling Knowledge via Knowledge Review*, CVPR 2021.
+
+    The student's features from position 1 on are fused, the pooled one as a map of 1×1; the targets are the teacher's
+    preactivations from position 1 on and its pooled feature. Published with weights from 0.6 to 8 that start with
+    `losses.warmup(20)`.
 
     Raises:
       ValueError: at compile, where the networks have different numbers of stages or the teacher no preactivations.

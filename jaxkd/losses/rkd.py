@@ -61,7 +61,9 @@ def _huber(error: jax.Array) -> jax.Array:
 
 
 class RKD(Loss):
-    """distance · distance loss + angle · angle loss of the embeddings; published with weight 1.
+    """`distance` × the distance loss + `angle` × the angle loss of the embeddings; published with weight 1.
+
+    Paper: Park et al., *Relational Knowledge Distillation*, CVPR 2019.
 
     One or two examples have no relations that could differ: their loss is 0.
 

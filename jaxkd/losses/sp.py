@@ -32,8 +32,13 @@ def _similarities(features: jax.Array) -> jax.Array:
 class SP(Loss):
     """The mean squared difference of the two similarity matrices of a batch; published with weight 3000.
 
+    Paper: Tung, Mori, *Similarity-Preserving Knowledge Distillation*, ICCV 2019.
+
     Args:
       position: which feature; by default the last map before pooling, as RepDistiller takes it.
+
+    Raises:
+      ValueError: at compile, where a network has no feature at this position.
 
     Example:
       >>> from jaxkd import Outputs

@@ -31,7 +31,9 @@ def representation_loss(student: tuple[jax.Array, jax.Array], teacher: tuple[jax
 
 
 class SRRL(Loss):
-    """The distance of the student's embedding, mapped to the teacher's width, from the teacher's, and of both logits.
+    """The squared distance of the embeddings, the student's mapped to the teacher's width, plus that of the logits.
+
+    Paper: Yang et al., *Knowledge Distillation via Softmax Regression Representation Learning*, ICLR 2021.
 
     The map is linear, with BatchNorm and ReLU; the logits of both are those of the teacher's frozen classifier, see
     `representation_loss`. Published with weight 1.

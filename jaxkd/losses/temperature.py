@@ -82,7 +82,7 @@ class FixedTemperature(nnx.Module):
 def checked_temperature(name: str, value: float) -> float:
     """Return a temperature that is a positive finite number; raise a ValueError that names any other."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name}={value!r}: a temperature is a positive number")
+        raise ValueError(f"{name}={value!r}: give a positive number")
     return float(value)
 
 
@@ -94,7 +94,10 @@ def as_temperature(temperature: float | Temperature) -> Temperature:
     """
     if hasattr(temperature, "temper") and not isinstance(temperature, type):
         return cast(Temperature, temperature)
-    return FixedTemperature(cast(float, temperature))  # which refuses what is no number
+    try:
+        return FixedTemperature(cast(float, temperature))
+    except ValueError as error:
+        raise ValueError(f"{error}, or a rule such as losses.CurriculumTemperature()") from None
 
 
 def temper(
@@ -106,10 +109,12 @@ def temper(
       ValueError: if there is no teacher, or it has another number of classes.
     """
     if teacher is None:
-        raise ValueError("this loss compares with a teacher: use jaxkd.Distiller, which has one")
+        raise ValueError("a loss with a temperature compares with a teacher: use jaxkd.Distiller, which has one")
     ours, theirs = at_least_float32(student.logits), at_least_float32(teacher.logits)
     if ours.shape != theirs.shape:
-        raise ValueError(f"student logits {ours.shape} and teacher logits {theirs.shape} differ in shape")
+        raise ValueError(
+            f"student logits {ours.shape} and teacher logits {theirs.shape} differ: give networks of the same classes"
+        )
     if standardize:
         ours, theirs = standardized(ours), standardized(theirs)
     return rule.temper(ours, theirs, batch.labels, progress)
@@ -187,6 +192,8 @@ class LearnedTemperature(nnx.Module):
 class CurriculumTemperature(LearnedTemperature):
     """T = t_start + t_end · sigmoid(θ), with θ trained by a gradient multiplied by λ(epoch).
 
+    Paper: Li et al., *Curriculum Temperature for Knowledge Distillation* (CTKD), AAAI 2023.
+
     θ starts at 1, so T starts at 15.62 and stays within 1 and 21; with `t_start=2, t_end=40`, as for standardised
     logits, at 31.24 and within 2 and 42. The gradient reaches θ through both softmaxes and through T². T and λ appear
     in the logs as `…_temperature` and `…_lambda`.
@@ -217,6 +224,8 @@ class CurriculumTemperature(LearnedTemperature):
 
 class InstanceTemperature(LearnedTemperature):
     """T = t_start + t_end · sigmoid(MLP(student, teacher)), one for each example.
+
+    Paper: Li et al., *Curriculum Temperature for Knowledge Distillation* (CTKD), AAAI 2023.
 
     The network has two layers and reads both logits, those of the student first, as they come (standardised, where the
     loss standardises). No gradient flows back through them, so that student and teacher do not learn to steer the

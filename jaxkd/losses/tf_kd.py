@@ -15,6 +15,8 @@ from jaxkd.types import Batch, Key, Outputs, Progress, at_least_float32
 class TfKD(Loss):
     """KL(softmax(u / T) ‖ softmax(student)), u the probabilities of a virtual teacher; no real one is needed.
 
+    Paper: Yuan et al., *Revisiting Knowledge Distillation via Label Smoothing Regularization*, CVPR 2020.
+
     The virtual teacher is right with probability `correct`, and spreads the rest evenly over the other classes. As in
     the authors' code its probabilities themselves, not their logarithms, are divided by T, which leaves a nearly even
     distribution; the student is not softened, and so there is no factor T². The published weight is 0.1 beside 0.9 CE:
@@ -26,7 +28,7 @@ class TfKD(Loss):
       temperature: T.
 
     Raises:
-      ValueError: for a probability that is none, or a temperature that is not above 0.
+      ValueError: for a probability outside [0, 1), or a temperature that is not above 0.
 
     Example:
       >>> batch = Batch(images=None, labels=jnp.array([0]), index=None)

@@ -55,6 +55,8 @@ class Regressor(nnx.Module):
 class VID(StageLoss):
     """The sum over stages of the negative log-likelihood of the teacher's maps, given the student's; usual weight 1.
 
+    Paper: Ahn et al., *Variational Information Distillation for Knowledge Transfer*, CVPR 2019.
+
     The larger maps are average-pooled to the size of the smaller.
 
     Args:

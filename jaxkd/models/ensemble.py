@@ -46,8 +46,8 @@ class Ensemble(nnx.Module):
         softmax gives back at temperature 1.
 
     Raises:
-      ValueError: for no networks, networks of different numbers of classes, as many weights as there are not networks,
-        weights that are not above 0, or another average.
+      ValueError: for no networks, networks of different numbers of classes, weights that are not above 0 or not one
+        for each network, or another average.
 
     Example:
       >>> from jaxkd.models.registry import create

@@ -120,8 +120,8 @@ def summarize(
     Args:
       network: of the zoo, your own, or a linen module in `nnx.bridge.ToNNX` that was initialised.
       image_shape: `(H, W, C)`; by default the one it was published for.
-      depth: how many names deep layers are told apart: 1 makes a row of each stage, 2 of each block. By default 1, and
-        2 where that would be one row for almost all of it.
+      depth: how many levels of layers have rows of their own: 1 makes a row of each stage, 2 of each block. By
+        default 1, and 2 where that would be one row for almost all of it.
 
     Raises:
       ValueError: where the shape is not known, or no image has it.

@@ -59,7 +59,7 @@ class DropPath(nnx.Module):
       rngs: its stream `dropout` gives the key of the draws.
 
     Raises:
-      ValueError: for another rate.
+      ValueError: for a rate outside [0, 1).
 
     Example:
       >>> drop = DropPath(0.5, rngs=nnx.Rngs(0))

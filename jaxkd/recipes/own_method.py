@@ -172,7 +172,7 @@ def _read(built: Any, name: str) -> tuple[dict[str, Loss], Mapping[str, Weight]]
         raise ValueError(f"method {name!r} returned {_described(built)}: {_RETURNS}")
     for term, loss in terms.items():
         if isinstance(loss, type) or not callable(loss):
-            raise ValueError(f"method {name!r}: its term {term!r} is {_described(loss)}, which is no loss: {_RETURNS}")
+            raise ValueError(f"method {name!r}: its term {term!r} is {_described(loss)}, not a loss: {_RETURNS}")
     if unknown := sorted(set(weights) - set(terms)):
         raise ValueError(f"method {name!r}: a weight for {', '.join(unknown)}, but its terms are {', '.join(terms)}")
     return dict(terms), weights

@@ -97,7 +97,7 @@ class Training:
             if (given := getattr(self, name)) not in get_args(known):
                 raise ValueError(f"{name}={given!r}: choose one of {', '.join(get_args(known))}")
         if self.schedule == "cosine" and self.drops:
-            raise ValueError(f"drops={self.drops}: a cosine has none")
+            raise ValueError(f"drops={self.drops}: a cosine schedule has none: leave them out")
         if self.schedule == "steps" and (self.warmup_learning_rate or self.final_learning_rate):
             raise ValueError("a schedule of steps has neither a final_learning_rate nor a warmup_learning_rate")
         _ = self.augmentations  # which refuses what is none

@@ -141,7 +141,9 @@ def read_log(path: str | os.PathLike[str]) -> AuthorsLog:
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is no file: name a log of the authors, or give a folder to records.find_logs")
+        raise FileNotFoundError(
+            f"{path} is not a file: name a log of the authors, or give a folder to records.find_logs"
+        )
     said = _said_by_name(path)
     *earlier, history = _runs(path)
     return AuthorsLog(
@@ -230,7 +232,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
                     _refuse(path, reader.line_num, where, f"{len(fields)} values for {len(columns)} columns")
                 yield reader.line_num, dict(zip(columns, fields, strict=True))
     except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no table: {error}") from error
+        raise ValueError(f"{path} is not a table: {error}") from error
 
 
 def _check_columns(path: Path, columns: list[str]) -> None:
@@ -247,7 +249,7 @@ def _value(path: Path, line: int, column: str, text: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        _refuse(path, line, column, f"{text!r} is no number")
+        _refuse(path, line, column, f"{text!r} is not a number")
     known = _COLUMNS.get(column, _Column("epoch", low=1))
     if not math.isfinite(value) or not known.low <= value <= known.high:
         within = f"from {known.low:g} to {known.high:g}" if math.isfinite(known.low) else "finite"

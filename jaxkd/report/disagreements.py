@@ -142,7 +142,7 @@ def compare(
     teacher, path = pretrained
     test = _test_images(name, data_dir, runs)
     if teacher.num_classes != test.num_classes:
-        raise ValueError(f"{path} tells {teacher.num_classes} classes apart, and {name} has {test.num_classes}")
+        raise ValueError(f"{path} has {teacher.num_classes} classes, but {name} has {test.num_classes}")
     answers = probabilities(teacher, test)
     students, notes = [], []
     for place, group in enumerate(groups):

@@ -58,7 +58,7 @@ def open_cached_teacher(request: CacheRequest, verbose: bool, **run: Any) -> Cac
         cached_teacher = CachedTeacher(request.cache, **run)
     except (ValueError, MemoryError) as error:
         if request.required:
-            raise type(error)(f"cache_teacher: {error}") from None
+            raise type(error)(f"cache_teacher: {error}; leave it out, or give 'auto', which goes without one") from None
         cached_teacher = None
         message = f"teacher cache: off, because {error}"
     else:

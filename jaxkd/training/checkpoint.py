@@ -51,7 +51,7 @@ def save(directory: str | os.PathLike[str], state: TrainState, record: dict[str,
       OSError: it cannot be written.
     """
     if keep < 1:
-        raise ValueError(f"keep={keep}: at least one checkpoint has to stay")
+        raise ValueError(f"keep={keep}: must be at least 1")
     root = _root(directory)
     between = record["running"] is None
     number = int(state.epoch) if between else int(state.step)
@@ -96,7 +96,7 @@ def restore(directory: str | os.PathLike[str], like: TrainState) -> tuple[TrainS
             return _read(folder, like)
         except DamagedError as error:
             warnings.warn(f"{error}; going back to the checkpoint before", stacklevel=2)
-    raise DamagedError(f"no checkpoint in {root} can be read: begin anew in another directory")
+    raise DamagedError(f"no checkpoint in {root} can be read: start again in another directory")
 
 
 def check_behind(directory: str | os.PathLike[str], state: TrainState) -> None:
@@ -205,10 +205,10 @@ def _check_finite(state: TrainState, root: epath.Path) -> None:
         if not np.isfinite(np.asarray(leaf)).all()
     ]
     if spoilt:
+        others = f" and {len(spoilt) - 1} other parameters are" if len(spoilt) > 1 else " is"
         raise FloatingPointError(
-            f"{spoilt[0]} and {len(spoilt) - 1} more parameters are no longer finite after step {int(state.step)}: "
-            f"nothing is saved, so that what {root} holds stays good. Lower the learning rate or begin with a warm-up, "
-            "then go on from there"
+            f"{spoilt[0]}{others} no longer finite after step {int(state.step)}: nothing is saved, so that the "
+            f"checkpoints in {root} stay good. Lower the learning rate or begin with a warm-up, then go on from there"
         )
 
 

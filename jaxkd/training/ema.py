@@ -31,7 +31,7 @@ class EMA:
         in short trainings, and at first, the average then does not lag behind.
 
     Raises:
-      ValueError: for another decay.
+      ValueError: for a decay outside [0, 1).
 
     Example:
       >>> [round(float(EMA(0.99, warmup=True).decay_at(step)), 2) for step in (1, 2, 10, 10_000)]

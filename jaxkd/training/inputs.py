@@ -27,7 +27,7 @@ Data = Dataset | StreamedDataset | tuple[Any, Any] | Iterable[Any]
 
 _FORMS = "give (images, labels), (images, labels, index), a jaxkd.Batch, or a dict of image and label"
 _WEIGHTS = (
-    "sample weights are not supported, but a loss of one's own can look them up, `self.weights[...][batch.index]`, see "
+    "sample weights are not supported, but a loss of your own can look them up, `self.weights[...][batch.index]`, see "
     "jaxkd.losses.Loss"
 )
 
@@ -204,7 +204,7 @@ def _unchecked_source(data: Data, expected: Expectations) -> Source:
         )
     if hasattr(data, "__getitem__") and not isinstance(data, str | bytes) and not is_array(data):
         name = type(data).__name__
-        raise TypeError(f"{name} gives examples one by one, and no data.Dataset or batches: {cure_of_examples(data)}")
+        raise TypeError(f"{name} yields single examples, not batches: {cure_of_examples(data)}")
     raise TypeError(
         f"cannot train on {type(data).__name__}: give a data.Dataset, a tuple of arrays (images, labels), or an "
         "iterable of batches"
@@ -215,7 +215,7 @@ def _from_arrays(arrays: tuple[Any, ...], expected: Expectations) -> InMemory:
     if len(arrays) != 2:
         raise TypeError(
             f"a tuple of {len(arrays)} arrays: give (images, labels); examples are numbered in order, and sample "
-            "weights are not supported (a loss of one's own can look them up by batch.index)"
+            "weights are not supported (a loss of your own can look them up by batch.index)"
         )
     images, labels = expected.checked_images(arrays[0]), np.asarray(arrays[1])
     labels = replace(expected, num_classes=None).checked_labels(labels, len(images))
@@ -260,12 +260,12 @@ def _refuse_extras(item: Any) -> None:
     """Raise a TypeError for parts of a batch that would be left aside."""
     if isinstance(item, Batch) and item.strong is not None:
         raise TypeError(
-            "a Batch brings a strong view, and batches of one's own come in one: give the loss that compares two a "
+            "this Batch has a strong view, and your own batches have one view: give the loss that compares two a "
             "strong_view, a function of (key, images), which makes it of uint8 pixels"
         )
     if isinstance(item, Batch) and item.mixed is not None:
         raise TypeError(
-            "a Batch brings mixed labels, and batches of one's own have one label for each image: give "
+            "this Batch has mixed labels, and your own batches have one label for each image: give "
             "compile(mixing=data.Mixing(…)), which mixes them on the device"
         )
 

@@ -28,7 +28,7 @@ class TeacherCache:
       dtype: what is stored. Reading float32 back is exact; float16 halves the room and rounds logits to three digits.
 
     Raises:
-      ValueError: for another dtype.
+      ValueError: for a dtype other than float32 and float16.
 
     Example:
       >>> cache = TeacherCache()

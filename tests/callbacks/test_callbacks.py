@@ -108,7 +108,7 @@ def test_history_survives_json():
 
 def test_history_refuses_what_it_does_not_have():
     history = Rehearsal([0.5]).fit()
-    with pytest.raises(KeyError, match="'val_acc' was never measured; there are: loss, ce, val_accuracy"):
+    with pytest.raises(KeyError, match="'val_acc' was never measured; give one of loss, ce, val_accuracy"):
         history.last("val_acc")
     with pytest.raises(ValueError, match="'loss' has 1 values for 2 epochs"):
         History.from_dict({"epoch": [0, 1], "history": {"loss": [1.0]}})
@@ -470,7 +470,9 @@ def test_a_run_that_had_stopped_stays_stopped_and_says_so():
 
 @pytest.mark.parametrize("monitor", ["val_loss", "accuracy"])
 def test_early_stopping_refuses_to_watch_what_is_not_measured(monitor):
-    with pytest.raises(ValueError, match=f"cannot find '{monitor}'; the logs have: loss, ce, val_accuracy"):
+    with pytest.raises(
+        ValueError, match=f"monitor='{monitor}'.: the logs have no such value; give one of loss, ce, val_accuracy"
+    ):
         Rehearsal([0.1]).fit(callbacks.EarlyStopping(monitor))
 
 

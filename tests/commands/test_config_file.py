@@ -78,7 +78,9 @@ def test_a_run_is_made_again_from_its_record(teacher, tmp_path, capsys):
     again, recorded = distill.config_of(found), RunConfig.read(tmp_path / "run")
     assert (again.method.describe(), again.training) == (recorded.method.describe(), recorded.training)
     assert (again.teacher.path, again.teacher.evaluate, again.resume) == (teacher / "model", False, False)
-    assert "it is of a run of jaxkd distill" in refused(train, ["--config", tmp_path / "run"], capsys)
+    assert "this is a run of jaxkd distill: use it with jaxkd distill --config" in refused(
+        train, ["--config", tmp_path / "run"], capsys
+    )
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     config["settings"]["training"] |= {"weight_decay": 0.25, "label_smoothing": 0.1, "decays_kernels_only": True}
     (tmp_path / "other.json").write_text(json.dumps(config))
@@ -95,13 +97,13 @@ def test_a_run_is_made_again_from_its_record(teacher, tmp_path, capsys):
     [
         ("epohcs: 3", "there is no option epohcs: did you mean epochs? --help shows all"),
         ("resume: true", "there is no option resume: --help"),
-        ("epochs: many", "argument --epochs: 'many' is no whole number: give one, as in 30"),
+        ("epochs: many", "argument --epochs: 'many' is not a whole number: give one, as in 30"),
         ("epochs: [3, 4]", "epochs is [3, 4]: give one value"),
         ("epochs: true", "epochs is true, and --epochs takes N"),
         ("balanced: 3", "balanced is 3: give true or false"),
         ("method: kdd", "invalid choice: 'kdd'"),
-        ("- epochs", "it holds no options by their names, as in 'epochs: 30'"),
-        ("a: [", "it is no YAML or JSON"),
+        ("- epochs", "options are expected by name, as in 'epochs: 30'"),
+        ("a: [", "not valid YAML or JSON"),
         ("settings: {student: resnet8}", "settings.data.name is missing"),
     ],
 )

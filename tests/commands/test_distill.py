@@ -362,7 +362,7 @@ def test_recipes_are_listed(name, count, capsys):
         (["--temperature", "-1"], "temperature=-1.0"),
         (["--teacher", "nowhere.pth"], "no such file or folder"),
         (["--teacher-name", "resnet14"], "holds a resnet8"),
-        (["--data", "cifar100", "--data-dir", "/nowhere"], "cifar100 was not found"),
+        (["--data", "cifar100", "--data-dir", "/nowhere"], "'cifar100' was not found"),
     ],
 )
 def test_bad_options_fail_before_any_work(teacher, tmp_path, capsys, arguments, message):
@@ -390,7 +390,7 @@ def test_a_torch_teacher_is_found_by_its_keys_and_needs_the_data_it_knows(teache
 def test_the_classes_of_teacher_and_data_are_compared(teacher):
     from tiny import TinyNet, digits
 
-    with pytest.raises(ValueError, match="tells 7 classes apart, and digits has 10"):
+    with pytest.raises(ValueError, match="has 7 classes, but digits has 10"):
         run.check_classes(TinyNet(7), digits()[0])
 
 

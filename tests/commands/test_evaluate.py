@@ -46,7 +46,7 @@ def test_a_run_is_measured_on_the_images_of_its_record(teacher, tmp_path, capsys
 
 def test_a_file_of_weights_needs_to_be_told_its_data(teacher, capsys):
     file = teacher / "model.pth"
-    assert "is no run that says what it learned from: give --data" in refused(evaluate, [file], capsys)
+    assert "does not say what it was trained on: give --data" in refused(evaluate, [file], capsys)
     assert evaluate.main([str(file), "--data", "digits", "--split", "train", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["images"], found["network"], found["split"]) == (1437, "resnet8", "train")

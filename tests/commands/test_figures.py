@@ -438,7 +438,7 @@ def test_networks_must_know_the_classes_of_the_images(saved, tmp_path, capsys):
     convert.save(models.create("resnet8", num_classes=7), other)
     found = networks.load([str(other)], 1, "NETWORK")
     options = figures.command_line().parse_args(["reliability", "--data", "digits"])
-    with pytest.raises(ValueError, match="tells 7 classes apart, and digits has 10"):
+    with pytest.raises(ValueError, match="has 7 classes, but digits has 10"):
         networks.images(options, found)
 
 

@@ -34,7 +34,7 @@ def test_a_method_is_every_pair_and_a_training_is_every_row():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["resnet56-resnet2"], "'resnet56-resnet2' is no recipe, method, pair or training with published numbers"),
+        (["resnet56-resnet2"], "'resnet56-resnet2' is not a recipe, method, pair or training with published numbers"),
         (["resnet56-resnet20", "--also", "atz"], "no method is called 'atz'"),
         (["resnet56-resnet20", "--methods", "ofd"], "--methods ofd: none of them is published for that"),
         (["kd/vgg13-vgg8", "--at-once", "0"], "--at-once 0: at least one is needed"),

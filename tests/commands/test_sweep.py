@@ -97,12 +97,12 @@ def test_an_existing_sweep_is_not_overwritten(swept, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "what is to vary? name it by --grid"),
+        ([], "nothing to vary: name settings by --grid"),
         (
             ["--grid", "temprature=2,4"],
             "'kd' has no such setting; there are seed, learning_rate,",
         ),
-        (["--grid", "temperature=2", "--grid", "temperature=4"], "--grid names a setting twice"),
+        (["--grid", "temperature=2", "--grid", "temperature=4"], "--grid names temperature twice"),
         (["--grid", "temperature=2,2"], "'temperature=2,2' has a value twice"),
         (["--grid", "temperature"], "write NAME=V,V, as in temperature=2,4,8"),
         (["--grid", "temperature=2,warm"], "the values are numbers"),

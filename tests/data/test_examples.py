@@ -110,7 +110,7 @@ def broken():
         ),
         ([(PIXELS[0], 0.5)], TypeError, "labels must be integers"),
         ([(PIXELS[0], np.eye(3)[0])], ValueError, "argmax"),
-        ([], ValueError, "there are no examples"),
+        ([], ValueError, "has no examples"),
         ({"image": PIXELS, "label": LABELS}, TypeError, r"give what has \(image, label\) one by one"),
         (7, TypeError, "examples=int 7"),
     ],

@@ -90,7 +90,7 @@ FLOATS = (PIXELS / 255).astype(np.float32)
         ({"x": PIXELS, "y": np.eye(3)[LABELS]}, ValueError, "labels of all are float64: give integers"),
         ({"x": PIXELS, "y": LABELS[:5]}, ValueError, "mine.npz: 20 images, but 5 labels"),
         ({"x": PIXELS.transpose(0, 3, 1, 2)[..., :5], "y": LABELS}, ValueError, "mine.npz: .*channels first"),
-        ({"x": PIXELS, "y": np.array([{}] * 20)}, ValueError, "is no .npz file of plain arrays: Object arrays"),
+        ({"x": PIXELS, "y": np.array([{}] * 20)}, ValueError, "is not an .npz file of plain arrays: Object arrays"),
         ({"x": PIXELS, "y": LABELS, "x_train": PIXELS, "y_train": LABELS}, ValueError, "name the arrays"),
     ],
 )
@@ -101,10 +101,10 @@ def test_what_cannot_be_right_is_named_with_the_file(tmp_path, arrays, kind, sai
 
 
 def test_files_that_are_none_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"npz was not found[^$]*an .npz file, or a folder with one"):
+    with pytest.raises(FileNotFoundError, match=r"'npz' was not found[^$]*an .npz file, or a folder with one"):
         data.load("npz", tmp_path)
     (tmp_path / "a.npz").write_bytes(b"PK no zip")
-    with pytest.raises(ValueError, match=r"a.npz is no .npz file"):
+    with pytest.raises(ValueError, match=r"a.npz is not an .npz file"):
         data.load("npz", tmp_path)
     written(tmp_path, x=PIXELS, y=LABELS)
     with pytest.raises(ValueError, match=r"holds a.npz, mine.npz: pass one of them as data_dir"):

@@ -89,7 +89,7 @@ def test_stl10_is_read_column_by_column_and_its_labels_from_1(tmp_path, place):
 
 def test_damaged_files_of_stl10_are_named(tmp_path):
     with pytest.raises(
-        FileNotFoundError, match=r"stl10 was not found[^$]*stl10_binary \(train_X.bin[^$]*acoates/stl10"
+        FileNotFoundError, match=r"'stl10' was not found[^$]*stl10_binary \(train_X.bin[^$]*acoates/stl10"
     ):
         data.load("stl10", tmp_path)
     stl10_files(tmp_path, "test", RNG.integers(0, 256, (2, 96, 96, 3), np.uint8), [1, 10])
@@ -153,7 +153,7 @@ def test_tiny_imagenet_may_have_been_sorted_into_folders(tiny_imagenet, tmp_path
 
 def test_what_is_wrong_with_tiny_imagenet_is_said(tiny_imagenet, tmp_path):
     with pytest.raises(
-        FileNotFoundError, match=r"tiny-imagenet was not found[^$]*val_annotations[^$]*tiny-imagenet-200.z"
+        FileNotFoundError, match=r"'tiny-imagenet' was not found[^$]*val_annotations[^$]*tiny-imagenet-200.z"
     ):
         data.load("tiny-imagenet", tmp_path)
     (tmp_path / "train" / "n01443537").mkdir(parents=True)
@@ -200,5 +200,5 @@ def test_the_largest_of_its_folders_is_read_and_other_classes_are_refused(tmp_pa
     imagenette_tree(tmp_path / "woof" / "imagenette2", classes=("n02086240", *list(imagenette.CLASSES)[1:]))
     with pytest.raises(ValueError, match=r"Imagenette has 10 others \(they differ in n01440764, n02086240\)"):
         data.load("imagenette", tmp_path / "woof")
-    with pytest.raises(FileNotFoundError, match=r"imagenette was not found[^$]*imagenette2-160 \(train/n01440764"):
+    with pytest.raises(FileNotFoundError, match=r"'imagenette' was not found[^$]*imagenette2-160 \(train/n01440764"):
         data.load("imagenette", tmp_path / "nowhere")

@@ -129,7 +129,7 @@ def test_other_images_come_with_their_pairs(tmp_path):
         (["--workers", "-1"], "--workers -1"),
         (["--students", "31"], "--students 31: the grid has 30"),
         (["--rows", "b", "--student", "resnet21", "--steps", "1"], "unknown model 'resnet21'"),
-        (["--rows", "d", "--data-dir", "/nowhere"], "cifar100 was not found"),
+        (["--rows", "d", "--data-dir", "/nowhere"], "'cifar100' was not found"),
     ],
 )
 def test_bad_options_are_refused(arguments, message, tmp_path, capsys, monkeypatch):

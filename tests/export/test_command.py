@@ -52,7 +52,7 @@ def test_a_network_without_a_run(tmp_path, capsys):
     convert.to_torch(model, tmp_path / "net.pth")
     assert main([str(tmp_path / "net.pth"), "--to", "safetensors"]) == 2
     assert "error: " in (told := capsys.readouterr().err)
-    assert "it is not known what its images are normalised with" in told
+    assert "the normalisation of its images is not known" in told
     assert told.count("\n") == 1
     model.normalization = HALF
     convert.save(model, tmp_path / "net")

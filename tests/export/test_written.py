@@ -183,7 +183,7 @@ def test_mistakes_are_told(options, error, message, tmp_path, monkeypatch):
 
 
 def test_a_network_without_a_normalisation_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="it is not known what its images are normalised with"):
+    with pytest.raises(ValueError, match="the normalisation of its images is not known"):
         export.write(TinyNet(), tmp_path / "x.stablehlo", image_shape=SHAPE)
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 import os
 import pathlib
 import shlex
-import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -18,6 +16,7 @@ import numpy as np
 from flax import nnx
 
 import jaxkd
+from jaxkd import __main__ as jaxkd_command
 from jaxkd import convert, losses, models, optimizers
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -26,7 +25,7 @@ BEGIN, END = "<!-- mistakes: begin -->", "<!-- mistakes: end -->"
 
 
 class Mistake(NamedTuple):
-    """What is meant by it, and the line that makes it: of Python, or of a script."""
+    """What is meant by it, and the line that makes it: of Python, or of a shell."""
 
     title: str
     line: str
@@ -54,14 +53,14 @@ MISTAKES = (
     Mistake("a name with a dash", 'models.create("resnet-20")'),
     Mistake("a file of another library", 'convert.from_torch("weights.h5")'),
     Mistake("another network than the file's", 'convert.from_torch("resnet8.pth", "resnet20")'),
-    Mistake("a misspelt option", "distill.py --studnet resnet20"),
-    Mistake("words for a number", "train_teacher.py --model resnet20 --epochs ten"),
-    Mistake("no teacher", "distill.py --data digits --student resnet8"),
-    Mistake("a teacher that is not there", "distill.py --data digits --student resnet8 --teacher resnet56.pth"),
-    Mistake("a recipe that nobody published", "distill.py --recipe=kd/resnet56-resnet21"),
-    Mistake("a misspelt function of one's own", "distill.py --student resnet8 --method my_loss.py:biuld"),
-    Mistake("freezing what was never trained", "train_teacher.py --data digits --model resnet8 --freeze"),
-    Mistake("a folder with a run in it", "train_teacher.py --data digits --model resnet8 --output runs/done"),
+    Mistake("a misspelt option", "jaxkd distill --studnet resnet20"),
+    Mistake("words for a number", "jaxkd train --model resnet20 --epochs ten"),
+    Mistake("no teacher", "jaxkd distill --data digits --student resnet8"),
+    Mistake("a teacher that is not there", "jaxkd distill --data digits --student resnet8 --teacher resnet56.pth"),
+    Mistake("a recipe that nobody published", "jaxkd distill --recipe=kd/resnet56-resnet21"),
+    Mistake("a misspelt function of your own", "jaxkd distill --student resnet8 --method my_loss.py:biuld"),
+    Mistake("freezing what was never trained", "jaxkd train --data digits --model resnet8 --freeze"),
+    Mistake("a folder with a run in it", "jaxkd train --data digits --model resnet8 --output runs/done"),
 )
 
 
@@ -133,9 +132,8 @@ def folder() -> Iterator[None]:
 
 def printed(mistake: Mistake, known: dict[str, Any]) -> str:
     """What is said of a mistake: the last line of the error, or the warning; within `folder`."""
-    script, _, rest = mistake.line.partition(" ")
-    if script.endswith(".py"):
-        return of_script(script.removesuffix(".py"), shlex.split(rest))
+    if mistake.line.startswith("jaxkd "):
+        return of_command(shlex.split(mistake.line)[1:])
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         try:
@@ -145,20 +143,11 @@ def printed(mistake: Mistake, known: dict[str, Any]) -> str:
     return "; ".join(f"{one.category.__name__}: {one.message}" for one in seen)
 
 
-def of_script(name: str, arguments: list[str]) -> str:
-    """What a script prints to standard error."""
+def of_command(words: list[str]) -> str:
+    """What a command prints to standard error."""
     said = io.StringIO()
-    sys.path.insert(0, str(ROOT / "experiments"))
-    try:
-        with contextlib.redirect_stderr(said), contextlib.suppress(SystemExit):
-            parser = importlib.import_module(name)
-            program, sys.argv[0] = sys.argv[0], f"{name}.py"
-            try:
-                parser.main(arguments)
-            finally:
-                sys.argv[0] = program
-    finally:
-        sys.path.remove(str(ROOT / "experiments"))
+    with contextlib.redirect_stderr(said), contextlib.suppress(SystemExit):
+        jaxkd_command.module(words[0]).main(words[1:])
     return said.getvalue().strip()
 
 

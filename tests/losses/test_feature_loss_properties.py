@@ -138,3 +138,9 @@ def test_networks_that_cannot_be_compared_are_refused_at_compile(loss, student, 
 def test_an_embedding_needs_a_dimension():
     with pytest.raises(ValueError, match="width=0"):
         CC(width=0)
+
+
+@pytest.mark.parametrize("positions", [3, "3"])
+def test_a_single_position_is_refused(positions):
+    with pytest.raises(TypeError, match=f"positions={positions!r}: give the numbers of the features in a tuple"):
+        AT(positions=positions)

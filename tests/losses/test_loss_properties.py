@@ -70,6 +70,11 @@ def test_what_is_no_temperature_is_refused_by_name(value, argument, made):
         made(**{argument: value})
 
 
+def test_a_rule_of_temperatures_goes_by_no_name():
+    with pytest.raises(ValueError, match=r"temperature='ctkd': give a positive number, or a rule such as losses\."):
+        losses.KD("ctkd")
+
+
 def test_numbers_of_numpy_are_temperatures():
     rules = [losses.KD(kind(4)).temperature for kind in (float, np.float32, np.float64, np.int64)]
     assert {float(rule.value[...]) for rule in rules} == {4.0}

@@ -23,7 +23,7 @@ def test_it_is_pytorchs_divergence_from_the_virtual_teacher(options):
     ("options", "message"),
     [
         ({"correct": 1.0}, r"correct is 1\.0; it must be in \[0, 1\)"),
-        ({"temperature": 0.0}, r"temperature=0\.0: a temperature is a positive number"),
+        ({"temperature": 0.0}, r"temperature=0\.0: give a positive number"),
     ],
 )
 def test_impossible_numbers_are_refused(options, message):

@@ -82,8 +82,8 @@ MALFORMED = [
     ("epoch,test_acc\n", r"has no epochs: copy it anew"),
     ("epoch,lr,test_acc\n1,0.05,17.2\n2,0.05\n", r"line 3, column 'test_acc': 2 values for 3 columns"),
     ("epoch,test_acc\n1,17.2,9\n", r"line 2, column 'test_acc': 3 values for 2 columns"),
-    ("epoch,test_acc\n1,much\n", r"line 2, column 'test_acc': 'much' is no number"),
-    ("epoch,test_acc\n1,\n", r"line 2, column 'test_acc': '' is no number"),
+    ("epoch,test_acc\n1,much\n", r"line 2, column 'test_acc': 'much' is not a number"),
+    ("epoch,test_acc\n1,\n", r"line 2, column 'test_acc': '' is not a number"),
     ("epoch,test_acc\n\n1,101\n", r"line 3, column 'test_acc': 101 must be from 0 to 100"),
     ("epoch,train_loss\n1,nan\n", r"line 2, column 'train_loss': nan must be finite"),
     ("epoch,temperature\n1,-2\n", r"line 2, column 'temperature': -2 must be from 0"),
@@ -91,7 +91,7 @@ MALFORMED = [
     ("epoch,test_acc\n1,1\n3,1\n", r"line 3, column 'epoch': epoch 3 comes after epoch 1"),
     ("epoch,test_acc\n1,1\n1.5,1\n", r"line 3, column 'epoch': epoch 1\.5 comes after epoch 1"),
     ("epoch,test_acc\n0,1\n", r"line 2, column 'epoch': 0 must be from 1"),
-    (b"epoch,test_acc\n1,\xff\n", r"2_9\.csv is no table: 'utf-8'"),
+    (b"epoch,test_acc\n1,\xff\n", r"2_9\.csv is not a table: 'utf-8'"),
 ]
 
 
@@ -109,9 +109,9 @@ def test_a_name_that_says_too_little_is_refused(tmp_path, name):
 
 
 def test_a_log_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.csv is no file"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.csv is not a file"):
         records.read_log(tmp_path / "nowhere.csv")
-    with pytest.raises(FileNotFoundError, match=r"is no file: .* or give a folder to records.find_logs"):
+    with pytest.raises(FileNotFoundError, match=r"is not a file: .* or give a folder to records.find_logs"):
         records.read_log(tmp_path)
     with pytest.raises(FileNotFoundError, match="holds no logs of the authors"):
         records.find_logs(tmp_path)

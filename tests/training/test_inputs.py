@@ -121,7 +121,7 @@ def test_pixels_that_cannot_be_normalised_are_refused():
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        ({"strong": np.zeros((4, 8, 8, 3), np.uint8)}, "brings a strong view.*strong_view, a function"),
+        ({"strong": np.zeros((4, 8, 8, 3), np.uint8)}, "has a strong view.*strong_view, a function"),
         ({"mixed": MixedLabels(np.zeros(4, np.int32), np.ones(4, np.float32))}, r"mixed labels.*compile\(mixing="),
     ],
 )

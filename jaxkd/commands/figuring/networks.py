@@ -88,7 +88,7 @@ def images(options: argparse.Namespace, found: Sequence[Network]) -> data.Datase
     for network in found:
         if network.model.num_classes != shown.num_classes:
             raise ValueError(
-                f"{network.path} tells {network.model.num_classes} classes apart, and {shown.name} has "
+                f"{network.path} has {network.model.num_classes} classes, but {shown.name} has "
                 f"{shown.num_classes}: choose the --data it was trained on"
             )
     return shown if options.images is None else shown.subset(options.images)

@@ -200,7 +200,7 @@ def _check_equal(roots: dict[str, Path], classes: dict[str, list[str]]) -> None:
         roots["test"]: sorted(set(classes["test"]) - set(classes["train"])),
     }
     found = "; ".join(f"only {root} has {_listed(names)}" for root, names in alone.items() if names)
-    raise ValueError(f"the classes differ, so that labels would not mean the same: {found}")
+    raise ValueError(f"training and test images have other classes: {found}; give both the same folders")
 
 
 def _image_names(folder: str) -> tuple[list[bytes], list[str]]:

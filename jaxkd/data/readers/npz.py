@@ -91,7 +91,7 @@ def _read(path: Path) -> tuple[dict[str, Pair], tuple[str, ...] | None]:
         with np.load(path) as file:
             arrays = {key: file[key] for key in file.files}
     except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is no .npz file of plain arrays: {error}") from None
+        raise ValueError(f"{path} is not an .npz file of plain arrays: {error}") from None
     found: dict[str, dict[str, NDArray[Any]]] = {}
     rank: dict[tuple[str, str], int] = {}
     for key, array in arrays.items():
