@@ -240,10 +240,8 @@ def save(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
             continue
         name = max(action.option_strings, key=lambda option: (option[:5] != "--no-", len(option)))
         plain = str(value) if isinstance(value, pathlib.Path) else value
-        if action.nargs == "+":
-            plain = [str(one) for one in value] if len(value) > 1 else str(value[0])
-        elif isinstance(value, list):
-            plain = dict(value)
+        if isinstance(value, list):
+            plain = list(map(str, value)) if action.nargs == "+" else dict(value)
         content[name.lstrip("-").replace("-", "_")] = True if plain == action.const == "auto" else plain
     text = json.dumps(content, indent=2) if file.suffix == ".json" else yaml.safe_dump(content, sort_keys=False)
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -123,7 +123,7 @@ def config_of(options: argparse.Namespace) -> RunConfig:
     student = options.student or (recipe.student if recipe else network_of(init))
     if student is None:
         raise ValueError("name the network by --student, as in resnet20, or by --recipe, as in kd/resnet56-resnet20")
-    first, *others = options.teacher or [None]
+    first, *others = options.teacher if isinstance(options.teacher, list) else [options.teacher]
     teacher = TeacherConfig(
         path=first,
         others=tuple(others),
@@ -164,6 +164,19 @@ def describe_teacher(teacher: Any, test: run.Images, evaluate: bool) -> dict[str
     return described | {"accuracy": measured["accuracy"], "top5": measured["top5"]}
 
 
+class OneOrSeveral(argparse.Action):
+    """Store the value of an option, or the list of them where it has several."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        setattr(namespace, self.dest, values if len(values) > 1 else values[0])
+
+
 def named_number(text: str) -> tuple[str, float]:
     """Return `NAME=NUMBER` from the command line in two; whole numbers stay whole.
 
@@ -197,6 +210,7 @@ def add_networks_and_method(parser: argparse.ArgumentParser) -> None:
         "--teacher",
         type=teacher_path,
         nargs="+",
+        action=OneOrSeveral,
         metavar="FILE",
         help="a file of weights (.pth, .pt, .th, .tar, .safetensors), or a folder that jaxkd train, "
         "jaxkd.convert.save or jaxkd convert wrote, which also knows its normalisation, or that of a run; of several "
