@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxkd import data
+from jaxkd.callbacks.terminal import fitted
 from jaxkd.command_line import CommandLine, Help, by_other_names, program
 from jaxkd.convert.checkpoint import locate
 from jaxkd.export.comparison import REPEATS, compare, table
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         exported = write(
             options.source, options.output, options.to, image_shape=shape, calibration=calibration, test=test
         )
-        print(_described(exported))
+        print(fitted(_described(exported), sys.stdout))
         print(f"\n{_comparison(exported, options, record)}")
     except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
