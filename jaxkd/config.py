@@ -64,10 +64,14 @@ class TeacherConfig:
 
     Attributes:
       path: a file of weights or the folder of a saved model; None where none is given.
-      name: the network; None finds it by the keys of the file.
-      sha256: of the file or folder; None until it is read.
+      name: the network, or those of several with + between them; None finds it by the keys of the file.
+      sha256: of the file or folder, of several that of their digests; None until it is read.
       evaluate: measure it on the test images first.
       cache: "auto" caches its outputs in memory, any other text is a folder for them; None computes them anew.
+      others: further teachers: the student learns from the mean of all their logits.
+
+    Raises:
+      ValueError: others without a first one.
     """
 
     path: pathlib.Path | None = None
@@ -75,6 +79,11 @@ class TeacherConfig:
     sha256: str | None = None
     evaluate: bool = True
     cache: str | None = None
+    others: tuple[pathlib.Path, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.others and self.path is None:
+            raise ValueError(f"others={self.others}: they come after a first teacher, which path names")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,7 +215,9 @@ class RunConfig:
         """Return where files are and how the run is carried out, as JSON values; it may be resumed with others."""
         teacher = self.teacher or TeacherConfig()
         options = {
-            "teacher": _text(teacher.path),
+            "teacher": [str(path) for path in (teacher.path, *teacher.others)]
+            if teacher.others
+            else _text(teacher.path),
             "evaluate_teacher": teacher.evaluate,
             "cache_teacher": teacher.cache,
         }
@@ -330,11 +341,9 @@ def _teacher(given: Any, arguments: Mapping[str, Any]) -> TeacherConfig | None:
         return None
     _check_names("settings.teacher.", _mapping("settings.teacher", given), ("name", "sha256"))
     options = {field: arguments[name] for name, field in _TEACHER.items() if name in arguments}
-    return _build(
-        TeacherConfig,
-        "settings.teacher.",
-        {**given, **options, "path": _path("arguments.teacher", options.get("path"))},
-    )
+    several = options.get("path") if isinstance(options.get("path"), list) else [options.get("path")]
+    path, *others = (_path("arguments.teacher", one) for one in several or [None])
+    return _build(TeacherConfig, "settings.teacher.", {**given, **options, "path": path, "others": tuple(others)})
 
 
 def _init(given: Any, arguments: Mapping[str, Any]) -> InitConfig | None:

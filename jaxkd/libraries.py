@@ -52,9 +52,13 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
+_LINES, _COLUMNS = 3, 300
+"""So much of what they said is told after an error: a compiler of theirs says where, in hundreds of long lines."""
+
+
 @contextlib.contextmanager
 def silent() -> Iterator[None]:
-    """Keep back what libraries in C++ write to the standard error of the process, unless the block fails.
+    """Keep back what libraries in C++ write to the standard error of the process; if the block fails, its end is told.
 
     TensorFlow tells of missing GPUs and instruction sets there, whatever its variables say.
     """
@@ -67,7 +71,8 @@ def silent() -> Iterator[None]:
                 yield
         except BaseException:
             said.seek(0)
-            os.write(before, said.read())
+            for line in said.read().splitlines()[-_LINES:]:
+                os.write(before, line[:_COLUMNS] + b"\n")
             raise
         finally:
             os.dup2(before, 2)

@@ -141,6 +141,8 @@ def _tokens(key: str, option: str, action: argparse.Action, value: Any) -> list[
     if action.nargs == 0:
         raise ValueError(f"{key} is {value!r}: give true or false")
     if isinstance(value, dict | list):
+        if action.nargs == "+" and isinstance(value, list):
+            return [option, *map(str, value)] if value else []
         if not isinstance(action, argparse._AppendAction):
             raise ValueError(f"{key} is {value!r}: give one value")
         entries = [f"{name}={number}" for name, number in value.items()] if isinstance(value, dict) else value
@@ -192,7 +194,7 @@ def options_of(run: RunConfig, parser: argparse.ArgumentParser) -> dict[str, Any
         "method": described["name"] if file is None else f"{file.path}:{file.function}",
         "weight": {term: w for term, w in described["weights"].items() if w != usual["weights"].get(term)},
         "setting": described["settings"],
-        "teacher": teacher and teacher.path,
+        "teacher": teacher and ([teacher.path, *teacher.others] if teacher.others else teacher.path),
         "teacher_name": teacher and teacher.name,
         "evaluate_teacher": teacher.evaluate if teacher else None,
         "cache_teacher": teacher and (True if teacher.cache == "auto" else teacher.cache),
@@ -233,13 +235,13 @@ def save(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         raise ValueError(f"--save-config {file}: give a name that ends in .yaml or .json")
     content = {}
     for action in parser._actions:
-        value = getattr(options, action.dest, None)
+        value: Any = getattr(options, action.dest, None)
         if action.dest in NEVER or not action.option_strings or value == action.default:
             continue
         name = max(action.option_strings, key=lambda option: (option[:5] != "--no-", len(option)))
         plain = str(value) if isinstance(value, pathlib.Path) else value
         if isinstance(value, list):
-            plain = dict(value)
+            plain = list(map(str, value)) if action.nargs == "+" else dict(value)
         content[name.lstrip("-").replace("-", "_")] = True if plain == action.const == "auto" else plain
     text = json.dumps(content, indent=2) if file.suffix == ".json" else yaml.safe_dump(content, sort_keys=False)
     file.parent.mkdir(parents=True, exist_ok=True)

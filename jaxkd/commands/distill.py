@@ -123,8 +123,10 @@ def config_of(options: argparse.Namespace) -> RunConfig:
     student = options.student or (recipe.student if recipe else network_of(init))
     if student is None:
         raise ValueError("name the network by --student, as in resnet20, or by --recipe, as in kd/resnet56-resnet20")
+    first, *others = options.teacher if isinstance(options.teacher, list) else [options.teacher]
     teacher = TeacherConfig(
-        path=options.teacher,
+        path=first,
+        others=tuple(others),
         name=options.teacher_name or (recipe.teacher if recipe else None),
         evaluate=options.evaluate_teacher,
         cache=options.cache_teacher,
@@ -149,15 +151,30 @@ def method_of(options: argparse.Namespace, recipe: recipes.Recipe | None) -> rec
 def describe_teacher(teacher: Any, test: run.Images, evaluate: bool) -> dict[str, Any]:
     """Print and return what the teacher is and how good: a low accuracy means that something is wrong with it."""
     size = run.parameters(teacher)
-    described = {"name": teacher.name, "parameters": size, "normalization": teacher.normalization or test.normalization}
+    name, each = run.name_of(teacher), run.members(teacher)
+    known = [network.normalization or test.normalization for network in each]
+    described = {"name": name, "parameters": size, "normalization": known[0] if len(known) == 1 else known}
     if not evaluate:
         return described
     measured = jaxkd.Trainer(teacher).evaluate(test)
     run.say(
-        f"teacher {teacher.name}: {size:,} parameters; top-1 {measured['accuracy']:.2%}, top-5 {measured['top5']:.2%} "
+        f"teacher {name}: {size:,} parameters; top-1 {measured['accuracy']:.2%}, top-5 {measured['top5']:.2%} "
         f"of {len(test):,} test images"
     )
     return described | {"accuracy": measured["accuracy"], "top5": measured["top5"]}
+
+
+class OneOrSeveral(argparse.Action):
+    """Store the value of an option, or the list of them where it has several."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        setattr(namespace, self.dest, values if len(values) > 1 else values[0])
 
 
 def named_number(text: str) -> tuple[str, float]:
@@ -192,14 +209,18 @@ def add_networks_and_method(parser: argparse.ArgumentParser) -> None:
     networks.add_argument(
         "--teacher",
         type=teacher_path,
+        nargs="+",
+        action=OneOrSeveral,
         metavar="FILE",
         help="a file of weights (.pth, .pt, .th, .tar, .safetensors), or a folder that jaxkd train, "
-        "jaxkd.convert.save or jaxkd convert wrote, which also knows its normalisation, or that of a run",
+        "jaxkd.convert.save or jaxkd convert wrote, which also knows its normalisation, or that of a run; of several "
+        "the student learns from the mean of their logits",
     )
     networks.add_argument(
         "--teacher-name",
         metavar="NAME",
-        help="the network in a file of weights: resnet56, wrn_40_2, …; default: the recipe's, else found by its keys",
+        help="the network in a file of weights: resnet56, wrn_40_2, …; of several with + between them; default: the "
+        "recipe's, else found by its keys",
     )
     networks.add_argument("--student", metavar="NAME", help="resnet20, wrn_16_2, vgg8, …; default: the recipe's")
     networks.add_argument(

@@ -52,7 +52,7 @@ def described(experiment: run.Experiment, teacher: Any = None) -> str:
     network = experiment.facts[config.role]
     sizes = {config.role: f"{config.network}, {network['parameters']:,} parameters"}
     if teacher is not None:
-        sizes["teacher"] = f"{teacher.name}, {run.parameters(teacher):,} parameters"
+        sizes["teacher"] = f"{run.name_of(teacher)}, {run.parameters(teacher):,} parameters"
     lines = {
         **sizes,
         "steps": f"{steps:,} an epoch, {steps * training.epochs:,} in {training.epochs} epochs; {examples:,} images",

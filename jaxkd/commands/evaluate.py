@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import pathlib
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 
 import jaxkd
 from jaxkd import analysis, losses, metrics
+from jaxkd.callbacks.terminal import fitted
 from jaxkd.command_line import CommandLine, Help, program
 from jaxkd.commands import network
 from jaxkd.commands.run import check_classes, parameters
@@ -52,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.output is not None:
         options.output.parent.mkdir(parents=True, exist_ok=True)
         write_json(options.output, facts)
-    print(json.dumps(facts, indent=2) if options.json else described(facts, own is not None))
+    print(json.dumps(facts, indent=2) if options.json else fitted(described(facts, own is not None), sys.stdout))
     return 0
 
 

@@ -7,6 +7,8 @@ In the order in which a command calls them: `read`, `prepare`, then of each `Exp
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import pathlib
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -32,6 +34,8 @@ Images = data.Dataset | data.StreamedDataset
 def load_teacher(config: RunConfig) -> Any:
     """Return the teacher, from a torch file or a saved model; None where none is given and the method needs none.
 
+    Several are one, `models.Ensemble`.
+
     Raises:
       ValueError, OSError: for a method without its teacher, another network than is named, a file that cannot be read.
     """
@@ -39,16 +43,37 @@ def load_teacher(config: RunConfig) -> Any:
     if wanted is None or wanted.path is None:
         require_no_teacher(config)
         return None
-    if not wanted.path.exists():
-        raise FileNotFoundError(f"--teacher {wanted.path}: there is no such file or folder")
+    paths = (wanted.path, *wanted.others)
+    names = (wanted.name or "").split("+")
+    if len(names) == 1:
+        names *= len(paths)
+    if len(names) != len(paths):
+        raise ValueError(f"--teacher-name {wanted.name}: number of names {len(names)}, of teachers {len(paths)}")
+    found = [_load(path, name or None, config.recipe) for path, name in zip(paths, names, strict=True)]
+    return models.Ensemble(found) if wanted.others else found[0]
+
+
+def _load(path: pathlib.Path, name: str | None, recipe: str | None) -> Any:
+    if not path.exists():
+        raise FileNotFoundError(f"--teacher {path}: there is no such file or folder")
     try:
-        return convert.load_pretrained(wanted.path, wanted.name).model
+        return convert.load_pretrained(path, name).model
     except ValueError as error:
-        if wanted.name is None:
+        if name is None:
             raise
-        by_recipe = config.recipe is not None and recipes.get(config.recipe).teacher == wanted.name
-        whose = f"--recipe {config.recipe} has a {wanted.name}" if by_recipe else f"--teacher-name {wanted.name}"
+        by_recipe = recipe is not None and recipes.get(recipe).teacher == name
+        whose = f"--recipe {recipe} has a {name}" if by_recipe else f"--teacher-name {name}"
         raise ValueError(f"{whose}, but {error}") from error
+
+
+def members(teacher: Any) -> list[Any]:
+    """Return the networks that a teacher is made of: itself, or those of an ensemble."""
+    return list(teacher.networks) if isinstance(teacher, models.Ensemble) else [teacher]
+
+
+def name_of(teacher: Any) -> str:
+    """Return the name of a teacher in records: its network, or those of an ensemble with + between them."""
+    return "+".join(network.name for network in members(teacher))
 
 
 def require_no_teacher(config: RunConfig) -> None:
@@ -97,8 +122,10 @@ def resolve(config: RunConfig, train: Images, teacher: Any = None) -> RunConfig:
         config = dataclasses.replace(config, init=dataclasses.replace(config.init, sha256=sha256(config.init.path)))
     if teacher is None or config.teacher is None or config.teacher.path is None:
         return dataclasses.replace(config, data=images, teacher=None)
-    digest = convert.Pretrained(teacher, config.teacher.path).sha256
-    found = dataclasses.replace(config.teacher, name=teacher.name, sha256=digest)
+    paths = (config.teacher.path, *config.teacher.others)
+    digests = [convert.Pretrained(one, path).sha256 for one, path in zip(members(teacher), paths, strict=True)]
+    digest = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    found = dataclasses.replace(config.teacher, name=name_of(teacher), sha256=digest)
     return dataclasses.replace(config, data=images, teacher=found)
 
 

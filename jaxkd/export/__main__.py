@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxkd import data
+from jaxkd.callbacks.terminal import fitted
 from jaxkd.command_line import CommandLine, Help, by_other_names, program
 from jaxkd.convert.checkpoint import locate
 from jaxkd.export.comparison import REPEATS, compare, table
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         exported = write(
             options.source, options.output, options.to, image_shape=shape, calibration=calibration, test=test
         )
-        print(_described(exported))
+        print(fitted(_described(exported), sys.stdout))
         print(f"\n{_comparison(exported, options, record)}")
     except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -137,6 +138,8 @@ def _described(exported: Exported) -> str:
 def _comparison(exported: Exported, options: argparse.Namespace, record: Record | None) -> str:
     """Return a table of the exported network and, where there is one, its teacher."""
     recorded: Any = record and record.arguments.get("teacher")
+    if isinstance(recorded, list):  # an ensemble is no file
+        recorded = None
     lost = options.compare is None and recorded is not None and not locate(recorded).exists()
     note = f"latency: the median of {REPEATS} on this machine, by {exported.format.runtime}"
     if lost:

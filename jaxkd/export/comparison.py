@@ -99,18 +99,19 @@ def table(rows: Sequence[Measured]) -> str:
       >>> teacher = Measured("teacher", "resnet56", 3_500_000, 861_620, 126_600_000, (4.2, 90.0))
       >>> student = Measured("student", "resnet20", 1_150_000, 278_324, 40_800_000, (1.4, 30.0))
       >>> print(table([teacher, student]))
-                            teacher resnet56  student resnet20
-      file                  3,418 KiB         1,123 KiB         3.0 × less
-      parameters            861,620           278,324           3.1 × less
-      multiply-accumulates  126.6 M           40.8 M            3.1 × less
-      batch of 1            4.20 ms           1.40 ms           3.0 × less
-      batch of 64           90.0 ms           30.0 ms           3.0 × less
+                            teacher    student
+      network               resnet56   resnet20
+      file                  3,418 KiB  1,123 KiB  3.0 × less
+      parameters            861,620    278,324    3.1 × less
+      multiply-accumulates  126.6 M    40.8 M     3.1 × less
+      batch of 1            4.20 ms    1.40 ms    3.0 × less
+      batch of 64           90.0 ms    30.0 ms    3.0 × less
     """
-    names = ("", "file", "parameters", "multiply-accumulates", *(f"batch of {size}" for size in BATCHES))
+    names = ("", "network", "file", "parameters", "multiply-accumulates", *(f"batch of {size}" for size in BATCHES))
     columns = [names, *(_cells(row) for row in rows)]
     if len(rows) == 2:
         larger, smaller = ((row.bytes, row.parameters, row.macs, *row.latency) for row in rows)
-        columns.append(("", *map(_times, larger, smaller)))
+        columns.append(("", "", *map(_times, larger, smaller)))
     return "\n".join(text_table(list(zip(*columns, strict=True))))
 
 
@@ -125,4 +126,4 @@ def _three_digits(value: float) -> str:
 def _cells(row: Measured) -> tuple[str, ...]:
     latency = (f"{_three_digits(milliseconds)} ms" for milliseconds in row.latency)
     size, macs = f"{row.bytes / 1024:,.0f} KiB", f"{row.macs / 1e6:,.1f} M"
-    return (f"{row.role} {row.name}", size, f"{row.parameters:,}", macs, *latency)
+    return (row.role, row.name, size, f"{row.parameters:,}", macs, *latency)

@@ -9,11 +9,13 @@ output needs is left out.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend import core
 
 CALLS = frozenset(
@@ -100,6 +102,8 @@ def _apply(equation: core.JaxprEqn, given: Sequence[Any]) -> Sequence[Any]:
         return given
     if name == "scan":
         return _written_out(parameters, given)
+    if name == "gather" and (part := _sliced(parameters, *given)) is not None:
+        return [part]
     if name in CALLS:
         (inner,) = core.jaxprs_in_params(parameters)
         closed = next((value for value in parameters.values() if isinstance(value, core.ClosedJaxpr)), None)
@@ -120,3 +124,42 @@ def _written_out(parameters: dict[str, Any], given: Sequence[Any]) -> list[Any]:
         found = _evaluate(parameters["jaxpr"], *constants, *carry, *parts)
         carry, results[turn] = found[: len(carry)], found[len(carry) :]
     return [*carry, *(jnp.stack(parts) for parts in zip(*(results[turn] for turn in turns), strict=True))]
+
+
+def _sliced(parameters: dict[str, Any], values: jax.Array, places: Any) -> jax.Array | None:
+    """Return what is gathered from one known place, `values[:, 0]`, or a grid, `values[:, ::2, 1::2]`, as slices.
+
+    LiteRT knows no gather from a batch whose size is not known. Of anything else, None is returned.
+    """
+    numbers = parameters["dimension_numbers"]
+    axes, whole = numbers.start_index_map, numbers.collapsed_slice_dims
+    sizes, kept = parameters["slice_sizes"], tuple(axis for axis in range(values.ndim) if axis not in axes)
+    if isinstance(places, jax.core.Tracer) or numbers.operand_batching_dims:
+        return None
+    if any(sizes[axis] != values.shape[axis] for axis in kept) or not all(
+        isinstance(sizes[axis], int) for axis in axes
+    ):
+        return None
+    found = np.asarray(places)
+    if found.ndim == 1:
+        lines = [np.arange(place, place + sizes[axis]) for axis, place in zip(axes, found, strict=True)]
+    elif found.ndim != 1 + len(axes) or not found.size:
+        return None
+    else:
+        lines = [
+            np.moveaxis(found[..., turn], turn, 0).reshape(size, -1)[:, 0] for turn, size in enumerate(found.shape[:-1])
+        ]
+        as_grid = np.stack(np.meshgrid(*lines, indexing="ij"), -1)
+        if not (whole == axes and numbers.offset_dims == kept and np.array_equal(found, as_grid)):
+            return None
+        whole = ()
+    for axis, line in zip(axes, lines, strict=True):
+        (stride, *others), size = set(np.diff(line).tolist()) or {1}, values.shape[axis]
+        if others or stride < 1 or not isinstance(size, int) or line[0] < 0 or line[-1] >= size:
+            return None
+        before, after = values.shape[:axis], values.shape[axis + 1 :]
+        # In three dimensions, since LiteRT slices no more than five.
+        flat = values.reshape(math.prod(before), size, math.prod(after))
+        part = jax.lax.slice_in_dim(flat, int(line[0]), int(line[-1]) + 1, stride, axis=1)
+        values = part.reshape(*before, len(line), *after)
+    return jax.lax.squeeze(values, whole)

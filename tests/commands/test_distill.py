@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from broken_off import broken_off
 
-from jaxkd import convert, recipes, records
-from jaxkd.commands import distill, run, sweep, train
+import jaxkd
+from jaxkd import convert, models, recipes, records
+from jaxkd.commands import config_file, distill, run, sweep, train
 from jaxkd.commands.options import published
+from jaxkd.config import RunConfig
 from jaxkd.formats import torch_reader
 
 COMMANDS = {"distill": distill, "sweep": sweep, "train": train}
@@ -196,6 +198,64 @@ def test_a_virtual_teacher_is_no_network(tmp_path):
     config = distill.config_of(distill.command_line().parse_args(options))
     assert config.method.weights == {"ce": 0.9, "tfkd": 0.2}
     assert run.load_teacher(config) is None
+
+
+def several(teacher, *options):
+    other = teacher.parent / "other"
+    if not other.exists():
+        convert.save(models.create("resnet14", num_classes=10, seed=1), other)
+    return ["--teacher", str(teacher), str(other), "--student", "resnet8", *options, *SMALL]
+
+
+def test_several_teachers_are_an_ensemble(teacher):
+    options = distill.command_line().parse_args(several(teacher, "--method", "kd"))
+    config, ensemble, *_ = run.read(distill.config_of(options))
+    assert [network.name for network in ensemble.networks] == ["resnet8", "resnet14"]
+    assert config.teacher.name == "resnet8+resnet14"
+    assert config.folder.name == "digits-resnet8+resnet14-resnet8-kd-seed0"
+    images = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype(np.float32)
+    each = [jaxkd.Trainer(network).predict(images) for network in ensemble.networks]
+    found = jaxkd.Trainer(ensemble).predict(images)
+    np.testing.assert_allclose(found, np.mean(each, axis=0), rtol=1e-4, atol=1e-5)
+    assert RunConfig.from_dict(json.loads(json.dumps(config.to_dict()))).teacher == config.teacher
+    swapped = several(teacher)
+    swapped[1:3] = swapped[2], swapped[1]
+    swapped_config, *_ = run.read(distill.config_of(distill.command_line().parse_args(swapped)))
+    assert swapped_config.teacher.sha256 != config.teacher.sha256
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--teacher-name", "resnet8+resnet14+vgg8"], "number of names 3, of teachers 2"),
+        (["--teacher-name", "resnet14"], "--teacher-name resnet14, but "),
+        (["--method", "at"], "AT pairs the stages between stem and pooled embedding, but the student has 3 and the"),
+    ],
+)
+def test_several_teachers_that_cannot_be_are_told(teacher, options, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        distill.main(several(teacher, *options))
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.thorough
+def test_a_run_with_several_teachers_is_recorded_and_made_again(teacher, tmp_path, capsys):
+    path = tmp_path / "run"
+    arguments = several(teacher, "--epochs", "1", "--cache-teacher", "--output", str(path))
+    assert distill.main(arguments) == 0
+    assert "teacher resnet8+resnet14: 253,300 parameters; top-1 " in capsys.readouterr().out
+    found = records.read(path)
+    assert found.teacher["name"] == "resnet8+resnet14"
+    assert len(found.teacher["normalization"]) == 2
+    assert found.arguments["teacher"] == [str(teacher / "model"), str(teacher.parent / "other")]
+    assert distill.main([*arguments, "--resume"]) == 0
+    saved = tmp_path / "saved.yaml"
+    assert distill.main(["--config", str(path), "--save-config", str(saved)]) == 0
+    again = config_file.parse(distill.command_line(), ["--config", str(saved)], distill.config_of)
+    assert list(map(str, again.teacher)) == found.arguments["teacher"]
+    assert distill.config_of(again).teacher.name == "resnet8+resnet14"
 
 
 @pytest.mark.thorough

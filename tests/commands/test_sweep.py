@@ -110,7 +110,7 @@ def test_an_existing_sweep_is_not_overwritten(swept, capsys):
         (["--grid", "method=kd,kdd"], "no method is called 'kdd'"),
         (["--grid", "temperature=2,-1"], "temperature=-1"),
         (["--grid", "student=resnet8,resnet9"], "resnet9"),
-        (["--grid", "seed=0,1", "--resume"], "a sweep is not resumed"),
+        (["--grid", "seed=0,1", "--resume"], "--resume is not for a sweep: start it again"),
     ],
 )
 def test_what_cannot_vary_is_told_before_any_work(teacher, tmp_path, arguments, message, capsys):

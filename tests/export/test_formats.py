@@ -7,7 +7,7 @@ from seeded import HALF, seeded
 from sweeps import sweep
 from tiny import digits
 
-from jaxkd import export
+from jaxkd import export, models
 from jaxkd.export import written
 
 
@@ -70,6 +70,16 @@ def test_networks_of_the_zoo_in_onnx(name, tmp_path):
 @pytest.mark.usefixtures("interpreters")
 def test_networks_of_the_zoo_in_litert(name, tmp_path):
     exported = export.write(seeded(name), tmp_path / "x.tflite", image_shape=(32, 32, 3), normalization=HALF)
+    assert exported.difference <= 1e-4 * exported.scale
+
+
+@pytest.mark.usefixtures("interpreters")
+def test_a_transformer_in_litert(tmp_path):
+    """The class token, and queries, keys and values, are taken from a batch of any size."""
+    model = models.create(
+        "deit_tiny_patch16_224", num_classes=10, width=24, depth=2, heads=3, patch_size=8, image_size=32
+    )
+    exported = export.write(model, tmp_path / "x.tflite", image_shape=(32, 32, 3), normalization=HALF)
     assert exported.difference <= 1e-4 * exported.scale
 
 

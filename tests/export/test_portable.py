@@ -86,6 +86,27 @@ def test_a_branch_on_a_value_stays():
         np.testing.assert_array_equal(portable(function)(x), function(x))
 
 
+@pytest.mark.parametrize(
+    ("part", "gathers"),
+    [
+        (lambda x: x[:, 0], 0),
+        (lambda x: x[:, 2, :, 1], 0),
+        (lambda x: x[:, 1::2, 2::3], 0),
+        (lambda x: x[:, jnp.array([0, 3, 4])], 1),
+        (lambda x: x[:, jnp.array([0, 1]), jnp.array([0, 1])], 1),
+        (lambda x: x[:, jnp.array([[0, 1], [2, 3]])], 1),
+    ],
+    ids=["one", "of two axes", "grid", "other steps", "diagonal", "in a square"],
+)
+def test_what_is_taken_from_known_places_is_a_slice_where_it_can_be(part, gathers):
+    """LiteRT has no gather from a batch of any size."""
+    (batch,) = export.symbolic_shape("batch")
+    plain = program(part, jax.ShapeDtypeStruct((batch, 6, 9, 2), jnp.float32))
+    assert [equation.primitive.name for equation in plain.jaxpr.eqns].count("gather") == gathers
+    values = np.random.default_rng(0).normal(size=(3, 6, 9, 2)).astype(np.float32)
+    np.testing.assert_array_equal(portable(part)(values), part(values))
+
+
 TRANSFORMERS = {
     "deit_tiny_distilled_patch16_224": {"width": 24, "depth": 3, "heads": 3, "patch_size": 8, "image_size": 32},
     "swin_tiny_patch4_window7_224": {"image_size": 32},
