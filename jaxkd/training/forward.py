@@ -89,9 +89,10 @@ def forward(
 def _outputs(network: Any, images: jax.Array, train: bool, trainable: Trainable | None) -> Outputs:
     outputs = as_outputs(called(network, images, train, trainable), network)
     rows, columns = outputs.logits.shape
-    if rows != len(images):
+    count = images.shape[0]  # an exported program leaves it open, and such a size is no int
+    if rows != count:
         raise ValueError(
-            f"{type(network).__name__} returned {rows} rows of logits for {len(images)} images: return a row for each, "
+            f"{type(network).__name__} returned {rows} rows of logits for {count} images: return a row for each, "
             "in the order of the images"
         )
     if (known := getattr(network, "num_classes", None)) and known != columns:
