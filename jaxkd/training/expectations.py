@@ -207,7 +207,7 @@ def checking_step(step: Callable[..., Any], expected: Expectations) -> Callable[
     """
 
     @functools.wraps(step)
-    def checked(state: TrainState, batch: Batch, *known: Any) -> Any:
+    def checked(state: TrainState, batch: Batch, known: Any = None) -> Any:
         if not isinstance(batch, Batch):
             raise TypeError(f"a step takes a jaxkd.Batch(images, labels, index), and no {type(batch).__name__}")
         images, labels = batch.images, batch.labels
@@ -223,7 +223,7 @@ def checking_step(step: Callable[..., Any], expected: Expectations) -> Callable[
                 f"labels are {labels.dtype} of shape {np.shape(labels)}: give {np.shape(images)[0]} class indices, one "
                 "for each image"
             )
-        return step(state, batch, *known)
+        return step(state, batch, known)
 
     return checked
 

@@ -89,11 +89,11 @@ def forward(
 def _outputs(network: Any, images: jax.Array, train: bool, trainable: Trainable | None) -> Outputs:
     outputs = as_outputs(called(network, images, train, trainable), network)
     rows, columns = outputs.logits.shape
-    count = images.shape[0]  # an exported program leaves it open, and such a size is no int
-    if rows != count:
+    count = images.shape[0]
+    if isinstance(count, int) and rows != count:  # an export leaves it open
         raise ValueError(
-            f"{type(network).__name__} returned {rows} rows of logits for {count} images: return a row for each, "
-            "in the order of the images"
+            f"{type(network).__name__} returned {rows} rows of logits for {count} images: return a row for each, in "
+            "the order of the images"
         )
     if (known := getattr(network, "num_classes", None)) and known != columns:
         raise ValueError(

@@ -378,7 +378,8 @@ def check_update(program: Program, state: TrainState) -> None:
         return program.optimizer.update(params, opt_state, params, epoch=jnp.int32(1), stacked=program.stacked)[0]
 
     try:
-        jax.eval_shape(update, state.params, state.opt_state)
+        with jax.numpy_dtype_promotion("standard"):  # what is asked is what it wants to be told
+            jax.eval_shape(update, state.params, state.opt_state)
     except Exception as error:
         said = str(error).partition("\n")[0].rstrip(".")
         raise TypeError(
