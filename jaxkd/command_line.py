@@ -11,12 +11,15 @@ import codecs
 import contextvars
 import functools
 import io
+import multiprocessing
 import os
 import pathlib
 import re
 import shlex
 import signal
 import sys
+import threading
+import types
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn, ParamSpec, TypeVar
@@ -142,20 +145,58 @@ def end(main: Callable[[], int], resumable: bool = False) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         write_in_what_there_is(stream)
     warnings.formatwarning = lambda message, category, filename, lineno, line=None: f"warning: {message}\n"
+    interrupts = _noted_interrupts()
     try:
         code = main()
     except KeyboardInterrupt:
-        cure = f"; to resume: {typed(sys.argv)}{' --resume' * ('--resume' not in sys.argv)}" if resumable else ""
-        print(f"interrupted{cure}", file=sys.stderr, flush=True)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Python takes a moment to end, and has nothing left to say
-        code = INTERRUPTED
+        _leave_interrupted(resumable)
     except FloatingPointError as error:  # a run diverged
         print(f"error: {error}", file=sys.stderr, flush=True)
         code = 1
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = BROKEN_PIPE
+    except Exception:
+        if not interrupts:
+            raise
+        _leave_interrupted(resumable)  # an import or another call of a library that was broken off fails in its own way
     sys.exit(code)
+
+
+def _noted_interrupts() -> list[int]:
+    """Return a list that gets an entry at each Ctrl-C, which still raises KeyboardInterrupt.
+
+    One that comes while a callback of the garbage collector runs would be lost: it is raised again. JAX has such a
+    callback, and it is often the first to run when a compilation is done.
+    """
+    noted: list[int] = []
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # as in jobs in a shell's background
+        return noted
+
+    def interrupt(number: int, frame: types.FrameType | None) -> None:
+        noted.append(number)
+        raise KeyboardInterrupt
+
+    def unraisable(given: sys.UnraisableHookArgs) -> None:
+        if issubclass(given.exc_type, KeyboardInterrupt):
+            threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT)).start()  # when the callback is over
+        else:
+            sys.__unraisablehook__(given)
+
+    signal.signal(signal.SIGINT, interrupt)
+    sys.unraisablehook = unraisable
+    return noted
+
+
+def _leave_interrupted(resumable: bool) -> NoReturn:
+    """Say in one line how to resume, and end at once: Python's own end crashes while a library's thread compiles."""
+    cure = f"; to resume: {typed(sys.argv)}{' --resume' * ('--resume' not in sys.argv)}" if resumable else ""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    print(f"interrupted{cure}", file=sys.stderr, flush=True)
+    for worker in multiprocessing.active_children():
+        worker.terminate()
+    sys.stdout.flush()
+    os._exit(INTERRUPTED)
 
 
 def typed(command: Sequence[str]) -> str:

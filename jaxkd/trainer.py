@@ -31,16 +31,7 @@ from jaxkd.training.cached_teacher import CacheRequest, requested
 from jaxkd.training.ema import EMA, average_of, begun, own_and_average
 from jaxkd.training.epochs import BoundProgram, check_same_batches
 from jaxkd.training.evaluation import Evaluation, predicted
-from jaxkd.training.expectations import (
-    EvaluationWatch,
-    Expectations,
-    check_batch_parts,
-    check_frozen,
-    check_logits,
-    checking_step,
-    refuse_single,
-    warn_of_short_parameters,
-)
+from jaxkd.training.expectations import Expectations, check_logits, checking_step
 from jaxkd.training.forward import warn_of_slow_types
 from jaxkd.training.inputs import Data, InMemory, Source, Stream, as_source, images_of
 from jaxkd.training.loop import Run, Runs, train
@@ -59,6 +50,7 @@ from jaxkd.training.sharding import Placement, bn_mesh_of
 from jaxkd.training.state import TrainState, Tree, copied, create_state, split
 from jaxkd.training.step import Step, make_step
 from jaxkd.training.teacher_cache import TeacherCache, fingerprint
+from jaxkd.training.trials import Trials, check_batch_parts, check_frozen, refuse_single, warn_of_short_parameters
 from jaxkd.types import Normalization, Normalizer, is_array
 
 
@@ -99,7 +91,7 @@ class Trainer:
         self._run = Run()
         self._restored_epochs = 0  # done when the run was restored, until `fit`
         self._copied: list[list[jax.Array]] = []  # the parameters of the networks, as far as the state knows them
-        self._check_evaluated = EvaluationWatch()
+        self._trials = Trials()
 
     def __repr__(self) -> str:
         network = name_of(self._model)
@@ -379,7 +371,7 @@ class Trainer:
         normalization = normalization_of(self._model, given)
         parts = []
         for pixels, readable in images_of(x, expected, batch_size):
-            self._check_evaluated(self._model)(pixels.shape[1:])
+            self._trials.evaluated(self._model)(pixels.shape[1:])
             logits = predicted(graph, weights, normalization, self._precision, pixels, self._placement, batch_size)
             parts.append(logits if readable is None else np.where(readable[:, None], logits, np.float32(np.nan)))
         if not parts:
@@ -561,20 +553,20 @@ class Trainer:
           ValueError: BatchNorm would see a single value for each channel, or is frozen and moves.
         """
         program, model = self._compiled_program(), self._model
-        evaluated: tuple[Callable[[tuple[int, ...]], None], ...] = ()
+        checks = [self._trials.trained(model)]
         if (teacher := self._teacher) is not None:
             expected = Expectations.of(teacher)
-            evaluated = (lambda shape: expected.check_shape((1, *shape)), self._check_evaluated(teacher))
+            checks += [lambda shape: expected.check_shape((1, *shape)), self._trials.evaluated(teacher)]
         if (trainable := program.trainable) is not None:
-            evaluated = (*evaluated, lambda shape: check_frozen(model, shape, trainable))
+            checks.append(lambda shape: check_frozen(model, shape, trainable))
         if isinstance(source, Stream):
             return replace(
                 source,
                 index_readers=program.index_readers,
-                at_first=(*source.at_first, *evaluated),
+                at_first=(*source.at_first, *checks),
                 at_single=lambda shape: refuse_single(model, shape, "a batch", "leave it out, or make batches larger"),
             )
-        for check in evaluated:
+        for check in checks:
             check(source.image_shape)
         check_logits(model, source.image_shape, source.num_classes, _labels_at_hand(source))
         devices = len(self._placement.devices)
@@ -590,7 +582,7 @@ class Trainer:
         labels, expected = _labels_at_hand(source), Expectations.of(self._model)
         expected.check_shape((1, *source.image_shape))
         expected.check_classes(source.num_classes, labels)
-        self._check_evaluated(self._model)(source.image_shape)
+        self._trials.evaluated(self._model)(source.image_shape)
         check_logits(self._model, source.image_shape, source.num_classes, labels)
 
     def _bind(self, source: Source) -> BoundProgram:
@@ -612,7 +604,7 @@ class Trainer:
     def _measure(self, source: Source, batch_size: int = 256) -> Callable[[Tree, Tree], dict[str, float]]:
         """Return what evaluates weights of the network on data, which are put in place now."""
         if isinstance(source, Stream):
-            source = replace(source, at_first=(*source.at_first, self._check_evaluated(self._model)))
+            source = replace(source, at_first=(*source.at_first, self._trials.evaluated(self._model)))
         else:
             self._check_images(source)
         evaluation = Evaluation(source, self._placement, batch_size)

@@ -1,4 +1,7 @@
-"""Mistakes on a command line: one line with the cure, and no usage before it."""
+"""Mistakes on a command line: one line with the cure, and no usage before it; Ctrl-C."""
+
+import subprocess
+import sys
 
 import pytest
 from experiment_scripts import imported
@@ -79,3 +82,37 @@ def test_a_choice_that_does_not_exist_is_told_with_the_closest(parsers, capsys):
     assert message.startswith("argument --data: invalid choice: 'cifar-100'; did you mean cifar100? there are cifar10")
     message = said(parsers["distill"], ["--precision", "half"], capsys)
     assert message == "argument --precision: invalid choice: 'half'; there are float32, bfloat16, highest"
+
+
+HIDDEN = {
+    "by a callback of the garbage collector": """
+    gc.callbacks.append(lambda phase, info: signal.raise_signal(signal.SIGINT) if phase == "stop" else None)
+    gc.collect()
+    gc.callbacks.clear()
+    time.sleep(20)
+""",
+    "by a library's own error": """
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        raise ImportError("initialization failed")
+""",
+}
+PROGRAM = """
+import gc, signal, time
+from jaxkd.command_line import end
+signal.signal(signal.SIGINT, signal.default_int_handler)
+def main():
+{}
+end(main, resumable=True)
+"""
+
+
+@pytest.mark.parametrize("hidden", HIDDEN)
+def test_a_hidden_ctrl_c_ends_a_command(hidden):
+    """Libraries swallow it, or turn it into errors of theirs."""
+    command = [sys.executable, "-c", PROGRAM.format(HIDDEN[hidden])]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr == "interrupted; to resume: python -c --resume\n"
+    assert done.stdout == ""

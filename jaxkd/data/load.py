@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal, Protocol, overload
 
@@ -283,5 +284,19 @@ def _not_found(name: str, root: Path) -> FileNotFoundError:
     looked = "\n".join(f"  {place}" for reader in known.readers for place in reader.places(name, root))
     return FileNotFoundError(
         f"the data set {name!r} was not found. Looked at:\n{looked}\n{known.advice}, and pass its folder as data_dir, "
-        "--data-dir on a command line (or set JAXKD_DATA; the default is ~/data)"
+        f"--data-dir on a command line (or set JAXKD_DATA; the default is ~/data). {_at_hand(name, root)}"
     )
+
+
+def _at_hand(name: str, root: Path) -> str:
+    """Return what a folder has in the place of a data set that is not there, in a sentence."""
+    if not root.is_dir():
+        return f"There is no folder {root}"
+    pictures = (path for depth in ("*/*", "*/*/*") for path in islice(root.glob(depth), 1000))
+    picture = next((path for path in pictures if path.suffix.lower() in image_folder.EXTENSIONS), None)
+    if name != "folder" and picture is not None:
+        cure = "its data set is 'folder', --data folder on a command line"
+        return f"{root} holds images in folders, such as {picture.relative_to(root)}: {cure}"
+    found = sorted(path.name for path in root.iterdir())
+    more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+    return f"{root} holds {', '.join(found[:5])}{more}" if found else f"{root} is empty"

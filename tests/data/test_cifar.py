@@ -149,7 +149,12 @@ def test_a_complete_archive_is_preferred_to_an_incomplete_folder(tmp_path):
 def test_folders_called_train_and_test_are_not_taken_for_files(tmp_path):
     (tmp_path / "train").mkdir()
     (tmp_path / "test").mkdir()
-    with pytest.raises(FileNotFoundError, match="'cifar100' was not found"):
+    with pytest.raises(FileNotFoundError, match=r"'cifar100' was not found[^$]* holds test, train$"):
+        data.load("cifar100", tmp_path)
+    (tmp_path / "train" / "cat").mkdir()
+    (tmp_path / "train" / "cat" / "1.JPG").touch()
+    said = r"holds images in folders, such as train/cat/1\.JPG: its data set is 'folder', --data folder on a command"
+    with pytest.raises(FileNotFoundError, match=said):
         data.load("cifar100", tmp_path)
 
 

@@ -11,7 +11,7 @@ from tiny import TinyNet
 import jaxkd
 from jaxkd import Outputs, losses, models, optimizers
 from jaxkd.nn.layers import BatchNorm
-from jaxkd.training.expectations import changed_by_evaluation, fitting_batch_size, smallest_part
+from jaxkd.training.trials import changed_by_evaluation, fitting_batch_size, smallest_part
 
 SGD = optimizers.sgd(0.01)
 IMAGES = np.random.default_rng(0).standard_normal((13, 8, 8, 3)).astype(np.float32)
@@ -104,7 +104,7 @@ def test_a_teacher_that_ignores_its_mode_is_told_too():
     distiller = jaxkd.Distiller(student=Own(True), teacher=Own(False))
     distiller.compile(SGD, loss=losses.KD(4.0), image_shape=SHAPE)
     for given in ((IMAGES, LABELS), [(IMAGES, LABELS)]):
-        distiller._check_evaluated._tried.clear()
+        distiller._trials._tried.clear()
         [message] = told(lambda given=given: distiller.fit(given, batch_size=13, verbose=0))
         assert "bn.mean" in message
 

@@ -460,3 +460,39 @@ def test_parameters_in_16_bits_are_told(dtype):
     with pytest.warns(UserWarning, match=rf"fc.bias and 1 more of ByAttributes are {jnp.dtype(dtype)}, in which small"):
         jaxkd.Trainer(network).compile(SGD)
     jaxkd.Trainer(network).compile(SGD, trainable=("conv", "bn"))  # what is frozen is not rounded
+
+
+class Squashed(ByTrain):
+    """A network that ends as Keras's often do."""
+
+    def __init__(self, squash, dtype=jnp.float32):
+        super().__init__()
+        self.squash, self.dtype = squash, dtype
+
+    def __call__(self, images, train=False):
+        return self.squash(super().__call__(images, train).astype(self.dtype))
+
+
+@pytest.mark.parametrize(
+    ("squash", "name"),
+    [(nnx.softmax, "softmax"), (jax.nn.sigmoid, "sigmoid"), (jax.jit(jax.nn.softmax), "softmax")],
+)
+def test_probabilities_in_the_place_of_logits_are_told(squash, name):
+    said = f"Squashed ends in {name}, and losses"
+    for verb in ("fit", "evaluate", "predict"):
+        trainer = jaxkd.Trainer(Squashed(squash))
+        trainer.compile(SGD)
+        given = (IMAGES,) if verb == "predict" else (IMAGES, LABELS)
+        with pytest.warns(UserWarning, match=said):
+            getattr(trainer, verb)(*given, **({"verbose": 0} if verb == "fit" else {}))
+    half = jaxkd.Distiller(student=ByTrain(), teacher=Squashed(squash, jnp.bfloat16))
+    half.compile(SGD, losses.KD(4.0))
+    with pytest.warns(UserWarning, match=said):
+        half.fit([(IMAGES, LABELS)], verbose=0)
+
+
+@pytest.mark.parametrize("squash", [nnx.log_softmax, lambda logits: logits / 4.0, jnp.tanh])
+def test_other_ends_of_a_network_are_not_told(squash):
+    trainer = jaxkd.Trainer(Squashed(squash))
+    trainer.compile(SGD)
+    trainer.fit(IMAGES, LABELS, verbose=0)
