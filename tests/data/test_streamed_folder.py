@@ -121,7 +121,7 @@ def test_a_tree_without_a_split_is_named_with_the_cure(tree, tmp_path):
         data.load("folder", tmp_path)
     with pytest.raises(ValueError, match=r"\S+/val has held-out images: leave validation_split out"):
         data.load("folder", tree.root, validation_split=0.1)
-    with pytest.raises(FileNotFoundError, match="'folder' was not found[^$]*There is no folder"):
+    with pytest.raises(FileNotFoundError, match=r"'folder' was not found[^$]*There is no folder"):
         data.load("folder", tmp_path / "nowhere", validation_split=0.1)
 
 
