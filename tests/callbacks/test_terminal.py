@@ -202,7 +202,7 @@ class CtrlC(callbacks.Callback):
         signal.raise_signal(signal.SIGINT)
 
 try:
-    distiller.fit(digits()[0].subset(64), batch_size=32, callbacks=[CtrlC(), callbacks.Checkpoint("saved")])
+    distiller.fit(digits()[0].subset(64), batch_size=8, callbacks=[CtrlC(), callbacks.Checkpoint("saved")])
 except KeyboardInterrupt:
     print("stopped")
 distiller.fit(digits()[0].subset(64), batch_size=32, callbacks=[callbacks.LambdaCallback(on_train_batch_end=1)])

@@ -107,7 +107,7 @@ FILES = {
     "io": "open FileIO open_code TextIOWrapper",
     "_io": "open FileIO",
     "codecs": "open",
-    "pathlib": "Path PosixPath Path.write_text Path.unlink",
+    "pathlib": "Path Path.write_text Path.unlink",
     "shutil": "rmtree copyfile copytree move unpack_archive which",
     "os.path": "exists",
     "glob": "glob",

@@ -105,7 +105,7 @@ def test_equal_files_build_equal_classes_wherever_they_lie(file, tmp_path):
         ("my_loss.py:ready", "name a function or class that makes a loss, since every run has its own"),
         ("my_loss.py:needs", r"'gamma' has no default.*as in gamma=1.0; --setting gamma=2"),
         ("my_loss.py:number", "returned float 0.5: return a loss, or losses by name"),
-        ("my_loss.py:of_a_class", "its term 'kd' is the class KD, which is no loss"),
+        ("my_loss.py:of_a_class", "its term 'kd' is the class KD, not a loss"),
         ("my_loss.py:strays", "a weight for ce, but its terms are kd"),
         ("my_loss.py:fails", r"fails\(\) raised ValueError: temperature"),
         ("kdd", r"no method is called 'kdd'; there are .*my_loss.py:build; did you mean kd, "),

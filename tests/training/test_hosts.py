@@ -221,4 +221,4 @@ def test_alone_it_says_how_to_start_several():
     script = "import jaxkd; jaxkd.distributed.initialize()"
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
-    assert "no group of processes were found: start them under SLURM" in done.stderr.splitlines()[-1]
+    assert "no group of processes was found: start them under SLURM" in done.stderr.splitlines()[-1]
