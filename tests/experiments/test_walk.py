@@ -23,6 +23,7 @@ LINES = re.compile(
     r"|epoch \d+/\d+ · loss .*val_accuracy [\d.]+ .*left"
     r"|(last|best) epoch +\d+: test top-1 [\d.]+%, top-5 100.00%( +\(the one this recipe reports\))?"
     r"|everything is in runs/(teacher|student|frozen)"
+    r"|model resnet18: 11,179,077 parameters; labels alone, recipe repdistiller"
     r"|student mobilenet_v2: 2,230,277 parameters; KD, recipe repdistiller"
     r"|teacher resnet18: 11,179,077 parameters; top-1 [\d.]+%, top-5 100.00% of 60 test images"
 )
