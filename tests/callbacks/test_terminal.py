@@ -197,12 +197,14 @@ distiller.compile(optimizers.sgd(0.01), loss={"kd": losses.KD(rule)}, steps_per_
 distiller.fit(digits()[0].subset(64), batch_size=32, epochs=3, callbacks=[WarnWithinAnEpoch()])
 print("as before:", warnings.formatwarning is own)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # in a shell's background it is ignored
+
 class CtrlC(callbacks.Callback):
     def on_train_batch_end(self, step, logs=None):
         signal.raise_signal(signal.SIGINT)
 
 try:
-    distiller.fit(digits()[0].subset(64), batch_size=8, callbacks=[CtrlC(), callbacks.Checkpoint("saved")])
+    distiller.fit(digits()[0].subset(64), batch_size=32, callbacks=[CtrlC(), callbacks.Checkpoint("saved")])
 except KeyboardInterrupt:
     print("stopped")
 distiller.fit(digits()[0].subset(64), batch_size=32, callbacks=[callbacks.LambdaCallback(on_train_batch_end=1)])
