@@ -91,12 +91,12 @@ def _in_ascii(error: UnicodeError) -> tuple[str | bytes, int]:
 codecs.register_error("jaxkd.in_ascii", _in_ascii)
 
 
-def write_in_what_there_is(stream: object) -> None:
+def replace_missing_signs(stream: object) -> None:
     """Have a stream whose encoding lacks signs that commands print, as ASCII does, write others in their place.
 
     Example:
       >>> stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-      >>> write_in_what_there_is(stream)
+      >>> replace_missing_signs(stream)
       >>> print("32×32×3 · loss 0.4 … 0.5 · ü", file=stream, flush=True)
       >>> stream.buffer.getvalue().decode()
       '32x32x3 - loss 0.4 ... 0.5 - \\\\xfc\\n'
@@ -143,7 +143,7 @@ def end(main: Callable[[], int], resumable: bool = False) -> NoReturn:
       resumable: whether it takes `--resume`.
     """
     for stream in (sys.stdout, sys.stderr):
-        write_in_what_there_is(stream)
+        replace_missing_signs(stream)
     warnings.formatwarning = lambda message, category, filename, lineno, line=None: f"warning: {message}\n"
     interrupts = _noted_interrupts()
     try:
