@@ -36,16 +36,7 @@ from jaxkd.training.forward import warn_of_slow_types
 from jaxkd.training.inputs import Data, InMemory, Source, Stream, as_source, images_of
 from jaxkd.training.loop import Run, Runs, train
 from jaxkd.training.preemption import Termination
-from jaxkd.training.program import (
-    Augment,
-    Losses,
-    Program,
-    Weight,
-    assemble,
-    check_update,
-    metrics_of,
-    name_of,
-)
+from jaxkd.training.program import Augment, Losses, Program, Weight, assemble, check_update, metrics_of, name_of
 from jaxkd.training.sharding import Placement, bn_mesh_of
 from jaxkd.training.state import TrainState, Tree, copied, create_state, split
 from jaxkd.training.step import Step, make_step

@@ -18,17 +18,20 @@ _ALONE = {"name": "ce", "weights": {"ce": 1.0}, "settings": {}}
 
 # What tells configurations apart, the most telling first; what is not here comes last.
 _TELLING = (
-    *(
-        "student",
-        "teacher.name",
-        "data.name",
-        "data.images",
-        "method.name",
-        "method.settings",
-        "method.weights",
-        "training.name",
-    ),
-    *("training.epochs", "training", "precision", "data", "method", "teacher"),
+    "student",
+    "teacher.name",
+    "data.name",
+    "data.images",
+    "method.name",
+    "method.settings",
+    "method.weights",
+    "training.name",
+    "training.epochs",
+    "training",
+    "precision",
+    "data",
+    "method",
+    "teacher",
 )
 
 
