@@ -23,7 +23,8 @@ EXAMPLES = """examples:
   the paper's setting:
     python experiments/ats_grid.py --data-dir ~/data --teacher runs/ats-teacher/model --student VGG8
 
-The folder gets config.json, grid.csv (every cell, seed and epoch), result.json and grid.png.
+The folder gets config.json, grid.csv (every cell, seed and epoch), result.json, grid.png and the checkpoints of each
+student, from which the same command and --resume goes on.
 """
 
 
@@ -87,4 +88,4 @@ def command_line() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    end(main)
+    end(main, resumable=True)

@@ -40,7 +40,7 @@ COMMANDS = {
 MODULES = {name: f"jaxkd.{name}.__main__" for name in ("convert", "export", "report")}
 """Those that are not in `jaxkd.commands`, but with what they call."""
 
-RESUMABLE = ("train", "distill")
+RESUMABLE = ("train", "distill", "sweep")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,6 +1,7 @@
 """Trains a student for every combination of some settings: seeds, temperatures, weights, methods, …
 
-Students that differ in numbers alone are one program, and share each batch and every forward pass of the teacher.
+Students that differ in numbers alone are one program, and share each batch and every forward pass of the teacher. What
+was stopped goes on with the same command and --resume.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import pathlib
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +20,7 @@ import numpy as np
 
 import jaxkd
 from jaxkd import distributed, plots, recipes
+from jaxkd.callbacks import Checkpoint
 from jaxkd.command_line import CommandLine, Help, program
 from jaxkd.commands import distill, run
 from jaxkd.commands.options import add_options, recipe_of
@@ -35,7 +38,8 @@ EXAMPLES = """examples:
     jaxkd sweep --teacher runs/ats-teacher --student VGG8 --method ats --recipe ats \\
         --grid correct=1,2,3,4,5,6 --grid wrong=1,2,3,4,5
 
-The folder gets config.json, grid.csv (every student and epoch), result.json and, of one or two settings, grid.png.
+The folder gets config.json, grid.csv (every student and epoch), result.json, each student's checkpoints and, of one or
+two settings, grid.png.
 """
 
 CHOICES = {"seed": int, "learning_rate": float, "method": str, "student": str}
@@ -126,8 +130,6 @@ def train(
     varied = {axis: list(values) for axis, values in axes.items() if axis != "seed"}
     cells = jaxkd.grid(seed=seeds, **varied)
     try:
-        if options.resume:
-            raise ValueError("--resume is not for a sweep: start it again, in another --output")
         if options.distributed:
             distributed.initialize()  # before anything computes
         configs = [config_of_cell(**cell) for cell in cells]
@@ -137,12 +139,12 @@ def train(
                 run.require_no_teacher(one)
             jaxkd.models.create(one.network, num_classes=train.num_classes)  # a wrong name is refused before any work
         directory = RunDirectory(config.output or pathlib.Path("runs") / f"{name}{'-limited' * config.limited}")
-        if directory.path.exists() and any(directory.path.iterdir()):
-            raise ValueError(f"{directory.path} exists and is not empty: choose another --output")
+        told: dict[str, Any] = {**varied, "seeds": seeds}
+        settings = settings_of(config, varied) | told
+        directory.check(settings, config.resume)
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         parser.error(str(error))
-    told: dict[str, Any] = {**varied, "seeds": len(seeds)}
-    directory.start(settings_of(config, varied) | told, config.arguments() | told | {"at_once": options.at_once})
+    directory.start(settings, config.arguments() | told | {"at_once": options.at_once})
     run.say_limits(config, train, test)
     by_cell = {tuple(cell.values()): one for cell, one in zip(cells, configs, strict=True)}
     start = time.perf_counter()
@@ -154,6 +156,8 @@ def train(
         epochs=config.training.epochs,
         batch_size=config.training.batch_size,
         at_once=options.at_once,
+        callbacks=lambda **cell: checkpoint_of(cell, directory, config),
+        resume="auto" if config.resume else None,
         verbose=not config.quiet,
     )
     found.to_csv(directory.path / "grid.csv")
@@ -163,6 +167,8 @@ def train(
         "runs": len(cells),
         "epochs": config.training.epochs,
     }
+    if config.resume:
+        facts["resumed"] = "the seconds are those of its last part"
     if config.limited:
         facts["limited"] = {"train": len(train), "test": len(test)}
     write_json(directory.path / "result.json", summary(varied, accuracy) | facts | environment())
@@ -175,6 +181,13 @@ def train(
         print(run.NO_RESULT)
     print(f"{len(cells)} students in {facts['seconds']:.0f} s; everything is in {directory.path}")
     return 0
+
+
+def checkpoint_of(cell: Mapping[str, Any], directory: RunDirectory, config: RunConfig) -> Checkpoint:
+    """Return what saves one student: ten times and when it is stopped; each epoch of every student would take long."""
+    name = ",".join(f"{setting}={value}" for setting, value in cell.items())
+    folder = directory.checkpoints / re.sub(r"[^\w.,=+-]", "_", name)
+    return Checkpoint(folder, every=max(1, config.training.epochs // 10), every_minutes=config.checkpoint_minutes)
 
 
 def settings_of(config: RunConfig, varied: Mapping[str, Any]) -> dict[str, Any]:

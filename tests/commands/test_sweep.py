@@ -4,11 +4,13 @@ import contextlib
 import csv
 import io
 import json
+import signal
 
 import numpy as np
 import pytest
 
 from jaxkd import records
+from jaxkd.callbacks import Callback
 from jaxkd.commands import distill, sweep
 
 SMALL = ["--data", "digits", "--batch-size", "479", "--quiet"]  # three equal steps an epoch
@@ -50,7 +52,7 @@ def test_every_value_is_a_student(swept):
     assert result["best"]["val_accuracy"] == pytest.approx(max(result["val_accuracy"]))
     assert (result["temperature"], result["runs"], result["limited"]) == ([2, 4], 2, {"train": 479, "test": 360})
     assert config["settings"]["method"] == {"name": "kd", "weights": {"ce": 0.1, "kd": 0.9}, "settings": {}}
-    assert (config["settings"]["seeds"], config["settings"]["temperature"]) == (1, [2, 4])
+    assert (config["settings"]["seeds"], config["settings"]["temperature"]) == ([0], [2, 4])
     assert (folder / "grid.png").stat().st_size > 10_000
     assert records.read_sweep(folder).axes == {"temperature": (2, 4)}
 
@@ -91,7 +93,47 @@ def test_two_settings_are_printed_as_a_grid_and_others_line_by_line():
 def test_an_existing_sweep_is_not_overwritten(swept, capsys):
     with pytest.raises(SystemExit, match="2"):
         sweep.main(swept[1])
-    assert "is not empty: choose another --output" in capsys.readouterr().err
+    assert "go on with it (--resume), or choose another folder (--output)" in capsys.readouterr().err
+
+
+@pytest.mark.thorough
+def test_a_sweep_that_was_interrupted_ends_as_if_it_had_not(teacher, tmp_path, monkeypatch):
+    grid = ["--grid", "temperature=2,4", "--epochs", "2", "--limit-examples", "479", *SMALL]
+    command = ["--teacher", str(teacher), "--student", "resnet8", *grid, "--output"]
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert sweep.main([*command, str(whole)]) == 0
+    assert sorted(folder.name for folder in (whole / "checkpoints").iterdir()) == [
+        "seed=0,temperature=2",
+        "seed=0,temperature=4",
+    ]
+
+    class Interrupt(Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(sweep, "checkpoint_of", lambda *given, own=sweep.checkpoint_of: [own(*given), Interrupt()])
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            sweep.main([*command, str(stopped)])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    monkeypatch.undo()
+    assert not (stopped / "grid.csv").exists()
+    assert sweep.main([*command, str(stopped), "--resume"]) == 0
+    one, other = (records.read_sweep(folder) for folder in (whole, stopped))
+    for uninterrupted, resumed in zip(one.histories, other.histories, strict=True):
+        assert resumed.epoch == [0, 1]
+        for quantity in ("loss", "kd", "val_accuracy", "val_loss"):
+            assert resumed.history[quantity] == uninterrupted.history[quantity]
+
+
+def test_a_sweep_does_not_go_on_with_other_values(swept, capsys):
+    _, command = swept
+    other = [text.replace("temperature=2,4", "temperature=2,5") for text in command]
+    with pytest.raises(SystemExit, match="2"):
+        sweep.main([*other, "--resume"])
+    assert "other settings (--resume): temperature was [2, 4] and is [2, 5]" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -110,7 +152,6 @@ def test_an_existing_sweep_is_not_overwritten(swept, capsys):
         (["--grid", "method=kd,kdd"], "no method is called 'kdd'"),
         (["--grid", "temperature=2,-1"], "temperature=-1"),
         (["--grid", "student=resnet8,resnet9"], "resnet9"),
-        (["--grid", "seed=0,1", "--resume"], "--resume is not for a sweep: start it again"),
     ],
 )
 def test_what_cannot_vary_is_told_before_any_work(teacher, tmp_path, arguments, message, capsys):
