@@ -20,6 +20,7 @@ from jaxkd.callbacks import Callback, CallbackList, Checkpoint, CSVLogger, Early
 from jaxkd.callbacks.base import in_a_list
 from jaxkd.callbacks.terminal import EpochTable, with_warnings_apart
 from jaxkd.checks import check_at_least, warn_caller
+from jaxkd.data.sampling import padded_batches
 from jaxkd.history import History
 from jaxkd.losses import cross_entropy
 from jaxkd.nn.convolution import slow_in_a_loop
@@ -27,7 +28,7 @@ from jaxkd.trainer import Trainer
 from jaxkd.training.compiled_epoch import make_resident_loop
 from jaxkd.training.ema import own_and_average
 from jaxkd.training.epochs import BoundProgram, check_same_batches, resident_epoch, seed_of
-from jaxkd.training.inputs import Data, InMemory, as_source, padded_batches
+from jaxkd.training.inputs import Data, InMemory, as_source
 from jaxkd.training.loop import Means, Runs, train
 from jaxkd.training.preemption import Termination
 from jaxkd.training.stacked_runs import make_evaluate_many, make_many_step, own_batches_epoch

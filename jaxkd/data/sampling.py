@@ -1,12 +1,119 @@
-"""Choose examples: those of a balanced epoch, and those that are held out where there is no split."""
+"""Choose examples: those of each batch and of a balanced epoch, and those that are held out where there is no split."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from jaxkd.data.pipeline.batch_reader import BatchIndices
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of a batch that a process reads.
+
+    Attributes:
+      devices: over which batches are cut.
+      processes: that have these devices, equally many each.
+      position: of this process among them.
+    """
+
+    devices: int
+    processes: int
+    position: int
+
+    def __call__(self, batch_size: int) -> slice:
+        """Return the part, equal ones but for the last; one example where nothing is left, which stands for none.
+
+        Example:
+          >>> share = Share(devices=4, processes=2, position=1)
+          >>> share(8), share(6), share(2)
+          (slice(4, 8, None), slice(4, 6, None), slice(1, 2, None))
+        """
+        each = -(-batch_size // self.devices) * self.devices // self.processes
+        start = min(self.position * each, batch_size - 1)
+        return slice(start, min(start + each, batch_size))
+
+
+@dataclass
+class TrainingPlan:
+    """The batches of some epochs, one after the other.
+
+    Each epoch sees every example once, or every class equally often, in an order of its own.
+
+    Attributes:
+      examples: N, the number of images.
+      batch_size: over all processes.
+      seed: of the order and the augmentation.
+      first_epoch: the one that `plan[0]` belongs to, counted from 0.
+      epochs: the number of epochs.
+      share: what this process reads of each batch.
+      labels: `[N]`, where every class is seen equally often.
+    """
+
+    examples: int
+    batch_size: int
+    seed: int
+    first_epoch: int
+    epochs: int
+    share: Share
+    labels: NDArray[np.int32] | None = None
+    _order: tuple[int, NDArray[np.int64]] | None = field(default=None, init=False, repr=False)
+
+    @property
+    def steps(self) -> int:
+        """The number of batches in an epoch, the smaller last one included."""
+        return -(-self.examples // self.batch_size)
+
+    def size(self, position: int) -> int:
+        """Return the number of examples in the batch at a position of an epoch, over all processes."""
+        return min(self.batch_size, self.examples - position * self.batch_size)
+
+    def __len__(self) -> int:
+        return self.epochs * self.steps
+
+    def __getitem__(self, step: int) -> BatchIndices:
+        if not 0 <= step < len(self):
+            raise IndexError(step)
+        epoch, position = divmod(step, self.steps)
+        epoch += self.first_epoch
+        if self._order is None or self._order[0] != epoch:
+            rng = np.random.default_rng((self.seed, epoch))
+            order = rng.permutation(self.examples) if self.labels is None else balanced_order(self.labels, rng)
+            self._order = epoch, order
+        start = position * self.batch_size
+        places = np.arange(start, start + self.size(position))[self.share(self.size(position))]
+        return BatchIndices(self._order[1][places], places, self.seed, epoch)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_order": None}
+
+
+def evaluation_plan(examples: int, batch_size: int, share: Share) -> list[BatchIndices]:
+    """Return the batches of `padded_batches`, or what a process reads of each.
+
+    Example:
+      >>> [indices.index.tolist() for indices in evaluation_plan(5, 4, Share(devices=2, processes=2, position=1))]
+      [[2, 3], [-1, -1]]
+    """
+    return [BatchIndices(index, index, 0, 0) for index in padded_batches(examples, batch_size)[:, share(batch_size)]]
+
+
+def padded_batches(examples: int, batch_size: int) -> NDArray[np.int32]:
+    """Return the indices of all examples in order, `[S, B]`, the last row filled up with −1.
+
+    Example:
+      >>> padded_batches(5, 3).tolist()
+      [[0, 1, 2], [3, 4, -1]]
+    """
+    steps = -(-examples // batch_size)
+    index = np.pad(np.arange(examples, dtype=np.int32), (0, steps * batch_size - examples), constant_values=-1)
+    return index.reshape(steps, batch_size)
 
 
 def balanced_order(labels: NDArray[np.integer], rng: np.random.Generator) -> NDArray[np.int64]:

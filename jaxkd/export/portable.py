@@ -101,7 +101,7 @@ def _apply(equation: core.JaxprEqn, given: Sequence[Any]) -> Sequence[Any]:
     if name == "name":  # a mark for jax.checkpoint
         return given
     if name == "scan":
-        return _written_out(parameters, given)
+        return _written_out(equation, given)
     if name == "gather" and (part := _sliced(parameters, *given)) is not None:
         return [part]
     if name in CALLS:
@@ -112,16 +112,21 @@ def _apply(equation: core.JaxprEqn, given: Sequence[Any]) -> Sequence[Any]:
     return found if equation.primitive.multiple_results else [found]
 
 
-def _written_out(parameters: dict[str, Any], given: Sequence[Any]) -> list[Any]:
+def _written_out(equation: core.JaxprEqn, given: Sequence[Any]) -> list[Any]:
     """Return the results of a loop, one turn after the other."""
-    first, last = parameters["num_consts"], parameters["num_consts"] + parameters["num_carry"]
+    parameters, body = equation.params, equation.params["jaxpr"]
+    # What is stacked over the turns has one more dimension outside than inside; the parts' names differ between JAXs.
+    in_parts = [outer.aval.ndim > inner.ndim for outer, inner in zip(equation.invars, body.in_avals, strict=True)]
+    out_parts = [outer.aval.ndim > inner.ndim for outer, inner in zip(equation.outvars, body.out_avals, strict=True)]
+    last = in_parts.count(False)
+    first = last - out_parts.count(False)
     constants, carry, stacked = given[:first], list(given[first:last]), given[last:]
     turns = range(parameters["length"])
     results = {}
     for turn in reversed(turns) if parameters["reverse"] else turns:
         with _at_once_if_known(stacked):
             parts = [part[turn] for part in stacked]
-        found = _evaluate(parameters["jaxpr"], *constants, *carry, *parts)
+        found = _evaluate(body, *constants, *carry, *parts)
         carry, results[turn] = found[: len(carry)], found[len(carry) :]
     return [*carry, *(jnp.stack(parts) for parts in zip(*(results[turn] for turn in turns), strict=True))]
 

@@ -282,7 +282,9 @@ def permuted(key: Key, positions: jax.Array, sizes: jax.Array) -> jax.Array:
         return turned(numbers, _STAGES)
 
     # A TPU's compiler takes ten times as long over so much arithmetic on an array that it keeps in fast memory.
-    return lax.platform_dependent(positions, tpu=functools.partial(_in_parts, entries), default=entries)
+    found = lax.platform_dependent(positions, tpu=functools.partial(_in_parts, entries), default=entries)
+    # Without end for a CPU: as the index of a gather each stage would be written out twice in every later one.
+    return lax.optimization_barrier(found)
 
 
 def _in_parts(function: Callable[[jax.Array], jax.Array], rows: jax.Array) -> jax.Array:

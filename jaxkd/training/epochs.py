@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxkd.data import StreamedDataset
-from jaxkd.data.sampling import balanced_order
+from jaxkd.data.sampling import TrainingPlan, balanced_order
 from jaxkd.nn.convolution import slow_in_a_loop
 from jaxkd.training.cached_teacher import CachedTeacher, CacheRequest, open_cached_teacher
 from jaxkd.training.compiled_epoch import (
@@ -23,7 +23,7 @@ from jaxkd.training.compiled_epoch import (
     make_stream_loop,
 )
 from jaxkd.training.gradient_accumulation import check_microbatches
-from jaxkd.training.inputs import InMemory, Source, Stream, TrainingPlan, one_step
+from jaxkd.training.inputs import InMemory, Source, Stream, one_step
 from jaxkd.training.program import Augment, Program
 from jaxkd.training.sharding import Placement
 from jaxkd.training.state import SHUFFLE, TrainState, copied, random_key

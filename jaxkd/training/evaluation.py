@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from jaxkd.checks import check_at_least
 from jaxkd.data import StreamedDataset
+from jaxkd.data.sampling import evaluation_plan, padded_batches
 from jaxkd.metrics import Metric
 from jaxkd.training.forward import forward, multiplied_in, network_input
-from jaxkd.training.inputs import InMemory, Source, Stream, evaluation_plan, one_step, padded_batches
+from jaxkd.training.inputs import InMemory, Source, Stream, one_step
 from jaxkd.training.program import per_example
 from jaxkd.training.sharding import Placement
 from jaxkd.training.state import Tree

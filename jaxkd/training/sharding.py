@@ -17,7 +17,7 @@ from jax import lax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxkd.training.inputs import Share
+from jaxkd.data.sampling import Share
 from jaxkd.training.state import Tree
 from jaxkd.types import Batch, Outputs
 

@@ -129,7 +129,7 @@ def test_the_grid_of_temperatures(scripts, teacher, tmp_path, capsys):
     assert json.loads((folder / "config.json").read_text())["settings"]["wrong"] == [1.0, 2.0, 3.0]
     with pytest.raises(SystemExit):
         scripts["ats_grid"].main(command)
-    assert "is not empty: choose another --output" in capsys.readouterr().err
+    assert "holds a run already: go on with it (--resume)" in capsys.readouterr().err
 
 
 def test_commands_on_the_page_are_valid(scripts):

@@ -11,9 +11,9 @@ from tiny import TinyNet, assert_same_bits, digits, leaves
 
 import jaxkd
 from jaxkd import Batch, data, losses, optimizers
+from jaxkd.data.sampling import Share, TrainingPlan
 from jaxkd.data.transforms.resized_crop import ResizedCentreCrop
 from jaxkd.training.epochs import seed_of
-from jaxkd.training.inputs import Share, TrainingPlan
 from jaxkd.training.state import POLICY, random_key
 
 AUGMENT = (data.TrivialAugment(), data.RandomErasing(0.5, fill="mean"))

@@ -7,9 +7,9 @@ from tiny import TinyNet, assert_same_bits, digits, leaves
 
 import jaxkd
 from jaxkd import data, losses, optimizers
-from jaxkd.data.sampling import balanced_order
+from jaxkd.data.sampling import Share, TrainingPlan, balanced_order
 from jaxkd.training.epochs import order_of
-from jaxkd.training.inputs import Share, TrainingPlan, as_source
+from jaxkd.training.inputs import as_source
 
 SGD = optimizers.sgd(0.1, momentum=0.9)
 B, EPOCHS = 16, 3

@@ -8,10 +8,10 @@ from tiny import TinyNet, assert_same_bits, digits, leaves, reproducible
 
 import jaxkd
 from jaxkd import callbacks, data, losses, optimizers, recipes
+from jaxkd.data.sampling import Share, TrainingPlan, evaluation_plan
 from jaxkd.data.transforms.resized_crop import RandomResizedCrop, ResizedCentreCrop
 from jaxkd.training import checkpoint
 from jaxkd.training.epochs import seed_of
-from jaxkd.training.inputs import Share, TrainingPlan, evaluation_plan
 
 EPOCHS, BATCH_SIZE = 3, 16
 WHOLE = ResizedCentreCrop(8, 8)
