@@ -115,11 +115,8 @@ def _apply(equation: core.JaxprEqn, given: Sequence[Any]) -> Sequence[Any]:
 def _written_out(equation: core.JaxprEqn, given: Sequence[Any]) -> list[Any]:
     """Return the results of a loop, one turn after the other."""
     parameters, body = equation.params, equation.params["jaxpr"]
-    # What is stacked over the turns has one more dimension outside than inside; the parts' names differ between JAXs.
-    in_parts = [outer.aval.ndim > inner.ndim for outer, inner in zip(equation.invars, body.in_avals, strict=True)]
-    out_parts = [outer.aval.ndim > inner.ndim for outer, inner in zip(equation.outvars, body.out_avals, strict=True)]
-    last = in_parts.count(False)
-    first = last - out_parts.count(False)
+    last = _same_in_each_turn(equation.invars, body.in_avals)
+    first = last - _same_in_each_turn(equation.outvars, body.out_avals)
     constants, carry, stacked = given[:first], list(given[first:last]), given[last:]
     turns = range(parameters["length"])
     results = {}
@@ -129,6 +126,14 @@ def _written_out(equation: core.JaxprEqn, given: Sequence[Any]) -> list[Any]:
         found = _evaluate(body, *constants, *carry, *parts)
         carry, results[turn] = found[: len(carry)], found[len(carry) :]
     return [*carry, *(jnp.stack(parts) for parts in zip(*(results[turn] for turn in turns), strict=True))]
+
+
+def _same_in_each_turn(outside: Sequence[Any], inside: Sequence[Any]) -> int:
+    """Return how many values of a loop are not stacked over its turns; they come first.
+
+    One that is stacked has one more dimension outside of the loop than inside. JAX's versions name the two differently.
+    """
+    return sum(outer.aval.ndim == inner.ndim for outer, inner in zip(outside, inside, strict=True))
 
 
 def _sliced(parameters: dict[str, Any], values: jax.Array, places: Any) -> jax.Array | None:
