@@ -216,6 +216,40 @@ def test_what_follows_a_convolution_is_computed_with_it(relu, adds):
         close(found, value, 2e-6)
 
 
+# channels in, channels out, padding, (height, width)
+THREE_BY_THREE = [
+    (16, 16, 1, (8, 8)),
+    (16, 48, 1, (7, 5)),
+    (32, 16, 0, (9, 6)),
+    (48, 64, 2, (5, 5)),
+    (64, 32, 1, (14, 3)),
+    (256, 256, 1, (6, 6)),
+    (256, 272, 1, (6, 6)),
+    (32, 32, 1, (33, 34)),
+]
+
+
+@pytest.mark.parametrize("case", THREE_BY_THREE, ids=str)
+def test_what_takes_fewer_products_is_as_exact(case):
+    """3×3 convolutions whose channels fill vectors, by Winograd's algorithm where the processor has such vectors."""
+    inputs, outputs, padding, size = case
+    images, kernel, bias = arrays(6, jnp.float32, (8, *size, inputs), (3, 3, inputs, outputs), (outputs,))
+    shape = (8, *(n + 2 * padding - 2 for n in size), outputs)
+    residual, cotangent = arrays(7, jnp.float32, shape, shape)
+    images = images + 3  # what a ReLU leaves has a mean, which sums and differences of pixels must not spoil
+
+    def reference(images, kernel, bias, residual):
+        return jnp.maximum(plain(1, padding, 1)(images, kernel) + bias.reshape(1, 1, 1, -1) + residual, 0)
+
+    def ours(images, kernel, bias, residual):
+        return convolve_add_relu(images, kernel, bias, residual, 1, padding, 1, True)
+
+    out, transpose = jax.vjp(jax.jit(ours), images, kernel, bias, residual)
+    wanted = in_float64(reference, images, kernel, bias, residual, cotangent)
+    for found, value in zip((out, *transpose(cotangent)), wanted, strict=True):
+        close(found, value, 2e-6, flips=1e-4)
+
+
 def test_a_residual_is_not_spoilt_by_what_is_added_to_it():
     images, kernel, bias, residual = arrays(3, jnp.float32, (2, 4, 4, 3), (1, 1, 3, 5), (5,), (2, 4, 4, 5))
     before = np.asarray(residual)

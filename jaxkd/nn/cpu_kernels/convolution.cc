@@ -18,6 +18,8 @@
 #include <utility>
 
 #include "onednn.h"
+#include "room.h"
+#include "winograd.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace jaxkd {
@@ -142,24 +144,10 @@ class Reorder {
   bool small_ = false;
 };
 
-// Room for a reordered kernel: one piece a thread, as large as the largest kernel it has met.
+// Room for a reordered kernel: as large as the largest that the thread has met.
 void* Scratch(size_t bytes) {
-  struct Piece {
-    void* data = nullptr;
-    size_t size = 0;
-    ~Piece() { std::free(data); }
-  };
-  thread_local Piece piece;
-  if (piece.size < bytes) {
-    std::free(piece.data);
-    piece.size = (bytes + 63) / 64 * 64;
-    piece.data = std::aligned_alloc(64, piece.size);
-    if (!piece.data) {
-      piece.size = 0;
-      throw std::bad_alloc();
-    }
-  }
-  return piece.data;
+  thread_local Room room;
+  return room.Get(bytes);
 }
 
 enum Kind : int64_t { kForward, kInputGradient, kKernelGradient };
@@ -277,6 +265,13 @@ ffi::Error Guarded(Body body) {
   }
 }
 
+// The same as a convolution that may take fewer products, where it is one of those.
+bool Is3x3(const Shape& s, Convolution3x3& found) {
+  found = {s.batch, s.height, s.width, s.inputs, s.outputs, s.padding};
+  const bool in_float32 = s.type == dnnl_f32 && s.kernel_type == dnnl_f32;
+  return in_float32 && s.rows == 3 && s.columns == 3 && s.stride == 1 && s.groups == 1;
+}
+
 // Calls a primitive that reads a kernel, in the order it wants it.
 void WithKernel(const Plan& plan, const void* kernel, dnnl_exec_arg_t* args, int count, dnnl_memory_t& place) {
   const Memory outside(plan.kernel, kernel);
@@ -300,6 +295,11 @@ ffi::Error Forward(ffi::AnyBuffer images, ffi::AnyBuffer kernel, ffi::AnyBuffer 
     shape.bias = bias.element_count() > 0;
     shape.residual = residual.element_count() > 0;
     shape.relu = relu;
+    if (Convolution3x3 served; Is3x3(shape, served) && WinogradServes(served))
+      return WinogradForward(served, images.typed_data<float>(), kernel.typed_data<float>(),
+                             shape.bias ? bias.typed_data<float>() : nullptr,
+                             shape.residual ? residual.typed_data<float>() : nullptr, relu,
+                             outputs->typed_data<float>());
     if (shape.residual && residual.untyped_data() != outputs->untyped_data())
       std::memcpy(outputs->untyped_data(), residual.untyped_data(), outputs->size_bytes());
     const Plan& plan = PlanFor(shape);
@@ -315,7 +315,11 @@ ffi::Error Forward(ffi::AnyBuffer images, ffi::AnyBuffer kernel, ffi::AnyBuffer 
 ffi::Error InputGradient(ffi::AnyBuffer kernel, ffi::AnyBuffer cotangent, ffi::Result<ffi::AnyBuffer> gradient,
                          int64_t stride, int64_t padding, int64_t groups) {
   return Guarded([&] {
-    const Plan& plan = PlanFor(ShapeOf(kInputGradient, *gradient, kernel, cotangent, stride, padding, groups));
+    const Shape shape = ShapeOf(kInputGradient, *gradient, kernel, cotangent, stride, padding, groups);
+    if (Convolution3x3 served; Is3x3(shape, served) && WinogradServes(served))
+      return WinogradInputGradient(served, kernel.typed_data<float>(), cotangent.typed_data<float>(),
+                                   gradient->typed_data<float>());
+    const Plan& plan = PlanFor(shape);
     const Memory out(plan.outputs, cotangent.untyped_data()), in(plan.images, gradient->untyped_data());
     dnnl_exec_arg_t args[] = {{DNNL_ARG_DIFF_DST, out.get()}, {DNNL_ARG_WEIGHTS, nullptr}, {DNNL_ARG_DIFF_SRC, in.get()}};
     WithKernel(plan, kernel.untyped_data(), args, 3, args[1].memory);
@@ -325,7 +329,11 @@ ffi::Error InputGradient(ffi::AnyBuffer kernel, ffi::AnyBuffer cotangent, ffi::R
 ffi::Error KernelGradient(ffi::AnyBuffer images, ffi::AnyBuffer cotangent, ffi::Result<ffi::AnyBuffer> gradient,
                           int64_t stride, int64_t padding, int64_t groups) {
   return Guarded([&] {
-    const Plan& plan = PlanFor(ShapeOf(kKernelGradient, images, *gradient, cotangent, stride, padding, groups));
+    const Shape shape = ShapeOf(kKernelGradient, images, *gradient, cotangent, stride, padding, groups);
+    if (Convolution3x3 served; Is3x3(shape, served) && WinogradServesKernelGradient(served))
+      return WinogradKernelGradient(served, images.typed_data<float>(), cotangent.typed_data<float>(),
+                                    gradient->typed_data<float>());
+    const Plan& plan = PlanFor(shape);
     const Memory in(plan.images, images.untyped_data()), out(plan.outputs, cotangent.untyped_data());
     const Memory outside(plan.kernel, gradient->untyped_data());
     const bool needed = plan.reorder.needed();
@@ -372,3 +380,4 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxkd_convolution_kernel_gradient, jaxkd::KernelGr
                                   .Attr<int64_t>("groups"));
 
 extern "C" int jaxkd_threads() { return omp_get_max_threads(); }
+extern "C" bool jaxkd_winograd() { return jaxkd::WinogradServes({64, 32, 32, 16, 16, 1}); }

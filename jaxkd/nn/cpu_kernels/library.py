@@ -1,8 +1,8 @@
 """Build and load the CPU kernels: once per machine, into the user's cache.
 
-The kernels are C++ and call oneDNN. They are compiled when a network is first traced for the CPU, by the machine's
-compiler and for its processor. Where that fails, XLA's own convolutions are used: training is slower, and `describe`
-returns the reason.
+The kernels are C++ and call oneDNN for most products. They are compiled when a network is first traced for the CPU, by
+the machine's compiler and for its processor. Where that fails, XLA's own convolutions are used: training is slower, and
+`describe` returns the reason.
 
 Python compiled by numba was tried in place of C++. It is as fast, but takes 0.7 s and 128 MB at every start, nearly
 three times the code, and crashes or silently returns zeros where XLA's C++ interface reports an error.
@@ -38,14 +38,17 @@ ONEDNN = "JAXKD_ONEDNN"
 
 SOURCES = (
     "convolution.cc",
+    "winograd.cc",
     "batch_norm.cc",
     "product.cc",
     "attention.cc",
     "layer_norm.cc",
     "gelu.cc",
     "onednn.h",
+    "room.h",
     "threads.h",
     "vectors.h",
+    "winograd.h",
 )
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-fopenmp", "-w")
 TARGETS = (
@@ -107,11 +110,12 @@ def _load() -> Kernels:
     for target in TARGETS:
         jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, target)), platform="cpu")
     threads = library.jaxkd_threads()
+    fewer = ", Winograd for 3x3" * bool(library.jaxkd_winograd())
     fast = "avx512_bf16" in _processor()
     units = "bfloat16 in hardware" if fast else "no bfloat16 units in this processor"
     return Kernels(
         True,
-        f"oneDNN {version}, {threads} thread{'s'[: threads > 1]}, {units}{note}",
+        f"oneDNN {version}{fewer}, {threads} thread{'s'[: threads > 1]}, {units}{note}",
         ("float32", "bfloat16") if fast else ("float32",),
     )
 

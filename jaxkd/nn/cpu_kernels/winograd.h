@@ -1,0 +1,26 @@
+// 3×3 convolutions of stride 1, and their gradients, with fewer products; see winograd.cc.
+#pragma once
+
+#include <cstdint>
+
+namespace jaxkd {
+
+struct Convolution3x3 {
+  int64_t batch, height, width, inputs, outputs, padding;
+  int64_t out_height() const { return height + 2 * padding - 2; }
+  int64_t out_width() const { return width + 2 * padding - 2; }
+};
+
+// Whether this processor gains by it; the functions below are for convolutions of which this is true.
+bool WinogradServes(const Convolution3x3& shape);
+bool WinogradServesKernelGradient(const Convolution3x3& shape);
+
+// outputs = relu(images ∗ kernel + bias + residual); bias and residual may be null, the residual may lie in outputs.
+void WinogradForward(const Convolution3x3& shape, const float* images, const float* kernel, const float* bias,
+                     const float* residual, bool relu, float* outputs);
+
+void WinogradInputGradient(const Convolution3x3& shape, const float* kernel, const float* cotangent, float* gradient);
+
+void WinogradKernelGradient(const Convolution3x3& shape, const float* images, const float* cotangent, float* gradient);
+
+}  // namespace jaxkd
