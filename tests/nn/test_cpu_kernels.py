@@ -231,7 +231,7 @@ THREE_BY_THREE = [
 
 @pytest.mark.parametrize("case", THREE_BY_THREE, ids=str)
 def test_what_takes_fewer_products_is_as_exact(case):
-    """3×3 convolutions whose channels fill vectors, by Winograd's algorithm where the processor has such vectors."""
+    """3×3 convolutions whose channels fill vectors, by Winograd's algorithm where the processor has AVX2 or AVX-512."""
     inputs, outputs, padding, size = case
     images, kernel, bias = arrays(6, jnp.float32, (8, *size, inputs), (3, 3, inputs, outputs), (outputs,))
     shape = (8, *(n + 2 * padding - 2 for n in size), outputs)
@@ -248,6 +248,30 @@ def test_what_takes_fewer_products_is_as_exact(case):
     wanted = in_float64(reference, images, kernel, bias, residual, cotangent)
     for found, value in zip((out, *transpose(cotangent)), wanted, strict=True):
         close(found, value, 2e-6, flips=1e-4)
+
+
+@pytest.mark.thorough
+def test_they_are_as_exact_on_processors_with_narrower_vectors(tmp_path):
+    compiler = tmp_path / "c++"
+    compiler.write_text(f'#!/bin/sh\nexec {os.environ.get("CXX") or "c++"} "$@" -mno-avx512f\n')
+    compiler.chmod(0o755)
+    again = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        __file__,
+        "-k",
+        "fewer_products or gradients",
+    ]
+    told = {**os.environ, "CXX": str(compiler), "XDG_CACHE_HOME": str(tmp_path), "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    told["JAX_ENABLE_COMPILATION_CACHE"] = "0"
+    found = subprocess.run(again, env=told, capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout
+    assert " passed" in found.stdout
+    assert list((tmp_path / "jaxkd" / "kernels").glob("*.so"))
 
 
 def test_a_residual_is_not_spoilt_by_what_is_added_to_it():

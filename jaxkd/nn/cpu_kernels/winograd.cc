@@ -4,7 +4,7 @@
 // Tiles of 4×4 pixels, tiles of 2×2 cotangents, and kernels are brought into a basis of 16 parts, in which a convolution
 // is a product of matrices for each part: [tiles, C] · [C, O]. Changes of basis are sums, and halves of a kernel's, so
 // that results differ from those of a plain convolution in the last bits only. A thread takes some tiles at a time, few
-// enough that all their parts stay in its cache. Vectors are of 16 channels.
+// enough that all their parts stay in its cache. A vector is of some channels.
 
 #include "winograd.h"
 
@@ -15,25 +15,45 @@
 #include "room.h"
 #include "threads.h"
 
-#ifdef __AVX512F__
+#if defined(__AVX512F__) || (defined(__AVX2__) && defined(__FMA__))
 #include <immintrin.h>
 
 namespace jaxkd {
 namespace {
 
+#ifdef __AVX512F__
 using Vector = __m512;
+constexpr int64_t kRows = 8;  // of a block of a product, which is one or two vectors wide and stays in registers
+inline Vector Load(const float* from) { return _mm512_loadu_ps(from); }
+inline void Store(Vector value, float* to) { _mm512_storeu_ps(to, value); }
+inline Vector All(float value) { return _mm512_set1_ps(value); }
+inline Vector MultiplyAdd(Vector a, Vector b, Vector sum) { return _mm512_fmadd_ps(a, b, sum); }
+inline Vector Relu(Vector value) { return _mm512_max_ps(All(0.0f), value); }  // the second of two where one is NaN
+inline Vector Gather(const float* from, int step) {
+  const __m512i one = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+  return _mm512_i32gather_ps(_mm512_mullo_epi32(one, _mm512_set1_epi32(step)), from, sizeof(float));
+}
+#else
+using Vector = __m256;
+constexpr int64_t kRows = 6;
+inline Vector Load(const float* from) { return _mm256_loadu_ps(from); }
+inline void Store(Vector value, float* to) { _mm256_storeu_ps(to, value); }
+inline Vector All(float value) { return _mm256_set1_ps(value); }
+inline Vector MultiplyAdd(Vector a, Vector b, Vector sum) { return _mm256_fmadd_ps(a, b, sum); }
+inline Vector Relu(Vector value) { return _mm256_max_ps(All(0.0f), value); }
+inline Vector Gather(const float* from, int step) {
+  const __m256i one = _mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0);
+  return _mm256_i32gather_ps(from, _mm256_mullo_epi32(one, _mm256_set1_epi32(step)), sizeof(float));
+}
+#endif
 
-constexpr int64_t kLanes = 16;
+constexpr int64_t kLanes = sizeof(Vector) / sizeof(float);
 constexpr int64_t kParts = 16;
-constexpr int64_t kRows = 8;           // of a block of a product, which is 8 or 16 vectors
 constexpr int64_t kApart = 16;         // floats between parts, lest all of them fall on the same lines of a cache
 constexpr int64_t kInCache = 1 << 17;  // floats that the parts of some tiles may have
 constexpr int64_t kFewTiles = 32;      // that do not pay for bringing the kernel into parts
 constexpr int64_t kLarge = 1 << 16;    // numbers in a part of a kernel from which on caches are too small
 constexpr int64_t kSums = 1 << 19;     // numbers in a part of a kernel's gradient, of all threads together
-
-inline Vector Load(const float* from) { return _mm512_loadu_ps(from); }
-inline void Store(Vector value, float* to) { _mm512_storeu_ps(to, value); }
 
 // The 2×2 outputs of images that a convolution reads 4×4 pixels for.
 struct Tiles {
@@ -90,7 +110,7 @@ void ImageParts(const Convolution3x3& s, const Tiles& tiles, const float* images
 #pragma GCC unroll 4
         for (int j = 0; j < 4; ++j) {
           const bool there = inside || (top + i >= 0 && top + i < s.height && left + j >= 0 && left + j < s.width);
-          in[i][j] = there ? Load(corner + i * line + j * channels + c) : _mm512_setzero_ps();
+          in[i][j] = there ? Load(corner + i * line + j * channels + c) : All(0.0f);
         }
       }
 #pragma GCC unroll 4
@@ -119,7 +139,7 @@ int64_t Width(int64_t outputs) { return outputs % (2 * kLanes) ? kLanes : 2 * kL
 template <typename Tap>
 void KernelParts(int64_t inputs, int64_t outputs, float* parts, Tap tap) {
   const int64_t apart = inputs * outputs, width = Width(outputs);
-  const Vector half = _mm512_set1_ps(0.5f);
+  const Vector half = All(0.5f);
 #pragma omp parallel for num_threads(Threads(apart))
   for (int64_t c = 0; c < inputs; ++c) {
     for (int64_t o = 0; o < outputs; o += kLanes) {
@@ -154,16 +174,16 @@ inline void Block(int64_t depth, const float* a, int64_t a_row, int64_t a_step, 
 #pragma GCC unroll 8
   for (int row = 0; row < rows; ++row)
 #pragma GCC unroll 2
-    for (int v = 0; v < vectors; ++v) sum[row][v] = _mm512_setzero_ps();
+    for (int v = 0; v < vectors; ++v) sum[row][v] = All(0.0f);
   for (int64_t k = 0; k < depth; ++k) {
     Vector right[vectors];
 #pragma GCC unroll 2
     for (int v = 0; v < vectors; ++v) right[v] = Load(b + k * b_step + v * kLanes);
 #pragma GCC unroll 8
     for (int row = 0; row < rows; ++row) {
-      const Vector left = _mm512_set1_ps(a[row * a_row + k * a_step]);
+      const Vector left = All(a[row * a_row + k * a_step]);
 #pragma GCC unroll 2
-      for (int v = 0; v < vectors; ++v) sum[row][v] = _mm512_fmadd_ps(left, right[v], sum[row][v]);
+      for (int v = 0; v < vectors; ++v) sum[row][v] = MultiplyAdd(left, right[v], sum[row][v]);
     }
   }
 #pragma GCC unroll 8
@@ -214,7 +234,7 @@ void Outputs(const Convolution3x3& s, const Tiles& tiles, const float* mixed, in
       auto put = [&](Vector value, int64_t at) {
         if (then.bias) value += Load(then.bias + o);
         if (then.residual) value += Load(then.residual + at);
-        Store(then.relu ? _mm512_max_ps(_mm512_setzero_ps(), value) : value, outputs + at);
+        Store(then.relu ? Relu(value) : value, outputs + at);
       };
 #pragma GCC unroll 2
       for (int i = 0; i < 2; ++i) {
@@ -259,7 +279,7 @@ void CotangentParts(const Convolution3x3& s, const Tiles& tiles, const float* co
     const float* corner = cotangent + at;
     const bool below = place.row + 1 < s.out_height(), right = place.column + 1 < s.out_width();
     for (int64_t o = 0; o < s.outputs; o += kLanes) {
-      const Vector none = _mm512_setzero_ps(), one = Load(corner + o);
+      const Vector none = All(0.0f), one = Load(corner + o);
       const Vector two = right ? Load(corner + s.outputs + o) : none, three = below ? Load(corner + line + o) : none;
       const Vector four = below && right ? Load(corner + line + s.outputs + o) : none;
       const Vector rows[4][2] = {{one, two}, {one + three, two + four}, {one - three, two - four}, {-three, -four}};
@@ -278,15 +298,19 @@ void CotangentParts(const Convolution3x3& s, const Tiles& tiles, const float* co
 // sums[C][O] += parts[tiles][C]ᵀ · cotangents[tiles][O], one part of 16.
 template <int vectors>
 void AddPart(int64_t tiles, int64_t inputs, int64_t outputs, const float* parts, const float* cotangents, float* sums) {
-  for (int64_t o = 0; o < outputs; o += vectors * kLanes)
-    for (int64_t c = 0; c < inputs; c += kRows)
+  for (int64_t o = 0; o < outputs; o += vectors * kLanes) {
+    int64_t c = 0;
+    for (; c + kRows <= inputs; c += kRows)
       Block<kRows, vectors, true>(tiles, parts + c, 1, inputs, cotangents + o, outputs, sums + c * outputs + o,
                                   outputs);
+    for (; c < inputs; c += 2)
+      Block<2, vectors, true>(tiles, parts + c, 1, inputs, cotangents + o, outputs, sums + c * outputs + o, outputs);
+  }
 }
 
 // A kernel's gradient [3][3][C][O] from those of its parts, [threads][16][C][O].
 void GatherParts(int64_t size, const float* sums, int threads, float* gradient) {
-  const Vector half = _mm512_set1_ps(0.5f);
+  const Vector half = All(0.5f);
 #pragma omp parallel for num_threads(Threads(size))
   for (int64_t at = 0; at < size; at += kLanes) {
     Vector part[4][4], down[3][4];
@@ -342,10 +366,8 @@ void WinogradInputGradient(const Convolution3x3& s, const float* kernel, const f
   // A convolution of the cotangent with the kernel turned by 180°, its inputs and outputs exchanged.
   const Convolution3x3 back{s.batch, s.out_height(), s.out_width(), s.outputs, s.inputs, 2 - s.padding};
   float* parts = KernelRoom(s);
-  const __m512i steps = _mm512_mullo_epi32(_mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0),
-                                           _mm512_set1_epi32(static_cast<int>(s.outputs)));
   KernelParts(back.inputs, back.outputs, parts, [&](int i, int j, int64_t c, int64_t o) {
-    return _mm512_i32gather_ps(steps, kernel + ((8 - 3 * i - j) * s.inputs + o) * s.outputs + c, sizeof(float));
+    return Gather(kernel + ((8 - 3 * i - j) * s.inputs + o) * s.outputs + c, s.outputs);
   });
   Convolve(back, cotangent, parts, {nullptr, nullptr, false}, gradient);
 }
