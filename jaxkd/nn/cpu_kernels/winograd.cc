@@ -80,37 +80,40 @@ void ForTiles(int64_t tiles, int64_t together, int64_t floats, int threads, Work
   {
     thread_local Room room;
     float* place = room.Floats(floats);
-    const int64_t thread = omp_get_thread_num();
-    const int64_t end = tiles * (thread + 1) / threads;
-    for (int64_t first = tiles * thread / threads; first < end; first += together)
+    const int64_t thread = omp_get_thread_num(), team = omp_get_num_threads(), end = tiles * (thread + 1) / team;
+    for (int64_t first = tiles * thread / team; first < end; first += together)
       work(place, first, std::min(together, end - first));
   }
 }
 
-// How many tiles a thread takes at a time, and the floats between their parts, for so many channels in all.
-int64_t Together(int64_t channels) {
-  return std::clamp<int64_t>(kInCache / (kParts * channels) / kRows * kRows, kRows, 6 * kRows);
+// How many tiles a thread takes at a time.
+int64_t Together(const Convolution3x3& s) {
+  const int64_t fitting = kInCache / (kParts * (s.inputs + s.outputs));
+  return std::clamp<int64_t>(fitting / kRows * kRows, kRows, 6 * kRows);
 }
+
 int ThreadsFor(const Convolution3x3& s) { return Threads(s.batch * s.height * s.width * (s.inputs + s.outputs)); }
+
+// From one part of some tiles to the next, in floats.
 int64_t Apart(int64_t tiles, int64_t channels) { return tiles * channels + kApart; }
 
-// parts[16][tiles][channels] of 4×4 pixels; those outside of the image are zero.
-void ImageParts(const Convolution3x3& s, const Tiles& tiles, const float* images, int64_t channels, int64_t first,
-                int64_t count, float* parts) {
-  const int64_t apart = Apart(count, channels), line = s.width * channels;
+// parts[16][tiles][C] of 4×4 pixels; those outside of the image are zero.
+void ImageParts(const Convolution3x3& s, const Tiles& tiles, const float* images, int64_t first, int64_t count,
+                float* parts) {
+  const int64_t apart = Apart(count, s.inputs), line = s.width * s.inputs;
   for (int64_t t = 0; t < count; ++t) {
     const Place place(tiles, first + t);
     const int64_t top = place.row - s.padding, left = place.column - s.padding;
-    const float* corner = images + ((place.image * s.height + top) * s.width + left) * channels;
+    const float* corner = images + ((place.image * s.height + top) * s.width + left) * s.inputs;
     const bool inside = top >= 0 && left >= 0 && top + 4 <= s.height && left + 4 <= s.width;
-    for (int64_t c = 0; c < channels; c += kLanes) {
+    for (int64_t c = 0; c < s.inputs; c += kLanes) {
       Vector in[4][4], half[4][4];
 #pragma GCC unroll 4
       for (int i = 0; i < 4; ++i) {
 #pragma GCC unroll 4
         for (int j = 0; j < 4; ++j) {
           const bool there = inside || (top + i >= 0 && top + i < s.height && left + j >= 0 && left + j < s.width);
-          in[i][j] = there ? Load(corner + i * line + j * channels + c) : All(0.0f);
+          in[i][j] = there ? Load(corner + i * line + j * s.inputs + c) : All(0.0f);
         }
       }
 #pragma GCC unroll 4
@@ -120,7 +123,7 @@ void ImageParts(const Convolution3x3& s, const Tiles& tiles, const float* images
         half[2][j] = in[2][j] - in[1][j];
         half[3][j] = in[1][j] - in[3][j];
       }
-      float* to = parts + t * channels + c;
+      float* to = parts + t * s.inputs + c;
 #pragma GCC unroll 4
       for (int i = 0; i < 4; ++i, to += 4 * apart) {
         Store(half[i][0] - half[i][2], to);
@@ -250,11 +253,11 @@ void Outputs(const Convolution3x3& s, const Tiles& tiles, const float* mixed, in
 // Outputs of images and a kernel that was brought into parts.
 void Convolve(const Convolution3x3& s, const float* images, const float* kernel, const Epilogue& then, float* outputs) {
   const Tiles tiles(s);
-  const int64_t together = Together(s.inputs + s.outputs);
+  const int64_t together = Together(s);
   const int64_t for_images = kParts * Apart(together, s.inputs), for_mixed = kParts * Apart(together, s.outputs);
   ForTiles(tiles.count, together, for_images + for_mixed, ThreadsFor(s), [&](float* parts, int64_t first, int64_t count) {
     float* mixed = parts + for_images;
-    ImageParts(s, tiles, images, s.inputs, first, count, parts);
+    ImageParts(s, tiles, images, first, count, parts);
     for (int64_t part = 0; part < kParts; ++part) {
       const auto mix = Width(s.outputs) == kLanes ? MixPart<1> : MixPart<2>;
       mix(count, s.inputs, s.outputs, parts + part * Apart(count, s.inputs), kernel + part * s.inputs * s.outputs,
@@ -374,7 +377,7 @@ void WinogradInputGradient(const Convolution3x3& s, const float* kernel, const f
 
 void WinogradKernelGradient(const Convolution3x3& s, const float* images, const float* cotangent, float* gradient) {
   const Tiles tiles(s);
-  const int64_t size = s.inputs * s.outputs, together = Together(s.inputs + s.outputs);
+  const int64_t size = s.inputs * s.outputs, together = Together(s);
   const int64_t for_images = kParts * Apart(together, s.inputs), for_outputs = kParts * Apart(together, s.outputs);
   thread_local Room room;
   const int threads = ThreadsFor(s);
@@ -382,7 +385,7 @@ void WinogradKernelGradient(const Convolution3x3& s, const float* images, const 
   std::fill(sums, sums + kParts * size * threads, 0.0f);
   ForTiles(tiles.count, together, for_images + for_outputs, threads, [&](float* parts, int64_t first, int64_t count) {
     float *cotangents = parts + for_images, *own = sums + omp_get_thread_num() * kParts * size;
-    ImageParts(s, tiles, images, s.inputs, first, count, parts);
+    ImageParts(s, tiles, images, first, count, parts);
     CotangentParts(s, tiles, cotangent, first, count, cotangents);
     for (int64_t part = 0; part < kParts; ++part) {
       const auto add = Width(s.outputs) == kLanes ? AddPart<1> : AddPart<2>;
