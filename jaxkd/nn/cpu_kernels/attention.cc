@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "onednn.h"
+#include "threads.h"
 #include "vectors.h"
 #include "xla/ffi/api/ffi.h"
 
@@ -65,7 +66,7 @@ struct Sizes {
 template <typename Each>
 ffi::Error ForEachHead(const Sizes& sizes, int arrays, Each each) {
   std::atomic<bool> failed{false};
-  const int64_t threads = std::min<int64_t>(omp_get_max_threads(), std::max<int64_t>(sizes.tasks, 1));
+  const int64_t threads = std::min<int64_t>(AllThreads(), std::max<int64_t>(sizes.tasks, 1));
 #pragma omp parallel num_threads(threads)
   {
     std::vector<float> scratch(arrays * sizes.largest() * sizes.keys);

@@ -19,6 +19,7 @@
 
 #include "onednn.h"
 #include "room.h"
+#include "threads.h"
 #include "winograd.h"
 #include "xla/ffi/api/ffi.h"
 
@@ -43,6 +44,7 @@ dnnl_engine_t Engine() {
 
 dnnl_stream_t Stream() {
   thread_local dnnl_stream_t stream = [] {
+    AllThreads();
     dnnl_stream_t made;
     Check(dnnl_stream_create(&made, Engine(), dnnl_stream_in_order), "dnnl_stream_create");
     return made;
@@ -108,7 +110,7 @@ dnnl_primitive_t Primitive(dnnl_primitive_desc_t desc) {
 // Keeps oneDNN to this thread while it lives: waking another takes longer than a small kernel's reordering.
 class Alone {
  public:
-  explicit Alone(bool wanted) : threads_(wanted ? omp_get_max_threads() : 0) {
+  explicit Alone(bool wanted) : threads_(wanted ? AllThreads() : 0) {
     if (threads_) omp_set_num_threads(1);
   }
   Alone(const Alone&) = delete;
@@ -379,5 +381,5 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxkd_convolution_kernel_gradient, jaxkd::KernelGr
                                   .Attr<int64_t>("padding")
                                   .Attr<int64_t>("groups"));
 
-extern "C" int jaxkd_threads() { return omp_get_max_threads(); }
+extern "C" int jaxkd_threads() { return jaxkd::AllThreads(); }
 extern "C" bool jaxkd_winograd() { return jaxkd::WinogradServes({64, 32, 32, 16, 16, 1}); }

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "onednn.h"
+#include "threads.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace jaxkd {
@@ -16,8 +17,9 @@ ffi::Error Product(Matrix a, Matrix b, ffi::BufferR1<ffi::F32> bias, ffi::Result
                    bool transpose_b) {
   const auto sizes = out->dimensions(), left = a.dimensions(), right = b.dimensions();
   const bool adds = bias.element_count() > 0;
+  const int threads = AllThreads();
   if (adds) {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t row = 0; row < sizes[0]; ++row)
       std::copy_n(bias.typed_data(), sizes[1], out->typed_data() + row * sizes[1]);
   }

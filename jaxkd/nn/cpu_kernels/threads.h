@@ -9,9 +9,14 @@ namespace jaxkd {
 
 constexpr int64_t kSmall = 1 << 14;  // elements from which on a second thread is worth waking
 
-inline int Threads(int64_t elements) {
-  omp_set_dynamic(0);  // with OMP_DYNAMIC=true there would be fewer than those that are told their share of the work
-  return elements < kSmall ? 1 : omp_get_max_threads();
+// All threads that this one may start. Each of them gets a share of the work, within oneDNN too, so that there have to be
+// as many as were asked for: with OMP_DYNAMIC=true a busy machine would start fewer, and the other shares would stay
+// undone, or be waited for without end.
+inline int AllThreads() {
+  omp_set_dynamic(0);
+  return omp_get_max_threads();
 }
+
+inline int Threads(int64_t elements) { return elements < kSmall ? 1 : AllThreads(); }
 
 }  // namespace jaxkd
