@@ -7,12 +7,10 @@
 #include <omp.h>
 
 #include <array>
-#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <memory>
 #include <mutex>
-#include <new>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -44,7 +42,7 @@ dnnl_engine_t Engine() {
 
 dnnl_stream_t Stream() {
   thread_local dnnl_stream_t stream = [] {
-    AllThreads();
+    AllThreads();  // for what oneDNN starts from this thread
     dnnl_stream_t made;
     Check(dnnl_stream_create(&made, Engine(), dnnl_stream_in_order), "dnnl_stream_create");
     return made;
