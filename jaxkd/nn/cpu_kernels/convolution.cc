@@ -265,11 +265,13 @@ ffi::Error Guarded(Body body) {
   }
 }
 
-// The same as a convolution that may take fewer products, where it is one of those.
-bool Is3x3(const Shape& s, Convolution3x3& found) {
+// Whether Winograd's algorithm computes it, and as what.
+bool ByWinograd(const Shape& s, Convolution3x3& found) {
   found = {s.batch, s.height, s.width, s.inputs, s.outputs, s.padding};
   const bool in_float32 = s.type == dnnl_f32 && s.kernel_type == dnnl_f32;
-  return in_float32 && s.rows == 3 && s.columns == 3 && s.stride == 1 && s.groups == 1;
+  const bool is_3x3 = s.rows == 3 && s.columns == 3 && s.stride == 1 && s.groups == 1;
+  const auto serves = s.kind == kKernelGradient ? WinogradServesKernelGradient : WinogradServes;
+  return in_float32 && is_3x3 && serves(found);
 }
 
 // Calls a primitive that reads a kernel, in the order it wants it.
@@ -295,7 +297,7 @@ ffi::Error Forward(ffi::AnyBuffer images, ffi::AnyBuffer kernel, ffi::AnyBuffer 
     shape.bias = bias.element_count() > 0;
     shape.residual = residual.element_count() > 0;
     shape.relu = relu;
-    if (Convolution3x3 served; Is3x3(shape, served) && WinogradServes(served))
+    if (Convolution3x3 served; ByWinograd(shape, served))
       return WinogradForward(served, images.typed_data<float>(), kernel.typed_data<float>(),
                              shape.bias ? bias.typed_data<float>() : nullptr,
                              shape.residual ? residual.typed_data<float>() : nullptr, relu,
@@ -316,7 +318,7 @@ ffi::Error InputGradient(ffi::AnyBuffer kernel, ffi::AnyBuffer cotangent, ffi::R
                          int64_t stride, int64_t padding, int64_t groups) {
   return Guarded([&] {
     const Shape shape = ShapeOf(kInputGradient, *gradient, kernel, cotangent, stride, padding, groups);
-    if (Convolution3x3 served; Is3x3(shape, served) && WinogradServes(served))
+    if (Convolution3x3 served; ByWinograd(shape, served))
       return WinogradInputGradient(served, kernel.typed_data<float>(), cotangent.typed_data<float>(),
                                    gradient->typed_data<float>());
     const Plan& plan = PlanFor(shape);
@@ -330,7 +332,7 @@ ffi::Error KernelGradient(ffi::AnyBuffer images, ffi::AnyBuffer cotangent, ffi::
                           int64_t stride, int64_t padding, int64_t groups) {
   return Guarded([&] {
     const Shape shape = ShapeOf(kKernelGradient, images, *gradient, cotangent, stride, padding, groups);
-    if (Convolution3x3 served; Is3x3(shape, served) && WinogradServesKernelGradient(served))
+    if (Convolution3x3 served; ByWinograd(shape, served))
       return WinogradKernelGradient(served, images.typed_data<float>(), cotangent.typed_data<float>(),
                                     gradient->typed_data<float>());
     const Plan& plan = PlanFor(shape);

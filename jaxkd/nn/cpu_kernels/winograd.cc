@@ -70,6 +70,10 @@ struct Place {
     row = 2 * (tile / tiles.across % tiles.down);
     column = 2 * (tile % tiles.across);
   }
+  // Of its first output, in floats from the first of all.
+  int64_t Offset(const Convolution3x3& s) const {
+    return ((image * s.out_height() + row) * s.out_width() + column) * s.outputs;
+  }
 };
 
 // Calls `work(room, first, count)` for all tiles, at most `together` at a time, on some threads, each of which has room
@@ -223,7 +227,7 @@ void Outputs(const Convolution3x3& s, const Tiles& tiles, const float* mixed, in
   const int64_t apart = Apart(count, s.outputs);
   for (int64_t t = 0; t < count; ++t) {
     const Place place(tiles, first + t);
-    const int64_t corner = ((place.image * s.out_height() + place.row) * s.out_width() + place.column) * s.outputs;
+    const int64_t corner = place.Offset(s);
     const bool below = place.row + 1 < s.out_height(), right = place.column + 1 < s.out_width();
     for (int64_t o = 0; o < s.outputs; o += kLanes) {
       const float* from = mixed + t * s.outputs + o;
@@ -278,8 +282,7 @@ void CotangentParts(const Convolution3x3& s, const Tiles& tiles, const float* co
   const int64_t apart = Apart(count, s.outputs), line = s.out_width() * s.outputs;
   for (int64_t t = 0; t < count; ++t) {
     const Place place(tiles, first + t);
-    const int64_t at = ((place.image * s.out_height() + place.row) * s.out_width() + place.column) * s.outputs;
-    const float* corner = cotangent + at;
+    const float* corner = cotangent + place.Offset(s);
     const bool below = place.row + 1 < s.out_height(), right = place.column + 1 < s.out_width();
     for (int64_t o = 0; o < s.outputs; o += kLanes) {
       const Vector none = All(0.0f), one = Load(corner + o);
