@@ -166,6 +166,24 @@ def test_other_platforms_are_xlas(monkeypatch):
         assert library.load().usable
 
 
+def waits(tmp_path, compiler, **environment):
+    """What OpenMP says of how its threads wait, where it says so."""
+    process = start(tmp_path, CXX=str(compiler), OMP_DISPLAY_ENV="verbose", **environment)
+    _, errors = said(process)
+    told = dict(line.split(" = ", 1) for line in errors.splitlines() if " = " in line)
+    return tuple(told[f"  {name}"].strip("'") for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"))
+
+
 def test_openmp_is_told_only_for_the_time_of_loading():
-    assert cpu_kernels.load().usable
-    assert "GOMP_SPINCOUNT" not in os.environ
+    before = dict(os.environ)
+    with library._short_waits():
+        pass
+    assert dict(os.environ) == before
+
+
+def test_idle_threads_wait_for_a_short_time(tmp_path, compiler):
+    assert waits(tmp_path, compiler) == ("ACTIVE", "1000")
+
+
+def test_idle_threads_wait_as_the_user_says(tmp_path, compiler):
+    assert waits(tmp_path, compiler, OMP_WAIT_POLICY="passive") == ("PASSIVE", "0")
