@@ -250,6 +250,20 @@ def test_what_takes_fewer_products_is_as_exact(case):
         close(found, value, 2e-6, flips=1e-4)
 
 
+@pytest.mark.parametrize("batch", [1, 70])
+@pytest.mark.parametrize("case", THREE_BY_THREE, ids=str)
+def test_a_kernels_gradient_in_bfloat16_is_summed_in_float32(case, batch):
+    if not cpu_kernels.usable(jnp.bfloat16):
+        pytest.skip("this processor has no bfloat16")
+    inputs, outputs, padding, size = case
+    images, kernel = arrays(8, jnp.bfloat16, (batch, *size, inputs), (3, 3, inputs, outputs))
+    transpose = jax.vjp(lambda kernel: convolve(images, kernel, 1, padding), kernel.astype(jnp.float32))[1]
+    shape = (batch, *(n + 2 * padding - 2 for n in size), outputs)
+    (cotangent,) = arrays(9, jnp.bfloat16, shape)
+    wanted = in_float64(plain(1, padding, 1), images, kernel, cotangent)[2]
+    close(transpose(cotangent)[0], wanted, 2e-6)
+
+
 @pytest.mark.thorough
 def test_they_are_as_exact_on_processors_with_narrower_vectors(tmp_path):
     compiler = tmp_path / "c++"

@@ -15,10 +15,10 @@
 #include <string>
 #include <utility>
 
+#include "convolution_3x3.h"
 #include "onednn.h"
 #include "room.h"
 #include "threads.h"
-#include "winograd.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace jaxkd {
@@ -265,13 +265,20 @@ ffi::Error Guarded(Body body) {
   }
 }
 
-// Whether Winograd's algorithm computes it, and as what.
-bool ByWinograd(const Shape& s, Convolution3x3& found) {
+// Whether it is a 3×3 convolution of stride 1 of such types, and which.
+bool Is3x3(const Shape& s, int type, int kernel_type, Convolution3x3& found) {
   found = {s.batch, s.height, s.width, s.inputs, s.outputs, s.padding};
-  const bool in_float32 = s.type == dnnl_f32 && s.kernel_type == dnnl_f32;
-  const bool is_3x3 = s.rows == 3 && s.columns == 3 && s.stride == 1 && s.groups == 1;
+  return s.type == type && s.kernel_type == kernel_type && s.rows == 3 && s.columns == 3 && s.stride == 1 &&
+         s.groups == 1;
+}
+
+bool ByWinograd(const Shape& s, Convolution3x3& found) {
   const auto serves = s.kind == kKernelGradient ? WinogradServesKernelGradient : WinogradServes;
-  return in_float32 && is_3x3 && serves(found);
+  return Is3x3(s, dnnl_f32, dnnl_f32, found) && serves(found);
+}
+
+bool ByAmx(const Shape& s, Convolution3x3& found) {
+  return s.kind == kKernelGradient && Is3x3(s, dnnl_bf16, dnnl_f32, found) && AmxServesKernelGradient(found);
 }
 
 // Calls a primitive that reads a kernel, in the order it wants it.
@@ -332,9 +339,13 @@ ffi::Error KernelGradient(ffi::AnyBuffer images, ffi::AnyBuffer cotangent, ffi::
                           int64_t stride, int64_t padding, int64_t groups) {
   return Guarded([&] {
     const Shape shape = ShapeOf(kKernelGradient, images, *gradient, cotangent, stride, padding, groups);
-    if (Convolution3x3 served; ByWinograd(shape, served))
+    Convolution3x3 served;
+    if (ByWinograd(shape, served))
       return WinogradKernelGradient(served, images.typed_data<float>(), cotangent.typed_data<float>(),
                                     gradient->typed_data<float>());
+    if (ByAmx(shape, served))
+      return AmxKernelGradient(served, static_cast<const uint16_t*>(images.untyped_data()),
+                               static_cast<const uint16_t*>(cotangent.untyped_data()), gradient->typed_data<float>());
     const Plan& plan = PlanFor(shape);
     const Memory in(plan.images, images.untyped_data()), out(plan.outputs, cotangent.untyped_data());
     const Memory outside(plan.kernel, gradient->untyped_data());
@@ -382,4 +393,5 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxkd_convolution_kernel_gradient, jaxkd::KernelGr
                                   .Attr<int64_t>("groups"));
 
 extern "C" int jaxkd_threads() { return jaxkd::AllThreads(); }
-extern "C" bool jaxkd_winograd() { return jaxkd::WinogradServes({64, 32, 32, 16, 16, 1}); }
+extern "C" int jaxkd_winograd() { return jaxkd::WinogradServes({64, 32, 32, 16, 16, 1}); }
+extern "C" int jaxkd_amx() { return jaxkd::AmxServesKernelGradient({64, 32, 32, 16, 16, 1}); }

@@ -39,16 +39,17 @@ ONEDNN = "JAXKD_ONEDNN"
 SOURCES = (
     "convolution.cc",
     "winograd.cc",
+    "amx.cc",
     "batch_norm.cc",
     "product.cc",
     "attention.cc",
     "layer_norm.cc",
     "gelu.cc",
+    "convolution_3x3.h",
     "onednn.h",
     "room.h",
     "threads.h",
     "vectors.h",
-    "winograd.h",
 )
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-fopenmp", "-w")
 TARGETS = (
@@ -113,9 +114,10 @@ def _load() -> Kernels:
     fewer = ", Winograd for 3x3" * bool(library.jaxkd_winograd())
     fast = "avx512_bf16" in _processor()
     units = "bfloat16 in hardware" if fast else "no bfloat16 units in this processor"
+    tiles = " (AMX)" * bool(library.jaxkd_amx())
     return Kernels(
         True,
-        f"oneDNN {version}{fewer}, {threads} thread{'s'[: threads > 1]}, {units}{note}",
+        f"oneDNN {version}{fewer}, {threads} thread{'s'[: threads > 1]}, {units}{tiles}{note}",
         ("float32", "bfloat16") if fast else ("float32",),
     )
 

@@ -6,7 +6,7 @@
 // that results differ from those of a plain convolution in the last bits only. A thread takes some tiles at a time, few
 // enough that all their parts stay in its cache. A vector is of some channels.
 
-#include "winograd.h"
+#include "convolution_3x3.h"
 
 #include <omp.h>
 

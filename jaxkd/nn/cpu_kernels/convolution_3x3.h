@@ -1,4 +1,4 @@
-// 3×3 convolutions of stride 1, and their gradients, with fewer products; see winograd.cc.
+// 3×3 convolutions of stride 1, where something is faster than oneDNN: winograd.cc in float32, amx.cc in bfloat16.
 #pragma once
 
 #include <cstdint>
@@ -14,6 +14,7 @@ struct Convolution3x3 {
 // Whether this processor gains by it; the functions below are for convolutions of which this is true.
 bool WinogradServes(const Convolution3x3& shape);
 bool WinogradServesKernelGradient(const Convolution3x3& shape);
+bool AmxServesKernelGradient(const Convolution3x3& shape);
 
 // outputs = relu(images ∗ kernel + bias + residual); bias and residual may be null, the residual may lie in outputs.
 void WinogradForward(const Convolution3x3& shape, const float* images, const float* kernel, const float* bias,
@@ -22,5 +23,8 @@ void WinogradForward(const Convolution3x3& shape, const float* images, const flo
 void WinogradInputGradient(const Convolution3x3& shape, const float* kernel, const float* cotangent, float* gradient);
 
 void WinogradKernelGradient(const Convolution3x3& shape, const float* images, const float* cotangent, float* gradient);
+
+// Images and cotangents are bits of bfloat16.
+void AmxKernelGradient(const Convolution3x3& shape, const uint16_t* images, const uint16_t* cotangent, float* gradient);
 
 }  // namespace jaxkd
