@@ -1,34 +1,24 @@
-// Gradients of 3×3 kernels in bfloat16 on the matrix units of Intel's processors (AMX), which take products of tiles:
-// sums[16][16] += a[16][32] · b[32][16].
+// 3×3 convolutions of stride 1 in bfloat16, and the gradients of their inputs, as products of tiles.
 //
-// A kernel's gradient is a product over all pixels for each of its nine taps: images shifted by the tap, [C, pixels], times
-// cotangents, [pixels, O]. Both are first copied as tiles want them: images transposed, with their padding around them, so
-// that a tap is an offset; cotangents with two neighbouring pixels side by side, and zeros where an image is padded.
+// Images are first copied with their padding around them. Then the three pixels under a line of a kernel lie in a row,
+// and a convolution is the product [pixels, 3C] · [3C, O] for each of the three lines.
 
-#include "convolution_3x3.h"
+#include "amx.h"
 
 #include <omp.h>
-
-#include <algorithm>
-#include <vector>
 
 #include "room.h"
 #include "threads.h"
 
-#if defined(__AMX_BF16__) && defined(__AVX512BW__)
-#include <immintrin.h>
+#ifdef JAXKD_AMX
 #include <sys/syscall.h>
 #include <unistd.h>
 
 namespace jaxkd {
 namespace {
 
-constexpr int64_t kSide = 16;            // rows of a tile, and its columns in float32
-constexpr int64_t kDepth = 32;           // pixels that a product of tiles sums over
-constexpr int64_t kTaps = 9;
-constexpr int64_t kInCache = 1 << 18;    // bytes that the copies of some images may have, where one is smaller
-constexpr int64_t kLargest = 3 << 19;    // bytes that the copies of one image may have
-constexpr int64_t kSums = 1 << 19;       // numbers in a kernel's gradient, of all threads together
+constexpr int64_t kTile = 512;         // numbers in bfloat16
+constexpr int64_t kLargest = 3 << 19;  // bytes that the copies of one image may have
 
 // Linux gives a process the registers when it asks for them.
 bool Permitted() {
@@ -37,223 +27,179 @@ bool Permitted() {
   return permitted;
 }
 
-// All eight tiles are whole ones while this lives.
-class WholeTiles {
- public:
-  WholeTiles() {
-    alignas(64) struct {
-      uint8_t palette = 1, start = 0, reserved[14] = {};
-      uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-      uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-    } shape;
-    _tile_loadconfig(&shape);
-  }
-  WholeTiles(const WholeTiles&) = delete;
-  ~WholeTiles() { _tile_release(); }
+// A kernel as tiles: [O / 16][3][steps][32 / 2][16][2]. The last step of a line may be half a one.
+struct KernelTiles {
+  int64_t whole, steps, apart;
+  explicit KernelTiles(int64_t inputs)
+      : whole(3 * inputs / kDepth), steps((3 * inputs + kDepth - 1) / kDepth), apart(3 * steps * kTile) {}
+  bool halves() const { return whole < steps; }
 };
 
-// How the copies of some images lie: one place after the other, a line, and one of padding between two of them; the same
-// for lines and images. So a tap is the same offset everywhere.
-struct Copies {
-  int64_t line, image, count, summed, length;
-  Copies(const Convolution3x3& s, int64_t images)
-      : line(s.width + 1),
-        image((s.height + 1) * line),
-        count(images),
-        summed(Whole(count * image)),
-        length(Whole(summed + offset(kTaps - 1))) {}
-  static int64_t Whole(int64_t places) { return (places + kDepth - 1) / kDepth * kDepth; }
-  int64_t offset(int64_t tap) const { return tap / 3 * line + tap % 3; }
-  int64_t bytes(const Convolution3x3& s) const { return 2 * (length * s.inputs + summed * s.outputs); }
-  // As many images as fit.
-  static Copies Fitting(const Convolution3x3& s) {
-    const int64_t images = kInCache / Copies(s, 1).bytes(s);
-    return Copies(s, std::clamp<int64_t>(images, 1, s.batch));
-  }
-};
-
-// For each of `places` the pixel that lies there, or -1; the first pixel lies at `first`.
-std::vector<int64_t> Pixels(const Convolution3x3& s, const Copies& copies, int64_t places, int64_t first) {
-  std::vector<int64_t> pixels(places, -1);
-  for (int64_t n = 0; n < copies.count; ++n)
-    for (int64_t row = 0; row < s.height; ++row)
-      for (int64_t column = 0; column < s.width; ++column)
-        pixels[first + n * copies.image + row * copies.line + column] = (n * s.height + row) * s.width + column;
-  return pixels;
-}
-
-// Some pixels that lie at some places.
-struct Source {
-  const uint16_t* first;
-  const std::vector<int64_t>& pixels;
-  int64_t count, channels;
-
-  // Sixteen channels of the pixel at a place; zeros where none is.
-  __m512i Load(int64_t place, int64_t channel) const {
-    const int64_t pixel = pixels[place];
-    if (pixel < 0 || pixel >= count) return _mm512_setzero_si512();
-    const auto* from = reinterpret_cast<const __m256i*>(first + pixel * channels + channel);
-    return _mm512_cvtepu16_epi32(_mm256_loadu_si256(from));
-  }
-  // Those of two neighbours, the two of a channel side by side.
-  __m512i Pair(int64_t place, int64_t channel) const {
-    return _mm512_or_si512(Load(place, channel), _mm512_slli_epi32(Load(place + 1, channel), 16));
-  }
-};
-
-// Transposes 16×16 numbers of 32 bits.
-inline void Transpose(__m512i (&v)[16]) {
-  __m512i w[16];
-#pragma GCC unroll 8
-  for (int i = 0; i < 16; i += 2) {
-    w[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
-    w[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 16; i += 4) {
-    v[i] = _mm512_unpacklo_epi64(w[i], w[i + 2]);
-    v[i + 1] = _mm512_unpackhi_epi64(w[i], w[i + 2]);
-    v[i + 2] = _mm512_unpacklo_epi64(w[i + 1], w[i + 3]);
-    v[i + 3] = _mm512_unpackhi_epi64(w[i + 1], w[i + 3]);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    w[i] = _mm512_shuffle_i32x4(v[i], v[i + 4], 0x88);
-    w[i + 4] = _mm512_shuffle_i32x4(v[i], v[i + 4], 0xdd);
-    w[i + 8] = _mm512_shuffle_i32x4(v[i + 8], v[i + 12], 0x88);
-    w[i + 12] = _mm512_shuffle_i32x4(v[i + 8], v[i + 12], 0xdd);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    v[i] = _mm512_shuffle_i32x4(w[i], w[i + 8], 0x88);
-    v[i + 4] = _mm512_shuffle_i32x4(w[i + 4], w[i + 12], 0x88);
-    v[i + 8] = _mm512_shuffle_i32x4(w[i], w[i + 8], 0xdd);
-    v[i + 12] = _mm512_shuffle_i32x4(w[i + 4], w[i + 12], 0xdd);
-  }
-}
-
-// to[channels][length]
-void CopyTransposed(const Source& from, int64_t length, uint16_t* to) {
-  for (int64_t place = 0; place < length; place += kDepth) {
-    for (int64_t c = 0; c < from.channels; c += kSide) {
-      __m512i pairs[16];
-#pragma GCC unroll 16
-      for (int i = 0; i < 16; ++i) pairs[i] = from.Pair(place + 2 * i, c);
-      Transpose(pairs);
-#pragma GCC unroll 16
-      for (int i = 0; i < 16; ++i) _mm512_storeu_si512(to + (c + i) * length + place, pairs[i]);
-    }
-  }
-}
-
-// to[length / 2][channels][2]
-void CopyInPairs(const Source& from, int64_t length, uint16_t* to) {
-  for (int64_t place = 0; place < length; place += 2)
-    for (int64_t c = 0; c < from.channels; c += kSide, to += 2 * kSide) _mm512_storeu_si512(to, from.Pair(place, c));
-}
-
-// Adds to sums of three taps, for 16 inputs and 16 outputs.
-void AddThree(int64_t depth, const uint16_t* const (&a)[3], int64_t a_row, const uint16_t* b, int64_t b_row,
-              float* const (&sums)[3], int64_t sums_row) {
-  _tile_loadd(0, sums[0], sums_row * 4);
-  _tile_loadd(1, sums[1], sums_row * 4);
-  _tile_loadd(2, sums[2], sums_row * 4);
-  for (int64_t k = 0; k < depth; k += kDepth) {
-    _tile_loadd(6, b + k / 2 * b_row, b_row * 2);
-    _tile_loadd(3, a[0] + k, a_row * 2);
-    _tile_dpbf16ps(0, 3, 6);
-    _tile_loadd(4, a[1] + k, a_row * 2);
-    _tile_dpbf16ps(1, 4, 6);
-    _tile_loadd(5, a[2] + k, a_row * 2);
-    _tile_dpbf16ps(2, 5, 6);
-  }
-  _tile_stored(0, sums[0], sums_row * 4);
-  _tile_stored(1, sums[1], sums_row * 4);
-  _tile_stored(2, sums[2], sums_row * 4);
-}
-
-// Adds to sums of a tap, for 32 inputs and 32 outputs.
-void AddSquare(int64_t depth, const uint16_t* a, int64_t a_row, const uint16_t* b, int64_t b_row, float* sums,
-               int64_t sums_row) {
-  const uint16_t* below = a + kSide * a_row;
-  float* sums_below = sums + kSide * sums_row;
-  _tile_loadd(0, sums, sums_row * 4);
-  _tile_loadd(1, sums + kSide, sums_row * 4);
-  _tile_loadd(2, sums_below, sums_row * 4);
-  _tile_loadd(3, sums_below + kSide, sums_row * 4);
-  for (int64_t k = 0; k < depth; k += kDepth) {
-    _tile_loadd(4, a + k, a_row * 2);
-    _tile_loadd(6, b + k / 2 * b_row, b_row * 2);
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_loadd(7, b + k / 2 * b_row + 2 * kSide, b_row * 2);
-    _tile_dpbf16ps(1, 4, 7);
-    _tile_loadd(5, below + k, a_row * 2);
-    _tile_dpbf16ps(2, 5, 6);
-    _tile_dpbf16ps(3, 5, 7);
-  }
-  _tile_stored(0, sums, sums_row * 4);
-  _tile_stored(1, sums + kSide, sums_row * 4);
-  _tile_stored(2, sums_below, sums_row * 4);
-  _tile_stored(3, sums_below + kSide, sums_row * 4);
-}
-
-// sums[9][C][O] += what some images add.
-void AddImages(const Convolution3x3& s, const Copies& copies, const uint16_t* images, const uint16_t* cotangents,
-               float* sums) {
-  const int64_t depth = copies.summed, a_row = copies.length, b_row = 2 * s.outputs, size = s.inputs * s.outputs;
-  const bool square = s.inputs % (2 * kSide) == 0 && s.outputs % (2 * kSide) == 0;
-  const int64_t side = square ? 2 * kSide : kSide, taps = square ? 1 : 3;
-  for (int64_t c = 0; c < s.inputs; c += side) {
-    for (int64_t o = 0; o < s.outputs; o += side) {
-      for (int64_t tap = 0; tap < kTaps; tap += taps) {
-        const uint16_t *a = images + c * a_row + copies.offset(tap), *b = cotangents + 2 * o;
-        float* to = sums + tap * size + c * s.outputs + o;
-        if (square)
-          AddSquare(depth, a, a_row, b, b_row, to, s.outputs);
-        else
-          AddThree(depth, {a, a + 1, a + 2}, a_row, b, b_row, {to, to + size, to + 2 * size}, s.outputs);
+// `tap(i, j, c, o)` is the vector for outputs from o on, in float32.
+template <typename Tap>
+void CutKernel(int64_t inputs, int64_t outputs, uint16_t* to, Tap tap) {
+  const KernelTiles tiles(inputs);
+#pragma omp parallel for num_threads(Threads(kTaps * inputs * outputs))
+  for (int64_t o = 0; o < outputs; o += kSide) {
+    for (int64_t i = 0; i < 3; ++i) {
+      uint16_t* line = to + o / kSide * tiles.apart + i * tiles.steps * kTile;
+      for (int64_t k = 0; k < 3 * inputs; k += 2, line += 2 * kSide) {
+        const auto one = _mm512_cvtneps_pbh(tap(i, k / inputs, k % inputs, o));
+        const auto two = _mm512_cvtneps_pbh(tap(i, k / inputs, k % inputs + 1, o));
+        const __m512i first = _mm512_cvtepu16_epi32((__m256i)one), second = _mm512_cvtepu16_epi32((__m256i)two);
+        _mm512_storeu_si512(line, _mm512_or_si512(first, _mm512_slli_epi32(second, 16)));
       }
     }
   }
 }
 
-}  // namespace
-
-bool AmxServesKernelGradient(const Convolution3x3& s) {
-  return s.inputs % kSide == 0 && s.outputs % kSide == 0 && s.padding == 1 && Copies(s, 1).bytes(s) <= kLargest &&
-         kTaps * s.inputs * s.outputs * AllThreads() <= kSums && Permitted();
+// to[places][C] of some images; the padding between them is there already.
+void CopyPadded(const Convolution3x3& s, const Copies& copies, const uint16_t* images, int64_t count, uint16_t* to) {
+  to += copies.offset(kTaps / 2) * s.inputs;
+  for (int64_t n = 0; n < count; ++n)
+    for (int64_t row = 0; row < s.height; ++row, images += s.width * s.inputs)
+      std::copy_n(images, s.width * s.inputs, to + (n * copies.image + row * copies.line) * s.inputs);
 }
 
-void AmxKernelGradient(const Convolution3x3& s, const uint16_t* images, const uint16_t* cotangent, float* gradient) {
+// sums[2][32][16]: of 32 places, for 32 outputs.
+void MixSquare(const KernelTiles& tiles, const uint16_t* a, int64_t line, int64_t inputs, const uint16_t* kernel,
+               float* sums) {
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  for (int i = 0; i < 3; ++i, a += line) {
+    for (int64_t k = 0; k < tiles.whole; ++k, kernel += kTile) {
+      _tile_loadd(4, a + k * kDepth, inputs * 2);
+      _tile_loadd(6, kernel, 64);
+      _tile_dpbf16ps(0, 4, 6);
+      _tile_loadd(7, kernel + tiles.apart, 64);
+      _tile_dpbf16ps(2, 4, 7);
+      _tile_loadd(5, a + kSide * inputs + k * kDepth, inputs * 2);
+      _tile_dpbf16ps(1, 5, 6);
+      _tile_dpbf16ps(3, 5, 7);
+    }
+  }
+  _tile_stored(0, sums, 64);
+  _tile_stored(1, sums + 256, 64);
+  _tile_stored(2, sums + 512, 64);
+  _tile_stored(3, sums + 768, 64);
+}
+
+// sums[32][16]: of 32 places, for 16 outputs.
+void MixColumn(const KernelTiles& tiles, const uint16_t* a, int64_t line, int64_t inputs, const uint16_t* kernel,
+               float* sums) {
+  _tile_zero(0);
+  _tile_zero(1);
+  for (int i = 0; i < 3; ++i, a += line) {
+    const uint16_t* below = a + kSide * inputs;
+    for (int64_t k = 0; k < tiles.whole; ++k, kernel += kTile) {
+      _tile_loadd(4, kernel, 64);
+      _tile_loadd(2, a + k * kDepth, inputs * 2);
+      _tile_dpbf16ps(0, 2, 4);
+      _tile_loadd(3, below + k * kDepth, inputs * 2);
+      _tile_dpbf16ps(1, 3, 4);
+    }
+    if (!tiles.halves()) continue;
+    _tile_loadd(7, kernel, 64);
+    _tile_loadd(5, a + tiles.whole * kDepth, inputs * 2);
+    _tile_dpbf16ps(0, 5, 7);
+    _tile_loadd(6, below + tiles.whole * kDepth, inputs * 2);
+    _tile_dpbf16ps(1, 6, 7);
+    kernel += kTile;
+  }
+  _tile_stored(0, sums, 64);
+  _tile_stored(1, sums + 256, 64);
+}
+
+struct Epilogue {
+  const float* bias;
+  const uint16_t* residual;
+  bool relu;
+};
+
+// Sixteen outputs from `at` on.
+inline void Put(const float* sums, const Epilogue& then, int64_t at, int64_t o, uint16_t* outputs) {
+  __m512 value = _mm512_loadu_ps(sums);
+  if (then.bias) value += _mm512_loadu_ps(then.bias + o);
+  if (then.residual) {
+    const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(then.residual + at));
+    value += _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+  }
+  if (then.relu) value = _mm512_max_ps(_mm512_setzero_ps(), value);  // the second of two where one is NaN
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(outputs + at), (__m256i)_mm512_cvtneps_pbh(value));
+}
+
+// Outputs of images and a kernel that was cut into tiles.
+void Convolve(const Convolution3x3& s, const uint16_t* images, const uint16_t* kernel, const Epilogue& then,
+              uint16_t* outputs) {
   const Copies copies = Copies::Fitting(s);
-  const std::vector<int64_t> of_images = Pixels(s, copies, copies.length, copies.offset(kTaps / 2));
-  const std::vector<int64_t> of_cotangents = Pixels(s, copies, copies.summed, 0);
-  const int64_t size = kTaps * s.inputs * s.outputs, pixels = s.height * s.width;
+  const KernelTiles kernel_tiles(s.inputs);
+  const std::vector<int64_t> of_outputs = Pixels(s, copies, copies.summed, 0);
+  const int64_t pixels = s.height * s.width;
   const int threads = AllThreads();
-  thread_local Room room_of_sums;
-  float* sums = room_of_sums.Floats(threads * size);
+  const bool square = !kernel_tiles.halves() && s.outputs % (2 * kSide) == 0;
+  const auto mix = square ? MixSquare : MixColumn;
 #pragma omp parallel num_threads(threads)
   {
     thread_local Room room;
-    auto* turned = static_cast<uint16_t*>(room.Get(copies.bytes(s)));
-    uint16_t* paired = turned + copies.length * s.inputs;
+    const int64_t size = copies.length * s.inputs;
+    auto* padded = static_cast<uint16_t*>(room.Get(2 * size));
+    std::fill(padded, padded + size, 0);
+    alignas(64) float sums[4 * kSide * kSide];
     const int64_t thread = omp_get_thread_num(), end = s.batch * (thread + 1) / threads;
-    float* own = sums + thread * size;
-    std::fill(own, own + size, 0.0f);
-    const WholeTiles tiles;
+    const Tiles tiles(kernel_tiles.halves());
     for (int64_t n = s.batch * thread / threads; n < end; n += copies.count) {
-      const int64_t first = n * pixels, count = std::min(copies.count, end - n) * pixels;
-      CopyTransposed({images + first * s.inputs, of_images, count, s.inputs}, copies.length, turned);
-      CopyInPairs({cotangent + first * s.outputs, of_cotangents, count, s.outputs}, copies.summed, paired);
-      AddImages(s, copies, turned, paired, own);
+      const int64_t count = std::min(copies.count, end - n), first = n * pixels * s.outputs;
+      CopyPadded(s, copies, images + n * pixels * s.inputs, count, padded);
+      for (int64_t o = 0; o < s.outputs; o += square ? 2 * kSide : kSide) {
+        for (int64_t place = 0; place < count * copies.image; place += 2 * kSide) {
+          mix(kernel_tiles, padded + place * s.inputs, copies.line * s.inputs, s.inputs,
+              kernel + o / kSide * kernel_tiles.apart, sums);
+          for (int64_t row = 0; row < 2 * kSide; ++row) {
+            const int64_t pixel = of_outputs[place + row], at = first + pixel * s.outputs + o;
+            if (pixel < 0 || pixel >= count * pixels) continue;
+            Put(sums + row * kSide, then, at, o, outputs);
+            if (square) Put(sums + (2 * kSide + row) * kSide, then, at + kSide, o + kSide, outputs);
+          }
+        }
+      }
     }
   }
-#pragma omp parallel for num_threads(Threads(size))
-  for (int64_t at = 0; at < size; ++at) {
-    float sum = sums[at];
-    for (int thread = 1; thread < threads; ++thread) sum += sums[thread * size + at];
-    gradient[at] = sum;
-  }
+}
+
+uint16_t* KernelRoom(const Convolution3x3& s) {
+  thread_local Room room;
+  return static_cast<uint16_t*>(room.Get(2 * s.outputs / kSide * KernelTiles(s.inputs).apart));
+}
+
+}  // namespace
+
+bool AmxServes(const Convolution3x3& s) {
+  const int64_t threads = AllThreads();  // each takes whole images
+  return s.inputs % kSide == 0 && s.outputs % kSide == 0 && s.padding == 1 && Copies(s, 1).bytes(s) <= kLargest &&
+         (s.batch % threads == 0 || s.batch >= 4 * threads) && Permitted();
+}
+
+void AmxForward(const Convolution3x3& s, const uint16_t* images, const float* kernel, const float* bias,
+                const uint16_t* residual, bool relu, uint16_t* outputs) {
+  uint16_t* tiles = KernelRoom(s);
+  CutKernel(s.inputs, s.outputs, tiles, [&](int64_t i, int64_t j, int64_t c, int64_t o) {
+    return _mm512_loadu_ps(kernel + ((3 * i + j) * s.inputs + c) * s.outputs + o);
+  });
+  Convolve(s, images, tiles, {bias, residual, relu}, outputs);
+}
+
+void AmxInputGradient(const Convolution3x3& s, const float* kernel, const uint16_t* cotangent, uint16_t* gradient) {
+  // A convolution of the cotangent with the kernel turned by 180°, its inputs and outputs exchanged.
+  const Convolution3x3 back{s.batch, s.height, s.width, s.outputs, s.inputs, 1};
+  const __m512i one = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+  const __m512i steps = _mm512_mullo_epi32(one, _mm512_set1_epi32(s.outputs));
+  uint16_t* tiles = KernelRoom(back);
+  CutKernel(back.inputs, back.outputs, tiles, [&](int64_t i, int64_t j, int64_t c, int64_t o) {
+    return _mm512_i32gather_ps(steps, kernel + ((8 - 3 * i - j) * s.inputs + o) * s.outputs + c, sizeof(float));
+  });
+  Convolve(back, cotangent, tiles, {nullptr, nullptr, false}, gradient);
 }
 
 }  // namespace jaxkd
@@ -262,8 +208,9 @@ void AmxKernelGradient(const Convolution3x3& s, const uint16_t* images, const ui
 
 namespace jaxkd {
 
-bool AmxServesKernelGradient(const Convolution3x3&) { return false; }
-void AmxKernelGradient(const Convolution3x3&, const uint16_t*, const uint16_t*, float*) {}
+bool AmxServes(const Convolution3x3&) { return false; }
+void AmxForward(const Convolution3x3&, const uint16_t*, const float*, const float*, const uint16_t*, bool, uint16_t*) {}
+void AmxInputGradient(const Convolution3x3&, const float*, const uint16_t*, uint16_t*) {}
 
 }  // namespace jaxkd
 

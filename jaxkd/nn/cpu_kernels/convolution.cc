@@ -278,7 +278,14 @@ bool ByWinograd(const Shape& s, Convolution3x3& found) {
 }
 
 bool ByAmx(const Shape& s, Convolution3x3& found) {
-  return s.kind == kKernelGradient && Is3x3(s, dnnl_bf16, dnnl_f32, found) && AmxServesKernelGradient(found);
+  const auto serves = s.kind == kKernelGradient ? AmxServesKernelGradient : AmxServes;
+  return Is3x3(s, dnnl_bf16, dnnl_f32, found) && serves(found);
+}
+
+// The numbers of an array, or null where there are none; those in bfloat16 as uint16_t.
+template <typename T>
+T* Numbers(const ffi::AnyBuffer& array) {
+  return array.element_count() ? static_cast<T*>(array.untyped_data()) : nullptr;
 }
 
 // Calls a primitive that reads a kernel, in the order it wants it.
@@ -304,11 +311,13 @@ ffi::Error Forward(ffi::AnyBuffer images, ffi::AnyBuffer kernel, ffi::AnyBuffer 
     shape.bias = bias.element_count() > 0;
     shape.residual = residual.element_count() > 0;
     shape.relu = relu;
-    if (Convolution3x3 served; ByWinograd(shape, served))
-      return WinogradForward(served, images.typed_data<float>(), kernel.typed_data<float>(),
-                             shape.bias ? bias.typed_data<float>() : nullptr,
-                             shape.residual ? residual.typed_data<float>() : nullptr, relu,
-                             outputs->typed_data<float>());
+    Convolution3x3 served;
+    if (ByWinograd(shape, served))
+      return WinogradForward(served, Numbers<float>(images), Numbers<float>(kernel), Numbers<float>(bias),
+                             Numbers<float>(residual), relu, Numbers<float>(*outputs));
+    if (ByAmx(shape, served))
+      return AmxForward(served, Numbers<uint16_t>(images), Numbers<float>(kernel), Numbers<float>(bias),
+                        Numbers<uint16_t>(residual), relu, Numbers<uint16_t>(*outputs));
     if (shape.residual && residual.untyped_data() != outputs->untyped_data())
       std::memcpy(outputs->untyped_data(), residual.untyped_data(), outputs->size_bytes());
     const Plan& plan = PlanFor(shape);
@@ -325,9 +334,11 @@ ffi::Error InputGradient(ffi::AnyBuffer kernel, ffi::AnyBuffer cotangent, ffi::R
                          int64_t stride, int64_t padding, int64_t groups) {
   return Guarded([&] {
     const Shape shape = ShapeOf(kInputGradient, *gradient, kernel, cotangent, stride, padding, groups);
-    if (Convolution3x3 served; ByWinograd(shape, served))
-      return WinogradInputGradient(served, kernel.typed_data<float>(), cotangent.typed_data<float>(),
-                                   gradient->typed_data<float>());
+    Convolution3x3 served;
+    if (ByWinograd(shape, served))
+      return WinogradInputGradient(served, Numbers<float>(kernel), Numbers<float>(cotangent), Numbers<float>(*gradient));
+    if (ByAmx(shape, served))
+      return AmxInputGradient(served, Numbers<float>(kernel), Numbers<uint16_t>(cotangent), Numbers<uint16_t>(*gradient));
     const Plan& plan = PlanFor(shape);
     const Memory out(plan.outputs, cotangent.untyped_data()), in(plan.images, gradient->untyped_data());
     dnnl_exec_arg_t args[] = {{DNNL_ARG_DIFF_DST, out.get()}, {DNNL_ARG_WEIGHTS, nullptr}, {DNNL_ARG_DIFF_SRC, in.get()}};
@@ -341,11 +352,9 @@ ffi::Error KernelGradient(ffi::AnyBuffer images, ffi::AnyBuffer cotangent, ffi::
     const Shape shape = ShapeOf(kKernelGradient, images, *gradient, cotangent, stride, padding, groups);
     Convolution3x3 served;
     if (ByWinograd(shape, served))
-      return WinogradKernelGradient(served, images.typed_data<float>(), cotangent.typed_data<float>(),
-                                    gradient->typed_data<float>());
+      return WinogradKernelGradient(served, Numbers<float>(images), Numbers<float>(cotangent), Numbers<float>(*gradient));
     if (ByAmx(shape, served))
-      return AmxKernelGradient(served, static_cast<const uint16_t*>(images.untyped_data()),
-                               static_cast<const uint16_t*>(cotangent.untyped_data()), gradient->typed_data<float>());
+      return AmxKernelGradient(served, Numbers<uint16_t>(images), Numbers<uint16_t>(cotangent), Numbers<float>(*gradient));
     const Plan& plan = PlanFor(shape);
     const Memory in(plan.images, images.untyped_data()), out(plan.outputs, cotangent.untyped_data());
     const Memory outside(plan.kernel, gradient->untyped_data());
@@ -394,4 +403,4 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxkd_convolution_kernel_gradient, jaxkd::KernelGr
 
 extern "C" int jaxkd_threads() { return jaxkd::AllThreads(); }
 extern "C" int jaxkd_winograd() { return jaxkd::WinogradServes({64, 32, 32, 16, 16, 1}); }
-extern "C" int jaxkd_amx() { return jaxkd::AmxServesKernelGradient({64, 32, 32, 16, 16, 1}); }
+extern "C" int jaxkd_amx() { return jaxkd::AmxServes({64 * jaxkd::AllThreads(), 32, 32, 16, 16, 1}); }

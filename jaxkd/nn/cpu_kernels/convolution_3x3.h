@@ -14,6 +14,7 @@ struct Convolution3x3 {
 // Whether this processor gains by it; the functions below are for convolutions of which this is true.
 bool WinogradServes(const Convolution3x3& shape);
 bool WinogradServesKernelGradient(const Convolution3x3& shape);
+bool AmxServes(const Convolution3x3& shape);
 bool AmxServesKernelGradient(const Convolution3x3& shape);
 
 // outputs = relu(images ∗ kernel + bias + residual); bias and residual may be null, the residual may lie in outputs.
@@ -24,7 +25,12 @@ void WinogradInputGradient(const Convolution3x3& shape, const float* kernel, con
 
 void WinogradKernelGradient(const Convolution3x3& shape, const float* images, const float* cotangent, float* gradient);
 
-// Images and cotangents are bits of bfloat16.
+// The same with images, residuals, outputs and cotangents in bfloat16, of which these are the bits.
+void AmxForward(const Convolution3x3& shape, const uint16_t* images, const float* kernel, const float* bias,
+                const uint16_t* residual, bool relu, uint16_t* outputs);
+
+void AmxInputGradient(const Convolution3x3& shape, const float* kernel, const uint16_t* cotangent, uint16_t* gradient);
+
 void AmxKernelGradient(const Convolution3x3& shape, const uint16_t* images, const uint16_t* cotangent, float* gradient);
 
 }  // namespace jaxkd
