@@ -176,7 +176,7 @@ uint16_t* KernelRoom(const Convolution3x3& s) {
 }  // namespace
 
 bool AmxServes(const Convolution3x3& s) {
-  const int64_t threads = AllThreads();  // each takes whole images
+  const int64_t threads = AllThreads();  // each takes whole images, and none should wait long for another
   return s.inputs % kSide == 0 && s.outputs % kSide == 0 && s.padding == 1 && Copies(s, 1).bytes(s) <= kLargest &&
          (s.batch % threads == 0 || s.batch >= 4 * threads) && Permitted();
 }
