@@ -177,8 +177,8 @@ uint16_t* KernelRoom(const Convolution3x3& s) {
 
 bool AmxServes(const Convolution3x3& s) {
   const int64_t threads = AllThreads();  // each takes whole images, and none should wait long for another
-  return s.inputs % kSide == 0 && s.outputs % kSide == 0 && s.padding == 1 && Copies(s, 1).bytes(s) <= kLargest &&
-         (s.batch % threads == 0 || s.batch >= 4 * threads) && Permitted();
+  return s.batch > 0 && s.inputs % kSide == 0 && s.outputs % kSide == 0 && s.padding == 1 &&
+         Copies(s, 1).bytes(s) <= kLargest && (s.batch % threads == 0 || s.batch >= 4 * threads) && Permitted();
 }
 
 void AmxForward(const Convolution3x3& s, const uint16_t* images, const float* kernel, const float* bias,
