@@ -46,8 +46,7 @@ void CutKernel(int64_t inputs, int64_t outputs, uint16_t* to, Tap tap) {
       for (int64_t k = 0; k < 3 * inputs; k += 2, line += 2 * kSide) {
         const auto one = _mm512_cvtneps_pbh(tap(i, k / inputs, k % inputs, o));
         const auto two = _mm512_cvtneps_pbh(tap(i, k / inputs, k % inputs + 1, o));
-        const __m512i first = _mm512_cvtepu16_epi32((__m256i)one), second = _mm512_cvtepu16_epi32((__m256i)two);
-        _mm512_storeu_si512(line, _mm512_or_si512(first, _mm512_slli_epi32(second, 16)));
+        _mm512_storeu_si512(line, SideBySide((__m256i)one, (__m256i)two));
       }
     }
   }
@@ -191,8 +190,7 @@ void AmxForward(const Convolution3x3& s, const uint16_t* images, const float* ke
 }
 
 void AmxInputGradient(const Convolution3x3& s, const float* kernel, const uint16_t* cotangent, uint16_t* gradient) {
-  // A convolution of the cotangent with the kernel turned by 180°, its inputs and outputs exchanged.
-  const Convolution3x3 back{s.batch, s.height, s.width, s.outputs, s.inputs, 1};
+  const Convolution3x3 back = s.back();
   const __m512i one = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
   const __m512i steps = _mm512_mullo_epi32(one, _mm512_set1_epi32(s.outputs));
   uint16_t* tiles = KernelRoom(back);

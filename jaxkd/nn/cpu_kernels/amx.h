@@ -35,6 +35,11 @@ class Tiles {
   ~Tiles() { _tile_release(); }
 };
 
+// Sixteen numbers of each of two rows, the two of a column side by side.
+inline __m512i SideBySide(__m256i one, __m256i two) {
+  return _mm512_or_si512(_mm512_cvtepu16_epi32(one), _mm512_slli_epi32(_mm512_cvtepu16_epi32(two), 16));
+}
+
 // Where the pixels of some images lie in their copies: with a place of padding after each line, and a line of it after each
 // image, so that a tap of a kernel is the same offset everywhere.
 struct Copies {

@@ -25,15 +25,14 @@ struct Source {
   int64_t count, channels;
 
   // Sixteen channels of the pixel at a place; zeros where none is.
-  __m512i Load(int64_t place, int64_t channel) const {
+  __m256i Load(int64_t place, int64_t channel) const {
     const int64_t pixel = pixels[place];
-    if (pixel < 0 || pixel >= count) return _mm512_setzero_si512();
-    const auto* from = reinterpret_cast<const __m256i*>(first + pixel * channels + channel);
-    return _mm512_cvtepu16_epi32(_mm256_loadu_si256(from));
+    if (pixel < 0 || pixel >= count) return _mm256_setzero_si256();
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(first + pixel * channels + channel));
   }
   // Those of two neighbours, the two of a channel side by side.
   __m512i Pair(int64_t place, int64_t channel) const {
-    return _mm512_or_si512(Load(place, channel), _mm512_slli_epi32(Load(place + 1, channel), 16));
+    return SideBySide(Load(place, channel), Load(place + 1, channel));
   }
 };
 

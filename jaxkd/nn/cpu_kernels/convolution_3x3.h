@@ -9,6 +9,8 @@ struct Convolution3x3 {
   int64_t batch, height, width, inputs, outputs, padding;
   int64_t out_height() const { return height + 2 * padding - 2; }
   int64_t out_width() const { return width + 2 * padding - 2; }
+  // What brings cotangents back: a convolution with the kernel turned by 180°, its inputs and outputs exchanged.
+  Convolution3x3 back() const { return {batch, out_height(), out_width(), outputs, inputs, 2 - padding}; }
 };
 
 // Whether this processor gains by it; the functions below are for convolutions of which this is true.

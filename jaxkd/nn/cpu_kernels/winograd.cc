@@ -369,8 +369,7 @@ void WinogradForward(const Convolution3x3& s, const float* images, const float* 
 }
 
 void WinogradInputGradient(const Convolution3x3& s, const float* kernel, const float* cotangent, float* gradient) {
-  // A convolution of the cotangent with the kernel turned by 180°, its inputs and outputs exchanged.
-  const Convolution3x3 back{s.batch, s.out_height(), s.out_width(), s.outputs, s.inputs, 2 - s.padding};
+  const Convolution3x3 back = s.back();
   float* parts = KernelRoom(s);
   KernelParts(back.inputs, back.outputs, parts, [&](int i, int j, int64_t c, int64_t o) {
     return Gather(kernel + ((8 - 3 * i - j) * s.inputs + o) * s.outputs + c, s.outputs);
