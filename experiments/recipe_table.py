@@ -1,7 +1,7 @@
 """Writes the tables of published numbers, and what was reached with jaxkd, into experiments/README.md.
 
 A run counts if its result.json lies anywhere under experiments/results and says that it kept to its recipe. Several of
-one recipe, with other seeds, are averaged.
+one recipe, with other seeds, are averaged, and those of each precision stand apart.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from jaxkd.command_line import CommandLine
 HERE = pathlib.Path(__file__).parent
 BEGIN, END = "<!-- recipes: begin -->", "<!-- recipes: end -->"
 
+Accuracies = Mapping[str, Sequence[float]]
+"""The accuracies of runs of a recipe, in percent, by the precision in which the networks computed."""
+
 
 def main() -> None:
     """Run the command, which has no options."""
@@ -26,24 +29,25 @@ def main() -> None:
     page.write_text(updated(page.read_text(encoding="utf-8"), our_accuracies(HERE / "results")), encoding="utf-8")
 
 
-def our_accuracies(folder: pathlib.Path) -> dict[str, list[float]]:
-    """Return the accuracies, in percent, of the runs under a folder that kept to a recipe, by its name."""
-    found = defaultdict(list)
+def our_accuracies(folder: pathlib.Path) -> dict[str, Accuracies]:
+    """Return the accuracies of the runs under a folder that kept to a recipe, by its name."""
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for file in sorted(folder.rglob("result.json")):
         result = json.loads(file.read_text(encoding="utf-8"))
         recipe = result.get("recipe", {})
         if recipe.get("as_published"):
-            found[recipe["name"]].append(100 * result[recipe["reported"]]["val_accuracy"])
+            settings = json.loads(file.with_name("config.json").read_text(encoding="utf-8"))["settings"]
+            found[recipe["name"]][settings["precision"]].append(100 * result[recipe["reported"]]["val_accuracy"])
     return dict(found)
 
 
-def updated(page: str, ours: Mapping[str, Sequence[float]]) -> str:
+def updated(page: str, ours: Mapping[str, Accuracies]) -> str:
     """Return the page with the tables between its two marks made anew."""
     before, after = page.split(BEGIN)[0], page.split(END)[1]
     return before + "\n\n".join([BEGIN, *(section(table, ours) for table in recipes.tables()), END]) + after
 
 
-def section(table: recipes.Table, ours: Mapping[str, Sequence[float]]) -> str:
+def section(table: recipes.Table, ours: Mapping[str, Accuracies]) -> str:
     """Return one table in Markdown: heading, command, a row for each method and a column for each pair."""
     training = recipes.get_training(table.training)
     first = recipes.get(f"{next(iter(table.rows))}/{table.columns[0]}")
@@ -61,21 +65,27 @@ def section(table: recipes.Table, ours: Mapping[str, Sequence[float]]) -> str:
         "|---" * (1 + len(table.columns)) + "|",
     ]
     for method, row in table.rows.items():
-        own = (mean(ours.get(f"{method}/{column}")) for column in table.columns)
-        cells = [f"{published} / {reached}" for published, reached in zip(row, own, strict=True)]
+        own = (reached(ours.get(f"{method}/{column}", {})) for column in table.columns)
+        cells = [f"{published} / {mine}" for published, mine in zip(row, own, strict=True)]
         lines.append(f"| `{method}` | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def mean(accuracies: Sequence[float] | None) -> str:
-    """Return mean, deviation and number of runs; a dash for none.
+def reached(accuracies: Accuracies) -> str:
+    """Return mean, deviation and number of the runs of each precision; a dash for none.
 
     Example:
-      >>> mean([70.0, 71.0, 72.0]), mean([70.5]), mean(None)
-      ('71.00 ± 1.00 (3)', '70.50', '–')
+      >>> reached({"float32": [70.0, 71.0, 72.0]}), reached({"bfloat16": [70.5]}), reached({})
+      ('71.00 ± 1.00 (3)', '70.50 in bfloat16', '–')
     """
-    if not accuracies:
-        return "–"
+    cells = [
+        mean(found) + ("" if precision == "float32" else f" in {precision}") for precision, found in accuracies.items()
+    ]
+    return ", ".join(cells) or "–"
+
+
+def mean(accuracies: Sequence[float]) -> str:
+    """Return mean, deviation and number of runs."""
     if len(accuracies) == 1:
         return f"{accuracies[0]:.2f}"
     return f"{statistics.mean(accuracies):.2f} ± {statistics.stdev(accuracies):.2f} ({len(accuracies)})"

@@ -52,19 +52,21 @@ def test_the_page_has_the_published_numbers(scripts):
 
 def test_the_page_gets_our_numbers_from_the_runs_that_kept_to_a_recipe(scripts, tmp_path):
     table, name = scripts["recipe_table"], "dkd/resnet56-resnet20"
-    for seed, (best, kept) in enumerate([(0.71, True), (0.73, True), (0.5, False)]):
+    runs = [(0.71, "float32", True), (0.73, "float32", True), (0.705, "bfloat16", True), (0.5, "float32", False)]
+    for seed, (best, precision, kept) in enumerate(runs):
         (tmp_path / str(seed)).mkdir()
+        (tmp_path / str(seed) / "config.json").write_text(json.dumps({"settings": {"precision": precision}}))
         recipe = {"name": name, "reported": "best", "as_published": kept}
         result = {"recipe": recipe, "best": {"val_accuracy": best}, "last": {"val_accuracy": 0.1}}
         (tmp_path / str(seed) / "result.json").write_text(json.dumps(result))
     (tmp_path / "result.json").write_text(json.dumps({"last": {"val_accuracy": 0.9}}))
     ours = table.our_accuracies(tmp_path)
-    assert ours == {name: pytest.approx([71.0, 73.0])}
+    assert ours == {name: {"float32": pytest.approx([71.0, 73.0]), "bfloat16": pytest.approx([70.5])}}
     page = table.updated(f"a{table.BEGIN}old{table.END}b", ours)
     assert page.startswith(f"a{table.BEGIN}")
     assert page.endswith(f"{table.END}b")
     assert "old" not in page
-    assert "| `dkd` | 71.97 / 72.00 ± 1.41 (2) | 74.11 / – |" in page
+    assert "| `dkd` | 71.97 / 72.00 ± 1.41 (2), 70.50 in bfloat16 | 74.11 / – |" in page
 
 
 def test_the_weights_of_every_method_are_on_its_page():
