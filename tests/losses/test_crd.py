@@ -138,7 +138,7 @@ def test_memories_start_about_at_length_one():
         assert np.linalg.norm(memory, axis=1).mean() == pytest.approx(1, rel=0.02)
 
 
-# The draws, which are compiled: one by one their steps take ten times as long.
+# The draws, which are compiled: one by one their steps take several times as long.
 
 
 def draw(crd, batch, key):
