@@ -1,18 +1,17 @@
 """Writes the tables of published numbers, and what was reached with jaxkd, into experiments/README.md.
 
-A run counts if its result.json lies anywhere under experiments/results and says that it kept to its recipe. Several of
+A run counts if it lies anywhere under experiments/results and its result says that it kept to its recipe. Several of
 one recipe, with other seeds, are averaged, and those of each precision stand apart.
 """
 
 from __future__ import annotations
 
-import json
 import pathlib
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from jaxkd import recipes
+from jaxkd import recipes, records
 from jaxkd.command_line import CommandLine
 
 HERE = pathlib.Path(__file__).parent
@@ -32,12 +31,10 @@ def main() -> None:
 def our_accuracies(folder: pathlib.Path) -> dict[str, Accuracies]:
     """Return the accuracies of the runs under a folder that kept to a recipe, by its name."""
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for file in sorted(folder.rglob("result.json")):
-        result = json.loads(file.read_text(encoding="utf-8"))
-        recipe = result.get("recipe", {})
-        if recipe.get("as_published"):
-            settings = json.loads(file.with_name("config.json").read_text(encoding="utf-8"))["settings"]
-            found[recipe["name"]][settings["precision"]].append(100 * result[recipe["reported"]]["val_accuracy"])
+    for run in records.find(folder):
+        if (number := run.published) is not None and number.as_published:
+            epoch = run.best if number.reported == "best" else run.last
+            found[number.name][run.settings["precision"]].append(100 * epoch["val_accuracy"])
     return dict(found)
 
 

@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 import pytest
+import recorded
 from experiment_scripts import imported
 
 from jaxkd import convert, models, recipes
@@ -54,12 +55,9 @@ def test_the_page_gets_our_numbers_from_the_runs_that_kept_to_a_recipe(scripts, 
     table, name = scripts["recipe_table"], "dkd/resnet56-resnet20"
     runs = [(0.71, "float32", True), (0.73, "float32", True), (0.705, "bfloat16", True), (0.5, "float32", False)]
     for seed, (best, precision, kept) in enumerate(runs):
-        (tmp_path / str(seed)).mkdir()
-        (tmp_path / str(seed) / "config.json").write_text(json.dumps({"settings": {"precision": precision}}))
-        recipe = {"name": name, "reported": "best", "as_published": kept}
-        result = {"recipe": recipe, "best": {"val_accuracy": best}, "last": {"val_accuracy": 0.1}}
-        (tmp_path / str(seed) / "result.json").write_text(json.dumps(result))
-    (tmp_path / "result.json").write_text(json.dumps({"last": {"val_accuracy": 0.9}}))
+        recipe = {**recorded.RECIPE, "name": name, "reported": "best", "as_published": kept}
+        recorded.run(tmp_path / str(seed), (best, 0.1), facts={"recipe": recipe}, precision=precision)
+    recorded.run(tmp_path / "of no recipe", (0.9,))
     ours = table.our_accuracies(tmp_path)
     assert ours == {name: {"float32": pytest.approx([71.0, 73.0]), "bfloat16": pytest.approx([70.5])}}
     page = table.updated(f"a{table.BEGIN}old{table.END}b", ours)
