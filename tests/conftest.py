@@ -9,6 +9,8 @@ import jax
 import pytest
 from reference import SHARED
 
+# Nearly all of the time goes to compiling what then runs for a moment: a third less without LLVM's optimisations.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are the workers'; kernels on several threads would fight for them
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -16,8 +16,9 @@ def report_of(module, function):
     Values are rounded to bfloat16 wherever the program says so. By default XLA leaves out roundings within its fusions,
     and not the same ones in two programs of the same arithmetic, which then end up to 1e-4 apart.
     """
+    flags = "--xla_force_host_platform_device_count=8 --xla_allow_excess_precision=false"
     environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_allow_excess_precision=false",
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}",
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": os.pathsep.join([*map(str, PATHS), os.environ.get("PYTHONPATH", "")]),
     }

@@ -40,17 +40,16 @@ SGD = optimizers.sgd(0.02, momentum=0.9)
 
 
 def always(combination):
-    """A sixth of the combinations, in which every rule meets every feature method, and all else appears."""
+    """A twelfth of the combinations, in which every divergence meets every rule, and all else appears."""
     divergence, rule, standardize, feature = combination
-    return divergence == (rule + feature) % 3 and standardize == (rule + feature // 2) % 2
+    return standardize == (divergence + rule) % 2 and feature == (4 * divergence + rule) % 6
 
 
 CORE = (  # every divergence, every rule
     "kd-fixed-raw-alone",
-    "kd-global-raw-crd",
-    "dkd-ats-raw-vid",
-    "dkd-instance-standardized-pkt",
-    "mlkd-fixed-raw-srrl",
+    "kd-instance-standardized-vid",
+    "dkd-ats-raw-srrl",
+    "mlkd-global-raw-crd",
 )
 
 
@@ -105,6 +104,6 @@ def test_it_trains_and_is_logged(divergence, rule, standardize, feature):
 
 def test_the_usual_run_meets_every_choice():
     chosen = [combination for combination in COMBINATIONS if always(combination)]
-    assert len(chosen) == 24
+    assert len(chosen) == 12
     for place, size in enumerate((3, 4, 2, 6)):
         assert {combination[place] for combination in chosen} == set(range(size))

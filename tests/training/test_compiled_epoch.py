@@ -77,7 +77,7 @@ def looking(monkeypatch):
 class OfStrongViews(losses.Loss):
     """How far apart student and teacher are on strong views."""
 
-    strong_view = "rand_augment"
+    strong_view = data.Augmentation(pad=3)  # compiles in a moment, as RandAugment does not
 
     def __call__(self, student, teacher, batch, progress, key):
         return jnp.square(student.strong.logits - teacher.strong.logits).mean()
@@ -90,7 +90,7 @@ CASES = {
     "a strong view": ({"own": OfStrongViews()}, {}),
     "augmented and mixed images": (
         {"kd": losses.KD(4.0)},
-        {"augment": [data.TrivialAugment(), data.RandomErasing(0.5)], "mixing": data.Mixing(0.8, 1.0)},
+        {"augment": [data.RandomErasing(0.5)], "mixing": data.Mixing(0.8, 1.0)},
     ),
 }
 
