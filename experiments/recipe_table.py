@@ -7,7 +7,6 @@ one recipe, with other seeds, are averaged, and those of each precision stand ap
 from __future__ import annotations
 
 import pathlib
-import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -82,10 +81,9 @@ def reached(accuracies: Accuracies) -> str:
 
 
 def mean(accuracies: Sequence[float]) -> str:
-    """Return mean, deviation and number of runs."""
-    if len(accuracies) == 1:
-        return f"{accuracies[0]:.2f}"
-    return f"{statistics.mean(accuracies):.2f} ± {statistics.stdev(accuracies):.2f} ({len(accuracies)})"
+    """Return mean, deviation and number of runs; of a single one its accuracy."""
+    spread = f"{records.Spread(tuple(accuracies)):.2f}"
+    return spread if len(accuracies) == 1 else f"{spread} ({len(accuracies)})"
 
 
 if __name__ == "__main__":

@@ -1,14 +1,11 @@
-"""Measurements of training, epoch by epoch: of one run, and averaged over several."""
+"""Measurements of training, epoch by epoch."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
-
-import numpy as np
-import numpy.typing as npt
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from jaxkd.tables import html_table, number
 
@@ -168,52 +165,6 @@ class History:
                 f"{name!r} was never measured; give one of {', '.join(self.history) or 'those of a trained epoch'}"
             )
         return measured
-
-
-class Curve(NamedTuple):
-    """A quantity over the epochs, averaged over runs.
-
-    Attributes:
-      epochs: `[E]`, counted from 1: those at which all runs measured it.
-      mean: `[E]` over the runs.
-      deviation: `[E]`, the sample deviation; None for a single run.
-    """
-
-    epochs: npt.NDArray[np.int64]
-    mean: npt.NDArray[np.float64]
-    deviation: npt.NDArray[np.float64] | None
-
-    def after(self, epoch: int) -> Curve:
-        """Return the part of the curve that comes after an epoch."""
-        late = self.epochs > epoch
-        return Curve(self.epochs[late], self.mean[late], None if self.deviation is None else self.deviation[late])
-
-    def until(self, epoch: int) -> Curve:
-        """Return the part of the curve up to an epoch, with it."""
-        early = self.epochs <= epoch
-        return Curve(self.epochs[early], self.mean[early], None if self.deviation is None else self.deviation[early])
-
-
-def mean_curve(runs: Iterable[History], name: str) -> Curve:
-    """Average a quantity over runs, epoch by epoch.
-
-    Args:
-      runs: at least one that measured it; the others are left out.
-      name: the quantity.
-
-    Returns:
-      A curve of the epochs at which all of these runs measured it; it may be empty.
-
-    Example:
-      >>> losses = ([4.0, 2.0], [2.0, 2.0])
-      >>> runs = [History.from_dict({"epoch": [0, 1], "history": {"loss": values}}) for values in losses]
-      >>> mean_curve(runs, "loss").mean.tolist()
-      [3.0, 2.0]
-    """
-    tables = [table for run in runs if (table := run.measured(name))]
-    epochs = sorted(set.intersection(*map(set, tables))) if tables else []
-    values = np.array([[table[epoch] for epoch in epochs] for table in tables or [{}]], float)
-    return Curve(np.array(epochs, int), values.mean(0), values.std(0, ddof=1) if len(values) > 1 else None)
 
 
 def direction(name: str, mode: Mode = "auto") -> Literal["max", "min"]:

@@ -6,7 +6,7 @@ import html
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import jax.numpy as jnp
 from flax import nnx
@@ -18,9 +18,6 @@ from jaxkd.tables import html_table, text_table
 from jaxkd.training.program import ConstantWeight, Program, Weight
 from jaxkd.training.state import TrainState
 from jaxkd.types import tree_size
-
-if TYPE_CHECKING:
-    from jaxkd.trainer import Trainer
 
 WIDTH = 100
 """Characters of a line at most, where student and teacher stand side by side."""
@@ -103,8 +100,12 @@ class RunSummary:
 _LOSS_COLUMNS = ("loss", "is", "weight", "parameters")
 
 
+class _Summarized(Protocol):
+    def summary(self, image_shape: Sequence[int] | None = None, depth: int | None = None) -> RunSummary: ...
+
+
 def summary(
-    network: nnx.Module | Trainer, image_shape: Sequence[int] | None = None, depth: int | None = None
+    network: nnx.Module | _Summarized, image_shape: Sequence[int] | None = None, depth: int | None = None
 ) -> NetworkSummary | RunSummary:
     """Return what a network or a run is made of: layers, shapes, parameters, multiply-accumulates, features, losses.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import pathlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import optax
@@ -23,7 +23,7 @@ from jaxkd.command_line import CommandLine, Help, program, spoken
 from jaxkd.commands.options import method_name
 from jaxkd.commands.run import parameters
 from jaxkd.data import Dataset
-from jaxkd.records import environment, write_json
+from jaxkd.records import Spread, environment, write_json
 
 TEACHER, STUDENT = "resnet14", "resnet8"
 TEACHER_EPOCHS, TEACHER_BATCH = 8, 64
@@ -110,22 +110,22 @@ def table(
         f"{'teacher':18s} {teacher_size:10,d} {100 * teacher_accuracy:8.1f}",
     ]
     for name, histories in runs.items():
-        last = [history.last("val_accuracy") for history in histories]
-        best = [history.best("val_accuracy")[1] for history in histories]
-        lines.append(f"{name:18s} {student_size:10,d} {spread(last):>13s} {spread(best):>13s}")
+        last = spread(history.last("val_accuracy") for history in histories)
+        best = spread(history.best("val_accuracy")[1] for history in histories)
+        lines.append(f"{name:18s} {student_size:10,d} {last:>13s} {best:>13s}")
     lines.append("The last epoch is the result; the best was chosen by looking at test images.")
     return "\n".join(lines)
 
 
-def spread(accuracies: Sequence[float]) -> str:
-    """Return mean and deviation in percent.
+def spread(accuracies: Iterable[float]) -> str:
+    """Return mean and deviation in percent, the means of all lines one below the other.
 
     Example:
       >>> spread([0.9, 0.92]), spread([0.9])
       ('91.0 ± 1.4', '90.0      ')
     """
-    values = 100 * np.asarray(accuracies)
-    return f"{values.mean():.1f} ± {values.std(ddof=1):.1f}" if len(values) > 1 else f"{values[0]:.1f}      "
+    values = Spread(tuple(100 * accuracy for accuracy in accuracies))
+    return f"{values:.1f}" + ("" if len(values.values) > 1 else 6 * " ")
 
 
 def write_results(

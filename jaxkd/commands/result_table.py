@@ -9,12 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from jaxkd import plots, recipes
 from jaxkd.convert import ConversionError
 from jaxkd.convert.checkpoint import read_manifest
-from jaxkd.records import Record
+from jaxkd.records import Record, Spread
 
 SMOKE_TEACHER, SMOKE_STUDENT = "resnet14", "resnet8"
 
@@ -158,9 +156,9 @@ class PublishedVsOurs:
     row: Row
     runs: Sequence[Record]
 
-    def accuracies(self, which: str) -> np.ndarray:
+    def accuracies(self, which: str) -> Spread:
         """Return test accuracy in percent, of the last or the best epoch of each run."""
-        return np.array([100 * getattr(run, which)["val_accuracy"] for run in self.runs])
+        return Spread(tuple(100 * getattr(run, which)["val_accuracy"] for run in self.runs))
 
     @property
     def reported(self) -> str:
@@ -184,9 +182,9 @@ class PublishedVsOurs:
             return found
         for which in ("last", "best"):
             accuracies = self.accuracies(which)
-            found[which] = round(float(accuracies.mean()), 2)
-            if len(accuracies) > 1:
-                found[f"{which} deviation"] = round(float(accuracies.std(ddof=1)), 2)
+            found[which] = round(accuracies.mean, 2)
+            if (deviation := accuracies.deviation) is not None:
+                found[f"{which} deviation"] = round(deviation, 2)
         if published is not None and self.as_published:  # a shortened run is no reproduction to be compared
             found["difference"] = round(found[self.reported] - published.accuracy, 2)
         lengths = sorted({len(run.history.epoch) for run in self.runs})
@@ -246,7 +244,7 @@ def _named(table: Sequence[PublishedVsOurs]) -> Mapping[str, tuple[float | None,
     return {
         recipes.get_method(entry.row.method).title: (
             entry.row.recipe.published.accuracy if entry.row.recipe else None,
-            entry.accuracies(entry.reported).tolist(),
+            list(entry.accuracies(entry.reported).values),
         )
         for entry in table
     }

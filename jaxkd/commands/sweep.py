@@ -25,7 +25,7 @@ from jaxkd.command_line import CommandLine, Help, program
 from jaxkd.commands import distill, run
 from jaxkd.commands.options import add_options, recipe_of
 from jaxkd.config import RunConfig
-from jaxkd.records import RunDirectory, environment, write_json
+from jaxkd.records import RunDirectory, Spread, environment, write_json
 
 EXAMPLES = """examples:
   a temperature, with three seeds each:
@@ -236,7 +236,7 @@ def table(varied: Axes, accuracy: np.ndarray, labels: Mapping[str, str]) -> str:
     names = [", ".join(f"{name} {_text(value)}" for name, value in pairs) or "all seeds" for pairs in combined]
     each = 100 * accuracy.reshape(len(accuracy), -1).T
     width = max(map(len, names))
-    return "\n".join(f"{name:{width}s}  {_spread(values)}" for name, values in zip(names, each, strict=True))
+    return "\n".join(f"{name:{width}s}  {Spread(tuple(values)):6.2f}" for name, values in zip(names, each, strict=True))
 
 
 def draw(varied: Axes, accuracy: np.ndarray, path: pathlib.Path, title: str, labels: Mapping[str, str]) -> None:
@@ -255,11 +255,6 @@ def draw(varied: Axes, accuracy: np.ndarray, path: pathlib.Path, title: str, lab
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else f"{value:g}"
-
-
-def _spread(values: np.ndarray) -> str:
-    deviation = f" ± {values.std(ddof=1):.2f}" if len(values) > 1 else ""
-    return f"{values.mean():6.2f}{deviation}"
 
 
 def named_values(text: str) -> tuple[str, list[Any]]:

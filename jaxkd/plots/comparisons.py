@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxkd.plots.canvas import COLOURS, GREY, Target, axes_of, checked, finish
+from jaxkd.spread import Spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,11 +45,11 @@ def comparison(
         values = 100.0 * np.asarray(given, float)
         if not values.size:
             raise ValueError(f"{name!r} has no runs: leave it out")
-        colour, mean = COLOURS[place % len(COLOURS)], values.mean()
-        spread = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else np.zeros(1)
-        axes.plot(place + spread, values, "o", color=colour, alpha=0.6, markeredgewidth=0)
-        deviation = values.std(ddof=1) if len(values) > 1 else 0.0
-        axes.errorbar(place, mean, yerr=deviation, color=colour, capsize=5)
+        colour, spread = COLOURS[place % len(COLOURS)], Spread(tuple(values))
+        mean = spread.mean
+        beside = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else np.zeros(1)
+        axes.plot(place + beside, values, "o", color=colour, alpha=0.6, markeredgewidth=0)
+        axes.errorbar(place, mean, yerr=spread.deviation or 0.0, color=colour, capsize=5)
         axes.hlines(mean, place - 0.28, place + 0.28, color=colour, linewidth=2)
         axes.annotate(f"{mean:.1f}", (place + 0.3, mean), va="center", fontsize="small")
     _reference_lines(axes, {name: 100.0 * value for name, value in (reference or {}).items()})

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxkd.history import History, mean_curve
 from jaxkd.plots.canvas import GREY, Target, axes_of, checked, finish, look_of, set_nice_ticks
+from jaxkd.spread import Measured, mean_curve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Runs = History | Sequence[History]
+Runs = Measured | Sequence[Measured]
+"""A history, or those of several seeds."""
 
 Style = Literal["lines", "points", "both", "steps"]
 
@@ -45,6 +46,7 @@ def learning_curves(
     Example:
       >>> import tempfile
       >>> from pathlib import Path
+      >>> from jaxkd import History
       >>> history = History.from_dict({"epoch": [0, 1], "history": {"val_accuracy": [0.25, 0.5]}})
       >>> with tempfile.TemporaryDirectory() as folder:
       ...     learning_curves({"KD": history}, Path(folder) / "curves.png")
@@ -53,7 +55,7 @@ def learning_curves(
     axes, made = axes_of(target)
     # Curves that are already there keep their colours.
     for number, (name, histories) in enumerate(checked(runs).items(), start=len(axes.get_lines())):
-        members = [histories] if isinstance(histories, History) else list(histories)
+        members = list(histories) if isinstance(histories, Iterable) else [histories]
         if not members:
             raise ValueError(f"{name!r} is a name without runs: leave it out")
         for run in members:
@@ -77,6 +79,7 @@ def temperatures(runs: Mapping[str, Runs], target: Target, quantity: str = "kd_t
     Example:
       >>> import tempfile
       >>> from pathlib import Path
+      >>> from jaxkd import History
       >>> history = History.from_dict({"epoch": [0, 1], "history": {"kd_temperature": [15.6, 14.9]}})
       >>> with tempfile.TemporaryDirectory() as folder:
       ...     temperatures({"CTKD": history}, Path(folder) / "temperature.png")

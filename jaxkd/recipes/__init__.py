@@ -13,7 +13,8 @@ Example:
   (240, (150, 180, 210), 0.9, 2.0)
 """
 
-from jaxkd.recipes.methods import Method, Weight, get_method, methods
+from jaxkd.recipes.method import Method, Weight
+from jaxkd.recipes.methods import get_method, methods
 from jaxkd.recipes.published import Published, Recipe, Table, get, names, tables
 from jaxkd.recipes.training import Training, get_training, trainings
 

@@ -19,7 +19,7 @@ import numpy as np
 from jaxkd.formats.files import sha256
 from jaxkd.keywords import did_you_mean
 from jaxkd.losses import Loss
-from jaxkd.recipes.methods import Method, MethodFile, Weight
+from jaxkd.recipes.method import Method, MethodFile, Weight
 
 _RETURNS = (
     'return a loss, or losses by name such as {"ce": losses.CrossEntropy(), "mine": MyLoss()}, or these and their '

@@ -21,7 +21,8 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from jaxkd.keywords import did_you_mean
-from jaxkd.recipes.methods import CONTRASTIVE, CURRICULUM, DECOUPLED, STANDARDIZATION, Method, get_method
+from jaxkd.recipes.method import Method
+from jaxkd.recipes.methods import CONTRASTIVE, CURRICULUM, DECOUPLED, STANDARDIZATION, get_method
 from jaxkd.recipes.training import Training, get_training
 from jaxkd.schedules import warmup
 

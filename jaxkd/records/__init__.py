@@ -17,13 +17,13 @@ Example:
 """
 
 from jaxkd.formats.files import sha256
-from jaxkd.history import Curve
 from jaxkd.records.authors import AuthorsLog, find_logs, read_log
 from jaxkd.records.directory import RunDirectory, environment, flat, read_json, summary, write_json
-from jaxkd.records.groups import Group, Spread, differences, groups
+from jaxkd.records.groups import Group, differences, groups
 from jaxkd.records.reading import find, find_sweeps, read
 from jaxkd.records.record import PublishedNumber, Record
 from jaxkd.records.sweeps import Grid, SweepRecord, read_sweep
+from jaxkd.spread import Curve, Spread
 
 __all__ = [
     "AuthorsLog",

@@ -5,14 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
-
-import numpy as np
+from typing import Any, Literal
 
 from jaxkd import recipes
-from jaxkd.history import Curve, mean_curve
 from jaxkd.records.directory import flat
 from jaxkd.records.record import PublishedNumber, Record
+from jaxkd.spread import Curve, Spread, mean_curve
 
 _ALONE = {"name": "ce", "weights": {"ce": 1.0}, "settings": {}}
 
@@ -33,26 +31,6 @@ _TELLING = (
     "method",
     "teacher",
 )
-
-
-class Spread(NamedTuple):
-    """Some values of one quantity, a value per seed.
-
-    Attributes:
-      values: all of them.
-    """
-
-    values: tuple[float, ...]
-
-    @property
-    def mean(self) -> float:
-        """The mean."""
-        return float(np.mean(self.values))
-
-    @property
-    def deviation(self) -> float | None:
-        """The sample deviation; None for a single value."""
-        return float(np.std(self.values, ddof=1)) if len(self.values) > 1 else None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,6 +15,7 @@ from jaxkd import recipes
 from jaxkd.history import History
 from jaxkd.records.directory import TableRow, damaged, environment_in, history_of, read_mapping, read_table
 from jaxkd.records.record import Record
+from jaxkd.spread import Spread
 
 Cell = Mapping[str, Any]
 
@@ -118,9 +119,10 @@ class SweepRecord:
         mean, deviation = (np.full((len(rows), len(columns)), np.nan) for _ in range(2))
         for (at_row, at_column), values in measured.items():
             place = rows.index(at_row), columns.index(at_column)
-            mean[place] = np.mean(values)
-            if len(values) > 1:
-                deviation[place] = np.std(values, ddof=1)
+            spread = Spread(tuple(values))
+            mean[place] = spread.mean
+            if spread.deviation is not None:
+                deviation[place] = spread.deviation
         return Grid((row, column), rows, columns, mean, deviation, max(map(len, measured.values())))
 
 

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxkd.history import Curve, mean_curve
 from jaxkd.plots.scale import Scale, integers, linear, logarithmic
 from jaxkd.records import AuthorsLog, SweepRecord
 from jaxkd.records.groups import text
 from jaxkd.report.tables import Cell, Name, Placed, Quantity, accuracy, counted, in_order, mean_text, quantity
+from jaxkd.spread import Curve, mean_curve
 
 COLOURS, DASHES = 8, ("none", "6 3", "2 3", "8 3 2 3")
 STEPS = 20

@@ -11,8 +11,8 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from jaxkd.records import Group, Record, SweepRecord, differences, flat
-from jaxkd.records.groups import Spread, text
+from jaxkd.records import Group, Record, Spread, SweepRecord, differences, flat
+from jaxkd.records.groups import text
 
 _PERCENT = ("accuracy", "top1", "top5", "hits")
 

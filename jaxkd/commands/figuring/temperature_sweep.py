@@ -125,7 +125,7 @@ def _means(accuracies: list[list[float]]) -> list[float]:
 
 
 def _deviations(accuracies: list[list[float]]) -> np.ndarray:
-    return array([100 * np.std(values, ddof=1) if len(values) > 1 else 0.0 for values in accuracies])
+    return array([100 * (records.Spread(tuple(values)).deviation or 0.0) for values in accuracies])
 
 
 def _short(label: str) -> str:
