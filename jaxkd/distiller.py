@@ -8,6 +8,7 @@ from flax import nnx
 
 from jaxkd.checks import check_network
 from jaxkd.models.ensemble import Ensemble
+from jaxkd.networks import Networks
 from jaxkd.trainer import Trainer
 
 
@@ -47,7 +48,7 @@ class Distiller(Trainer):
         one = Ensemble(networks) if isinstance(teacher, Sequence) else teacher
         if any(network is student for network in (one.networks if isinstance(one, Ensemble) else [one])):
             raise ValueError("student and teacher are the same object: create or load the teacher separately")
-        self._teacher = one
+        self._networks = Networks(student, one)
 
     @property
     def student(self) -> nnx.Module:
@@ -57,5 +58,5 @@ class Distiller(Trainer):
     @property
     def teacher(self) -> nnx.Module:
         """The teacher, as it was given; of several, their ensemble."""
-        assert self._teacher is not None
-        return self._teacher
+        assert self._networks.teacher is not None
+        return self._networks.teacher

@@ -28,7 +28,7 @@ from jaxkd.trainer import Trainer
 from jaxkd.training.compiled_epoch import make_resident_loop
 from jaxkd.training.ema import own_and_average
 from jaxkd.training.epochs import BoundProgram, check_same_batches, resident_epoch, seed_of
-from jaxkd.training.inputs import Data, InMemory, as_source
+from jaxkd.training.inputs import Data, InMemory
 from jaxkd.training.loop import Means, Runs, train
 from jaxkd.training.preemption import Termination
 from jaxkd.training.stacked_runs import make_evaluate_many, make_many_step, own_batches_epoch
@@ -162,18 +162,17 @@ def sweep(
         )
     own = [in_a_list(callbacks and callbacks(**cell)) for cell in cells]
     _check_apart(trainers, own)
-    first = trainers[0]
-    source = as_source(data, first.model, epochs, first._known_normalization(), training=True)
-    held_out = None
+    networks = trainers[0]._networks
+    source, held_out = networks.source(data, epochs, training=True), None
     if validation_data is not None:
-        known = first._known_normalization(source.normalization)
-        held_out = as_source(validation_data, first.model, epochs, known)
+        held_out = networks.source(validation_data, epochs, source.normalization)
     if not isinstance(source, InMemory) or not isinstance(held_out, InMemory | None):
         raise ValueError("a sweep needs data that can be on the device: a data.Dataset, or arrays (images, labels)")
     for trainer in {trainer._compiled_program().model: trainer for trainer in trainers}.values():
-        trainer._check(source, batch_size)
+        networks, devices = trainer._networks, len(trainer._placement.devices)
+        networks.for_training(source, batch_size, trainer._compiled_program(), devices)
         for images in (source, *([] if held_out is None else [held_out])):
-            trainer._check_images(images)
+            networks.for_evaluation(images)
     members = []
     for trainer, each, cell in zip(trainers, own, cells, strict=True):
         trainer._resume(resume, each, bool(verbose))
@@ -366,7 +365,7 @@ def _groups(members: Sequence[_Member], source: InMemory) -> list[_Group]:
     for member in members:
         bound, state = member.trainer._bind(source), member.state
         _check_whole_runs(bound)
-        alike = (bound, int(state.epoch), int(state.step), id(member.trainer._teacher))
+        alike = (bound, int(state.epoch), int(state.step), id(member.trainer._networks.teacher))
         groups.setdefault(alike, {}).setdefault(seed_of(state), []).append(member)
     found = []
     for (bound, *_), by_seed in groups.items():
@@ -404,7 +403,7 @@ def _new(run: Trainer) -> Trainer:
     """Return a run that can begin."""
     if run.state is None or int(run.state.step):
         raise ValueError("a sweep begins with runs that were compiled and not trained: make() has to return such")
-    run._warn_of_new_weights()
+    run._networks.warn_of_new_weights()
     return run
 
 

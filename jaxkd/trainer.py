@@ -6,7 +6,6 @@ import functools
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -20,20 +19,20 @@ from jaxkd.callbacks.base import in_a_list
 from jaxkd.callbacks.terminal import with_warnings_apart
 from jaxkd.checks import check_at_least, check_network, warn_caller
 from jaxkd.data import Dataset, Mixing, StreamedDataset
-from jaxkd.data.interop import one_by_one
+from jaxkd.data.interop import one_by_one, with_labels
 from jaxkd.history import History
 from jaxkd.keywords import OF_COMPILE, OF_DATA, names_cures
 from jaxkd.losses import cross_entropy
 from jaxkd.metrics import Metric
-from jaxkd.models.ensemble import Ensemble
+from jaxkd.networks import Networks
 from jaxkd.summary import RunSummary, run_summary
 from jaxkd.training.cached_teacher import CacheRequest, requested
 from jaxkd.training.ema import EMA, average_of, begun, own_and_average
 from jaxkd.training.epochs import BoundProgram, check_same_batches
 from jaxkd.training.evaluation import Evaluation, predicted
-from jaxkd.training.expectations import Expectations, check_logits, checking_step
+from jaxkd.training.expectations import Expectations, checking_step
 from jaxkd.training.forward import warn_of_slow_types
-from jaxkd.training.inputs import Data, InMemory, Source, Stream, as_source, images_of
+from jaxkd.training.inputs import Data, Source, Stream, images_of
 from jaxkd.training.loop import Run, Runs, train
 from jaxkd.training.preemption import Termination
 from jaxkd.training.program import Augment, Losses, Program, Weight, assemble, check_update, metrics_of, name_of
@@ -41,8 +40,8 @@ from jaxkd.training.sharding import Placement, bn_mesh_of
 from jaxkd.training.state import TrainState, Tree, copied, create_state, split
 from jaxkd.training.step import Step, make_step
 from jaxkd.training.teacher_cache import TeacherCache, fingerprint
-from jaxkd.training.trials import Trials, check_batch_parts, check_frozen, refuse_single, warn_of_short_parameters
-from jaxkd.types import Normalization, Normalizer, is_array
+from jaxkd.training.trials import warn_of_short_parameters
+from jaxkd.types import Normalization, is_array
 
 
 class Trainer:
@@ -73,26 +72,21 @@ class Trainer:
 
     def __init__(self, model: nnx.Module):
         check_network("model", model)
-        self._model = model
-        self._teacher: nnx.Module | None = None
+        self._networks = Networks(model)
         self._program: Program | None = None
         self._placement = Placement()
         self._steps_per_execution: int | None = None
         self._cache = CacheRequest(None, False)
         self._run = Run()
         self._restored_epochs = 0  # done when the run was restored, until `fit`
-        self._copied: list[list[jax.Array]] = []  # the parameters of the networks, as far as the state knows them
-        self._trials = Trials()
 
     def __repr__(self) -> str:
-        network = name_of(self._model)
-        if self._teacher is not None:
-            network = f"student={network}, teacher={name_of(self._teacher)}"
+        made_of = f"{type(self).__name__}({self._networks})"
         if self._program is None or self._run.state is None:
-            return f"{type(self).__name__}({network}), not compiled"
+            return f"{made_of}, not compiled"
         terms = ", ".join(name for name, _ in self._program.weights)
         state = self._run.state
-        return f"{type(self).__name__}({network})\n  losses {terms}; {int(state.epoch)} epochs, {int(state.step)} steps"
+        return f"{made_of}\n  losses {terms}; {int(state.epoch)} epochs, {int(state.step)} steps"
 
     @names_cures(OF_COMPILE)
     def compile(
@@ -172,9 +166,10 @@ class Trainer:
         if seed >= 2**32:
             raise ValueError(f"seed={seed}: give one below 2**32; JAX leaves the rest of a larger one aside")
         placement = Placement(devices)
+        model, teacher = self._networks.model, self._networks.teacher
         program, losses = assemble(
-            self._model,
-            self._teacher,
+            model,
+            teacher,
             optimizer=optimizer,
             loss=loss,
             loss_weights=loss_weights,
@@ -191,14 +186,14 @@ class Trainer:
         )
         if placement.devices[0].platform == "cpu":
             warn_of_slow_types(precision)
-        cache = requested(cache_teacher, self._teacher is not None)
-        state = create_state(self._model, losses, self._teacher, program.optimizer, seed, program.trainable)
+        cache = requested(cache_teacher, teacher is not None)
+        state = create_state(model, losses, teacher, program.optimizer, seed, program.trainable)
         check_update(program, state)
-        warn_of_short_parameters(name_of(self._model), state.params["model"])
+        warn_of_short_parameters(name_of(model), state.params["model"])
         state = begun(program.ema, state)
         self._program, self._placement, self._steps_per_execution = program, placement, steps_per_execution
         self._cache, self._run, self._restored_epochs = cache, Run(placement.everywhere(state)), 0
-        self._copied = [_parameters(network) for network in self._networks]
+        self._networks.remember()
         self.__dict__.pop("_teacher_fingerprint", None)  # of the teacher that was copied before
 
     @names_cures(OF_DATA)
@@ -250,8 +245,8 @@ class Trainer:
         """
         if y is not None and not (is_array(x) or one_by_one(x)) and validation_data is None:
             y, validation_data = None, y
-        data = _with_labels(x, y)
-        self._warn_of_new_weights()
+        data = with_labels(x, y)
+        self._networks.warn_of_new_weights()
         callbacks = in_a_list(callbacks)
         self._resume(resume, callbacks, bool(verbose))
         first = int(self._run.compiled_state().epoch)
@@ -265,15 +260,15 @@ class Trainer:
             )
         check_at_least(1, validation_freq=validation_freq, batch_size=batch_size)
         last = first + max(epochs - done, 0)
-        source = as_source(data, self._model, last - first, self._known_normalization(), training=True)
+        networks = self._networks
+        source = networks.source(data, last - first, training=True)
         held_out = None
         if validation_data is not None:
-            known = self._known_normalization(source.normalization)
-            held_out = as_source(validation_data, self._model, last - first, known)
+            held_out = networks.source(validation_data, last - first, source.normalization)
             if isinstance(held_out, Stream):
                 held_out.check_first()
         check_same_batches(self._run.resumed, source.examples, batch_size)
-        source = self._check(source, batch_size)
+        source = networks.for_training(source, batch_size, self._compiled_program(), len(self._placement.devices))
         bound = self._bind(source)
         start_epoch, cached_teacher = bound.epochs(
             bound.step(), self._run.compiled_state(), source, batch_size, last, self._cache, bool(verbose)
@@ -317,7 +312,7 @@ class Trainer:
         Raises:
           ValueError: where the shape of the images is not known, or a network cannot take them.
         """
-        return run_summary(self.model, self._teacher, self._program, self.state, image_shape, depth)
+        return run_summary(self.model, self._networks.teacher, self._program, self.state, image_shape, depth)
 
     @names_cures(OF_DATA)
     def evaluate(self, x: Data, y: Any = None, *, batch_size: int = 256) -> dict[str, float]:
@@ -332,11 +327,9 @@ class Trainer:
           `loss`, the cross-entropy with the labels (distillation terms are about training examples), and each metric:
           those of `compile`, or accuracy and top-5.
         """
-        known = self._known_normalization()
-        self._warn_of_new_weights()
-        return self._measure(as_source(_with_labels(x, y), self._model, normalization=known), batch_size)(
-            *self._network()[1]
-        )
+        self._networks.warn_of_new_weights()
+        source = self._networks.source(with_labels(x, y))
+        return self._measure(source, batch_size)(*self._network()[1])
 
     @names_cures(OF_DATA)
     def predict(self, x: np.ndarray | Dataset | StreamedDataset | Iterable[Any], batch_size: int = 256) -> np.ndarray:
@@ -355,14 +348,15 @@ class Trainer:
           UserWarning: of images of a `data.StreamedDataset` that cannot be read; their logits are NaN.
         """
         check_at_least(1, batch_size=batch_size)
-        self._warn_of_new_weights()
+        networks = self._networks
+        networks.warn_of_new_weights()
         given = x.normalization if isinstance(x, Dataset | StreamedDataset) else None
-        expected = Expectations.of(self._model, self._known_normalization(given))
+        expected = Expectations.of(networks.model, networks.normalization(given))
         graph, weights = self._network()
-        normalization = normalization_of(self._model, given)
+        normalization, _ = networks.normalizers(given)
         parts = []
         for pixels, readable in images_of(x, expected, batch_size):
-            self._trials.evaluated(self._model)(pixels.shape[1:])
+            networks.try_evaluated(pixels.shape[1:])
             logits = predicted(graph, weights, normalization, self._precision, pixels, self._placement, batch_size)
             parts.append(logits if readable is None else np.where(readable[:, None], logits, np.float32(np.nan)))
         if not parts:
@@ -384,7 +378,7 @@ class Trainer:
         """
         from jaxkd.training import checkpoint  # orbax is slow to import, and many runs save nothing
 
-        own = getattr(self._model, "normalization", None)
+        own = getattr(self._networks.model, "normalization", None)
         progress = self._run.progress
         record = {
             "history": self.history.to_dict(),
@@ -425,8 +419,9 @@ class Trainer:
                 )
         if record["normalization"]:
             mean, std = record["normalization"]
-            self._model.normalization = known = Normalization(tuple(mean), tuple(std))  # type: ignore[attr-defined]
-            _carry(self._model, known)
+            known = Normalization(tuple(mean), tuple(std))
+            self._networks.model.normalization = known  # type: ignore[attr-defined]
+            self._networks.carry(known)
         history, warned = History.from_dict(record["history"]), set(record.get("warned", ()))
         self._run = Run(state, history, resumed=record["running"], warned=warned)
         self._restored_epochs = int(state.epoch)
@@ -436,7 +431,7 @@ class Trainer:
     def model(self) -> nnx.Module:
         """The network with the weights of `state`."""
         self._update_model()
-        return self._model
+        return self._networks.model
 
     @property
     def keeps_average(self) -> bool:
@@ -453,7 +448,7 @@ class Trainer:
         average = None if self.state is None else average_of(self.state)
         if average is None:
             raise RuntimeError("there are no averaged weights: call compile(…, ema=jaxkd.EMA(decay=0.9999))")
-        model = nnx.clone(self._model)
+        model = nnx.clone(self._networks.model)
         nnx.update(model, *(nnx.State(tree) for tree in copied(average)))
         return model
 
@@ -493,9 +488,8 @@ class Trainer:
     @property
     def step(self) -> Step:
         """The pure `step(state, batch) -> (state, logs)` under `fit`, to be jitted in a loop of one's own."""
-        teacher = None if self._teacher is None else normalization_of(self._teacher, None)
-        step = make_step(self._compiled_program(), normalization_of(self._model, None), teacher)
-        return checking_step(step, Expectations.of(self._model))
+        step = make_step(self._compiled_program(), *self._networks.normalizers(None))
+        return checking_step(step, Expectations.of(self._networks.model))
 
     def _follow(self, callbacks: Sequence[Callback], last: int, batch_size: int, examples: int | None) -> CallbackList:
         """Return the callbacks of training that is about to begin and ends before an epoch, told all they need."""
@@ -532,50 +526,6 @@ class Trainer:
         for place in places:
             checkpoint.check_behind(place, self._run.compiled_state())
 
-    def _known_normalization(self, given: Normalization | None = None) -> Normalization | None:
-        """Return what images are normalised with, for any of the networks; None where that is not known."""
-        own, teachers = (getattr(network, "normalization", None) for network in (self._model, self._teacher))
-        return own or given or teachers
-
-    def _check(self, source: Source, batch_size: int) -> Source:
-        """Check that the networks and the losses can be trained on some data, now or with the first batch.
-
-        Raises:
-          ValueError: BatchNorm would see a single value for each channel, or is frozen and moves.
-        """
-        program, model = self._compiled_program(), self._model
-        checks = [self._trials.trained(model)]
-        if (teacher := self._teacher) is not None:
-            expected = Expectations.of(teacher)
-            checks += [lambda shape: expected.check_shape((1, *shape)), self._trials.evaluated(teacher)]
-        if (trainable := program.trainable) is not None:
-            checks.append(lambda shape: check_frozen(model, shape, trainable))
-        if isinstance(source, Stream):
-            return replace(
-                source,
-                index_readers=program.index_readers,
-                at_first=(*source.at_first, *checks),
-                at_single=lambda shape: refuse_single(model, shape, "a batch", "leave it out, or make batches larger"),
-            )
-        for check in checks:
-            check(source.image_shape)
-        check_logits(model, source.image_shape, source.num_classes, _labels_at_hand(source))
-        devices = len(self._placement.devices)
-        check_batch_parts(model, source.image_shape, source.examples, batch_size, program, devices)
-        return source
-
-    def _check_images(self, source: InMemory | StreamedDataset) -> None:
-        """Check that the network can be evaluated on images.
-
-        Raises:
-          ValueError: for more classes than the network has, or other channels than it takes.
-        """
-        labels, expected = _labels_at_hand(source), Expectations.of(self._model)
-        expected.check_shape((1, *source.image_shape))
-        expected.check_classes(source.num_classes, labels)
-        self._trials.evaluated(self._model)(source.image_shape)
-        check_logits(self._model, source.image_shape, source.num_classes, labels)
-
     def _bind(self, source: Source) -> BoundProgram:
         """Return the program with what it needs over some data.
 
@@ -583,23 +533,15 @@ class Trainer:
         """
         given = source.normalization
         if given is not None:
-            _carry(self._model, given)
-        return BoundProgram(
-            self._compiled_program(),
-            normalization_of(self._model, given),
-            None if self._teacher is None else normalization_of(self._teacher, given),
-            self._placement,
-            self._steps_per_execution,
-        )
+            self._networks.carry(given)
+        normalizers = self._networks.normalizers(given)
+        return BoundProgram(self._compiled_program(), *normalizers, self._placement, self._steps_per_execution)
 
     def _measure(self, source: Source, batch_size: int = 256) -> Callable[[Tree, Tree], dict[str, float]]:
         """Return what evaluates weights of the network on data, which are put in place now."""
-        if isinstance(source, Stream):
-            source = replace(source, at_first=(*source.at_first, self._trials.evaluated(self._model)))
-        else:
-            self._check_images(source)
+        source = self._networks.for_evaluation(source)
         evaluation = Evaluation(source, self._placement, batch_size)
-        normalization = normalization_of(self._model, source.normalization)
+        normalization, _ = self._networks.normalizers(source.normalization)
         metrics = metrics_of(("accuracy", "top5")) if self._program is None else self._program.metrics
         measured = (("loss", cross_entropy), *metrics)
 
@@ -611,14 +553,14 @@ class Trainer:
     def _network(self) -> tuple[nnx.GraphDef[Any], tuple[Tree, Tree]]:
         """Return structure, parameters and other variables of the network, on the devices."""
         if self.state is None:
-            graph, *weights = split(self._model)
+            graph, *weights = split(self._networks.model)
             return graph, self._placement.everywhere(tuple(weights))
         return self._compiled_program().model, (self.state.params["model"], self.state.variables["model"])
 
     @functools.cached_property
     def _teacher_fingerprint(self) -> str | None:
         """A digest of the teacher's weights and statistics, as `compile` copied them; None without a teacher."""
-        if self._teacher is None:
+        if self._networks.teacher is None:
             return None
         leaves = jax.tree.leaves(self._run.compiled_state().teacher)
         return fingerprint([leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)])  # no random keys
@@ -635,74 +577,4 @@ class Trainer:
     def _update_model(self) -> None:
         """Write the weights of the state into the caller's network."""
         if self.state is not None:
-            own = (self.state.params["model"], self.state.variables["model"])
-            # Copies: the next compiled chunk takes the state's own buffers.
-            nnx.update(self._model, *(nnx.State(tree) for tree in copied(own)))
-            self._copied[0] = _parameters(self._model)
-
-    @property
-    def _networks(self) -> list[nnx.Module]:
-        return [self._model, *([] if self._teacher is None else [self._teacher])]
-
-    def _warn_of_new_weights(self) -> None:
-        """Warn of weights that a network was given after `compile`, which the state does not know of."""
-        for position, known in enumerate(self._copied):
-            network = self._networks[position]
-            self._copied[position] = now = _parameters(network)
-            # A network that two trainers have is given equal copies; only what is not the same array is compared.
-            if len(now) != len(known) or any(
-                one is not other and not np.array_equal(one, other, equal_nan=True)
-                for one, other in zip(known, now, strict=True)
-            ):
-                cure = "start from them" if position == 0 else "learn from them"
-                warn_caller(
-                    f"the weights of {name_of(network)} were changed after compile, which had copied them, and are "
-                    f"left aside: call compile again to {cure}"
-                )
-
-
-def _labels_at_hand(source: InMemory | StreamedDataset) -> np.ndarray | None:
-    """Return labels for an error to look at; None where every example of a source would have to be read for them."""
-    return source.labels if isinstance(source, InMemory) else None
-
-
-def _parameters(network: nnx.Module) -> list[jax.Array]:
-    return jax.tree.leaves(nnx.state(network, nnx.Param))
-
-
-def normalization_of(model: nnx.Module, given: Normalization | None) -> Normalizer | None:
-    """Return what a network's inputs are normalised with: its own statistics if it carries any, else the data's."""
-    if isinstance(model, Ensemble):
-        return model.normalizer(given)
-    return getattr(model, "normalization", None) or given
-
-
-def _carry(model: nnx.Module, normalization: Normalization) -> None:
-    """Let a network, and those in an ensemble, which go their own ways once trained, carry what they have not got."""
-    networks: list[Any] = [model, *(model.networks if isinstance(model, Ensemble) else ())]
-    for network in networks:
-        if getattr(network, "normalization", None) is None:
-            network.normalization = normalization
-
-
-def _with_labels(x: Any, y: Any) -> Data:
-    """Return images and labels in one.
-
-    Raises:
-      TypeError: for labels beside data that bring their own, and for what is no array of labels.
-    """
-    if y is None:
-        return x
-    if x is None or isinstance(x, str | bytes | os.PathLike):
-        raise TypeError(f"x={x!r} are no images: give an array [N, H, W, C], or a list of images of Pillow's")
-    if not is_array(x) and not one_by_one(x):
-        raise TypeError(
-            f"x={type(x).__name__} brings its labels: leave y out, or give y with an array of images, or a list of "
-            "arrays [H, W, C] or of Pillow's images"
-        )
-    if not isinstance(y, list) and not is_array(y):
-        raise TypeError(
-            f"y={type(y).__name__}: give the labels of the images, `[N]` integers; validation data are named, as in "
-            "fit(images, labels, validation_data=(images, labels))"
-        )
-    return (x, np.asarray(y))
+            self._networks.update(self.state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -109,6 +110,29 @@ def is_picture(image: Any) -> bool:
     """Return whether this is an image of Pillow's, which is not imported for it."""
     pillow = sys.modules.get("PIL.Image")
     return pillow is not None and isinstance(image, pillow.Image)
+
+
+def with_labels(x: Any, y: Any) -> Any:
+    """Return images and labels in one.
+
+    Raises:
+      TypeError: for labels beside data that bring their own, and for what is no array of labels.
+    """
+    if y is None:
+        return x
+    if x is None or isinstance(x, str | bytes | os.PathLike):
+        raise TypeError(f"x={x!r} are no images: give an array [N, H, W, C], or a list of images of Pillow's")
+    if not is_array(x) and not one_by_one(x):
+        raise TypeError(
+            f"x={type(x).__name__} brings its labels: leave y out, or give y with an array of images, or a list of "
+            "arrays [H, W, C] or of Pillow's images"
+        )
+    if not isinstance(y, list) and not is_array(y):
+        raise TypeError(
+            f"y={type(y).__name__}: give the labels of the images, `[N]` integers; validation data are named, as in "
+            "fit(images, labels, validation_data=(images, labels))"
+        )
+    return (x, np.asarray(y))
 
 
 def channels_last(images_or_batches: Any) -> Any:

@@ -104,7 +104,7 @@ def test_a_teacher_that_ignores_its_mode_is_told_too():
     distiller = jaxkd.Distiller(student=Own(True), teacher=Own(False))
     distiller.compile(SGD, loss=losses.KD(4.0), image_shape=SHAPE)
     for given in ((IMAGES, LABELS), [(IMAGES, LABELS)]):
-        distiller._trials._tried.clear()
+        distiller._networks._trials._tried.clear()
         [message] = told(lambda given=given: distiller.fit(given, batch_size=13, verbose=0))
         assert "bn.mean" in message
 

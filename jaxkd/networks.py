@@ -1,0 +1,163 @@
+"""The networks of a run: what images are normalised with, whether they fit the data, whether their weights stayed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from jaxkd.checks import warn_caller
+from jaxkd.data import StreamedDataset
+from jaxkd.models.ensemble import Ensemble
+from jaxkd.training.expectations import Expectations, check_logits
+from jaxkd.training.inputs import Data, InMemory, Source, Stream, as_source
+from jaxkd.training.program import Program, name_of
+from jaxkd.training.state import TrainState, copied
+from jaxkd.training.trials import Trials, check_batch_parts, check_frozen, refuse_single
+from jaxkd.types import Normalization, Normalizer
+
+
+class Networks:
+    """The network that is trained, and the teacher it learns from.
+
+    Attributes:
+      model: the network that is trained.
+      teacher: None without one.
+    """
+
+    def __init__(self, model: nnx.Module, teacher: nnx.Module | None = None):
+        self.model, self.teacher = model, teacher
+        self._trials = Trials()
+        self._known: list[list[jax.Array]] = []  # parameters of model and teacher, as far as the state knows them
+
+    def __repr__(self) -> str:
+        name = name_of(self.model)
+        return name if self.teacher is None else f"student={name}, teacher={name_of(self.teacher)}"
+
+    def normalization(self, given: Normalization | None = None) -> Normalization | None:
+        """Return what images are normalised with, for any of the networks; None where that is not known."""
+        own, teachers = (getattr(network, "normalization", None) for network in (self.model, self.teacher))
+        return own or given or teachers
+
+    def normalizers(self, given: Normalization | None) -> tuple[Normalizer | None, Normalizer | None]:
+        """Return what model and teacher normalise with: each its own statistics if it carries any, else those given."""
+        return _normalizer(self.model, given), None if self.teacher is None else _normalizer(self.teacher, given)
+
+    def carry(self, normalization: Normalization) -> None:
+        """Let a model, and those in an ensemble, which go their own ways once trained, carry what they have not got."""
+        networks: list[Any] = [self.model, *(self.model.networks if isinstance(self.model, Ensemble) else ())]
+        for network in networks:
+            if getattr(network, "normalization", None) is None:
+                network.normalization = normalization
+
+    def source(self, data: Data, passes: int = 1, given: Normalization | None = None, training: bool = False) -> Source:
+        """Bring data into a form that the model can go through, as `as_source` does.
+
+        Args:
+          data: as `fit` takes them.
+          passes: how often they will be gone through.
+          given: the normalisation of the data that it trains on, where these are others.
+          training: whether it is trained on these.
+        """
+        return as_source(data, self.model, passes, self.normalization(given), training)
+
+    def for_training(self, source: Source, batch_size: int, program: Program, devices: int) -> Source:
+        """Check that the networks and the losses can be trained on some data, now or with the first batch.
+
+        Args:
+          source: the data.
+          batch_size: over all devices.
+          program: that is to train.
+          devices: over how many a batch is split.
+
+        Returns:
+          The data, which check their first batch where they come as batches.
+
+        Raises:
+          ValueError: BatchNorm would see a single value for each channel, or is frozen and moves.
+        """
+        model, checks = self.model, [self._trials.trained(self.model)]
+        if (teacher := self.teacher) is not None:
+            expected = Expectations.of(teacher)
+            checks += [lambda shape: expected.check_shape((1, *shape)), self._trials.evaluated(teacher)]
+        if (trainable := program.trainable) is not None:
+            checks.append(lambda shape: check_frozen(model, shape, trainable))
+        if isinstance(source, Stream):
+            return replace(
+                source,
+                index_readers=program.index_readers,
+                at_first=(*source.at_first, *checks),
+                at_single=lambda shape: refuse_single(model, shape, "a batch", "leave it out, or make batches larger"),
+            )
+        for check in checks:
+            check(source.image_shape)
+        check_logits(model, source.image_shape, source.num_classes, _labels_at_hand(source))
+        check_batch_parts(model, source.image_shape, source.examples, batch_size, program, devices)
+        return source
+
+    def for_evaluation(self, source: Source) -> Source:
+        """Check that the model can be evaluated on some data, now or with the first batch.
+
+        Raises:
+          ValueError: for more classes than the network has, or other channels than it takes.
+        """
+        if isinstance(source, Stream):
+            return replace(source, at_first=(*source.at_first, self.try_evaluated))
+        labels, expected = _labels_at_hand(source), Expectations.of(self.model)
+        expected.check_shape((1, *source.image_shape))
+        expected.check_classes(source.num_classes, labels)
+        self.try_evaluated(source.image_shape)
+        check_logits(self.model, source.image_shape, source.num_classes, labels)
+        return source
+
+    def try_evaluated(self, image_shape: tuple[int, ...]) -> None:
+        """Try the model, which is to be evaluated on images `(H, W, C)`, once for a shape, and warn."""
+        self._trials.evaluated(self.model)(image_shape)
+
+    def remember(self) -> None:
+        """Note that the state of training has the networks' present weights."""
+        self._known = [_parameters(network) for network in self._all]
+
+    def update(self, state: TrainState) -> None:
+        """Write the weights of a state into the model."""
+        own = (state.params["model"], state.variables["model"])
+        # Copies: the next compiled chunk takes the state's own buffers.
+        nnx.update(self.model, *(nnx.State(tree) for tree in copied(own)))
+        self._known[0] = _parameters(self.model)
+
+    def warn_of_new_weights(self) -> None:
+        """Warn of weights that a network was given after `compile`, which the state does not know of."""
+        for position, (network, known) in enumerate(zip(self._all, self._known, strict=False)):
+            self._known[position] = now = _parameters(network)
+            # A network that two trainers have is given equal copies; only what is not the same array is compared.
+            if len(now) != len(known) or any(
+                one is not other and not np.array_equal(one, other, equal_nan=True)
+                for one, other in zip(known, now, strict=True)
+            ):
+                cure = "start from them" if position == 0 else "learn from them"
+                warn_caller(
+                    f"the weights of {name_of(network)} were changed after compile, which had copied them, and are "
+                    f"left aside: call compile again to {cure}"
+                )
+
+    @property
+    def _all(self) -> list[nnx.Module]:
+        return [self.model, *([] if self.teacher is None else [self.teacher])]
+
+
+def _normalizer(network: nnx.Module, given: Normalization | None) -> Normalizer | None:
+    if isinstance(network, Ensemble):
+        return network.normalizer(given)
+    return getattr(network, "normalization", None) or given
+
+
+def _labels_at_hand(source: InMemory | StreamedDataset) -> np.ndarray | None:
+    """Return labels for an error to look at; None where every example of a source would have to be read for them."""
+    return source.labels if isinstance(source, InMemory) else None
+
+
+def _parameters(network: nnx.Module) -> list[jax.Array]:
+    return jax.tree.leaves(nnx.state(network, nnx.Param))
