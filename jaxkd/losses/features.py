@@ -12,7 +12,7 @@ from flax import nnx
 from jax.nn.initializers import Initializer
 
 from jaxkd.losses.base import Loss, Network
-from jaxkd.nn.layers import torch_uniform
+from jaxkd.nn.initializers import torch_uniform, uniform
 from jaxkd.types import Batch, Key, Outputs, Progress
 
 
@@ -135,9 +135,7 @@ class Projection(nnx.Module):
     ):
         self.kernel = nnx.Param(kernel_init(rngs.params(), (inputs, outputs), jnp.float32))
         bound = inputs**-0.5
-        self.bias = (
-            nnx.Param(jax.random.uniform(rngs.params(), (outputs,), minval=-bound, maxval=bound)) if bias else None
-        )
+        self.bias = nnx.Param(uniform(rngs.params(), (outputs,), bound)) if bias else None
 
     def __call__(self, features: jax.Array) -> jax.Array:
         out = features @ self.kernel[...].astype(features.dtype)

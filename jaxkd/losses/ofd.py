@@ -11,7 +11,8 @@ from flax import nnx
 
 from jaxkd.losses.base import Loss, Network
 from jaxkd.losses.features import Projection, StatelessBatchNorm, require_teacher
-from jaxkd.nn.layers import BatchNorm, kaiming_fan_out
+from jaxkd.nn.initializers import kaiming_fan_out
+from jaxkd.nn.layers import BatchNorm
 from jaxkd.types import Batch, Key, Outputs, Progress, at_least_float32
 
 _RARE = 0.001

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.nn.initializers import variance_scaling
 
 from jaxkd.losses.base import Loss, Network
 from jaxkd.losses.features import (
@@ -25,6 +24,7 @@ from jaxkd.losses.features import (
     require_teacher,
 )
 from jaxkd.nn.convolution import convolve
+from jaxkd.nn.initializers import variance_scaling
 from jaxkd.types import Batch, Key, Outputs, Progress, at_least_float32
 
 _SIZES = (4, 2, 1)

@@ -21,7 +21,7 @@ from jaxkd.checks import check_epoch_function
 from jaxkd.losses.base import HyperParameter, Monitor, Network
 from jaxkd.losses.functional import kl_divergence, tempered_kl
 from jaxkd.losses.functional import standardize as standardized
-from jaxkd.nn.layers import torch_uniform
+from jaxkd.nn.initializers import torch_uniform
 from jaxkd.types import Batch, Outputs, Progress, at_least_float32
 
 

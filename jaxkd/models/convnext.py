@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.nn.initializers import truncated_normal, zeros
+from jax.nn.initializers import zeros
 
 from jaxkd.models.registry import Classifier, family
 from jaxkd.nn.attention import DropPath, LayerNorm, drop_paths
+from jaxkd.nn.initializers import truncated_normal
 from jaxkd.nn.layers import Conv, Linear, check_image_size, global_average_pool
 from jaxkd.nn.operations import gelu, saved
 from jaxkd.nn.stack import stack_blocks

@@ -7,9 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.nn.initializers import he_normal, zeros
+from jax.nn.initializers import zeros
 
 from jaxkd.models.registry import Classifier, family
+from jaxkd.nn.initializers import kaiming_fan_in
 from jaxkd.nn.layers import (
     BatchNorm,
     Conv,
@@ -36,9 +37,9 @@ class DenseLayer(nnx.Module):
     def __init__(self, inputs: int, growth: int, *, rngs: nnx.Rngs):
         inside = WIDENING * growth
         self.norm1 = BatchNorm(inputs)
-        self.conv1 = Conv(inputs, inside, 1, kernel_init=he_normal(), rngs=rngs)
+        self.conv1 = Conv(inputs, inside, 1, kernel_init=kaiming_fan_in, rngs=rngs)
         self.norm2 = BatchNorm(inside)
-        self.conv2 = Conv(inside, growth, 3, kernel_init=he_normal(), rngs=rngs)
+        self.conv2 = Conv(inside, growth, 3, kernel_init=kaiming_fan_in, rngs=rngs)
 
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         active = self.norm1.preactivation(images, train).relu()
@@ -50,7 +51,7 @@ class Transition(nnx.Module):
 
     def __init__(self, inputs: int, *, rngs: nnx.Rngs):
         self.norm = BatchNorm(inputs)
-        self.conv = Conv(inputs, inputs // 2, 1, kernel_init=he_normal(), rngs=rngs)
+        self.conv = Conv(inputs, inputs // 2, 1, kernel_init=kaiming_fan_in, rngs=rngs)
 
     def __call__(self, before: Preactivation) -> jax.Array:
         """Return the maps that the next block receives, of what the ReLU receives."""
@@ -84,7 +85,7 @@ class DenseNet(Classifier):
     ):
         width = 2 * growth
         parts: dict[str, Any] = {
-            "conv0": Conv(channels, width, 7, 2, kernel_init=he_normal(), rngs=rngs),
+            "conv0": Conv(channels, width, 7, 2, kernel_init=kaiming_fan_in, rngs=rngs),
             "norm0": BatchNorm(width),
         }
         for number, layers in enumerate(blocks, start=1):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 from flax import nnx
-from jax.nn.initializers import Initializer, variance_scaling, zeros
+from jax.nn.initializers import zeros
 
 from jaxkd.models.inverted_residual import (
     InvertedResidual,
@@ -27,6 +27,7 @@ from jaxkd.models.inverted_residual import (
 )
 from jaxkd.models.registry import family
 from jaxkd.nn.attention import drop_paths, dropout
+from jaxkd.nn.initializers import variance_scaling
 from jaxkd.nn.layers import BatchNorm, Conv, Linear, silu
 from jaxkd.nn.stack import stack_blocks
 
@@ -172,7 +173,7 @@ def _stages(
     return found
 
 
-_by_outputs: Initializer = variance_scaling(1 / 3, "fan_out", "uniform")
+_by_outputs = variance_scaling(1 / 3, "fan_out", "uniform")
 """Uniform within ±1/sqrt(outputs)."""
 
 

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 import jax
 from flax import nnx
-from jax.nn.initializers import normal, zeros
+from jax.nn.initializers import zeros
 
 from jaxkd.models.registry import Classifier, family
+from jaxkd.nn.initializers import normal
 from jaxkd.nn.layers import BatchNorm, Conv, Linear, Preactivation, conv_norm, global_average_pool
 from jaxkd.types import Outputs
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 from flax import nnx
-from jax.nn.initializers import normal, zeros
+from jax.nn.initializers import zeros
 
 from jaxkd.models.inverted_residual import (
     InvertedResidualNetwork,
@@ -22,6 +22,7 @@ from jaxkd.models.inverted_residual import (
 )
 from jaxkd.models.registry import family
 from jaxkd.nn.attention import dropout
+from jaxkd.nn.initializers import normal
 from jaxkd.nn.layers import Activation, BatchNorm, Conv, Linear, hard_swish, relu
 from jaxkd.types import at_least_float32
 

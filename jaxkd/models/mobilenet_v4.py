@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 
 import jax
 from flax import nnx
-from jax.nn.initializers import normal, zeros
+from jax.nn.initializers import zeros
 
 from jaxkd.models.inverted_residual import InvertedResidualNetwork, Layer, Parts, ends_of_sizes
 from jaxkd.models.registry import family
 from jaxkd.nn.attention import dropout
+from jaxkd.nn.initializers import normal
 from jaxkd.nn.layers import BatchNorm, Conv, Linear, Preactivation, conv_norm, relu
 
 STEM, LAST, EMBEDDING = 32, 960, 1280

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from flax import nnx
-from jax.nn.initializers import normal, zeros
+from jax.nn.initializers import zeros
 
 from jaxkd.models.registry import Classifier, family
+from jaxkd.nn.initializers import normal
 from jaxkd.nn.layers import BatchNorm, Conv, Linear, Preactivation, SqueezeExcite, conv_norm
 from jaxkd.nn.stack import last_block, named_blocks, pooled_outputs, preactivations
 from jaxkd.types import Outputs

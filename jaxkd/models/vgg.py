@@ -7,9 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.nn.initializers import normal, zeros
+from jax.nn.initializers import zeros
 
 from jaxkd.models.registry import Classifier, family
+from jaxkd.nn.initializers import normal
 from jaxkd.nn.layers import BatchNorm, Conv, Linear, check_image_size, conv_norm, global_average_pool, max_pool
 from jaxkd.types import Outputs, at_least_float32
 

@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.nn.initializers import normal, zeros
+from jax.nn.initializers import zeros
 
 from jaxkd.checks import check_number
+from jaxkd.nn.initializers import normal
 from jaxkd.nn.layers import Linear
 from jaxkd.nn.operations import attend, gelu, layer_norm, saved
 

@@ -14,18 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import lax
-from jax.nn.initializers import Initializer, variance_scaling
+from jax.nn.initializers import Initializer
 
 from jaxkd.nn.batch_norm import batch_moments, batch_norm, batch_norm_of_maxima
 from jaxkd.nn.convolution import convolve, convolve_add_relu
+from jaxkd.nn.initializers import kaiming_fan_out, torch_uniform, uniform
 from jaxkd.nn.operations import affine, saved
 from jaxkd.types import at_least_float32
-
-kaiming_fan_out: Initializer = variance_scaling(2.0, "fan_out", "normal")
-"""Normal with variance 2 / (k·k·out): the initial convolutions of the CIFAR ResNets, WRNs and VGGs (He et al. 2015)."""
-
-torch_uniform: Initializer = variance_scaling(1 / 3, "fan_in", "uniform")
-"""Uniform within ±1/sqrt(fan_in), PyTorch's default for the weights of linear layers and convolutions."""
 
 
 class Conv(nnx.Module):
@@ -92,8 +87,8 @@ class Linear(nnx.Module):
 def _bias(inputs: int, outputs: int, bias_init: Initializer | None, rngs: nnx.Rngs) -> jax.Array:
     if bias_init is not None:
         return bias_init(rngs.params(), (outputs,), jnp.float32)
-    bound = inputs**-0.5  # PyTorch bounds the bias by the weights' fan-in, which the bias's shape does not tell
-    return jax.random.uniform(rngs.params(), (outputs,), jnp.float32, -bound, bound)
+    # PyTorch bounds the bias by the weights' fan-in, which the bias's shape does not tell.
+    return uniform(rngs.params(), (outputs,), inputs**-0.5)
 
 
 def _apply(kernel: jax.Array, bias: jax.Array | None, features: jax.Array) -> jax.Array:

@@ -18,7 +18,8 @@ from jax.nn.initializers import Initializer
 
 from jaxkd.nn.attention import TORCH_EPSILON, LayerNorm
 from jaxkd.nn.convolution import convolve, shifted
-from jaxkd.nn.layers import Conv, torch_uniform
+from jaxkd.nn.initializers import normal, torch_uniform, uniform
+from jaxkd.nn.layers import Conv
 from jaxkd.nn.operations import saved
 
 
@@ -72,7 +73,7 @@ class PatchConv(nnx.Module):
     ):
         self.kernel = nnx.Param(kernel_init(rngs.params(), (window, window, inputs, outputs), jnp.float32))
         bound = (window * window * inputs) ** -0.5
-        bias = jax.random.uniform(rngs.params(), (outputs,), jnp.float32, -bound, bound)
+        bias = uniform(rngs.params(), (outputs,), bound)
         self.bias = nnx.Param(bias if bias_init is None else bias_init(rngs.params(), (outputs,), jnp.float32))
         self.stride = stride or window
 
@@ -208,8 +209,7 @@ class WindowBias:
 
 def position_embedding(shape: Shape, positions: Positions, rngs: nnx.Rngs) -> nnx.Param[jax.Array]:
     """Return learnt positions, drawn with deviation 0.02."""
-    values = 0.02 * jax.random.normal(rngs.params(), shape)
-    return nnx.Param(values, positions=positions)
+    return nnx.Param(normal(0.02)(rngs.params(), shape), positions=positions)
 
 
 def resample(grid: np.ndarray, side: int) -> np.ndarray:
