@@ -20,12 +20,12 @@ from jax.nn.initializers import Initializer
 LENGTHS = tuple(4**power for power in range(8, 12))
 """Of the rows that shapes are cut from, 65,536 to 4,194,304 numbers; what is longer is drawn by itself."""
 
-Draw = Callable[[jax.Array, tuple[int, ...]], jax.Array]
-"""From a key and a shape to float32 numbers, each independent of the others, as functions of `jax.random` do."""
+Draw = Callable[..., jax.Array]
+"""Called as `(key, shape, dtype=…)`, as functions of `jax.random` are; each number is independent of the others."""
 
 
 def drawn(draw: Draw, key: jax.Array, shape: Sequence[int], scale: float = 1.0) -> jax.Array:
-    """Return `scale * draw(key, shape)`.
+    """Return `scale * draw(key, shape)` in float32.
 
     Example:
       >>> key = jax.random.key(0)
@@ -34,7 +34,7 @@ def drawn(draw: Draw, key: jax.Array, shape: Sequence[int], scale: float = 1.0) 
     """
     count = math.prod(shape)
     length = next((length for length in LENGTHS if length >= count), count)
-    return _cut(draw(key, (length,)), np.float32(scale), tuple(shape))
+    return _cut(draw(key, shape=(length,), dtype=jnp.float32), np.float32(scale), tuple(shape))
 
 
 @functools.partial(jax.jit, static_argnames="shape")
@@ -54,7 +54,7 @@ def normal(deviation: float) -> Initializer:
 
 def truncated_normal(deviation: float) -> Initializer:
     """Return an initializer that draws normal numbers, none of them beyond two deviations."""
-    return _initializer(lambda key, shape: jax.random.truncated_normal(key, -2, 2, shape), lambda shape: deviation)
+    return _initializer(functools.partial(jax.random.truncated_normal, lower=-2, upper=2), lambda shape: deviation)
 
 
 def variance_scaling(
