@@ -1,5 +1,6 @@
 """What all tests share: strict numerics, and the real data where they are at hand."""
 
+import gc
 import os
 import pathlib
 import subprocess
@@ -13,6 +14,8 @@ from reference import SHARED
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are the workers'; kernels on several threads would fight for them
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+gc.set_threshold(100_000, 50, 50)  # traced programs are millions of objects, and Python would look at them all the time
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -4,6 +4,7 @@ import pathlib
 import re
 
 import pytest
+from sweeps import sweep
 
 NOTEBOOKS = sorted((pathlib.Path(__file__).parents[1] / "docs" / "notebooks").glob("*.ipynb"))
 CELLS_WITH_OUTPUT = 4
@@ -71,8 +72,7 @@ def test_its_links_lead_somewhere_and_its_outputs_are_small(path):
         assert (path.parent / link).exists(), link
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@sweep("path", NOTEBOOKS, core=[], thorough=NOTEBOOKS[:1], ids=lambda path: path.stem)
 def test_every_cell_runs_and_shows_what_is_stored(path, libraries, execute):
     nbformat, _ = libraries
     stored = nbformat.read(path, as_version=4)

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 from flax import linen, nnx
+from sweeps import sweep
 from tiny import TinyNet, assert_same_bits, digits, leaves, weights
 
 import jaxkd
@@ -348,7 +349,7 @@ def own_update(*names, rest=False):
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), scope["update"])
 
 
-@pytest.mark.parametrize("named", [("epoch",), ("stacked",), ("epoch", "stacked")])
+@sweep("named", [("epoch",), ("stacked",), ("epoch", "stacked")], core=[("epoch", "stacked")], thorough=())
 def test_an_update_of_ones_own_is_told_what_it_names(train, named):
     weights = []
     for optimizer in (own_update(*named), own_update(*named, rest=True), optax.sgd(0.01)):

@@ -25,7 +25,7 @@ def weights_of(shapes, num_classes=7, channels=3):
 # The list of networks in the package.
 
 
-@sweep("name", models.list(), core=["resnet8"])
+@sweep("name", models.list(), core=["resnet8"], thorough=models.list()[::7])
 def test_the_list_of_networks_is_up_to_date(name):
     """If it is not: `python -m jaxkd.convert.architectures`."""
     listed = json.loads(gzip.decompress(architectures.FILE.read_bytes()))

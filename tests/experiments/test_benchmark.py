@@ -204,7 +204,7 @@ def test_a_failing_process_says_why():
 # Everything at once
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_the_smallest_row(tmp_path, monkeypatch, capsys):
     peer("benchmarks.torch_side")
     cost = script("benchmarks.network_cost")

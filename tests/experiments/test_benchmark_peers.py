@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from benchmark_scripts import on_the_path, peer, script, settings_for, work  # noqa: F401
+from sweeps import sweep
 
 from jaxkd import Batch, Outputs, Progress, convert, data, losses, models
 from jaxkd.nn.tokens import resized
@@ -53,7 +54,7 @@ def test_what_attention_multiplies_is_moved_for_each_image():
 OURS = ["resnet8", "resnet44", "resnet8x4", "wrn_16_1", "WRN28-1", "VGG8", "MobileNetV2", "ShuffleV2", "resnet18", DEIT]
 
 
-@pytest.mark.parametrize("name", OURS)
+@sweep("name", OURS, core=["resnet8"], thorough=["VGG8", "ShuffleV2", DEIT])
 def test_the_networks_in_torch_are_ours(name, tmp_path):
     network = peer("benchmarks.torch_networks").create(name).eval()
     torch = sys.modules["torch"]

@@ -106,7 +106,7 @@ def test_scripts_start_from_any_folder(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_the_grid_of_temperatures(scripts, teacher, tmp_path, capsys):
     folder = tmp_path / "grid"
     command = [
@@ -173,7 +173,7 @@ def test_links_on_the_pages_lead_somewhere():
         assert [link for link in links if not (page.parent / link).exists()] == []
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_run_that_diverges_says_so_in_one_line(tmp_path):
     command = ["experiments/train_teacher.py", "--data", "digits", "--model", "resnet8", "--learning-rate", "1e9"]
     done = subprocess.run(

@@ -115,7 +115,7 @@ TRANSFORMERS = {
 }
 
 
-@sweep("name", TRANSFORMERS, core=["deit_tiny_distilled_patch16_224"], rest="slow")
+@sweep("name", TRANSFORMERS, core=["deit_tiny_distilled_patch16_224"], thorough=())
 def test_tokens_that_are_repeated_for_each_image_leave_the_batch_free(name):
     model = models.create(name, num_classes=10, **TRANSFORMERS[name])
     network = classifier(model, (32, 32, 3), HALF)

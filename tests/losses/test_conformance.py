@@ -18,6 +18,7 @@ from jaxkd import losses
 from jaxkd.losses import HyperParameter
 
 CORE = ("kd_ctkd", "crd")  # one learns a temperature, one embeddings of features, and remembers every example
+OFTEN = ("kd_instance", "dkd_std", "mlkd", "reviewkd", "rkd", "srrl")  # what costs a program of its own for each loss
 
 
 @pytest.fixture(scope="module", params=marked(TABLE, CORE))
@@ -76,6 +77,7 @@ def test_it_is_traced_once_and_its_variables_keep_their_types(case):
     assert jax.tree.map(jax.typeof, after) == jax.tree.map(jax.typeof, case.state)
 
 
+@pytest.mark.parametrize("case", marked(TABLE, CORE, OFTEN), indirect=True, scope="module")
 def test_mapped_over_runs_it_is_as_one_after_another(case):
     def run(seed, factor):
         """A run with outputs, a random key and variables of its own."""
@@ -98,6 +100,7 @@ def test_mapped_over_runs_it_is_as_one_after_another(case):
             np.testing.assert_allclose(ours[place], theirs, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("case", marked(TABLE, CORE, OFTEN), indirect=True, scope="module")
 def test_bfloat16_outputs_are_compared_in_float32(case):
     said_by = {"student": said(1, WIDTHS), "teacher": said(2, WIDTHS)}
     narrow = jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), said_by)

@@ -77,7 +77,7 @@ PUBLISHED = {
 """Parameters and billions of multiply-accumulates, with 1000 classes at 224×224."""
 
 
-@sweep("name", PUBLISHED, core=["resnet18", "mobilenet_v2"], rest="slow")
+@sweep("name", PUBLISHED, core=["resnet18", "mobilenet_v2"], thorough=())
 def test_imagenet_networks_are_as_large_as_published(name):
     found = models.describe(name, num_classes=1000)
     parameters, billions = PUBLISHED[name]

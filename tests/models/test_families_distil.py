@@ -53,7 +53,7 @@ def distilled(student, teacher, images, **terms):
     return {name: logs[name][-1] for name in ("loss", "ce", "kd", *terms)}
 
 
-@sweep("name", [*SMALL, *LARGE], core=["resnet8", "ShuffleV2"], rest="slow")
+@sweep("name", [*SMALL, *LARGE], core=["resnet8", "ShuffleV2"], thorough=())
 def test_a_converted_teacher_distils(name, converted, images):
     """Its logits, its embedding and its classifier are all learnt from."""
     found = distilled(TinyNet(), converted(name), images, srrl=losses.SRRL())

@@ -87,7 +87,7 @@ def test_torchvisions_networks_have_the_published_parameters(name, published):
     assert parameters(name, 1000) == published
 
 
-@sweep("name", ALL, core=["MobileNetV1", "ShuffleV1"], rest="slow")
+@sweep("name", ALL, core=["MobileNetV1", "ShuffleV1"], thorough=())
 def test_small_grey_images_of_odd_sizes(name):
     def look(images):
         model = models.create(name, num_classes=7, channels=1)

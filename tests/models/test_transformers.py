@@ -107,7 +107,7 @@ def test_torchvisions_swin_has_its_index_in_files():
     assert order.index("features.2.reduction.weight") < order.index("features.2.norm.weight")
 
 
-@sweep("name", TINY, core=["deit_tiny_distilled_patch16_224"], rest="slow")
+@sweep("name", TINY, core=["deit_tiny_distilled_patch16_224"], thorough=())
 def test_features_are_maps_and_then_the_embedding(name):
     """In the type of the images, here bfloat16, but for the embedding and what is said of it."""
     model, size = abstract_model(name, 7, drop=0.1, drop_path=0.1, **TINY[name]), TINY[name]["image_size"]
@@ -128,7 +128,7 @@ def test_features_are_maps_and_then_the_embedding(name):
     assert found.logits.dtype == embedding.dtype == jnp.float32
 
 
-@sweep("name", TINY, core=["deit_tiny_distilled_patch16_224"], rest="slow")
+@sweep("name", TINY, core=["deit_tiny_distilled_patch16_224"], thorough=())
 def test_paths_and_tokens_are_dropped_in_training_alone(name):
     plain = models.create(name, 7, **TINY[name])
     dropping = models.create(name, 7, drop=0.2, drop_path=0.5, **TINY[name])

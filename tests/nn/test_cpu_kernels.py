@@ -264,7 +264,7 @@ def test_a_kernels_gradient_in_bfloat16_is_summed_in_float32(case, batch):
     close(transpose(cotangent)[0], wanted, 2e-6)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_they_are_as_exact_on_processors_with_narrower_vectors(tmp_path):
     compiler = tmp_path / "c++"
     compiler.write_text(f'#!/bin/sh\nexec {os.environ.get("CXX") or "c++"} "$@" -mno-avx512f\n')
@@ -441,7 +441,7 @@ def run_and_load(script, dtype, switch, **variables):
         return np.load(path)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_processes_with_as_many_threads_end_with_the_same_bits():
     script = """
 import sys, numpy as np, jax, jax.numpy as jnp

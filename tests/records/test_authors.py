@@ -198,7 +198,7 @@ def test_a_run_of_the_old_range_stays_one(tmp_path):
 # Why our loss is higher in the first epochs
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_the_surer_a_teacher_the_higher_the_loss_of_a_student_that_knows_nothing(shared, cifar100_dir):
     """Theirs is another ResNet-56 than ours: what a flat student has to make up differs by the teacher's file alone."""
     images = data.load("cifar100", str(cifar100_dir))[0].subset(1500)

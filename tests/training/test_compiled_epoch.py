@@ -95,7 +95,7 @@ CASES = {
 }
 
 
-@sweep("case", CASES, core=["logits", "maps"])
+@sweep("case", CASES, core=["logits", "maps"], thorough=())
 def test_a_teacher_that_looked_ahead_teaches_the_same(case, looking):
     terms, options = CASES[case]
     terms = {"ce": losses.CrossEntropy(), **terms}

@@ -145,8 +145,8 @@ def test_their_checkpoint_fits_one_process(straight, tmp_path):
         np.testing.assert_array_equal(one[name], two[name])
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
 def test_when_one_is_killed_the_other_ends_and_a_restart_resumes(victim, straight, tmp_path):
     folder = tmp_path / "killed"
     processes = start_two(folder, pause=0.3)

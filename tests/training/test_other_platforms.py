@@ -53,7 +53,7 @@ def resident(source, *shape):
     return images, labels, jnp.zeros((*shape, STEPS, BATCH), jnp.int32)
 
 
-@sweep("method", METHODS, core=["kd"])
+@sweep("method", METHODS, core=["kd"], thorough=["ctkd-instance", "mlkd", "ctkd+crd", "reviewkd"])
 def test_a_method_can_be_lowered(method, train, teacher):
     distiller = compiled(method, train, teacher)
     source = as_source(train, distiller.student)

@@ -414,7 +414,7 @@ def test_a_run_that_is_told_to_stop_saves_and_ends_with_a_code_of_its_own(number
     assert reproducible(history) == reproducible(straight.history)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_sweep_that_is_told_to_stop_saves_every_run(tmp_path):
     error, code = stopped(f"sweep_slowly({str(tmp_path / 'stopped')!r})", signal.SIGTERM)
     assert code == 75
