@@ -62,7 +62,7 @@ def test_the_features_are_what_the_layers_return():
     stem, first, second = jax.jit(lambda state: stages(nnx.merge(graph, state)))(state)
     for feature, expected in zip(outputs.features, (stem, first, second, second.mean((1, 2))), strict=True):
         np.testing.assert_allclose(feature, expected, rtol=1e-6, atol=1e-6)
-    np.testing.assert_allclose(nnx.relu(outputs.preactivations[1]), second, rtol=1e-6)
+    np.testing.assert_allclose(nnx.relu(outputs.preactivations[1]), second, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(outputs.classify(outputs.features[-1]), outputs.logits, rtol=1e-5, atol=1e-6)
 
 

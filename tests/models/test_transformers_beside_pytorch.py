@@ -109,7 +109,11 @@ def pvt(weights, images):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize(("name", "run"), [("t2t_vit_7", t2t), ("pvt_tiny", pvt)], ids=["t2t_vit_7", "pvt_tiny"])
+@pytest.mark.parametrize(
+    ("name", "run"),
+    [pytest.param("t2t_vit_7", t2t, marks=pytest.mark.slow), ("pvt_tiny", pvt)],
+    ids=["t2t_vit_7", "pvt_tiny"],
+)
 def test_logits_are_pytorchs(name, run):
     ours, theirs = both(name, run)
     assert relative_error(ours, theirs) < 1e-4

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from eight_devices import furthest, report_of
 from flax import nnx
+from own_process import furthest, report_of
 from tiny import TinyNet, digits, leaves
 
 import jaxkd

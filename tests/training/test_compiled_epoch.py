@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from eight_devices import furthest
+from own_process import furthest
 from sweeps import sweep
 from tiny import TinyNet, assert_same_bits, digits, leaves
 

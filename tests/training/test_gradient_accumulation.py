@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from eight_devices import furthest
 from flax import nnx
+from own_process import furthest
 from tiny import TinyNet, digits, leaves
 
 import jaxkd

@@ -389,6 +389,7 @@ SIGNALS = sweep(
     ("number", "name", "code"),
     [(signal.SIGTERM, "SIGTERM", 75), (signal.SIGINT, "Ctrl-C", -signal.SIGINT)],
     core=[(signal.SIGTERM, "SIGTERM", 75)],
+    thorough=(),
 )
 
 

@@ -146,7 +146,7 @@ def start(folder, out, pause):
     return subprocess.Popen([sys.executable, "-c", script], env=environment)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_run_that_is_killed_and_started_again_ends_the_same(tmp_path):
     uninterrupted = start(tmp_path / "whole", tmp_path / "whole.npz", pause=0.0)
     folder, out = tmp_path / "killed", tmp_path / "killed.npz"

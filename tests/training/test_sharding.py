@@ -6,7 +6,7 @@ from unittest import mock
 
 import jax
 import pytest
-from eight_devices import furthest, report_of
+from own_process import furthest, report_of
 from tiny import TinyNet, digits, leaves
 
 import jaxkd

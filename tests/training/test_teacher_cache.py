@@ -10,8 +10,8 @@ import json
 
 import numpy as np
 import pytest
-from eight_devices import furthest
 from flax import nnx
+from own_process import furthest
 from tiny import DroppingNet, TinyNet, leaves
 
 import jaxkd
