@@ -268,7 +268,7 @@ def test_recipes_cannot_be_changed_by_accident():
 
 def test_methods_of_logits_train_and_report_their_terms():
     few = digits()[0].subset(64)
-    for name in ("ats", "ctkd+std"):
+    for name in ("ce", "kd", "ats", "ctkd", "kd+std", "ctkd+std", "ats+std"):
         method = recipes.get_method(name)
         distiller = jaxkd.Distiller(student=TinyNet(10, seed=0), teacher=TinyNet(10, seed=1))
         distiller.compile(recipes.get_training("digits").optimizer(), loss=method.losses(), loss_weights=method.weights)
