@@ -73,7 +73,23 @@ def _from_variables(environment: Mapping[str, str]) -> dict[str, Any]:
         address, count, number = (value or "" for value in values)
         if not (count.isdecimal() and number.isdecimal() and int(number) < int(count)):
             raise ValueError(f"{names[1]}={count!r} and {names[2]}={number!r}: give a count, and a number below it")
+        found = {"coordinator_address": address, "num_processes": int(count), "process_id": int(number)}
         if names is _TORCHRUN:
-            address = f"{address}:{environment.get('MASTER_PORT', '29500')}"
-        return {"coordinator_address": address, "num_processes": int(count), "process_id": int(number)}
+            found["coordinator_address"] = f"{address}:{environment.get('MASTER_PORT', '29500')}"
+            found |= _own_gpu(environment)
+        return found
     return {}
+
+
+def _own_gpu(environment: Mapping[str, str]) -> dict[str, list[int]]:
+    """Return which GPU a process that torchrun started is to take, where it is one of several on a machine.
+
+    Example:
+      >>> _own_gpu({"LOCAL_WORLD_SIZE": "8", "LOCAL_RANK": "3"}), _own_gpu({"LOCAL_WORLD_SIZE": "1", "LOCAL_RANK": "0"})
+      ({'local_device_ids': [3]}, {})
+    """
+    visible = environment.get("CUDA_VISIBLE_DEVICES", "")
+    sees_one = bool(visible) and "," not in visible
+    if environment.get("LOCAL_WORLD_SIZE", "1") == "1" or "LOCAL_RANK" not in environment or sees_one:
+        return {}
+    return {"local_device_ids": [int(environment["LOCAL_RANK"])]}

@@ -16,7 +16,7 @@ from jaxkd.training.expectations import Expectations, check_logits
 from jaxkd.training.inputs import Data, InMemory, Source, Stream, as_source
 from jaxkd.training.program import Program, name_of
 from jaxkd.training.state import TrainState, copied
-from jaxkd.training.trials import Trials, check_batch_parts, check_frozen, refuse_single
+from jaxkd.training.trials import Trials, check_batch_parts, check_frozen, refuse_single, smallest_seen
 from jaxkd.types import Normalization, Normalizer
 
 
@@ -90,7 +90,8 @@ class Networks:
                 source,
                 index_readers=program.index_readers,
                 at_first=(*source.at_first, *checks),
-                at_single=lambda shape: refuse_single(model, shape, "a batch", "leave it out, or make batches larger"),
+                at_single=lambda shape: refuse_single(model, shape, *_OF_A_STREAM),
+                smallest_part=lambda count: smallest_seen(count, program),
             )
         for check in checks:
             check(source.image_shape)
@@ -146,6 +147,10 @@ class Networks:
     @property
     def _all(self) -> list[nnx.Module]:
         return [self.model, *([] if self.teacher is None else [self.teacher])]
+
+
+_OF_A_STREAM = "a batch or a part of it", "leave it out, or make batches larger"
+"""What has one image, and the cure."""
 
 
 def _normalizer(network: nnx.Module, given: Normalization | None) -> Normalizer | None:

@@ -19,6 +19,7 @@ import optax
 
 from jaxkd.checks import check_epoch_function, check_number
 from jaxkd.nn.outputs import is_under
+from jaxkd.nn.stack import several_blocks
 from jaxkd.schedules import Schedule, cosine_decay, quadratic_decay, remembered, step_decay, timm_cosine
 
 __all__ = [
@@ -307,7 +308,8 @@ def by_layer(
       layers: an optimizer for each name, as in "fc" and "layer4.0"; see `models.head`.
 
     Raises:
-      ValueError: from `init`, and so from `compile`, for a layer without parameters that are trained.
+      ValueError: from `init`, and so from `compile`, for a layer without parameters that are trained, or a name that
+        stands for several blocks.
 
     Example:
       >>> optimizer = by_layer(sgd(0.01, momentum=0.0), {"fc": sgd(0.1, momentum=0.0)})
@@ -336,10 +338,22 @@ def _by_layer(
         if missing := set(names) - set(jax.tree.leaves(found)):
             known = ", ".join(params["model"]) if isinstance(params, dict) and "model" in params else "none"
             raise ValueError(f"no layer {sorted(missing)[0]!r} is trained; at the network's top are {known}")
+        for name in names:
+            if _is_a_row(name, params):
+                raise ValueError(f"by_layer: {name!r}: {several_blocks(name)}")
         return found
 
     # The empty name sorts first: its rate is the one that the logs show.
     return optax.with_extra_args_support(optax.partition({"": otherwise, **dict(layers)}, groups))
+
+
+def _is_a_row(name: str, params: Any) -> bool:
+    """Return whether a name is that of equal blocks, all of whose parameters have the same first axis."""
+    leaves = [(_keys_of(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params)]
+    own = [(keys, leaf) for keys, leaf in leaves if is_under(f"model.{name}", keys)]
+    inside = 1 + len(name.split("."))
+    blocks = all(keys[inside : inside + 1] == ("block",) for keys, _ in own)
+    return blocks and len({jnp.shape(leaf)[:1] for _, leaf in own}) == 1
 
 
 def scale_by_epoch_rate(learning_rate: float | Schedule) -> optax.GradientTransformationExtraArgs:

@@ -94,10 +94,9 @@ def standardize(logits: jax.Array, epsilon: float = 1e-7) -> jax.Array:
     logits = at_least_float32(logits)
     centred = logits - logits.mean(-1, keepdims=True)
     variance = jnp.sum(jnp.square(centred), -1, keepdims=True) / (logits.shape[-1] - 1)
-    # The root has no slope at 0: equal logits must give a zero gradient, not a NaN.
+    # Equal logits must give a zero gradient, where the root's would be NaN and that of a division by ε, ten million.
     flat = variance == 0
-    deviation = jnp.where(flat, 0.0, jnp.sqrt(jnp.where(flat, 1.0, variance)))
-    return centred / (epsilon + deviation)
+    return jnp.where(flat, 0.0, centred / (epsilon + jnp.sqrt(jnp.where(flat, 1.0, variance))))
 
 
 def length(vectors: jax.Array, axis: int = -1, keepdims: bool = False) -> jax.Array:

@@ -22,6 +22,7 @@ from jaxkd.losses.base import HyperParameter, Monitor, Network
 from jaxkd.losses.functional import kl_divergence, tempered_kl
 from jaxkd.losses.functional import standardize as standardized
 from jaxkd.nn.initializers import torch_uniform
+from jaxkd.schedules import remembered
 from jaxkd.types import Batch, Outputs, Progress, at_least_float32
 
 
@@ -120,6 +121,7 @@ def temper(
     return rule.temper(ours, theirs, batch.labels, progress)
 
 
+@remembered
 def cosine_curriculum(epochs: int = 10, low: float = -1.0) -> Callable[[jax.Array], jax.Array]:
     """Return λ as a function of the epoch (counted from 1): from 0 down to `low` along a half cosine, then constant.
 
@@ -127,21 +129,21 @@ def cosine_curriculum(epochs: int = 10, low: float = -1.0) -> Callable[[jax.Arra
       epochs: the length of the descent; the paper's are 10 on CIFAR-100 and 5 on ImageNet.
       low: λ at its end; −1 is full adversarial training.
 
+    Raises:
+      ValueError: for no whole number of epochs.
+
     Example:
       >>> float(cosine_curriculum(10)(5))
       -0.5
     """
-    if epochs < 1:
-        raise ValueError(f"epochs={epochs}: the curriculum takes at least one epoch")
+    if not (epochs >= 1 and float(epochs).is_integer()):
+        raise ValueError(f"epochs={epochs}: the curriculum takes a whole number of epochs, one or more")
 
     def value(epoch: jax.Array) -> jax.Array:
         done = jnp.minimum(jnp.asarray(epoch, jnp.float32) / epochs, 1.0)
         return low * 0.5 * (1.0 - jnp.cos(jnp.pi * done))
 
     return value
-
-
-_PAPER = cosine_curriculum()  # one object, so that equal losses are the same program
 
 
 @jax.custom_vjp
@@ -177,7 +179,7 @@ class LearnedTemperature(nnx.Module):
         initial = self.t_start + self.t_end * jax.nn.sigmoid(jnp.float32(1.0))
         self.temperature = Monitor(initial, low=self.t_start, high=self.t_start + self.t_end)
         self.lambda_ = Monitor(jnp.float32(0.0))
-        self.curriculum = curriculum or _PAPER
+        self.curriculum = curriculum or cosine_curriculum()
         check_epoch_function("the curriculum", self.curriculum)
 
     def at(self, raw: jax.Array, student: jax.Array, teacher: jax.Array, progress: Progress) -> Tempered:

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxkd.nn.tokens import resized
+from jaxkd.nn.modes import call
+from jaxkd.nn.outputs import as_outputs
 from jaxkd.types import JointNormalization, Normalization, Normalizer, Outputs
 
 Average = Callable[[jax.Array, jax.Array], jax.Array]
@@ -40,14 +41,14 @@ class Ensemble(nnx.Module):
     sees images normalised with its own statistics where it carries any.
 
     Args:
-      networks: M of them, with the same classes.
+      networks: M of them, with the same classes; any that `Trainer` takes, but for ensembles.
       weights: one for each, above 0; they are made to add up to 1. Equal ones by default.
       average: "logits", or "probabilities": the logits are then the logarithm of the mean of probabilities, which their
         softmax gives back at temperature 1.
 
     Raises:
-      ValueError: for no networks, networks of different numbers of classes, weights that are not above 0 or not one
-        for each network, or another average.
+      ValueError: for no networks, an ensemble among them, networks of different numbers of classes, weights that are
+        not above 0 or not one for each network, or another average.
 
     Example:
       >>> from jaxkd.models.registry import create
@@ -59,6 +60,10 @@ class Ensemble(nnx.Module):
     def __init__(self, networks: Sequence[nnx.Module], weights: Sequence[float] | None = None, average: str = "logits"):
         if not networks:
             raise ValueError("networks=[]: an ensemble needs at least one network")
+        if inner := next((network for network in networks if isinstance(network, Ensemble)), None):
+            raise ValueError(
+                f"networks: the {inner.name} is one of them: give all networks to one ensemble, each with its weight"
+            )
         classes = [getattr(network, "num_classes", None) for network in networks]
         if len({count for count in classes if count is not None}) > 1:
             raise ValueError(f"networks of {' and '.join(map(str, classes))} classes: their outputs have no mean")
@@ -77,11 +82,8 @@ class Ensemble(nnx.Module):
         """Return the mean of logits for images `[B, H, W, C]`, or `[B, M, H, W, C]` with some for each network."""
         each = []
         for position, network in enumerate(self.networks):
-            own = resized(network, images[:, position] if images.ndim == 5 else images)
-            outputs = network(own, train=train)
-            if not isinstance(outputs, Outputs):
-                raise TypeError(f"{_name(network)} returned {type(outputs).__name__}: a network returns jaxkd.Outputs")
-            each.append(outputs)
+            own = images[:, position] if images.ndim == 5 else images
+            each.append(as_outputs(call(network, own, train), network))
         logits = [outputs.logits for outputs in each]
         if len({one.shape for one in logits}) > 1:
             shapes = " and ".join(str(list(one.shape)) for one in logits)

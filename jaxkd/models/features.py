@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import linen, nnx
 from flax.nnx import bridge
 
-from jaxkd.nn.layers import global_average_pool
 from jaxkd.nn.modes import call
 from jaxkd.nn.outputs import as_outputs, known_layers, layer_name
-from jaxkd.types import Outputs
+from jaxkd.types import Outputs, at_least_float32
 
 Seen = dict[str, list[Any]]
 
@@ -54,7 +54,7 @@ class WithFeatures(nnx.Module):
         values = {name: self._only(name, seen) for name in names}
         features = tuple(values[name] for name in self.layers)
         if features[-1].ndim > 2:
-            features = (*features, global_average_pool(features[-1]))
+            features = (*features, _pooled(features[-1]))
         classify = outputs.classify if self.classifier is None else _function(_layer(self.network, self.classifier))
         return outputs._replace(
             features=features,
@@ -96,7 +96,7 @@ def with_features(
     PyTorch or torchdistill would: under `jit`, `vmap` and `grad` it costs nothing.
 
     Losses take the stages between the first, the stem, and the last, the embedding. Where the last layer gives maps
-    `[B, H, W, C]`, their mean over height and width is added as the embedding.
+    `[B, H, W, C]` or tokens `[B, N, C]`, their mean over all places is added as the embedding.
 
     Args:
       network: any that `Trainer` takes.
@@ -127,6 +127,11 @@ def with_features(
     elif classifier is not None:
         raise ValueError(f"classifier={classifier!r}: the layers of a linen module cannot be called by themselves")
     return WithFeatures(network, layers, preactivations, classifier)
+
+
+def _pooled(features: jax.Array) -> jax.Array:
+    """Return the mean over all places, `[B, …, C] -> [B, C]`, in float32 at least."""
+    return at_least_float32(features).mean(tuple(range(1, features.ndim - 1)))
 
 
 def _layer(network: nnx.Module, name: str) -> Any:
@@ -239,12 +244,19 @@ def _intercept(seen: Seen, following: Any, args: Any, kwargs: Any, context: line
 
 @dataclass(frozen=True)
 class _Apply:
-    """Calls a layer of one structure with the weights it is given; equal to another of the same structure."""
+    """Calls a layer of one structure with the weights it is given; equal to another of the same structure.
+
+    It computes in float32, as all that losses do, also where the layer was split off while it computed in 16 bits.
+    """
 
     graph: nnx.GraphDef[Any]
 
     def __call__(self, weights: Any, embedding: jax.Array) -> jax.Array:
-        return nnx.merge(self.graph, weights)(embedding)
+        layer = nnx.merge(self.graph, weights)
+        for _, part in nnx.iter_modules(layer):
+            if getattr(part, "dtype", None) == jnp.bfloat16:
+                part.dtype = jnp.float32
+        return layer(embedding)
 
 
 def _function(layer: nnx.Module) -> jax.tree_util.Partial:

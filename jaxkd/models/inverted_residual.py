@@ -13,7 +13,7 @@ import jax
 from flax import nnx
 
 from jaxkd.models.registry import Classifier
-from jaxkd.nn.attention import DropPath
+from jaxkd.nn.attention import DropPath, dropped
 from jaxkd.nn.layers import Activation, BatchNorm, Conv, Linear, SqueezeExcite, conv_norm, global_average_pool
 from jaxkd.nn.stack import last_block
 from jaxkd.types import Outputs
@@ -192,8 +192,8 @@ class InvertedResidualNetwork(Classifier):
                 preactivations.append(inner)
         pooled = global_average_pool(self.activation(conv_norm(*last, out, train)))
         features.append(self.embed(pooled, train))
-        seen = features[-1] if self.drop is None else self.drop(features[-1], deterministic=not train)
-        return Outputs(classifier(seen), tuple(features), tuple(preactivations), classifier.function())
+        logits = classifier(dropped(self.drop, features[-1], train))
+        return Outputs(logits, tuple(features), tuple(preactivations), classifier.function())
 
     def run_stage(self, stage: Iterable[Any], images: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
         """Return the output of a stage and the preactivation that belongs to it."""

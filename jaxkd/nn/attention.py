@@ -68,13 +68,15 @@ class DropPath(nnx.Module):
       [0.0, 2.0]
     """
 
+    keeps_statistics: bool = False  # as of BatchNorm: true of a layer that is frozen
+
     def __init__(self, rate: float, *, rngs: nnx.Rngs):
         check_number("drop_path", rate, below=1.0)
         self.rate = Rate(jnp.float32(rate))
         self.stream = rngs.dropout.fork()
 
     def __call__(self, branch: jax.Array, train: bool) -> jax.Array:
-        if not train:
+        if not train or self.keeps_statistics:
             return branch
         keep = 1 - self.rate[...]
         kept = jax.random.bernoulli(self.stream(), keep, (len(branch),) + (1,) * (branch.ndim - 1))
@@ -245,8 +247,8 @@ def add_branch(values: jax.Array, branch: jax.Array, drop_path: DropPath | None,
 
 
 def dropped(layer: nnx.Dropout | None, values: jax.Array, train: bool) -> jax.Array:
-    """Return the values behind a dropout, which there may not be."""
-    return values if layer is None else layer(values, deterministic=not train)
+    """Return the values behind a dropout, which there may not be, and which does nothing where it is frozen."""
+    return values if layer is None else layer(values, deterministic=not train or layer.deterministic)
 
 
 def check_heads(width: int, heads: int) -> None:

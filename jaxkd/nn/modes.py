@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from flax import nnx
 from flax.nnx import bridge
 
-from jaxkd.nn.outputs import is_under, known_layers
+from jaxkd.nn.outputs import is_under, known_layers, layer_name
+from jaxkd.nn.stack import several_blocks, stacked_paths
 from jaxkd.nn.tokens import resized
 
 IN_TRAINING = ("train", "training", "is_training")
@@ -54,7 +55,7 @@ def checked_trainable(network: nnx.Module, layers: str | Iterable[str] | None) -
 
     Raises:
       TypeError: for anything but names.
-      ValueError: for no layer, or one that the network does not have, with the names it has.
+      ValueError: for no layer, one that is several blocks, or one that the network does not have, with those it has.
     """
     if layers is None:
         return None
@@ -70,6 +71,8 @@ def checked_trainable(network: nnx.Module, layers: str | Iterable[str] | None) -
                 f"trainable={name!r}: {type(network).__name__} has no such layer with parameters; "
                 f"{known_layers(name, (path[:-1] for path in paths))}"
             )
+        if any(name == layer_name(path[:-1]) for path in stacked_paths(network)):
+            raise ValueError(f"trainable={name!r}: {several_blocks(name)}")
     return Trainable(names)
 
 

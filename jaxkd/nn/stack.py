@@ -134,6 +134,11 @@ def stacked_paths(network: nnx.Module) -> tuple[tuple[Any, ...], ...]:
     return tuple((*path, "block") for path, layer in nnx.iter_modules(network) if isinstance(layer, Stack))
 
 
+def several_blocks(name: str) -> str:
+    """Return why a name that looks like that of one block is none, and what to name."""
+    return f"that is no single block, but a row of equal ones in one array: name {name + '.block'!r} for all of them"
+
+
 def last_block(stage: Iterable[Any]) -> Any:
     """Return the last block of a stage; of a stack, a copy."""
     *_, block = stage

@@ -128,7 +128,7 @@ class Method:
                 has = f"it has {', '.join(own)}" if own else "it has none"
                 raise ValueError(f"method {self.name!r} has no {kind} {unknown!r}; {has}")
         for name, weight in weights.items():
-            _check_weight(name, weight)
+            check_weight(name, weight)
         changed = dataclasses.replace(self, weights={**self.weights, **weights}, settings={**self.settings, **settings})
         labels = {"labels": np.arange(2, dtype=np.int32)} if self.needs_labels else {}
         changed.build(**labels, **changed.settings)  # so that a temperature of -1 is refused here, by name
@@ -147,7 +147,13 @@ class Method:
         return described if self.file is None else described | {"sha256": self.file.sha256}
 
 
-def _check_weight(name: str, weight: Weight) -> None:
+def check_weight(name: str, weight: Weight) -> None:
+    """Refuse a weight that cannot be compared or recorded.
+
+    Raises:
+      TypeError: for what is neither a number nor a dataclass to be called with the epoch.
+      ValueError: for a number that is not finite.
+    """
     if callable(weight) and dataclasses.is_dataclass(weight):
         return
     if not isinstance(weight, numbers.Real):

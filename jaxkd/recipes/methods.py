@@ -122,7 +122,7 @@ def _mlkd(temperature: float, standardize: bool = False) -> dict[str, Loss]:
 
 def _curriculum(t_start: float, t_end: float, curriculum_epochs: float) -> dict[str, Any]:
     # The published curriculum is left to the class: equal losses are then one compiled program.
-    curriculum = None if curriculum_epochs == 10 else losses.cosine_curriculum(int(curriculum_epochs))
+    curriculum = None if curriculum_epochs == 10 else losses.cosine_curriculum(curriculum_epochs)
     return {"t_start": t_start, "t_end": t_end, "curriculum": curriculum}
 
 

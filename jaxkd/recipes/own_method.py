@@ -19,7 +19,7 @@ import numpy as np
 from jaxkd.formats.files import sha256
 from jaxkd.keywords import did_you_mean
 from jaxkd.losses import Loss
-from jaxkd.recipes.method import Method, MethodFile, Weight
+from jaxkd.recipes.method import Method, MethodFile, Weight, check_weight
 
 _RETURNS = (
     'return a loss, or losses by name such as {"ce": losses.CrossEntropy(), "mine": MyLoss()}, or these and their '
@@ -175,6 +175,11 @@ def _read(built: Any, name: str) -> tuple[dict[str, Loss], Mapping[str, Weight]]
             raise ValueError(f"method {name!r}: its term {term!r} is {_described(loss)}, not a loss: {_RETURNS}")
     if unknown := sorted(set(weights) - set(terms)):
         raise ValueError(f"method {name!r}: a weight for {', '.join(unknown)}, but its terms are {', '.join(terms)}")
+    for term, weight in weights.items():
+        try:
+            check_weight(term, weight)
+        except TypeError as error:
+            raise ValueError(f"method {name!r}: {error}") from None
     return dict(terms), weights
 
 

@@ -2,8 +2,9 @@
 
 Tables are given as far as the networks exist here.
 
-For some pairs standardised KD and DKD were run at other temperatures and weights than the usual 2 and 9. The authors'
-logs state both in their names; for DKD the weight is taken as α, and 2·α as β.
+For some pairs standardised KD, DKD and MLKD were run at other temperatures and weights than the usual 2 and 9. The
+authors' logs state both in their names; for DKD the weight is taken as α, and 2·α as β. That of VGG-13 to VGG-8 by MLKD
+has another rate as well.
 
 Transformers learn with cross-entropy of weight 1 and standardised KD at temperature 3, of weight 10, and 6 for T2T-ViT.
 For PiT and PVT no log states them: DeiT's are taken.
@@ -110,7 +111,7 @@ def get(name: str) -> Recipe:
         method=get_method(method, **_BY_PAIR.get(name, {})),
         teacher=teacher or None,
         student=student,
-        training=get_training(place.training).adapted(network=student),
+        training=get_training(place.training).adapted(learning_rate=_RATES.get(name), network=student),
         published=published,
         paper=place.paper,
         table=place.title,
@@ -359,6 +360,7 @@ def _on_cifar() -> dict[str, dict[str, Any]]:
         found[f"kd+std/resnet56-{student}"] = {"temperature": 3.0, "weights": weights}
     found["kd+std/resnet110-resnet20"] = {"temperature": 4.0, "weights": {"kd": 12.0}}
     found["kd+std/vgg13-vgg8"] = {"temperature": 3.0}
+    found["mlkd+std/vgg13-vgg8"] = {"weights": {"mlkd": 6.0}}
     for pair, temperature, weight in (
         ("resnet56-resnet20", 3.0, 18.0),
         ("resnet110-resnet20", 2.0, 15.0),
@@ -373,3 +375,6 @@ def _on_cifar() -> dict[str, dict[str, Any]]:
 
 _BY_PAIR = _on_cifar() | _ON_IMAGENET
 """By the name of a recipe, what `get_method` is given beside the method's name."""
+
+_RATES = {"mlkd+std/vgg13-vgg8": 0.01}
+"""By the name of a recipe, its first learning rate where that is another than its training's."""

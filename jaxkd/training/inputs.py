@@ -71,7 +71,8 @@ class Stream:
       expected: of images and labels.
       index_readers: names of the losses that need the index of each example.
       at_first: called once each with the shape `(H, W, C)` of the first batch's images.
-      at_single: called once with that of a batch of one image.
+      at_single: called once with that of a batch of which BatchNorm sees a part of one image.
+      smallest_part: returns how many images of a batch of so many BatchNorm sees at once, at least.
       logits: returns how many a network has for images of a shape, where it does not say its number of classes.
     """
 
@@ -80,6 +81,7 @@ class Stream:
     index_readers: tuple[str, ...] = ()
     at_first: tuple[Callable[[tuple[int, ...]], None], ...] = ()
     at_single: Callable[[tuple[int, ...]], None] | None = None
+    smallest_part: Callable[[int], int] = int
     logits: Callable[[tuple[int, ...]], int] | None = None
     _told: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
@@ -140,7 +142,7 @@ class Stream:
             self._told.add("first")
             for check in self.at_first:
                 check(images.shape[1:])
-        if len(images) == 1 and self.at_single is not None and "single" not in self._told:
+        if self.at_single is not None and "single" not in self._told and self.smallest_part(len(images)) == 1:
             self._told.add("single")
             self.at_single(images.shape[1:])
 

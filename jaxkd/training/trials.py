@@ -228,11 +228,10 @@ def check_batch_parts(
     Raises:
       ValueError: with the nearest batch size that fits.
     """
-    apart = 1 if program.bn_mesh is None else program.bn_mesh.size
 
     def smallest(size: int) -> int:
         sizes = {min(size, examples), examples % size or size}
-        return min(smallest_part(size, program.microbatches, apart) for size in sizes)
+        return min(smallest_seen(size, program) for size in sizes)
 
     if smallest(batch_size) == 1:
         divides = program.microbatches * devices
@@ -240,6 +239,11 @@ def check_batch_parts(
         cure = "give more examples" if near is None else f"choose another batch_size, such as {near}"
         what = f"with {examples} examples and batch_size={batch_size}, a batch or a part of it"
         refuse_single(network, image_shape, what, cure)
+
+
+def smallest_seen(size: int, program: Program) -> int:
+    """Return how many images of a batch of a size BatchNorm sees at once, at least, in training by a program."""
+    return smallest_part(size, program.microbatches, 1 if program.bn_mesh is None else program.bn_mesh.size)
 
 
 def smallest_part(size: int, microbatches: int, devices: int) -> int:

@@ -44,6 +44,17 @@ def test_standardisation_and_asymmetric_scaling_compose():
     np.testing.assert_allclose(losses.KD(losses.ATS(4.0, 2.0), standardize=True)(*pair), divergence, rtol=1e-5)
 
 
+def test_equal_logits_which_a_head_of_zeros_gives_have_no_gradient_through_their_deviation():
+    flat, teacher = jnp.zeros((B, K)).at[1].set(logits(0)[1]), Outputs(logits(1))
+    gradient = jax.grad(
+        lambda student: losses.KD(2.0, standardize=True)(Outputs(student), teacher, BATCH, PROGRESS, None)
+    )
+    found = np.abs(gradient(flat)).max(1)
+    assert found[1] > 0
+    np.testing.assert_array_equal(np.delete(found, 1), 0)
+    np.testing.assert_array_equal(losses.standardize(flat)[0], 0)
+
+
 @pytest.mark.parametrize("name", DISTIL)
 def test_teachers_that_cannot_be_compared_are_refused(name):
     loss = DISTIL[name]()
@@ -80,9 +91,16 @@ def test_numbers_of_numpy_are_temperatures():
     assert {float(rule.value[...]) for rule in rules} == {4.0}
 
 
-def test_a_curriculum_takes_an_epoch_or_more():
-    with pytest.raises(ValueError, match="epochs=0"):
-        losses.cosine_curriculum(0)
+@pytest.mark.parametrize("epochs", [0, 7.9, float("nan"), float("inf")])
+def test_a_curriculum_takes_an_epoch_or_more(epochs):
+    with pytest.raises(ValueError, match=f"epochs={epochs}: the curriculum takes a whole number of epochs"):
+        losses.cosine_curriculum(epochs)
+
+
+def test_equal_curricula_are_one_so_that_their_runs_share_a_program():
+    one, other = (losses.CurriculumTemperature(curriculum=losses.cosine_curriculum(5)) for _ in range(2))
+    assert one.curriculum is other.curriculum
+    assert losses.CurriculumTemperature().curriculum is losses.InstanceTemperature().curriculum
 
 
 def test_lambda_multiplies_the_gradient_of_the_learned_temperature():

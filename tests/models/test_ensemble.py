@@ -125,6 +125,7 @@ def test_a_cache_tells_ensembles_apart(images):
     [
         ([], {}, "needs at least one network"),
         ([TinyNet(3), TinyNet(4)], {}, "networks of 3 and 4 classes: their outputs have no mean"),
+        ([TinyNet(), Ensemble([TinyNet()])], {}, "the ensemble of TinyNet is one of them: give all networks to one"),
         ([TinyNet(), TinyNet()], {"weights": [1]}, "give one for each of the 2 networks"),
         ([TinyNet(), TinyNet()], {"weights": [1, 0]}, "must be above 0; leave out a network"),
         ([TinyNet(), TinyNet()], {"weights": [1, np.nan]}, "must be above 0"),
@@ -145,13 +146,34 @@ def test_what_networks_have_to_return_and_losses_cannot_read(images):
     student = TinyNet()
     with pytest.raises(ValueError, match="student and teacher are the same object"):
         jaxkd.Distiller(student=student, teacher=[TinyNet(seed=1), student])
-    with pytest.raises(TypeError, match=r"Silent returned .*: a network returns jaxkd.Outputs"):
+    with pytest.raises(ValueError, match=r"the logits of Silent are float32 of shape \(2, 8, 8, 3\): return logits"):
         Ensemble([TinyNet(), Silent()])(jnp.zeros((2, 8, 8, 3)))
     distiller = jaxkd.Distiller(student=student, teacher=[TinyNet(seed=1), TinyNet(seed=2)])
     with pytest.raises(
         ValueError, match=r"ensemble of TinyNet and TinyNet has no features .* losses\.FromTeacher\(0, loss\)"
     ):
         distiller.compile(SGD, {"crd": losses.CRD(images.labels)})
+
+
+class OfFlax(nnx.Module):
+    """A network as Flax's users write it: it returns logits, and is told its mode by attributes of its layers."""
+
+    def __init__(self, seed):
+        rngs = nnx.Rngs(seed)
+        self.conv, self.bn = nnx.Conv(3, 4, (3, 3), rngs=rngs), nnx.BatchNorm(4, rngs=rngs)
+        self.dropout, self.fc = nnx.Dropout(0.5, rngs=rngs), nnx.Linear(4, 10, rngs=rngs)
+
+    def __call__(self, images):
+        return self.fc(self.dropout(nnx.relu(self.bn(self.conv(images))).mean((1, 2))))
+
+
+def test_networks_of_ones_own_are_called_as_they_are_alone(images):
+    networks = [OfFlax(0), OfFlax(1), TinyNet()]
+    alone = [jaxkd.Trainer(network).predict(images) for network in networks]
+    np.testing.assert_allclose(
+        jaxkd.Trainer(Ensemble(networks)).predict(images), np.mean(alone, 0), rtol=1e-4, atol=1e-5
+    )
+    assert all(not network.bn.use_running_average for network in networks[:2])
 
 
 def test_networks_of_the_zoo_are_named():

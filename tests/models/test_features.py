@@ -11,6 +11,7 @@ from tiny import TinyNet
 
 import jaxkd
 from jaxkd import losses, models, optimizers
+from jaxkd.training.forward import forward
 
 IMAGES = np.random.default_rng(0).standard_normal((12, 8, 8, 3)).astype(np.float32)
 LABELS = np.arange(12) % 3
@@ -63,6 +64,34 @@ def test_the_features_are_what_the_layers_return():
     for feature, expected in zip(outputs.features, (stem, first, second, second.mean((1, 2))), strict=True):
         np.testing.assert_allclose(feature, expected, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(nnx.relu(outputs.preactivations[1]), second, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(outputs.classify(outputs.features[-1]), outputs.logits, rtol=1e-5, atol=1e-6)
+
+
+def test_the_classifier_of_a_loss_computes_in_float32_whatever_the_network_does():
+    network = featured()
+    outputs = forward(network, jnp.asarray(IMAGES), train=False, precision="bfloat16")
+    exact = network.network.fc(outputs.features[-1])
+    np.testing.assert_allclose(outputs.classify(outputs.features[-1]), exact, rtol=1e-6, atol=1e-7)
+    assert network.network.fc.dtype is None
+
+
+class Tokens(nnx.Module):
+    """Patches as tokens, whose mean is classified."""
+
+    def __init__(self):
+        rngs = nnx.Rngs(0)
+        self.patches = nnx.Conv(3, 6, (2, 2), 2, rngs=rngs)
+        self.norm, self.fc = nnx.LayerNorm(6, rngs=rngs), nnx.Linear(6, 3, rngs=rngs)
+
+    def __call__(self, images):
+        tokens = self.patches(images).reshape(len(images), -1, 6)
+        return self.fc(self.norm(tokens).mean(1))
+
+
+def test_the_embedding_of_tokens_is_their_mean():
+    network = models.with_features(Tokens(), ["patches", "norm"], classifier="fc")
+    outputs = network(jnp.asarray(IMAGES))
+    assert [feature.shape for feature in outputs.features] == [(12, 4, 4, 6), (12, 16, 6), (12, 6)]
     np.testing.assert_allclose(outputs.classify(outputs.features[-1]), outputs.logits, rtol=1e-5, atol=1e-6)
 
 

@@ -42,6 +42,12 @@ def of_a_class():
 def strays():
     return losses.KD(4.0), {"ce": 1.0}
 
+def by_lambda():
+    return losses.KD(4.0), {"kd": lambda epoch: epoch / 20}
+
+def not_finite():
+    return losses.KD(4.0), {"kd": float("nan")}
+
 def fails():
     return losses.KD(-1.0)
 
@@ -107,6 +113,8 @@ def test_equal_files_build_equal_classes_wherever_they_lie(file, tmp_path):
         ("my_loss.py:number", "returned float 0.5: return a loss, or losses by name"),
         ("my_loss.py:of_a_class", "its term 'kd' is the class KD, not a loss"),
         ("my_loss.py:strays", "a weight for ce, but its terms are kd"),
+        ("my_loss.py:by_lambda", r"my_loss.*: the weight of 'kd' is <function .*: give a number, or a dataclass"),
+        ("my_loss.py:not_finite", "the weight of 'kd' is nan: give a finite number"),
         ("my_loss.py:fails", r"fails\(\) raised ValueError: temperature"),
         ("kdd", r"no method is called 'kdd'; there are .*my_loss.py:build; did you mean kd, "),
     ],

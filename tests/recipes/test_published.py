@@ -180,6 +180,9 @@ def test_settings_by_pair():
     assert [tuple(settings.values()) for settings in standardized] == [
         (18, 36, 3), (15, 30, 2), (15, 30, 2), (9, 18, 2), (12, 24, 2), (12, 24, 2), (15, 30, 2),
     ]  # fmt: skip
+    standardized = [recipes.get(f"mlkd+std/{pair}") for pair in PAIRS]
+    assert [recipe.method.weights["mlkd"] for recipe in standardized] == [9, 9, 9, 9, 9, 9, 6]
+    assert [recipe.training.learning_rate for recipe in standardized] == [0.025] * 6 + [0.01]
     for pair in FOUR_PAIRS:
         method = recipes.get(f"ctkd+dkd/{pair}").method
         assert (method.settings["alpha"], method.settings["beta"]) == (1.0, 2.0)
@@ -195,6 +198,7 @@ def test_the_other_recipes_have_the_settings_of_their_method():
         "dkd/vgg13-MobileNetV2",
         "kd+std/resnet110-resnet20",
         "kd+std/vgg13-vgg8",
+        "mlkd+std/vgg13-vgg8",
         *(f"kd+std/resnet56-{student}" for student in TRANSFORMERS),
     }
 

@@ -9,6 +9,7 @@ from tiny import TinyNet, assert_same_bits, leaves
 
 import jaxkd
 from jaxkd import Outputs, callbacks, losses, models, optimizers
+from jaxkd.nn.modes import call, checked_trainable
 
 IMAGES = np.random.default_rng(0).standard_normal((24, 8, 8, 3)).astype(np.float32)
 LABELS = np.arange(24) % 3
@@ -107,6 +108,18 @@ def test_a_frozen_network_trains_its_classifier_on_the_features_of_evaluation():
     np.testing.assert_allclose(trainer.model.fc.bias[...], params[1], rtol=1e-4, atol=1e-6)
 
 
+def test_dropout_and_left_out_branches_of_the_zoo_are_off_where_they_are_frozen():
+    small = {"image_size": 8, "patch_size": 4, "width": 12, "depth": 4, "heads": 2}
+    network = models.create("vit_tiny_patch16_224", 3, drop=0.5, drop_path=0.5, **small)
+
+    def logits(train, trainable=None):
+        return call(nnx.clone(network), jax.numpy.asarray(IMAGES), train, trainable).logits
+
+    frozen = logits(True, checked_trainable(network, models.head(network)))
+    np.testing.assert_allclose(frozen, logits(False), rtol=1e-5, atol=1e-6)
+    assert not np.allclose(logits(True), frozen, atol=1e-2)
+
+
 def test_some_stages_are_trained_and_others_not():
     network = models.create("resnet8", num_classes=3)
     before = weights(network)
@@ -149,6 +162,19 @@ def test_a_layer_that_is_told_its_mode_in_the_call_cannot_be_frozen_and_is_named
 def test_layers_that_do_not_exist_are_refused(names, message):
     with pytest.raises(ValueError, match=message):
         compiled(TinyNet(3), names)
+
+
+def test_what_looks_like_one_block_and_is_several_is_refused_with_a_name_for_all_of_them():
+    network = nnx.eval_shape(lambda: models.create("resnet32", num_classes=3))
+    message = r"'layer3.1': that is no single block, but a row of equal ones .*: name 'layer3.1.block' for all of them"
+    with pytest.raises(ValueError, match=f"trainable={message}"):
+        checked_trainable(network, ("layer3.1", "fc"))
+    assert checked_trainable(network, ("layer3.0", "layer2", "layer3.1.block")) is not None
+    params = {"model": nnx.to_pure_dict(nnx.state(network, nnx.Param))}
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), params)
+    with pytest.raises(ValueError, match=f"by_layer: {message}"):
+        optimizers.by_layer(SGD, {"layer3.1": SGD}).init(params)
+    optimizers.by_layer(SGD, {"layer3.0": SGD, "layer2": SGD, "layer3.1.block": SGD}).init(params)
 
 
 def test_a_fine_tuned_run_resumed_ends_with_the_same_bits(tmp_path):

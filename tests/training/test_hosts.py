@@ -216,6 +216,16 @@ def test_what_torchrun_sets():
     assert _from_variables({"SLURM_JOB_ID": "7", "MASTER_ADDR": "node0"}) == {}
 
 
+@pytest.mark.parametrize(
+    ("local", "visible", "own"),
+    [("1", "", {}), ("2", "", {"local_device_ids": [1]}), ("2", "4,5", {"local_device_ids": [1]}), ("2", "5", {})],
+)
+def test_of_several_processes_on_a_machine_each_takes_a_gpu(local, visible, own):
+    given = {"MASTER_ADDR": "node0", "WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": local}
+    found = _from_variables(given | ({"CUDA_VISIBLE_DEVICES": visible} if visible else {}))
+    assert {name: value for name, value in found.items() if name.startswith("local")} == own
+
+
 @pytest.mark.thorough
 def test_alone_it_says_how_to_start_several():
     script = "import jaxkd; jaxkd.distributed.initialize()"

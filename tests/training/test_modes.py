@@ -117,7 +117,7 @@ def test_a_last_batch_of_one_is_refused_before_training_where_batch_norm_sees_on
         trainer.fit((IMAGES, LABELS), batch_size=12, verbose=0)
     with pytest.raises(ValueError, match="batch_size=1, "):
         trainer.fit((IMAGES, LABELS), batch_size=1, verbose=0)
-    with pytest.raises(ValueError, match=r"a batch has one image.*leave it out"):
+    with pytest.raises(ValueError, match=r"a batch or a part of it has one image.*leave it out"):
         trainer.fit([(IMAGES[:12], LABELS[:12]), (IMAGES[12:], LABELS[12:])], verbose=0)
     assert trainer.history.epoch == []
     assert np.isfinite(trainer.fit((IMAGES, LABELS), batch_size=11, verbose=0).last("loss"))
@@ -126,8 +126,9 @@ def test_a_last_batch_of_one_is_refused_before_training_where_batch_norm_sees_on
 
 def test_parts_of_a_batch_count_as_batches():
     trainer = compiled(Flat(), gradient_accumulation_steps=4)
-    with pytest.raises(ValueError, match="a part of it has one image"):
-        trainer.fit((IMAGES[:8], LABELS[:8]), batch_size=4, verbose=0)
+    for given in ((IMAGES[:8], LABELS[:8]), [(IMAGES[:8], LABELS[:8]), (IMAGES[8:], LABELS[8:])]):
+        with pytest.raises(ValueError, match="a part of it has one image"):
+            trainer.fit(given, batch_size=4, verbose=0)
 
 
 def test_a_batch_of_one_is_fine_where_there_is_more_to_see():
