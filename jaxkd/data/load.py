@@ -175,8 +175,9 @@ def load(
 
     "imagenet2012", "imagenette" and "folder" are read while training runs, and need `pip install 'jaxkd[stream]'`.
     "folder" stands for any images in `train/CLASS/` and `val/CLASS/` (or `test/CLASS/`) below `data_dir`; classes are
-    numbered by name. "imagenet2012" is such a tree of the thousand classes of ImageNet, or what tensorflow-datasets
-    prepared of it with `file_format="array_record"`. "imagenette" is the largest of its folders that is there.
+    those of `train`, numbered by name, and `val` may lack some. "imagenet2012" is such a tree of the thousand classes
+    of ImageNet, or what tensorflow-datasets prepared of it with `file_format="array_record"`. "imagenette" is the
+    largest of its folders that is there.
 
     "npz" is a file of NumPy's with the arrays `x_train` and `y_train`, `x_test` and `y_test`, or by other usual names.
 

@@ -181,4 +181,5 @@ def held_out(
 
 
 def _rank(seed: int, key: object) -> int:
-    return int.from_bytes(hashlib.blake2b(f"{seed}/{key}".encode(), digest_size=8).digest(), "little")
+    name = f"{seed}/{key}".encode(errors="surrogateescape")  # names of files are bytes, and need not be UTF-8
+    return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")

@@ -182,7 +182,7 @@ class StreamedDataset(LabelledImages):
         return self.replace(source=_Chosen(self.source, np.arange(len(self))[checked_choice(indices)]))
 
     def _keys(self) -> Iterable[object] | None:
-        return self.source.example_names() if isinstance(self.source, NamedExamples) else None
+        return _names(self.source)
 
     @property
     def _title(self) -> str:
@@ -264,3 +264,11 @@ class _Chosen:
 
     def __getitem__(self, number: int) -> Any:
         return self.source[int(self.numbers[number])]
+
+
+def _names(source: RandomAccess) -> Sequence[str] | None:
+    """Return what a source calls its examples, also where they were chosen from it; None where it has no names."""
+    if isinstance(source, _Chosen):
+        names = _names(source.source)
+        return None if names is None else [names[number] for number in source.numbers]
+    return list(source.example_names()) if isinstance(source, NamedExamples) else None

@@ -1,5 +1,8 @@
 """Images held out of data sets without a split: of each class its part, and the same ones every time."""
 
+import hashlib
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 from streamed_sources import Noise
@@ -36,6 +39,13 @@ def test_the_choice_follows_names_and_not_places():
     # Images that come later change little.
     more = held_out(np.zeros(66, int), 0.2, keys=[*names, *(f"cat/new {number}.jpg" for number in range(6))])
     assert (more[:60] != chosen).sum() <= 3
+
+
+def test_names_of_files_are_bytes_and_need_not_be_utf_8():
+    files = [name % number for name in (b"cat/\xc3\xa9%d.jpg", b"cat/\xe9%d.jpg") for number in range(20)]
+    chosen = held_out(np.zeros(40, int), 0.25, keys=[name.decode(errors="surrogateescape") for name in files])
+    ranked = sorted(files, key=lambda name: hashlib.blake2b(b"0/" + name, digest_size=8).digest()[::-1])
+    assert {files[place] for place in np.flatnonzero(chosen)} == set(ranked[:10])
 
 
 def test_choices_of_classes_are_independent():
@@ -84,3 +94,41 @@ def test_a_streamed_data_set_is_divided_and_taken_from():
     assert train.subset(5).labels.tolist() == train.labels[:5].tolist()
     with pytest.raises(ValueError, match="no indices"):
         whole.take([])
+
+
+@dataclass(frozen=True)
+class Shades:
+    """Grey pictures, each called by its shade."""
+
+    shades: range
+
+    def __len__(self) -> int:
+        return len(self.shades)
+
+    def __getitem__(self, number: int):
+        return np.full((9, 9), self.shades[number], np.uint8), 0
+
+    def example_names(self):
+        return (f"{shade}.jpg" for shade in self.shades)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        lambda whole: whole.split(0.25)[0],
+        lambda whole: whole.split(0.25)[0].split(0.25)[0],
+        lambda whole: whole.take(np.arange(len(whole))[::-1]),
+        lambda whole: whole.subset(len(whole) - 1),
+    ],
+    ids=["split", "twice", "take", "subset"],
+)
+def test_a_part_is_divided_by_names_as_well(part):
+    """A picture that comes later hardly changes what is held out of a part, though it moves all others."""
+
+    def chosen(shades):
+        held = part(data.from_source(Shades(shades), ["grey"], image_size=8, workers=0)).split(0.2)[1]
+        return {int(image[0, 0]) for image, _ in (held.source[number] for number in range(len(held)))}
+
+    before, after = chosen(range(1, 201)), chosen(range(201))
+    assert len(before) >= 20
+    assert len(before ^ after) <= 5

@@ -56,6 +56,26 @@ def test_the_first_of_several_held_out_sets_is_read_as_of_folders(tmp_path):
     assert len(data.load("npz", path, split="test")) == 9
 
 
+@pytest.mark.parametrize("unknown", [{}, {"wnids_val": TEST_LABELS[::-1]}])
+def test_images_are_never_paired_with_labels_of_another_set(tmp_path, unknown):
+    held_out = {"x_val": TEST[::-1], **unknown, "x_test": TEST, "y_test": TEST_LABELS}
+    test = data.load("npz", written(tmp_path, x_train=PIXELS, y_train=LABELS, **held_out), split="test")
+    np.testing.assert_array_equal(test.images, TEST)
+    np.testing.assert_array_equal(test.labels, TEST_LABELS)
+    del held_out["x_test"]
+    with pytest.raises(FileNotFoundError, match="has images of train alone, and no test"):
+        data.load("npz", written(tmp_path, x_train=PIXELS, y_train=LABELS, **held_out))
+
+
+def test_words_that_mean_the_same_are_paired(tmp_path):
+    held_out = {"x_val": TEST, "y_validation": TEST_LABELS}
+    train, test = data.load("npz", written(tmp_path, x_train=PIXELS, training_labels=LABELS, **held_out))
+    assert (train.labels.tolist(), test.labels.tolist()) == (LABELS.tolist(), TEST_LABELS.tolist())
+    more = held_out | {"x_validation": TEST[::-1]}
+    test = data.load("npz", written(tmp_path, x_train=PIXELS, y_train=LABELS, **more), split="test")
+    np.testing.assert_array_equal(test.images, TEST[::-1])
+
+
 @pytest.mark.parametrize("names", [("x", "y"), ("images", "labels"), ("x_train", "y_train")])
 def test_a_file_without_a_split_is_divided(tmp_path, names):
     path = written(tmp_path, **dict(zip(names, (PIXELS, LABELS), strict=True)))
@@ -106,6 +126,12 @@ def test_files_that_are_none_are_named(tmp_path):
     (tmp_path / "a.npz").write_bytes(b"PK no zip")
     with pytest.raises(ValueError, match=r"a.npz is not an .npz file"):
         data.load("npz", tmp_path)
+    np.save(tmp_path / "images.npy", PIXELS)
+    with pytest.raises(ValueError, match=r"images.npy is not an .npz file .*one array: write all with numpy.savez\("):
+        data.load("npz", tmp_path / "images.npy")
+    (tmp_path / "images.npy").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"images.npy is not an .npz file"):
+        data.load("npz", tmp_path / "images.npy")
     written(tmp_path, x=PIXELS, y=LABELS)
     with pytest.raises(ValueError, match=r"holds a.npz, mine.npz: pass one of them as data_dir"):
         data.load("npz", tmp_path)

@@ -192,6 +192,12 @@ def test_imagenette_is_read_with_the_names_of_its_classes(tmp_path, place):
     assert train.mean == (0.485, 0.456, 0.406)
 
 
+def test_imagenette_is_found_beside_other_images(tmp_path):
+    imagenette_tree(tmp_path / "imagenette2")
+    imagenette_tree(tmp_path, classes=("cats", "dogs"))
+    assert len(data.load("imagenette", tmp_path, "test", image_size=16, workers=0)) == 10
+
+
 def test_the_largest_of_its_folders_is_read_and_other_classes_are_refused(tmp_path):
     imagenette_tree(tmp_path / "imagenette2-160")
     imagenette_tree(tmp_path / "imagenette2-320")

@@ -170,6 +170,69 @@ def test_what_is_wrong_with_a_tree_is_said(tree, tmp_path):
         data.load("folder", tmp_path, split="train")
 
 
+def images_in(root, *folders):
+    for folder in folders:
+        (root / folder).mkdir(parents=True)
+        picture(np.random.default_rng(0), 20, 20, 0.5).save(root / folder / "1.png")
+        picture(np.random.default_rng(1), 20, 20, 0.5).save(root / folder / "2.png")
+
+
+@pytest.mark.parametrize("folder", [None, "val/ash"], ids=["no folder", "an empty one"])
+def test_held_out_images_may_lack_classes(tmp_path, folder):
+    images_in(tmp_path, "train/ash", "train/elm", "train/oak", "val/elm", "val/oak")
+    if folder:
+        (tmp_path / folder).mkdir()
+    with pytest.warns(UserWarning, match=r"/val: no images in ash: what is measured here says nothing") as seen:
+        train, val = data.load("folder", tmp_path, image_size=16, workers=0)
+    assert len(seen) == 1
+    assert train.class_names == val.class_names == ("ash", "elm", "oak")
+    assert val.labels.tolist() == [1, 1, 2, 2]
+    data.load("folder", tmp_path, split="train")
+    shutil.rmtree(tmp_path / "train" / "oak")
+    with pytest.raises(ValueError, match=r"only \S+/val has oak; give both these folders, or move them out of val"):
+        data.load("folder", tmp_path, split="test")
+
+
+def test_held_out_images_of_no_class_are_refused(tmp_path):
+    images_in(tmp_path, "train/ash")
+    (tmp_path / "val" / "ash").mkdir(parents=True)
+    with pytest.raises(ValueError, match="/val: no images in ash: fill what is empty"):
+        data.load("folder", tmp_path)
+    shutil.rmtree(tmp_path / "val" / "ash")
+    with pytest.raises(ValueError, match="/val holds no folders: put the images of each class into a folder"):
+        data.load("folder", tmp_path)
+    train, test = data.load("folder", tmp_path, validation_split=0.5, image_size=16, workers=0)
+    assert (len(train), len(test)) == (1, 1)
+
+
+@pytest.mark.parametrize("name", ["train", "val", "test"])
+def test_a_class_may_be_called_as_a_split_is(tmp_path, name):
+    images_in(tmp_path, "bus", "car", name)
+    with pytest.raises(FileNotFoundError, match=f"holds images in bus, car, {name}, which are classes"):
+        data.load("folder", tmp_path)
+    train, test = data.load("folder", tmp_path, validation_split=0.5, image_size=16, workers=0)
+    assert train.class_names == test.class_names == ("bus", "car", name)
+    assert train.labels.tolist() == test.labels.tolist() == [0, 1, 2]
+
+
+def test_what_may_be_a_split_or_a_class_is_refused(tmp_path):
+    images_in(tmp_path, "train", "train/ash", "train/elm")
+    train, _ = data.load("folder", tmp_path, validation_split=0.5, image_size=16, workers=0)
+    assert train.class_names == ("ash", "elm")  # there are no other classes
+    images_in(tmp_path, "bus")
+    with pytest.raises(ValueError, match=r"/train holds images as well as folders, beside images in bus: if it is a s"):
+        data.load("folder", tmp_path, validation_split=0.5)
+
+
+@pytest.mark.parametrize("validation_split", [None, 0.5])
+def test_splits_without_class_folders_are_no_classes(tmp_path, validation_split):
+    images_in(tmp_path, "train", "val")
+    with pytest.raises(
+        ValueError, match=r"train holds 2 images, such as 1.png, but no folders: put the images of each"
+    ):
+        data.load("folder", tmp_path, validation_split=validation_split)
+
+
 def test_resident_data_have_no_image_size_and_no_workers():
     for option in ({"image_size": 32}, {"workers": 0}):
         with pytest.raises(ValueError, match=r"digits is held in memory as 8×8 pixels: leave them out"):
@@ -203,6 +266,13 @@ def test_imagenet_may_be_a_tree(thousand, tmp_path):
         train, val = data.load("imagenet2012", root)
         assert (len(train), len(val), train.num_classes, val.name) == (1000, 1000, 1000, "imagenet2012")
         assert val.source[998][1] == 998
+
+
+@pytest.mark.parametrize("beside", ["train/cats", "photographs"])
+def test_imagenet_is_found_beside_other_images(thousand, tmp_path, beside):
+    images_in(tmp_path, beside)
+    (tmp_path / "imagenet2012").symlink_to(thousand)
+    assert data.load("imagenet2012", tmp_path, "test").num_classes == 1000
 
 
 def test_other_classes_are_not_taken_for_imagenet(tree, tmp_path):

@@ -52,16 +52,17 @@ class FolderImages:
     Args:
       root: the folder with the class folders.
       classes: their names, in the order of the labels.
+      may_lack: whether some classes may have no images, or no folder, as in held-out data.
 
     Raises:
-      ValueError: a class has no images.
+      ValueError: a class has no images, or none has any.
 
     Warns:
-      UserWarning: of images in formats that are not read, and of class folders that hold folders alone, several of them
-        with images, which may be the classes that were meant.
+      UserWarning: of classes without images, where there may be some; of images in formats that are not read; and of
+        class folders that hold folders alone, several of them with images, which may be the classes that were meant.
     """
 
-    def __init__(self, root: Path, classes: Sequence[str]) -> None:
+    def __init__(self, root: Path, classes: Sequence[str], may_lack: bool = False) -> None:
         self.root = os.fspath(root)
         names: list[bytes] = []
         ends = []
@@ -76,11 +77,13 @@ class FolderImages:
             unread += [os.path.join(label, name) for name in left_out]
             ends.append(len(names))
         empty = [label for label, count in zip(classes, np.diff(ends, prepend=0), strict=True) if not count]
-        if empty:
+        if empty and not (may_lack and names):
             raise ValueError(
                 f"{root}: no images in {_listed(empty)}: fill what is empty, or remove it (names of images end in "
                 f"{', '.join(EXTENSIONS)})"
             )
+        if empty:
+            warn_caller(f"{root}: no images in {_listed(empty)}: what is measured here says nothing of these classes")
         if unread:
             warn_caller(
                 f"{root}: {len(unread)} images left out, in formats that are not read: {_listed(unread)}; convert them "
@@ -126,31 +129,35 @@ def places(name: str, data_dir: Path) -> list[str]:
 def read(name: str, data_dir: Path, splits: Sequence[str]) -> dict[str, StreamedDataset] | None:
     """Read the wanted splits; None where there is no folder of any.
 
+    Classes are numbered by the folders of the training images, where there are any; of the test images some may lack.
+
     Raises:
       FileNotFoundError: one of the wanted splits has no folder.
-      ValueError: there are no classes, a class without images, or classes that differ between the splits.
+      ValueError: there are no classes, one without training images, or one that test images have alone.
+
+    Warns:
+      UserWarning: of classes without test images.
     """
-    roots = {split: _root(data_dir, split) for split in _FOLDERS}
-    missing = [split for split in splits if roots[split] is None]
-    if not any(roots.values()):
-        if unsplit := _unsplit_classes(data_dir):
-            raise FileNotFoundError(
-                f"{data_dir} holds images in {_listed(unsplit)}, and no folders train and val: hold a part of them out "
-                f"with {_HOLD_OUT}"
-            )
-        return None
-    if missing:
-        wanted = " or ".join(str(data_dir / folder) for folder in _FOLDERS[missing[0]])
-        there = next(split for split in roots if roots[split] is not None)
+    found = {split: root for split in _FOLDERS if (root := _root(data_dir, split)) is not None}
+    if not found and (unsplit := _unsplit_classes(data_dir)):
+        raise FileNotFoundError(
+            f"{data_dir} holds images in {_listed(unsplit)}, which are classes, and no folders train and val: hold a "
+            f"part of them out with {_HOLD_OUT}"
+        )
+    missing = next((split for split in splits if split not in found), None)
+    if missing is not None:
+        _check_named_folder(data_dir, missing)
+        if not found:
+            return None
+        wanted = " or ".join(str(data_dir / folder) for folder in _FOLDERS[missing])
+        [there] = found
         raise FileNotFoundError(
             f"there is no folder {wanted}: add it, or read the other split alone, data.load({name!r}, split={there!r})"
             + (f", or hold a part of it out with {_HOLD_OUT}" if there == "train" else "")
         )
-    found = {split: root for split, root in roots.items() if root is not None}
-    classes = {split: class_folders(root) for split, root in found.items()}
-    _check_equal(found, classes)
+    classes = _classes(found)
     return {
-        split: StreamedDataset(FolderImages(found[split], classes[split]), tuple(classes[split]), name=name)
+        split: StreamedDataset(FolderImages(found[split], classes, may_lack=split == "test"), tuple(classes), name=name)
         for split in splits
     }
 
@@ -159,16 +166,24 @@ def whole(name: str, data_dir: Path) -> StreamedDataset | None:
     """Read the images of a tree without a split, in `train/CLASS/` or `CLASS/`; None where there are none.
 
     Raises:
-      ValueError: there is a second split; otherwise as `read`.
+      ValueError: there is a second split, or `train` may be a split as well as a class; otherwise as `read`.
     """
     train, test = (_root(data_dir, split) for split in _FOLDERS)
     if test is not None:
         raise ValueError(
             f"{test} has held-out images: leave validation_split out, or pass the folder of the class folders itself"
         )
-    root = train or data_dir
-    if not root.is_dir() or not (train or _unsplit_classes(data_dir)):
+    unsplit = _unsplit_classes(data_dir)
+    if train is not None and train.name in unsplit:
+        others = [folder for folder in unsplit if folder != train.name]
+        raise ValueError(
+            f"{train} holds images as well as folders, beside images in {_listed(others)}: if it is a split, move its "
+            "own images into its folders, and if it is a class, those of its folders out of them"
+        )
+    if train is None and not unsplit:
+        _check_named_folder(data_dir, "train")
         return None
+    root = train or data_dir
     classes = class_folders(root)
     return StreamedDataset(FolderImages(root, classes), tuple(classes), name=name)
 
@@ -179,38 +194,53 @@ def class_folders(root: Path) -> list[str]:
     Raises:
       ValueError: there are none.
     """
-    with os.scandir(root) as entries:
-        found = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
-    classes = [name for name, is_folder in found if is_folder]
+    classes, loose = _content(root)
     if classes:
         return classes
-    loose = [name for name, _ in found if _is_image(name)]
     seen = f"{len(loose)} images, such as {loose[0]}, but no folders" if loose else "no folders"
     raise ValueError(f"{root} holds {seen}: put the images of each class into a folder of its own, {root / 'CLASS'}")
 
 
+def _content(folder: Path) -> tuple[list[str], list[str]]:
+    """List the folders and the images in a folder itself, sorted; what begins with a dot is neither."""
+    with os.scandir(folder) as entries:
+        found = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+    return [name for name, inner in found if inner], [name for name, inner in found if not inner and _is_image(name)]
+
+
 def _unsplit_classes(data_dir: Path) -> list[str]:
-    """List the folders that hold images; none where the place itself does not exist."""
+    """List the folders that hold images themselves; none where all of these are called as splits are."""
     if not data_dir.is_dir():
         return []
-    with os.scandir(data_dir) as entries:
-        folders = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-    return [folder for folder in folders if any(_is_image(name) for name in os.listdir(data_dir / folder))]
+    found = [folder for folder in _content(data_dir)[0] if _content(data_dir / folder)[1]]
+    return found if set(found).difference(*_FOLDERS.values()) else []
 
 
 def _root(data_dir: Path, split: str) -> Path | None:
-    return next((data_dir / folder for folder in _FOLDERS[split] if (data_dir / folder).is_dir()), None)
+    """Return the folder of a split; one without class folders is none, such as the class `train` beside `bus`."""
+    return next((folder for folder in _named_folders(data_dir, split) if _content(folder)[0]), None)
 
 
-def _check_equal(roots: dict[str, Path], classes: dict[str, list[str]]) -> None:
-    if len(classes) < 2 or classes["train"] == classes["test"]:
-        return
-    alone = {
-        roots["train"]: sorted(set(classes["train"]) - set(classes["test"])),
-        roots["test"]: sorted(set(classes["test"]) - set(classes["train"])),
-    }
-    found = "; ".join(f"only {root} has {_listed(names)}" for root, names in alone.items() if names)
-    raise ValueError(f"training and test images have other classes: {found}; give both the same folders")
+def _named_folders(data_dir: Path, split: str) -> list[Path]:
+    return [data_dir / folder for folder in _FOLDERS[split] if (data_dir / folder).is_dir()]
+
+
+def _check_named_folder(data_dir: Path, split: str) -> None:
+    """Refuse a folder that is called as a split is, and has no class folders."""
+    for folder in _named_folders(data_dir, split):
+        class_folders(folder)
+
+
+def _classes(roots: dict[str, Path]) -> list[str]:
+    """List the classes of the training images, or of the test images where there are no others."""
+    classes, *others = (class_folders(root) for root in roots.values())
+    alone = sorted({name for other in others for name in other}.difference(classes))
+    if alone:
+        raise ValueError(
+            f"training and test images have other classes: only {roots['test']} has {_listed(alone)}; give both these "
+            f"folders, or move them out of {roots['test'].name}"
+        )
+    return classes
 
 
 def _image_names(folder: str) -> tuple[list[bytes], list[str]]:

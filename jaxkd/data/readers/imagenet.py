@@ -49,7 +49,7 @@ def _prepared(name: str, folder: Path, split: str) -> StreamedDataset:
 
 
 def _trees(name: str, data_dir: Path) -> tuple[Path, Path]:
-    return data_dir, data_dir / name
+    return data_dir / name, data_dir
 
 
 def _check_classes(place: Path, classes: Sequence[str]) -> None:

@@ -49,7 +49,7 @@ def read(name: str, data_dir: Path, splits: Sequence[str]) -> dict[str, Streamed
 
 
 def _roots(data_dir: Path) -> list[Path]:
-    return [data_dir, *(data_dir / folder for folder in _FOLDERS)]
+    return [*(data_dir / folder for folder in _FOLDERS), data_dir]
 
 
 def _has_split(root: Path) -> bool:

@@ -18,10 +18,18 @@ from numpy.typing import NDArray
 from jaxkd.data.dataset import Dataset, from_arrays
 
 _KINDS = {"images": ("x", "image", "images", "data", "pixels"), "labels": ("y", "label", "labels", "target", "targets")}
-_SPLITS = {"train": ("train", "training"), "test": ("val", "valid", "validation", "test")}
+_SPLITS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "train": (("train", "training"),),
+    "test": (("val", "valid", "validation"), ("test",)),
+    "all": (("",),),
+}
+"""Of each split the sets that may stand for it, the first one first, and of each set the words for it."""
+
+_WORDS = {word for sets in _SPLITS.values() for words in sets for word in words} - {""}
 _NAMES = ("class_names", "label_names")
 
 Pair = tuple[NDArray[Any], NDArray[Any]]
+Parts = dict[str, NDArray[Any]]
 
 
 def places(name: str, data_dir: Path) -> list[str]:
@@ -32,7 +40,7 @@ def places(name: str, data_dir: Path) -> list[str]:
 def read(name: str, data_dir: Path, splits: Sequence[str]) -> dict[str, Dataset] | None:
     """Read the wanted splits, normalised with the training pixels' statistics; None where there is no file.
 
-    Grey images become RGB. Of several held-out sets the first of val, validation and test is read, as of folders.
+    Grey images become RGB. Of several held-out sets the first of val, validation and test that has labels is read.
 
     Raises:
       FileNotFoundError: the file lacks one of the splits.
@@ -88,18 +96,23 @@ def _file(data_dir: Path) -> Path | None:
 def _read(path: Path) -> tuple[dict[str, Pair], tuple[str, ...] | None]:
     """Return images and labels by split, "all" where the names say none, and the names of the classes."""
     try:
-        with np.load(path) as file:
+        file = np.load(path)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise ValueError("it holds one array: write all with numpy.savez(path, x_train=…, y_train=…)")
+        with file:
             arrays = {key: file[key] for key in file.files}
-    except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is not an .npz file of plain arrays: {error}") from None
-    found: dict[str, dict[str, NDArray[Any]]] = {}
-    rank: dict[tuple[str, str], int] = {}
+    found: dict[str, Parts] = {}
     for key, array in arrays.items():
-        place = _place(key)
-        if place is not None and place[2] < rank.get(place[:2], len(_SPLITS["test"])):
-            rank[place[:2]] = place[2]
-            found.setdefault(place[0], {})[place[1]] = array
-    pairs = {split: _pair(path, split, parts) for split, parts in found.items() if len(parts) == len(_KINDS)}
+        if (place := _place(key)) is not None:
+            word, kind = place
+            found.setdefault(word, {}).setdefault(kind, array)
+    pairs = {}
+    for split, sets in _SPLITS.items():
+        parts = next(filter(None, (_complete(found, words) for words in sets)), None)
+        if parts is not None:
+            pairs[split] = _pair(path, split, parts)
     if not pairs or ("all" in pairs and len(pairs) > 1):
         held = ", ".join(f"{key} {list(array.shape)}" for key, array in arrays.items()) or "nothing"
         raise ValueError(
@@ -110,23 +123,29 @@ def _read(path: Path) -> tuple[dict[str, Pair], tuple[str, ...] | None]:
     return pairs, None if names is None else tuple(map(str, names))
 
 
-def _place(key: str) -> tuple[str, str, int] | None:
-    """Return split, kind and rank of an array by its name.
+def _complete(found: dict[str, Parts], words: Sequence[str]) -> Parts | None:
+    """Return images and labels by one of the words for a set, else by several, such as `x_val` and `y_validation`."""
+    each = [found.get(word, {}) for word in words]
+    together = {kind: array for parts in reversed(each) for kind, array in parts.items()}
+    return next((parts for parts in (*each, together) if len(parts) == len(_KINDS)), None)
+
+
+def _place(key: str) -> tuple[str, str] | None:
+    """Return the word for the set and the kind of an array by its name.
 
     Example:
       >>> _place("X_train"), _place("test_labels"), _place("y"), _place("notes")
-      (('train', 'images', 0), ('test', 'labels', 3), ('all', 'labels', 0), None)
+      (('train', 'images'), ('test', 'labels'), ('', 'labels'), None)
     """
     words = re.split(r"[^a-z0-9]+", key.lower())
     kinds = [kind for kind, known in _KINDS.items() if set(words) & set(known)]
-    splits = [(split, known.index(word)) for split, known in _SPLITS.items() for word in words if word in known]
-    if len(kinds) != 1 or len(words) != len(kinds) + len(splits) or len(splits) > 1:
+    sets = [word for word in words if word in _WORDS]
+    if len(kinds) != 1 or len(words) != len(kinds) + len(sets) or len(sets) > 1:
         return None
-    split, rank = splits[0] if splits else ("all", 0)
-    return split, kinds[0], rank
+    return sets[0] if sets else "", kinds[0]
 
 
-def _pair(path: Path, split: str, parts: dict[str, NDArray[Any]]) -> Pair:
+def _pair(path: Path, split: str, parts: Parts) -> Pair:
     images, labels = parts["images"], parts["labels"]
     if images.ndim == 3:
         images = images[..., None]
