@@ -159,6 +159,8 @@ class RunConfig:
         for name in ("limit_examples", "limit_steps"):
             if (limit := getattr(self, name)) is not None and limit < 1:
                 raise ValueError(f"{name}={limit}: give at least 1")
+        if self.checkpoint_minutes is not None and not self.checkpoint_minutes > 0:
+            raise ValueError(f"checkpoint_minutes={self.checkpoint_minutes}: give a number above 0")
 
     @property
     def title(self) -> str:

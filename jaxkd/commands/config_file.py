@@ -17,6 +17,7 @@ import yaml
 
 from jaxkd import recipes
 from jaxkd.command_line import CommandLine, no_option
+from jaxkd.commands import method
 from jaxkd.commands.around_the_loss import OPTIONS as AROUND
 from jaxkd.config import RunConfig
 from jaxkd.formats.files import atomic_write
@@ -81,7 +82,13 @@ def parse(
     except (ValueError, OSError) as error:
         parser.error(str(error).removeprefix(f"{file}: "))
     parser.source = ""
-    return parser.parse_args([*tokens, *given])
+    options = parser.parse_args([*tokens, *given])
+    if "--method" in parser._option_string_actions:
+        try:
+            method.prefer(options, parser.parse_args(tokens), parser.parse_args(given))
+        except ValueError as error:
+            parser.error(str(error))
+    return options
 
 
 def read(file: pathlib.Path) -> dict[str, Any]:
@@ -98,12 +105,19 @@ def read(file: pathlib.Path) -> dict[str, Any]:
             f"{file}: there is no such file; --config takes a YAML or JSON file, or the folder of a run"
         )
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))  # which reads JSON too
+        content = _parsed(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"not valid YAML or JSON: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise ValueError("options are expected by name, as in 'epochs: 30'")
     return content
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)  # YAML takes JSON too, but a number such as 1e-05 for text
+    except ValueError:
+        return yaml.safe_load(text)
 
 
 def tokens_of(parser: CommandLine, content: Mapping[str, Any]) -> list[str]:
@@ -186,19 +200,36 @@ def options_of(run: RunConfig, parser: argparse.ArgumentParser) -> dict[str, Any
     }
     if run.method is None:
         return options
-    described = run.method.describe()
-    published = recipes.get(run.recipe).method if run.recipe else recipes.get_method(described["name"])
-    usual = published.describe() if published.name == run.method.name else {"weights": {}}
-    file = run.method.file
     return options | {
-        "method": described["name"] if file is None else f"{file.path}:{file.function}",
-        "weight": {term: w for term, w in described["weights"].items() if w != usual["weights"].get(term)},
-        "setting": described["settings"],
+        **_of_the_method(run, run.method),
         "teacher": teacher and ([teacher.path, *teacher.others] if teacher.others else teacher.path),
         "teacher_name": teacher and teacher.name,
         "evaluate_teacher": teacher.evaluate if teacher else None,
         "cache_teacher": teacher and (True if teacher.cache == "auto" else teacher.cache),
     }
+
+
+def _of_the_method(run: RunConfig, ours: recipes.Method) -> dict[str, Any]:
+    """Return which method a run has, where its recipe has another, and numbers that are not the published ones."""
+    name = ours.name if ours.file is None else f"{ours.file.path}:{ours.file.function}"
+    usual, by_recipe = recipes.get_method(name), recipes.get(run.recipe).method if run.recipe else None
+    if by_recipe is not None and by_recipe.name == ours.name:
+        usual = usual if _functions(_changed(ours.weights, by_recipe.weights)) else by_recipe
+    weights = _changed(ours.weights, usual.weights)
+    return {
+        "method": None if usual is by_recipe else name,
+        "weight": {term: weights[term] for term in weights.keys() - _functions(weights)},
+        "setting": _changed(ours.settings, usual.settings),
+    }
+
+
+def _changed(ours: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in ours.items() if value != usual[name]}
+
+
+def _functions(weights: Mapping[str, recipes.Weight]) -> set[str]:
+    """Return the terms whose weights are functions of the epoch, which no option says."""
+    return {term for term, weight in weights.items() if callable(weight)}
 
 
 def _around_the_loss(run: RunConfig) -> dict[str, Any]:

@@ -11,12 +11,11 @@ from typing import Any
 import jaxkd
 from jaxkd import distributed, recipes
 from jaxkd.command_line import CommandLine, Help, program
-from jaxkd.commands import config_file, dry_run, run
+from jaxkd.commands import config_file, dry_run, method, run
 from jaxkd.commands.options import (
     add_init_options,
     add_options,
     init_of,
-    method_name,
     network_of,
     recipe_of,
     run_config,
@@ -93,11 +92,18 @@ def train_each(
             network.check()
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         parser.error(str(error))
-    if options.dry_run:
-        run.say(dry_run.described(networks[0], teacher))
-        return 0
-    for network in networks:
-        network.start()
+    try:
+        if options.dry_run:
+            run.say(dry_run.described(networks[0], teacher))
+        else:
+            _train(networks, teacher, at_once)
+    except run.RefusedError as error:
+        parser.error(str(error))
+    return 0
+
+
+def _train(networks: list[run.Experiment], teacher: Any, at_once: int | None) -> None:
+    config, test = networks[0].config, networks[0].test
     size = networks[0].facts[config.role]["parameters"]
     run.say(f"{config.role} {config.network}: {size:,} parameters; {config.title}")
     run.say_start(networks[0])
@@ -109,7 +115,6 @@ def train_each(
     else:
         for network in networks:
             run.fit(network)
-    return 0
 
 
 def config_of(options: argparse.Namespace) -> RunConfig:
@@ -131,21 +136,7 @@ def config_of(options: argparse.Namespace) -> RunConfig:
         evaluate=options.evaluate_teacher,
         cache=options.cache_teacher,
     )
-    return run_config(options, student, recipe, method_of(options, recipe), teacher, init)
-
-
-def method_of(options: argparse.Namespace, recipe: recipes.Recipe | None) -> recipes.Method:
-    """Return the method, with the published numbers unless the command line has others.
-
-    Raises:
-      ValueError: for a setting or weight that the method does not have.
-    """
-    chosen = recipes.get_method(options.method or "kd") if recipe is None or options.method else recipe.method
-    names = ("temperature", "correct", "wrong")
-    settings = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    weights = {"ce": options.ce_weight, chosen.teaching_term or "kd": options.kd_weight}
-    weights = {name: weight for name, weight in weights.items() if weight is not None}
-    return chosen.adapted(weights | dict(options.weight), **(settings | dict(options.setting)))
+    return run_config(options, student, recipe, method.method_of(options), teacher, init)
 
 
 def describe_teacher(teacher: Any, test: run.Images, evaluate: bool) -> dict[str, Any]:
@@ -175,22 +166,6 @@ class OneOrSeveral(argparse.Action):
         option_string: str | None = None,
     ) -> None:
         setattr(namespace, self.dest, values if len(values) > 1 else values[0])
-
-
-def named_number(text: str) -> tuple[str, float]:
-    """Return `NAME=NUMBER` from the command line in two; whole numbers stay whole.
-
-    Example:
-      >>> named_number("pkt=3e4"), named_number("negatives=4096")
-      (('pkt', 30000.0), ('negatives', 4096))
-    """
-    name, equals, number = text.partition("=")
-    try:
-        if not (name and equals):
-            raise ValueError
-        return name, int(number) if number.lstrip("+-").isdecimal() else float(number)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}: write NAME=NUMBER, as in kd=0.9") from None
 
 
 def command_line() -> CommandLine:
@@ -237,34 +212,5 @@ def add_networks_and_method(parser: argparse.ArgumentParser) -> None:
         help="compute the teacher once for every view of an image: kept in memory where that is possible, or in a "
         "folder for other runs as well",
     )
-    method = parser.add_argument_group("method", "what is not given keeps its published value")
-    method.add_argument(
-        "--method",
-        type=method_name,
-        metavar="NAME",
-        help="default: the recipe's, else kd; ce is a student alone; FILE.py:FUNCTION is one of your own: "
-        f"{', '.join(recipes.methods())}",
-    )
-    method.add_argument("--temperature", type=float, metavar="T", help="of kd, dkd, mlkd, dist and their variants")
-    method.add_argument("--correct", type=float, metavar="T", help="of ats: τ₁, for the true class")
-    method.add_argument("--wrong", type=float, metavar="T", help="of ats: τ₂, for the other classes")
-    method.add_argument("--ce-weight", type=float, metavar="W", help="of the cross-entropy with the labels")
-    method.add_argument("--kd-weight", type=float, metavar="W", help="of the first term that compares with the teacher")
-    method.add_argument(
-        "--weight",
-        type=named_number,
-        action="append",
-        default=[],
-        metavar="TERM=W",
-        help="of any term, as in pkt=30000; repeatable. It holds from the first epoch, also where the published one "
-        "warms up",
-    )
-    method.add_argument(
-        "--setting",
-        type=named_number,
-        action="append",
-        default=[],
-        metavar="NAME=X",
-        help="any other number of the method, as in beta=2 or t_end=10; repeatable",
-    )
+    method.add_options(parser)
     add_init_options(parser, "--student-init")

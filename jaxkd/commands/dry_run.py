@@ -67,14 +67,19 @@ def described(experiment: run.Experiment, teacher: Any = None) -> str:
 
 
 def measured(experiment: run.Experiment, teacher: Any = None) -> Measured:
-    """Train a network of its own for some steps, and measure the second epoch of them."""
+    """Train a network of its own for some steps, and measure the second epoch of them.
+
+    Raises:
+      RefusedError: for what cannot be trained.
+    """
     config = experiment.config
     if config.teacher is not None:  # a cache would be written, and be empty here in any case
         config = dataclasses.replace(config, teacher=dataclasses.replace(config.teacher, cache=None))
     few = run.some_of(experiment.train, STEPS * config.training.batch_size)
     trainer = run.compiled(config, experiment.train, teacher)
     start = time.perf_counter()
-    trainer.fit(few, epochs=1, batch_size=config.training.batch_size, verbose=0)
+    with run.Beginning() as beginning:
+        trainer.fit(few, epochs=1, batch_size=config.training.batch_size, callbacks=beginning, verbose=0)
     compiling = time.perf_counter() - start
     start = time.perf_counter()
     trainer.fit(few, epochs=1, batch_size=config.training.batch_size, verbose=0)

@@ -13,6 +13,9 @@ from jaxkd.records import Record
 
 Images = data.Dataset | data.StreamedDataset
 
+RECORDED = ("data_dir", "image_size", "validation_split")
+"""Options that say which images of a data set are meant; by default as the run's record has them."""
+
 
 class Trained(NamedTuple):
     """A trained network.
@@ -41,10 +44,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_data_options(parser: argparse.ArgumentParser) -> None:
-    """Add what says which data are meant to a command line."""
+def add_data_options(parser: argparse.ArgumentParser, default: str = "what the run was trained on") -> None:
+    """Add what says which data are meant to a command line; `default` says what is taken without `--data`."""
     images = parser.add_argument_group("data")
-    images.add_argument("--data", choices=data.names(), help="default: what the run was trained on")
+    images.add_argument("--data", choices=data.names(), help=f"default: {default}")
     images.add_argument(
         "--data-dir",
         type=pathlib.Path,
@@ -79,17 +82,11 @@ def images_of(options: argparse.Namespace, record: Record | None, split: str) ->
     Raises:
       FileNotFoundError, ValueError: where neither says which data set, or as `data.load`.
     """
-    settings = dict((record and record.settings.get("data")) or {}) if options.data is None else {}
-    name: Any = options.data or settings.get("name")
+    recorded = record.data_options if record is not None and options.data is None else {}
+    name = options.data or recorded.get("name")
     if name is None:
         raise ValueError(f"{options.network} does not say what it was trained on: give --data, as in cifar100")
-    recorded = record.arguments if record and settings else {}
-    folder = options.data_dir or recorded.get("data_dir")
-    given: dict[str, Any] = {
-        "image_size": options.image_size or settings.get("image_size"),
-        "validation_split": options.validation_split or settings.get("validation_split"),
-        "workers": options.workers,
-    }
+    given = {option: getattr(options, option) or recorded.get(option) for option in RECORDED}
     load_any: Any = data.load  # which overloads by the name
-    found: Images = load_any(name, folder, split=split, **given)
+    found: Images = load_any(name, split=split, workers=options.workers, **given)
     return found

@@ -11,7 +11,7 @@ from jaxkd import convert, data, recipes
 from jaxkd.commands.around_the_loss import add_options_around_the_loss, changed_training
 from jaxkd.commands.recipes import listed
 from jaxkd.config import DataConfig, InitConfig, RunConfig, TeacherConfig
-from jaxkd.convert.checkpoint import network_in
+from jaxkd.convert.checkpoint import locate
 
 
 def add_options(parser: argparse.ArgumentParser, rows: Sequence[str]) -> None:
@@ -263,9 +263,14 @@ def method_name(text: str) -> str:
 
 
 def teacher_path(text: str) -> pathlib.Path:
-    """Return where a teacher's weights are: the file or folder itself, or the network in the directory of a run."""
-    path = pathlib.Path(text)
-    return network_in(path) or path
+    """Return where weights are that an option names; an address `hf://user/repo/file` is fetched, and `~` expanded.
+
+    It is the file or folder itself, or the network in the directory of a run.
+    """
+    try:
+        return locate(text)
+    except (ValueError, ImportError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def published(config: RunConfig) -> dict[str, Any]:
@@ -280,6 +285,8 @@ def published(config: RunConfig) -> dict[str, Any]:
     method, teacher = config.method or recipes.get_method("ce"), config.teacher and config.teacher.name
     ours = (method, teacher, config.network, config.training, config.data.name, config.data.balanced)
     theirs = (recipe.method, recipe.teacher, recipe.student, recipe.training, recipe.data, False)
+    image_size = config.data.image_size in (None, 224)
+    whole_batches = config.gradient_accumulation_steps == 1  # BatchNorm sees each part alone
     percent = recipe.published._asdict()
     return {
         "recipe": {
@@ -288,6 +295,6 @@ def published(config: RunConfig) -> dict[str, Any]:
             "reported": recipe.reported,
             "paper": recipe.paper,
             "table": recipe.table,
-            "as_published": ours == theirs and config.init is None and not config.limited,
+            "as_published": ours == theirs and image_size and whole_batches and not (config.init or config.limited),
         }
     }

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import csv
+import functools
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from jaxkd.data.pipeline.decode import BrokenImageError, decode
 from jaxkd.data.readers.image_folder import EXTENSIONS
 from jaxkd.data.streamed import views
 from jaxkd.data.transforms.resized_crop import ResizedCentreCrop
-from jaxkd.export.source import shape_of_data
+from jaxkd.export.source import STREAMED, shape_of_data
 from jaxkd.formats.files import atomic_write
 from jaxkd.libraries import needed
 
@@ -35,6 +36,12 @@ EXAMPLES = """examples:
 
 A picture's shorter side is resized to what the network was trained on, and the middle is taken.
 """
+
+View = Callable[[Any], np.ndarray]
+"""Takes an image of Pillow's in mode RGB and gives pixels `[H, W, 3]`."""
+
+Reader = Callable[[pathlib.Path], np.ndarray]
+"""Takes a picture's file and gives pixels `[H, W, C]`."""
 
 COLUMNS = ("file", "rank", "class", "name", "probability")
 
@@ -72,8 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError(f"--output {options.output}: give a name that ends in .csv or .npz")
         trained = network.load(options)
         classes, trained.model.normalization = known(options, trained)
-        shape = shape_of(options, trained)
-        answers = Answers(*answered(trained.model, options.pictures, shape, options.batch_size, unreadable))
+        reader = functools.partial(pixels_of, options, trained)
+        answers = Answers(*answered(trained.model, options.pictures, reader, options.batch_size, unreadable))
         if options.output is not None:
             write(options.output, answers, classes, options.top_k)
     except (ValueError, TypeError, OSError, ImportError) as error:
@@ -130,12 +137,32 @@ def shape_of(options: argparse.Namespace, trained: network.Trained) -> tuple[int
     return shape_of_data(trained.record, trained.model) or made_for
 
 
+def view_of(options: argparse.Namespace, trained: network.Trained) -> View:
+    """Return how a picture becomes what the network takes: as the test images of its data do.
+
+    Of photographs that are read while training that is the middle, of images in memory the whole.
+    """
+    height, width, _ = shape_of(options, trained)
+    if height != width:
+        return functools.partial(fitted, size=(width, height))
+    name = options.data or (trained.record and trained.record.data)
+    middle = height >= 64 if name is None else name in STREAMED  # small images of unknown data are as CIFAR's
+    return views(height)[1] if middle else ResizedCentreCrop(height, height)
+
+
+def fitted(image: Any, size: tuple[int, int]) -> np.ndarray:
+    """Return the largest part of a picture that has the shape of a size, width and height, at that size."""
+    from PIL import Image, ImageOps
+
+    return np.asarray(ImageOps.fit(image, size, Image.Resampling.BILINEAR))
+
+
 def answered(
-    model: Any, paths: Sequence[pathlib.Path], shape: tuple[int, int, int], batch_size: int, unreadable: list[str]
+    model: Any, paths: Sequence[pathlib.Path], reader: Reader, batch_size: int, unreadable: list[str]
 ) -> tuple[list[str], np.ndarray]:
     """Return the names of all pictures that can be read, and their logits; of the others the reasons are added."""
     trainer, names, logits = jaxkd.Trainer(model), [], []
-    for batch in batches(pictures(paths, shape, unreadable), batch_size):
+    for batch in batches(pictures(paths, reader, unreadable), batch_size):
         names += [name for name, _ in batch]
         logits.append(trainer.predict(np.stack([pixels for _, pixels in batch]), batch_size=batch_size))
     if not names:
@@ -161,9 +188,7 @@ def batches(pairs: Iterator[tuple[str, np.ndarray]], size: int) -> Iterator[list
         yield batch
 
 
-def pictures(
-    paths: Sequence[pathlib.Path], shape: tuple[int, int, int], unreadable: list[str]
-) -> Iterator[tuple[str, np.ndarray]]:
+def pictures(paths: Sequence[pathlib.Path], reader: Reader, unreadable: list[str]) -> Iterator[tuple[str, np.ndarray]]:
     """Yield names and pixels, uint8 `[H, W, C]`, of all pictures in files, folders and arrays."""
     for path in paths:
         if path.suffix in (".npz", ".npy"):
@@ -174,17 +199,15 @@ def pictures(
         inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS)
         for file in inside if path.is_dir() else [path]:
             try:
-                yield str(file), view_of(file, shape)
+                yield str(file), reader(file)
             except BrokenImageError as error:
                 unreadable.append(f"{file}: {error}")
 
 
-def view_of(file: pathlib.Path, shape: tuple[int, int, int]) -> np.ndarray:
-    """Return the middle of a picture, at the size that the network takes."""
+def pixels_of(options: argparse.Namespace, trained: network.Trained, file: pathlib.Path) -> np.ndarray:
+    """Return a picture as the network takes it, `[H, W, C]`."""
     needed("PIL", "stream", "reading pictures")
-    side, channels = shape[0], shape[-1]
-    # Of small images, as CIFAR's, the whole is seen; of photographs the middle, as ImageNet's networks are evaluated.
-    view = views(side)[1] if side >= 64 else ResizedCentreCrop(side, side)
+    view, channels = view_of(options, trained), shape_of(options, trained)[-1]
     image = decode(file)
     pixels = view(image.convert("L").convert("RGB") if channels == 1 else image)
     return pixels[..., :channels]

@@ -1,7 +1,7 @@
 """From a `RunConfig` to a trained network in its run directory.
 
-In the order in which a command calls them: `read`, `prepare`, then of each `Experiment`
-`check` and `start`, and `fit` or `fit_together`. Of several processes the first one writes and prints.
+In the order in which a command calls them: `read`, `prepare`, then of each `Experiment` `check`, and `fit` or
+`fit_together`, which start its directory. Of several processes the first one writes and prints.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import pathlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,6 +19,7 @@ from flax import nnx
 
 import jaxkd
 from jaxkd import convert, data, losses, models, recipes
+from jaxkd.callbacks import Callback
 from jaxkd.callbacks.terminal import fitted
 from jaxkd.commands.options import published
 from jaxkd.config import RunConfig
@@ -26,6 +27,8 @@ from jaxkd.formats.files import sha256
 from jaxkd.nn.modes import Trainable
 from jaxkd.optimizers import by_layer, clipped
 from jaxkd.records import RunDirectory
+from jaxkd.training.gradient_accumulation import check_microbatches
+from jaxkd.training.sharding import Placement
 from jaxkd.types import tree_size
 
 Images = data.Dataset | data.StreamedDataset
@@ -245,7 +248,8 @@ class Experiment:
         return isinstance(self.train, data.Dataset) and jax.process_count() == 1 and not alone
 
     def check(self) -> None:
-        """Refuse what would damage a run; see `RunDirectory.check`."""
+        """Refuse what would damage a run, see `RunDirectory.check`, and batches that cannot be cut."""
+        check_batches(self.config)
         if is_first():
             self.directory.check(self.config.settings(), self.config.resume)
 
@@ -275,7 +279,7 @@ def prepare(config: RunConfig, train: Images, test: Images, teacher: Any = None)
     trainer = compiled(config, train, teacher)
     network = {"name": config.network, "parameters": parameters(trainer.model), **start_of(config, trainer.model)}
     limits = {"limited": {"train": len(train), "test": len(test)}} if config.limited else {}
-    facts = {config.role: network, **published(config), **limits}
+    facts = {config.role: network, "image_shape": train.image_shape, **published(config), **limits}
     return Experiment(config, trainer, train, test, RunDirectory(config.folder), facts)
 
 
@@ -319,17 +323,64 @@ def say_start(run: Experiment) -> None:
         )
 
 
+class RefusedError(ValueError):
+    """What was refused before the first step: nothing was written."""
+
+
+class Beginning(Callback):
+    """Start run directories when training begins, since nothing is refused any more.
+
+    In a `with` statement around what trains, it raises `RefusedError` for an error from before that.
+
+    Args:
+      starts: are called without arguments.
+    """
+
+    def __init__(self, *starts: Callable[[], None]):
+        self._starts, self._begun = starts, False
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        if not self._begun:  # of several runs, with the first
+            for start in self._starts:
+                start()
+        self._begun = True
+
+    def __enter__(self) -> Beginning:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: Any) -> None:
+        if isinstance(error, ValueError | OSError | MemoryError) and not self._begun:
+            raise RefusedError(str(error)) from error
+
+
+def check_batches(config: RunConfig) -> None:
+    """Refuse batches that do not divide over the devices, or into the parts asked for.
+
+    Raises:
+      ValueError: with the nearest number that does.
+    """
+    placement, batch_size = Placement(), config.training.batch_size
+    placement.check_batch_size(batch_size)
+    apart = len(placement.devices) if config.batch_norm == "per_device" else 1
+    check_microbatches(batch_size, config.gradient_accumulation_steps, apart)
+
+
 def fit(run: Experiment) -> None:
-    """Train, or resume training, and leave everything in the run directory, which was started."""
-    run.trainer.fit(
-        run.train,
-        validation_data=run.test,
-        epochs=run.config.training.epochs,
-        batch_size=run.config.training.batch_size,
-        callbacks=run.directory.callbacks(every_minutes=run.config.checkpoint_minutes),
-        resume="auto" if run.config.resume else None,
-        verbose=not run.config.quiet,
-    )
+    """Train, or resume training, and leave everything in the run directory.
+
+    Raises:
+      RefusedError: for what cannot be trained, before anything is written.
+    """
+    with Beginning(run.start) as beginning:
+        run.trainer.fit(
+            run.train,
+            validation_data=run.test,
+            epochs=run.config.training.epochs,
+            batch_size=run.config.training.batch_size,
+            callbacks=[beginning, *run.directory.callbacks(every_minutes=run.config.checkpoint_minutes)],
+            resume="auto" if run.config.resume else None,
+            verbose=not run.config.quiet,
+        )
     run.finish()
 
 
@@ -339,20 +390,27 @@ def fit_together(runs: Sequence[Experiment], at_once: int | None) -> None:
     Args:
       runs: of the same command.
       at_once: the most runs in one program; None takes all.
+
+    Raises:
+      RefusedError: as `fit`.
     """
     config = runs[0].config
-    jaxkd.sweep(
-        lambda number: runs[number].trainer,
-        jaxkd.grid(number=range(len(runs))),
-        runs[0].train,
-        runs[0].test,
-        epochs=config.training.epochs,
-        batch_size=config.training.batch_size,
-        at_once=at_once,
-        callbacks=lambda number: runs[number].directory.callbacks(every_minutes=config.checkpoint_minutes),
-        resume="auto" if config.resume else None,
-        verbose=not config.quiet,
-    )
+    with Beginning(*(run.start for run in runs)) as beginning:
+        jaxkd.sweep(
+            lambda number: runs[number].trainer,
+            jaxkd.grid(number=range(len(runs))),
+            runs[0].train,
+            runs[0].test,
+            epochs=config.training.epochs,
+            batch_size=config.training.batch_size,
+            at_once=at_once,
+            callbacks=lambda number: [
+                beginning,
+                *runs[number].directory.callbacks(every_minutes=config.checkpoint_minutes),
+            ],
+            resume="auto" if config.resume else None,
+            verbose=not config.quiet,
+        )
     for run in runs:
         run.finish(trained_with=len(runs) - 1)
 

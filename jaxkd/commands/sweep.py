@@ -16,16 +16,19 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from typing import Any
 
+import jax
 import numpy as np
 
 import jaxkd
 from jaxkd import distributed, plots, recipes
 from jaxkd.callbacks import Checkpoint
+from jaxkd.callbacks.base import in_a_list
 from jaxkd.command_line import CommandLine, Help, program
 from jaxkd.commands import distill, run
-from jaxkd.commands.options import add_options, recipe_of
+from jaxkd.commands.method import method_of, numbers_of, set_numbers
+from jaxkd.commands.options import add_options
 from jaxkd.config import RunConfig
-from jaxkd.records import RunDirectory, Spread, environment, write_json
+from jaxkd.records import RunDirectory, Spread, environment, read_json, write_json
 
 EXAMPLES = """examples:
   a temperature, with three seeds each:
@@ -59,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         axes = axes_of(options.grid)
+        if "seed" in axes and options.seed != parser.get_default("seed"):
+            raise ValueError(f"--seed {options.seed} and --grid seed={axes['seed'][0]},…: give one of them")
         config = config_of(options, {name: values[0] for name, values in axes.items()})
         name = f"sweep-{config.data.name}-{config.network}-{'-'.join(axes)}"
         return train(parser, options, axes, lambda **cell: config_of(options, cell), name)
@@ -88,23 +93,24 @@ def config_of(options: argparse.Namespace, cell: Mapping[str, Any]) -> RunConfig
       ValueError: as `distill.config_of`, and for a setting that does not exist.
     """
     own = copy(options)
-    own.setting, own.weight = list(options.setting), list(options.weight)
     for name in CHOICES:
         setattr(own, name, cell.get(FIRST_RATE if name == "learning_rate" else name, getattr(options, name)))
-    method = distill.method_of(own, recipe_of(own))
+    method = method_of(own)
+    numbers = numbers_of(own, method)
     for name, value in cell.items():
         term = name.removesuffix("_weight")
         if name in (*CHOICES, FIRST_RATE):
             continue
         if name in method.settings:
-            own.setting.append((name, value))
+            numbers.settings[name] = value
         elif term != name and term in method.weights:
-            own.weight.append((term, value))
+            numbers.weights[term] = value
         elif name in SHARED:
             raise ValueError(f"--grid {name}: it is the same for all students: give it as an option of its own")
         else:
             known = ", ".join([*CHOICES, *method.settings, *(f"{term}_weight" for term in method.weights)])
             raise ValueError(f"--grid {name}: {method.name!r} has no such setting; there are {known}")
+    set_numbers(own, numbers)
     return distill.config_of(own)
 
 
@@ -132,40 +138,58 @@ def train(
     try:
         if options.distributed:
             distributed.initialize()  # before anything computes
+            _check_one_process()
         configs = [config_of_cell(**cell) for cell in cells]
         config, teacher, train, test = run.read(configs[0])
+        run.check_batches(config)
         for one in configs:
             if teacher is None:
                 run.require_no_teacher(one)
             jaxkd.models.create(one.network, num_classes=train.num_classes)  # a wrong name is refused before any work
         directory = RunDirectory(config.output or pathlib.Path("runs") / f"{name}{'-limited' * config.limited}")
         told: dict[str, Any] = {**varied, "seeds": seeds}
-        settings = settings_of(config, varied) | told
-        directory.check(settings, config.resume)
+        settings = settings_of([config, *configs[1:]], varied) | told
+        directory.check(_as_begun(settings, directory, config.resume), config.resume)
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         parser.error(str(error))
-    directory.start(settings, config.arguments() | told | {"at_once": options.at_once})
+    arguments = config.arguments() | told | {"at_once": options.at_once}
     run.say_limits(config, train, test)
+    known_teacher: dict[str, Any] = {}
+
     by_cell = {tuple(cell.values()): one for cell, one in zip(cells, configs, strict=True)}
     start = time.perf_counter()
-    found = jaxkd.sweep(
-        lambda **cell: run.compiled(by_cell[tuple(cell.values())], train, teacher),
-        cells,
-        train,
-        validation_data=test,
-        epochs=config.training.epochs,
-        batch_size=config.training.batch_size,
-        at_once=options.at_once,
-        callbacks=lambda **cell: checkpoint_of(cell, directory, config),
-        resume="auto" if config.resume else None,
-        verbose=not config.quiet,
-    )
+
+    def begin() -> None:
+        nonlocal start
+        directory.start(settings, arguments)
+        if config.teacher is not None:
+            paused = time.perf_counter()
+            known_teacher["teacher"] = distill.describe_teacher(teacher, test, config.teacher.evaluate)
+            start += time.perf_counter() - paused
+
+    try:
+        with run.Beginning(begin) as beginning:
+            found = jaxkd.sweep(
+                lambda **cell: run.compiled(by_cell[tuple(cell.values())], train, teacher),
+                cells,
+                train,
+                validation_data=test,
+                epochs=config.training.epochs,
+                batch_size=config.training.batch_size,
+                at_once=options.at_once,
+                callbacks=lambda **cell: [beginning, *in_a_list(checkpoint_of(cell, directory, config))],
+                resume="auto" if config.resume else None,
+                verbose=not config.quiet,
+            )
+    except run.RefusedError as error:
+        parser.error(str(error))
     found.to_csv(directory.path / "grid.csv")
     accuracy = found.last("val_accuracy").reshape(len(seeds), *map(len, varied.values()))
     facts: dict[str, Any] = {
         "seconds": round(time.perf_counter() - start, 2),
         "runs": len(cells),
         "epochs": config.training.epochs,
+        **known_teacher,
     }
     if config.resume:
         facts["resumed"] = "the seconds are those of its last part"
@@ -183,6 +207,19 @@ def train(
     return 0
 
 
+def _check_one_process() -> None:
+    """Refuse several processes.
+
+    Raises:
+      ValueError: there are.
+    """
+    if (count := jax.process_count()) > 1:
+        raise ValueError(
+            f"--distributed: there are {count} processes, and a sweep is one: start it once, without --distributed, "
+            "and all devices of its machine share the students"
+        )
+
+
 def checkpoint_of(cell: Mapping[str, Any], directory: RunDirectory, config: RunConfig) -> Checkpoint:
     """Return what saves one student: ten times and when it is stopped; each epoch of every student would take long."""
     name = ",".join(f"{setting}={value}" for setting, value in cell.items())
@@ -190,15 +227,39 @@ def checkpoint_of(cell: Mapping[str, Any], directory: RunDirectory, config: RunC
     return Checkpoint(folder, every=max(1, config.training.epochs // 10), every_minutes=config.checkpoint_minutes)
 
 
-def settings_of(config: RunConfig, varied: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that all students share."""
-    settings = {name: value for name, value in config.settings().items() if name not in varied}
-    method = settings.pop("method", None)
-    if method is not None:
-        method["settings"] = {name: value for name, value in method["settings"].items() if name not in varied}
-        method["weights"] = {term: w for term, w in method["weights"].items() if f"{term}_weight" not in varied}
-        settings["method"] = method
+def settings_of(configs: Sequence[RunConfig], varied: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that all students share; of several methods, those of each."""
+    settings = {name: value for name, value in configs[0].settings().items() if name not in varied}
+    if "method" in settings:
+        settings["method"] = _fixed(settings["method"], varied)
+    if "method" in varied:
+        each = (one.method.describe() for one in configs if one.method is not None)
+        settings["methods"] = {described["name"]: _fixed(described, varied) for described in each}
+    if len({one.training.learning_rate for one in configs}) > 1:
+        del settings["training"]["learning_rate"]
     return settings
+
+
+def _fixed(method: Mapping[str, Any], varied: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the description of a method without what varies."""
+    settings = {name: value for name, value in method["settings"].items() if name not in varied}
+    weights = {term: weight for term, weight in method["weights"].items() if f"{term}_weight" not in varied}
+    return {**method, "settings": settings, "weights": weights}
+
+
+def _as_begun(settings: Mapping[str, Any], directory: RunDirectory, resume: bool) -> dict[str, Any]:
+    """Return settings as the sweep to be resumed has them.
+
+    Earlier versions did not tell several methods' numbers, and told the first student's learning rate where it varies.
+    """
+    found = dict(settings)
+    if resume and directory.config_file.exists():
+        before = read_json(directory.config_file)["settings"]
+        if "methods" not in before:
+            found.pop("methods", None)
+        rate = {name: value for name, value in before.get("training", {}).items() if name == "learning_rate"}
+        found["training"] = {**rate, **found["training"]}
+    return found
 
 
 def summary(varied: Axes, accuracy: np.ndarray) -> dict[str, Any]:

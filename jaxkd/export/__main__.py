@@ -12,14 +12,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jaxkd import data
 from jaxkd.callbacks.terminal import fitted
 from jaxkd.command_line import CommandLine, Help, by_other_names, program
+from jaxkd.commands.network import Images, images_of
 from jaxkd.convert.checkpoint import locate
 from jaxkd.export.comparison import REPEATS, compare, table
 from jaxkd.export.formats import FORMATS
-from jaxkd.export.source import classifier, record_in
-from jaxkd.export.written import Exported, write
+from jaxkd.export.source import STREAMED, located, record_in
+from jaxkd.export.written import CALIBRATED, Exported, write
 from jaxkd.records import Record
 
 EXAMPLES = """examples:
@@ -89,7 +92,13 @@ def command_line() -> argparse.ArgumentParser:
         "--data", choices=data.names(), help="the images for --int8; default: what the run was trained on"
     )
     parser.add_argument(
-        "--data-dir", type=Path, metavar="DIR", help="where its files are; default: $JAXKD_DATA, else ~/data"
+        "--data-dir",
+        type=Path,
+        metavar="DIR",
+        help="where its files are, or the file of npz; default: the run's, else $JAXKD_DATA, else ~/data",
+    )
+    parser.add_argument(
+        "--validation-split", type=float, metavar="X", help="of folder and npz without a split; default: the run's"
     )
     parser.add_argument(
         "--compare",
@@ -101,20 +110,32 @@ def command_line() -> argparse.ArgumentParser:
 
 
 def _shape(options: argparse.Namespace) -> tuple[int, int, int]:
-    found = classifier(options.source).image_shape
-    return (options.image_size, options.image_size, found[-1])
+    model, _, _ = located(options.source)
+    return (options.image_size, options.image_size, getattr(model, "image_shape", (0, 0, 3))[-1])
 
 
 def _images(options: argparse.Namespace, record: Record | None) -> tuple[data.Dataset, data.Dataset]:
     """Return the images to calibrate with and those to measure on."""
-    name: Any = options.data or (record and record.data)
-    if name is None:
-        raise ValueError("--int8 is calibrated on images: give --data, since this is no run that says which")
-    folder: Any = options.data_dir or (record and record.arguments.get("data_dir"))
-    train, test = data.load(name, folder)
-    if not isinstance(train, data.Dataset) or not isinstance(test, data.Dataset):
-        raise ValueError(f"--int8 needs images that fit in memory, and {name} is streamed: use jaxkd.export.write")
-    return train, test
+    name = options.data or (record and record.data)
+    size = options.image_size if name in STREAMED else None  # those in memory have a size of their own
+    asked = argparse.Namespace(**{**vars(options), "network": options.source, "image_size": size, "workers": None})
+    train, test = (images_of(asked, record, split) for split in ("train", "test"))
+    return _in_memory(train, CALIBRATED), _in_memory(test)
+
+
+def _in_memory(images: Images, count: int | None = None) -> data.Dataset:
+    """Return images in memory; streamed ones, or so many of them, as they are evaluated."""
+    if isinstance(images, data.Dataset):
+        return images
+    numbers = np.random.default_rng(0).permutation(len(images))[:count]
+    plan = [data.BatchIndices(part, part, 0, 0) for part in np.array_split(numbers, -(-len(numbers) // CALIBRATED))]
+    read = [
+        (np.asarray(batch.images)[readable], np.asarray(batch.labels)[readable])
+        for batch in images.batches(plan, train=False)
+        if (readable := np.asarray(batch.index) >= 0).any()
+    ]
+    pixels, labels = (np.concatenate(parts) for parts in zip(*read, strict=True))
+    return data.Dataset(pixels, labels, images.class_names, images.normalization, name=images.name)
 
 
 def _described(exported: Exported) -> str:

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jaxkd import data, records
+from jaxkd import records
 from jaxkd.convert.checkpoint import load_pretrained
 from jaxkd.export.portable import program
 from jaxkd.models.description import macs_of
@@ -23,6 +23,14 @@ from jaxkd.types import Normalization, tree_size
 
 Source = str | os.PathLike[str] | Record | Trainer | nnx.Module
 """A run directory, a saved network or a file of weights; a record; a `Trainer` or `Distiller`; a network."""
+
+STREAMED = ("folder", "imagenet2012", "imagenette")
+"""Data sets that are read while training, whose networks see the middle of an image."""
+
+_SIDES = {"cifar10": 32, "cifar100": 32, "digits": 8, "stl10": 96, "svhn": 32, "tiny-imagenet": 64} | dict.fromkeys(
+    STREAMED, 224
+)
+"""Pixels a side, for records that do not say it."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +95,7 @@ def classifier(
     Raises:
       FileNotFoundError: there is nothing, or the run is not finished.
       ConversionError: the weights are damaged, or fit no network.
-      ValueError: the normalisation or the image shape is not known.
+      ValueError: the normalisation or the shape of the images is not known.
     """
     model, path, record = located(source)
     normalization = normalization or getattr(model, "normalization", None)
@@ -133,11 +141,19 @@ def record_in(path: str | os.PathLike[str]) -> Record | None:
 
 
 def shape_of_data(record: Record | None, model: Any) -> tuple[int, int, int] | None:
-    """Return the shape of the images that a run was trained on, as far as its record says it."""
+    """Return the shape of the images that a run was trained on; None where its record does not say which they were.
+
+    Raises:
+      ValueError: a record of an earlier version does not say how large its own images are.
+    """
     if record is None or getattr(model, "resize_to", None) is not None:
         return None
-    if record.data == "digits":
-        return data.load("digits", split="test").image_shape
-    size = (record.settings.get("data") or {}).get("image_size") if record.data else None
-    channels = getattr(model, "image_shape", (0, 0, 3))[-1]
-    return (size, size, channels) if size else None
+    if record.image_shape is not None:
+        return record.image_shape
+    side = record.data_options["image_size"] or _SIDES.get(record.data or "")
+    if side is None and record.data == "npz":
+        raise ValueError(
+            f"{record.path} does not say how large its images are, which earlier versions did not record: give "
+            '--image-size N, or write "image_shape": [height, width, channels] into its result.json'
+        )
+    return (side, side, getattr(model, "image_shape", (0, 0, 3))[-1]) if side else None

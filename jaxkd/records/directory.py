@@ -3,7 +3,8 @@
     config.json    every option with its resolved value, versions, device, command line, state of the user's code
     metrics.csv    a line per epoch: each loss term, learned temperatures, learning rate, accuracies, images per second
     checkpoints/   the newest state of training, to resume from after an interruption
-    result.json    the last and the best epoch and the rule that chose it, the teacher's accuracy, seconds
+    result.json    the last and the best epoch and the rule that chose it, the teacher's accuracy, the shape of the
+                   images, seconds
     curves.png     training and test accuracy, where matplotlib is installed
     NAME.pth       the trained network for PyTorch
     NAME/          the same for jaxkd.convert.load, with the statistics its images are normalised with; for networks
@@ -284,7 +285,8 @@ class RunDirectory:
           trainer: after `fit` with `validation_data`.
           name: the name of the network's files: "student" or "model".
           reported: the epoch that the recipe's tables state, "last" or "best".
-          facts: other entries of the result.
+          facts: other entries of the result. Readers of records look for `image_shape`, `(H, W, C)` of the training
+            images.
         """
         networks = {name: trainer.model, **({f"{name}-ema": trainer.ema_model} if trainer.keeps_average else {})}
         for title, network in networks.items():

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from jaxkd.history import History
 from jaxkd.records.directory import RunDirectory, damaged, environment_in, history_of, read_mapping, read_table
 from jaxkd.records.record import Record
-from jaxkd.records.sweeps import SweepRecord, holds_sweep, read_sweep
+from jaxkd.records.sweeps import SweepRecord, check_finished, holds_sweep, is_unfinished_sweep, read_sweep
 
 Found = TypeVar("Found")
 
@@ -23,12 +23,13 @@ def read(path: str | os.PathLike[str]) -> Record:
       path: a folder that `RunDirectory` wrote: the `--output` of `jaxkd distill` and `jaxkd train`.
 
     Raises:
-      FileNotFoundError: there is no run, or a part of it is missing.
+      FileNotFoundError: there is no run, or a part of it is missing, or it is a sweep that is not finished.
       ValueError: a file is damaged, or the files contradict each other; the error names the file and the cure.
     """
     directory = RunDirectory(path)
     if holds_sweep(directory.path):
         raise ValueError(f"{directory.path} holds a sweep, not one run: read it by records.read_sweep")
+    check_finished(directory.path)
     if not directory.config_file.exists():
         raise FileNotFoundError(
             f"{directory.path} holds no run: there is no config.json. Name the folder that a run wrote, its --output; "
@@ -64,6 +65,8 @@ def read(path: str | os.PathLike[str]) -> Record:
 def find(*paths: str | os.PathLike[str]) -> list[Record]:
     """Read all single runs in some folders and the folders below them, in the order of their names.
 
+    Sweeps are left out, those that are still running too.
+
     Args:
       paths: run directories, or folders of them.
 
@@ -76,17 +79,21 @@ def find(*paths: str | os.PathLike[str]) -> list[Record]:
       >>> find(tempfile.mkdtemp())
       []
     """
-    return list(_each(paths, lambda folder: (folder / "config.json").exists() and not holds_sweep(folder), read))
+    return list(_each(paths, _holds_run, read))
 
 
 def find_sweeps(*paths: str | os.PathLike[str]) -> list[SweepRecord]:
-    """Read all sweeps in some folders and those below them; a path may also be a file that `Sweep.to_csv` wrote.
+    """Read all finished sweeps in some folders and those below them; a path may also be a file by `Sweep.to_csv`.
 
     Raises:
       FileNotFoundError: a path does not exist.
       ValueError: a sweep is damaged.
     """
     return list(_each(paths, holds_sweep, read_sweep))
+
+
+def _holds_run(folder: Path) -> bool:
+    return (folder / "config.json").exists() and not holds_sweep(folder) and not is_unfinished_sweep(folder)
 
 
 def _each(

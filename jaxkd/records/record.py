@@ -94,6 +94,24 @@ class Record:
         return _named(self.settings.get("data"))
 
     @property
+    def data_options(self) -> dict[str, Any]:
+        """What `data.load` takes to read the run's images again; the name is None where the record does not say it."""
+        entry = self.settings.get("data")
+        recorded = entry if isinstance(entry, Mapping) else {}
+        return {
+            "name": self.data,
+            "data_dir": self.arguments.get("data_dir"),
+            "image_size": recorded.get("image_size", self.arguments.get("image_size")),  # of earlier versions
+            "validation_split": recorded.get("validation_split"),
+        }
+
+    @property
+    def image_shape(self) -> tuple[int, int, int] | None:
+        """`(H, W, C)` of the images that it was trained on; None before its end, and of earlier versions."""
+        height, width, channels = (self.result or {}).get("image_shape") or (None, None, None)
+        return None if height is None else (height, width, channels)
+
+    @property
     def limited(self) -> bool:
         """True for a first try on a part of the images, whose numbers are no result."""
         return any(self.settings.get(name) is not None for name in ("limit_examples", "limit_steps"))

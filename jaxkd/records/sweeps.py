@@ -136,6 +136,23 @@ def holds_sweep(path: Path) -> bool:
     return path.suffix == ".csv" and path.is_file()
 
 
+def is_unfinished_sweep(path: Path) -> bool:
+    """Return whether a folder is that of a sweep which has not come to its end, where its table is written."""
+    config = path / "config.json"
+    if holds_sweep(path) or not config.is_file() or (path / "metrics.csv").exists():
+        return False
+    return "seeds" in read_mapping(config, "settings").get("settings", {})
+
+
+def check_finished(path: Path) -> None:
+    """Raise a FileNotFoundError for the folder of a sweep that has not come to its end."""
+    if is_unfinished_sweep(path):
+        raise FileNotFoundError(
+            f"{path} holds a sweep that is not finished: let it come to its end, with the same command and --resume if "
+            "it was stopped"
+        )
+
+
 def read_sweep(path: str | os.PathLike[str]) -> SweepRecord:
     """Read the runs of a sweep.
 
@@ -143,7 +160,7 @@ def read_sweep(path: str | os.PathLike[str]) -> SweepRecord:
       path: a folder that `jaxkd sweep` or `jaxkd quickstart` wrote, or a file that `Sweep.to_csv` wrote.
 
     Raises:
-      FileNotFoundError: there is none.
+      FileNotFoundError: there is none, or it is not finished.
       ValueError: a file is damaged.
 
     Example:
@@ -155,6 +172,7 @@ def read_sweep(path: str | os.PathLike[str]) -> SweepRecord:
       ({'temperature': (2, 4)}, [0.5, 0.6, 0.7])
     """
     path = Path(path).expanduser()
+    check_finished(path)
     if not holds_sweep(path):
         raise FileNotFoundError(
             f"{path} holds no sweep: name a table that Sweep.to_csv wrote, or a folder with {TABLE} or {COMPARISON}"

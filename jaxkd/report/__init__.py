@@ -57,8 +57,8 @@ def write(
     runs, sweeps = records.find(*paths), records.find_sweeps(*paths)
     if not runs and not sweeps:
         raise ValueError(
-            f"there are no runs in {', '.join(map(str, paths))}: name folders that jaxkd distill, jaxkd train, "
-            "jaxkd sweep or records.RunDirectory wrote"
+            f"there are no runs in {', '.join(map(str, paths))}, and no finished sweeps: name folders that jaxkd "
+            "distill, jaxkd train, jaxkd sweep or records.RunDirectory wrote"
         )
     logs = records.find_logs(None if isinstance(authors, bool) else authors) if authors else []
     compared = records.groups(gathered(runs, sweeps))

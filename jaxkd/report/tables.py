@@ -306,7 +306,7 @@ def commands(of: Iterable[Record]) -> list[str]:
     return [line for line in lines if line]
 
 
-def _results_of(group: Group, gain: float | None) -> dict[str, Cell | str]:
+def _results_of(group: Group, gain: Cell | None) -> dict[str, Cell | str]:
     """Return every cell of a configuration by the name of its column."""
     number, count, finished = group.published, len(group.runs), len(group.finished)
     cells: dict[str, Cell | str] = {"runs": str(count) if count == finished else f"{finished} of {count}"}
@@ -314,7 +314,7 @@ def _results_of(group: Group, gain: float | None) -> dict[str, Cell | str]:
     for which in ends:
         cells[f"{which} epoch"] = Cell(_spread_text(group.spread(which)), bold=group.runs[0].reported == which)
     cells["averaged weights"] = Cell(_spread_text(group.spread("last", AVERAGED)), title="of the last epoch")
-    cells["over the student alone"] = "–" if gain is None else signed(gain)
+    cells["over the student alone"] = gain or "–"
     cells["published"] = cells["difference"] = "–"
     if number is not None:
         source = f"{number.paper}: {number.table}; {number.reported} epoch; recipe {number.name}"
@@ -328,17 +328,34 @@ def _spread_text(spread: Spread | None) -> str:
     return "–" if spread is None else mean_text(spread.mean, spread.deviation)
 
 
-def _gain(group: Group, members: Sequence[Placed]) -> float | None:
-    """By how much the last epoch is better than that of the same student alone, on the same data, for as long."""
+def _gain(group: Group, members: Sequence[Placed]) -> Cell | None:
+    """By how much the last epoch is better than that of the same student alone, on the same images, for as long.
+
+    Of several students alone the one by the closest settings counts, and none that may yet get better.
+    """
     own = group.spread("last")
     if own is None or group.alone or not group.finished:
         return None
-    for _, other in members:
-        one, two = group.runs[0], other.runs[0]
-        alike = (one.network, one.data, one.epochs) == (two.network, two.data, two.epochs)
-        if alike and other.alone and (base := other.spread("last")) is not None:
-            return own.mean - base.mean
-    return None
+    alike = [
+        (other, base)
+        for _, other in members
+        if other.alone and other.finished and _task(other) == _task(group) and (base := other.spread("last"))
+    ]
+    if not alike:
+        return None
+    other, base = min(alike, key=lambda one: len(_unlike(group, one[0])))
+    return Cell(signed(own.mean - base.mean), title=f"over {other.label}")
+
+
+def _task(group: Group) -> tuple[Any, ...]:
+    """Return what makes the accuracies of two configurations comparable, whatever these learn from."""
+    run = group.runs[0]
+    return run.network, run.epochs, group.settings.get("data.images"), run.data_options | {"data_dir": None}
+
+
+def _unlike(group: Group, alone: Group) -> list[str]:
+    """Return the settings in which a student alone differs, but for those that it cannot have."""
+    return [name for name in differences([group, alone]) if name.partition(".")[0] not in ("method", "teacher")]
 
 
 def _ended(run: Record, which: Literal["last", "best"]) -> str:

@@ -1,13 +1,14 @@
 """Options from files, first tries on a part of the images, and dry runs."""
 
+import dataclasses
 import json
 
 import pytest
 import yaml
 
-from jaxkd import records
+from jaxkd import losses, recipes, records
 from jaxkd.commands import config_file, distill, dry_run, train
-from jaxkd.config import RunConfig
+from jaxkd.config import DataConfig, RunConfig
 
 SMALL = ["--data", "digits", "--batch-size", "479", "--quiet"]  # three equal steps an epoch
 OPTIONS = """
@@ -21,6 +22,12 @@ learning-rate: 1e-2
 epochs: 4
 evaluate_teacher: false
 balanced: true
+"""
+
+OWN_METHOD = """
+from jaxkd import losses
+def build(temperature=4.0):
+    return {"ce": losses.CrossEntropy(), "mine": losses.KD(temperature)}, {"mine": 0.5}
 """
 
 
@@ -90,6 +97,110 @@ def test_a_run_is_made_again_from_its_record(teacher, tmp_path, capsys):
     (tmp_path / "other.json").write_text(json.dumps(config))
     said = refused(distill, ["--config", tmp_path / "other.json"], capsys)
     assert "the run has settings that no option says: training.momentum was 0.5 and would be 0.9" in said
+
+
+def recorded(path, run):
+    """The file of a run as its record has it."""
+    path.write_text(json.dumps(run.to_dict(), indent=2))
+    return path
+
+
+def again(path, run, command=distill):
+    """The run that its record makes."""
+    return command.config_of(options(command, "--config", str(recorded(path, run))))
+
+
+def test_every_recipe_is_made_again_from_its_record(tmp_path):
+    parser, base = distill.command_line(), distill.config_of(options(distill, "--student", "resnet8"))
+    for name in recipes.list():
+        recipe = recipes.get(name)
+        training, method = recipe.training, recipe.method
+        run = dataclasses.replace(
+            base, network=recipe.student, training=training, method=method, recipe=name, data=DataConfig(recipe.data)
+        )
+        content = config_file.read(recorded(tmp_path / "config.json", run))
+        found = config_file.options_of(RunConfig.from_dict(content), parser)
+        assert (found["method"], found["weight"], found["setting"]) == (None, {}, {})
+        found = distill.config_of(parser.parse_args(config_file.tokens_of(parser, found)))
+        assert found == dataclasses.replace(run, teacher=found.teacher)
+
+
+@pytest.mark.parametrize("training", recipes.trainings())
+def test_every_training_is_made_again_from_its_record(tmp_path, training):
+    given = ["--student", "resnet20", "--recipe", training, "--learning-rate", "2e-5", "--method", "pkt"]
+    run = distill.config_of(options(distill, *given))
+    assert again(tmp_path / "config.json", run).settings() == run.settings()
+    run = train.config_of(options(train, "--model", *given[1:4]))
+    assert again(tmp_path / "config.json", run, train).settings() == run.settings()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--recipe", "kd/resnet34-resnet18"],  # weights of its own
+        ["--recipe", "kd/resnet34-resnet18", "--method", "kd"],  # the usual ones in their place
+        ["--recipe", "dkd/resnet34-resnet18", "--method", "dkd"],
+        ["--recipe", "kd/resnet56-resnet20", "--method", "dkd", "--setting", "beta=2"],
+        ["--recipe", "dkd/resnet56-resnet20", "--weight", "dkd=0.5", "--temperature", "2"],
+        ["--recipe", "ats", "--student", "VGG8", "--method", "ats", "--correct", "3", "--ce-weight", "1e-5"],
+        ["--student", "resnet8", "--method", "{own}:build", "--setting", "temperature=2", "--kd-weight", "3"],
+        ["--recipe", "kd/resnet56-resnet20", "--method", "{own}:build"],
+    ],
+)
+def test_a_method_is_made_again_from_its_record(tmp_path, given):
+    own = tmp_path / "my_loss.py"
+    own.write_text(OWN_METHOD)
+    run = distill.config_of(options(distill, *(text.format(own=own) for text in given)))
+    found = again(tmp_path / "config.json", run)
+    assert (found.settings(), found.method) == (run.settings(), run.method)
+
+
+def test_what_no_option_says_is_refused(tmp_path, capsys):
+    run = distill.config_of(options(distill, "--recipe", "dkd/resnet56-resnet20"))
+    run = dataclasses.replace(run, method=run.method.adapted({"dkd": losses.warmup(3)}))
+    said = refused(distill, ["--config", recorded(tmp_path / "config.json", run)], capsys)
+    assert "settings that no option says: method.weights.dkd.epochs was 3 and would be 20" in said
+
+
+@pytest.mark.parametrize(
+    ("before", "typed", "weights", "settings"),
+    [
+        (["--temperature", "2"], ["--temperature", "8"], {}, {"temperature": 8}),
+        (["--setting", "temperature=2"], ["--temperature", "8"], {}, {"temperature": 8}),
+        (["--temperature", "2"], ["--setting", "temperature=8"], {}, {"temperature": 8}),
+        (["--method", "ats", "--correct", "2", "--wrong", "3"], ["--wrong", "4"], {}, {"correct": 2, "wrong": 4}),
+        (["--weight", "ce=2"], ["--ce-weight", "3", "--kd-weight", "4"], {"ce": 3, "kd": 4}, {}),
+        (["--method", "pkt", "--weight", "pkt=2"], ["--kd-weight", "4"], {"pkt": 4}, {}),
+        (["--kd-weight", "2"], ["--method", "pkt", "--weight", "pkt=4"], {"pkt": 4}, {}),
+    ],
+)
+def test_what_is_typed_has_the_last_word_by_whichever_option(tmp_path, before, typed, weights, settings):
+    before = ["--student", "resnet8", "--data", "digits", *before]
+    saved = tmp_path / "run.yaml"
+    distill.main([*before, "--save-config", str(saved)])
+    record = recorded(tmp_path / "config.json", distill.config_of(options(distill, *before)))
+    for file in (saved, record):
+        if file is record and "--method" in typed:
+            continue  # a record says the weight of kd, which another method has not
+        method = distill.config_of(options(distill, "--config", str(file), *typed)).method
+        assert {name: method.weights[name] for name in weights} == weights
+        assert {name: method.settings[name] for name in settings} == settings
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--temperature", "8", "--setting", "temperature=4"], "--temperature 8 and --setting temperature=4: give one"),
+        (
+            ["--method", "kd", "--kd-weight", "1", "--weight", "kd=0.5"],
+            "--kd-weight 1 and --weight kd=0.5: give",
+        ),
+        (["--method", "pkt", "--kd-weight", "1", "--weight", "pkt=2"], "--kd-weight 1 and --weight pkt=2"),
+    ],
+)
+def test_one_number_is_not_given_two_values(file, given, message, capsys):
+    for before in (["--student", "resnet8"], ["--config", file]):
+        assert message in refused(distill, [*before, *given], capsys)
 
 
 @pytest.mark.parametrize(

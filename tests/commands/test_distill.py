@@ -1,9 +1,11 @@
 """`jaxkd distill`, run as a user runs it, on the digits."""
 
 import csv
+import dataclasses
 import json
 import re
 
+import jax
 import numpy as np
 import pytest
 from broken_off import broken_off
@@ -12,8 +14,10 @@ import jaxkd
 from jaxkd import convert, models, recipes, records
 from jaxkd.commands import config_file, distill, run, sweep, train
 from jaxkd.commands.options import published
-from jaxkd.config import RunConfig
+from jaxkd.config import DataConfig, RunConfig
+from jaxkd.convert import checkpoint
 from jaxkd.formats import torch_reader
+from jaxkd.training.sharding import Placement
 
 COMMANDS = {"distill": distill, "sweep": sweep, "train": train}
 SMALL = ["--data", "digits", "--batch-size", "479", "--quiet"]  # three equal steps an epoch
@@ -314,6 +318,8 @@ def test_a_recipe_resolves_to_what_was_published():
         "--temperature 2",
         "--learning-rate 0.1",
         "--balanced",
+        "--image-size 112",
+        "--gradient-accumulation-steps 2",
     ],
 )
 def test_any_override_makes_it_another_run(change):
@@ -363,6 +369,10 @@ def test_recipes_are_listed(name, count, capsys):
         (["--teacher", "nowhere.pth"], "no such file or folder"),
         (["--teacher-name", "resnet14"], "holds a resnet8"),
         (["--data", "cifar100", "--data-dir", "/nowhere"], "'cifar100' was not found"),
+        (["--checkpoint-minutes", "0"], "checkpoint_minutes=0.0: give a number above 0"),
+        (["--gradient-accumulation-steps", "480"], "gradient_accumulation_steps=480, but a batch has 479 examples"),
+        (["--temperature", "8", "--setting", "temperature=4"], "--temperature 8 and --setting temperature=4: give one"),
+        (["--teacher", "hf://nobody/file.pth"], "argument --teacher: hf://nobody/file.pth: give hf://user/repo/file"),
     ],
 )
 def test_bad_options_fail_before_any_work(teacher, tmp_path, capsys, arguments, message):
@@ -373,6 +383,71 @@ def test_bad_options_fail_before_any_work(teacher, tmp_path, capsys, arguments, 
     assert message in " ".join(output.err.split())
     assert "top-1" not in output.out
     assert not (tmp_path / "run").exists()
+
+
+CACHED = ["--cache-teacher", "outputs", "--no-evaluate-teacher"]
+ONE_LEFT = ["--student", "vgg8", "--batch-size", "1436"]  # of 1,437 images
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([*CACHED, "--method", "at"], "cache_teacher: a loss reads the teacher's feature maps"),
+        ([*CACHED, "--mixup", "0.5"], "cache_teacher: mixed images are new ones in every step; leave it out"),
+        ([*CACHED, "--augment", "trivial"], "makes new views in every step"),
+        ([*ONE_LEFT, "--no-evaluate-teacher"], "choose another batch_size"),
+        ([*ONE_LEFT, "--dry-run"], "choose another batch_size"),
+    ],
+)
+def test_what_only_training_can_refuse_leaves_no_folder(teacher, tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    good = ["--teacher", str(teacher / "model"), "--student", "resnet8", "--output", "run", *SMALL]
+    with pytest.raises(SystemExit, match="2"):
+        distill.main([*good, *arguments])
+    [line] = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_fails_later_is_no_mistake_of_the_command():
+    def fails():
+        with run.Beginning(lambda: begun.append(1)) as beginning:
+            beginning.on_train_begin()
+            beginning.on_train_begin()  # of another run of the same program
+            raise OSError("the disk is full")
+
+    begun = []
+    with pytest.raises(OSError, match="disk"):
+        fails()
+    assert begun == [1]
+
+
+def test_a_batch_that_devices_cannot_share_is_refused_at_once(monkeypatch):
+    monkeypatch.setattr(run, "Placement", lambda: Placement(jax.devices()[:1] * 8))
+    config = RunConfig("resnet8", DataConfig("digits"), recipes.get_training("digits").adapted(batch_size=100))
+    with pytest.raises(ValueError, match="batch_size=100 does not divide over 8 devices; the nearest that does is 96"):
+        run.check_batches(config)
+    config = dataclasses.replace(config, training=config.training.adapted(batch_size=96), batch_norm="per_device")
+    run.check_batches(config)
+    with pytest.raises(ValueError, match="does not divide into 5 parts over 8 devices"):
+        run.check_batches(dataclasses.replace(config, gradient_accumulation_steps=5))
+
+
+@pytest.mark.parametrize("option", ["--teacher", "--student-init"])
+def test_weights_are_fetched_from_an_address(teacher, monkeypatch, option):
+    asked = []
+    monkeypatch.setattr(checkpoint, "fetched", lambda path: asked.append(path) or teacher / "model.pth")
+    found = distill.command_line().parse_args(["--student", "resnet8", option, "hf://user/repo/student.safetensors"])
+    assert asked == ["hf://user/repo/student.safetensors"]
+    assert (found.init if option == "--student-init" else found.teacher) == teacher / "model.pth"
+
+
+def test_the_users_home_is_known_in_files_of_options(teacher, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(teacher.parent))
+    file = tmp_path / "run.yaml"
+    file.write_text(f"{{student: resnet8, teacher: ~/{teacher.name}}}")
+    found = config_file.parse(distill.command_line(), ["--config", str(file)], distill.config_of)
+    assert found.teacher == teacher / "model"
 
 
 def test_a_torch_teacher_is_found_by_its_keys_and_needs_the_data_it_knows(teacher, tmp_path, capsys):

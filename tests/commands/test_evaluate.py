@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import recorded as runs
 
 import jaxkd
 from jaxkd import analysis, convert, data
@@ -33,7 +34,9 @@ def test_a_run_is_measured_on_the_images_of_its_record(teacher, tmp_path, capsys
     assert evaluate.main([str(teacher), "--output", str(tmp_path / "a" / "found.json")]) == 0
     printed = capsys.readouterr().out
     found = json.loads((tmp_path / "a" / "found.json").read_text())
-    recorded = json.loads((teacher / "result.json").read_text())["last"]
+    result = json.loads((teacher / "result.json").read_text())
+    recorded = result["last"]
+    assert result["image_shape"] == [8, 8, 3]
     assert found["accuracy"] == pytest.approx(recorded["val_accuracy"])
     assert found["top5"] == pytest.approx(recorded["val_top5"])
     assert found["loss"] == pytest.approx(recorded["val_loss"], rel=1e-5)
@@ -70,6 +73,32 @@ def test_pictures_are_answered_as_their_pixels_are(teacher, pictures, tmp_path, 
     np.testing.assert_allclose([float(row["probability"]) for row in rows[::3]], best, atol=2e-6)
     assert predict.main([str(teacher), str(pictures / "0.png")]) == 0
     assert capsys.readouterr().out == f"{pictures / '0.png'}  {rows[0]['name']} {best[0]:.1%}\n"
+
+
+@pytest.mark.parametrize(
+    ("images", "size", "facts"),
+    [
+        ({"name": "stl10"}, (96, 96), {}),
+        ({"name": "npz"}, (40, 28), {"image_shape": (28, 40, 3)}),
+    ],
+    ids=["stl10", "npz"],
+)
+def test_a_picture_is_seen_as_the_run_s_own_images_are(tmp_path, monkeypatch, images, size, facts):
+    """Whole, at their size; not at the 32 pixels that the network was published for."""
+    image = pytest.importorskip("PIL.Image")
+    monkeypatch.setenv("JAXKD_DATA", str(tmp_path))
+    _, model = runs.with_student(tmp_path / "run", data=images, facts=facts)
+    picture = image.fromarray(np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8))
+    picture.save(tmp_path / "own.png")
+    output = tmp_path / "answers.npz"
+    assert predict.main([str(tmp_path / "run"), str(tmp_path / "own.png"), "--output", str(output)]) == 0
+    expected = jaxkd.Trainer(model).predict(np.asarray(picture)[None])
+    np.testing.assert_allclose(np.load(output)["logits"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_picture_of_unknown_size_is_not_guessed(tmp_path, pictures, capsys):
+    runs.with_student(tmp_path / "run", data={"name": "npz"})
+    assert "give --image-size N" in refused(predict, [tmp_path / "run", pictures / "0.png"], capsys)
 
 
 def test_arrays_are_answered_into_arrays(teacher, tmp_path, capsys):

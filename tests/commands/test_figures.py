@@ -8,10 +8,11 @@ import sys
 
 import numpy as np
 import pytest
+from image_tree import image_tree
 from sweeps import sweep
 from tiny import digits
 
-from jaxkd import analysis, convert, models, plots, records
+from jaxkd import History, analysis, convert, models, plots, records
 from jaxkd.commands import figures
 from jaxkd.commands.figuring import smoke
 from jaxkd.records import RunDirectory
@@ -500,13 +501,45 @@ def test_runs_are_called_by_their_methods_and_networks_stay_apart(tmp_path):
         np.testing.assert_array_equal(convert.to_state_dict(network.model)["conv1.weight"], own)
 
 
-def test_runs_are_shown_the_images_that_they_learned_from():
+def network_of(data, **arguments):
+    """A network, as far as its run says what it learned from."""
     from jaxkd.commands.figuring import networks
 
-    options = figures.command_line().parse_args(["reliability", "--images", "9"])
-    model = models.create("resnet8", num_classes=10)
-    runs = [networks.Network(name, model, ROOT, name) for name in ("digits", "svhn")]
-    shown = networks.images(options, runs[:1])
-    assert networks.about(options, shown) == {"data": "digits", "split": "test", "images": 9}
-    with pytest.raises(ValueError, match="trained on digits and svhn: say by --data which images"):
-        networks.images(options, runs)
+    record = records.Record(ROOT, "run", {"data": data}, History(), arguments=arguments)
+    return networks.Network(record.data, models.create("resnet8", num_classes=2), ROOT, record)
+
+
+def shown(arguments, *of):
+    from jaxkd.commands.figuring import networks
+
+    options = figures.command_line().parse_args(["reliability", *arguments])
+    return networks.about(options, found := networks.images(options, of)), found
+
+
+def test_runs_are_shown_the_images_that_they_learned_from(tmp_path):
+    tree = image_tree(tmp_path / "own", classes=2, train=8, val=1).root / "train"
+    run = network_of({"name": "folder", "image_size": 48, "validation_split": 0.25}, data_dir=str(tree))
+    about, found = shown(["--images", "3"], run)
+    assert about == {"data": "folder", "split": "test", "images": 3}
+    assert found.image_shape == (48, 48, 3)
+    assert shown(["--image-size", "32"], run, run)[1].image_shape == (32, 32, 3)
+
+
+def test_published_images_are_the_same_wherever_they_lie():
+    here, there = (network_of({"name": "digits"}, data_dir=place) for place in ("here", "there"))
+    here.model.num_classes = there.model.num_classes = 10
+    assert shown([], here, there)[0]["data"] == "digits"
+
+
+@pytest.mark.parametrize(
+    ("other", "arguments", "message"),
+    [
+        ({"name": "svhn"}, {}, "trained on folder and svhn: say by --data which images"),
+        ({"name": "folder", "image_size": 96}, {}, "trained with --image-size 96 and none: say by --image-size"),
+        ({"name": "folder", "validation_split": 0.2}, {}, "with --validation-split 0.2 and none: say by --validation"),
+        ({"name": "folder"}, {"data_dir": "here"}, "trained with --data-dir here and none: say by --data-dir"),
+    ],
+)
+def test_runs_that_saw_different_images_are_not_shown_those_of_one(other, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        shown([], network_of({"name": "folder"}), network_of(other, **arguments))

@@ -8,7 +8,9 @@ import signal
 
 import numpy as np
 import pytest
+from image_tree import image_tree
 
+import jaxkd
 from jaxkd import records
 from jaxkd.callbacks import Callback
 from jaxkd.commands import distill, sweep
@@ -42,7 +44,7 @@ def cell(*grid, options=()):
     return sweep.config_of(parsed, {name: values[-1] for name, values in sweep.axes_of(parsed.grid).items()})
 
 
-def test_every_value_is_a_student(swept):
+def test_every_value_is_a_student(swept, teacher):
     folder, _ = swept
     with (folder / "grid.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -53,6 +55,7 @@ def test_every_value_is_a_student(swept):
     assert (result["temperature"], result["runs"], result["limited"]) == ([2, 4], 2, {"train": 479, "test": 360})
     assert config["settings"]["method"] == {"name": "kd", "weights": {"ce": 0.1, "kd": 0.9}, "settings": {}}
     assert (config["settings"]["seeds"], config["settings"]["temperature"]) == ([0], [2, 4])
+    assert result["teacher"]["accuracy"] == pytest.approx(read(teacher / "result.json")["last"]["val_accuracy"])
     assert (folder / "grid.png").stat().st_size > 10_000
     assert records.read_sweep(folder).axes == {"temperature": (2, 4)}
 
@@ -152,6 +155,10 @@ def test_a_sweep_does_not_go_on_with_other_values(swept, capsys):
         (["--grid", "method=kd,kdd"], "no method is called 'kdd'"),
         (["--grid", "temperature=2,-1"], "temperature=-1"),
         (["--grid", "student=resnet8,resnet9"], "resnet9"),
+        (["--grid", "seed=1,2", "--seed", "3"], "--seed 3 and --grid seed=1,…: give one of them"),
+        (["--grid", "seed=1,2", "--at-once", "0"], "at_once=0: must be at least 1"),
+        (["--grid", "seed=1,2", "--checkpoint-minutes", "0"], "checkpoint_minutes=0.0: give a number above 0"),
+        (["--grid", "seed=1,2", "--gradient-accumulation-steps", "480"], "a batch has 479 examples"),
     ],
 )
 def test_what_cannot_vary_is_told_before_any_work(teacher, tmp_path, arguments, message, capsys):
@@ -161,3 +168,55 @@ def test_what_cannot_vary_is_told_before_any_work(teacher, tmp_path, arguments, 
     [line] = capsys.readouterr().err.splitlines()
     assert message in line
     assert not (tmp_path / "run").exists()
+
+
+def test_images_that_are_streamed_cannot_be_swept(tmp_path, capsys):
+    tree = image_tree(tmp_path, classes=2, train=8, val=1)
+    data = ["--data", "folder", "--data-dir", str(tree.root / "train"), "--validation-split", "0.25"]
+    options = ["--image-size", "16", "--workers", "0", "--batch-size", "4", "--output", str(tmp_path / "run")]
+    with pytest.raises(SystemExit, match="2"):
+        sweep.main(["--student", "resnet8", "--method", "ce", "--grid", "seed=0,1", *data, *options, "--quiet"])
+    assert "a sweep needs data that can be on the device" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_sweep_is_one_process(teacher, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sweep.distributed, "initialize", lambda: None)
+    monkeypatch.setattr(sweep.jax, "process_count", lambda: 2)
+    with pytest.raises(SystemExit, match="2"):
+        sweep.main(["--student", "resnet8", "--teacher", str(teacher), "--grid", "seed=0,1", "--distributed", *SMALL])
+    assert "there are 2 processes, and a sweep is one: start it once, without" in capsys.readouterr().err
+
+
+def shared(*grid, options=()):
+    parsed = sweep.command_line().parse_args(["--student", "resnet20", *options, *(f"--grid={one}" for one in grid)])
+    axes = sweep.axes_of(parsed.grid)
+    return sweep.settings_of([sweep.config_of(parsed, values) for values in jaxkd.grid(**axes)], axes)
+
+
+def test_what_students_share_is_recorded_and_what_varies_is_not():
+    found = shared("method=kd,dkd", options=["--kd-weight", "0.5", "--temperature", "2"])
+    assert "method" not in found
+    assert {name: one["weights"] for name, one in found["methods"].items()} == {
+        "kd": {"ce": 0.1, "kd": 0.5},
+        "dkd": {"ce": 1.0, "dkd": 0.5},
+    }
+    assert found["methods"]["dkd"]["settings"] == {"alpha": 1.0, "beta": 8.0, "temperature": 2.0}
+    assert "temperature" not in shared("method=kd,dkd", "temperature=2,4")["methods"]["dkd"]["settings"]
+    assert shared("temperature=2,4")["training"]["learning_rate"] == 0.05
+    for varied in ("learning_rate=0.1,0.2", "student=resnet20,MobileNetV2"):
+        assert "learning_rate" not in shared(varied)["training"]
+
+
+def test_a_sweep_of_an_earlier_version_goes_on(tmp_path):
+    now = shared("method=kd,dkd", "learning_rate=0.1,0.2", options=["--kd-weight", "0.5"])
+    directory = records.RunDirectory(tmp_path)
+    assert sweep._as_begun(now, directory, True) == now
+    before = {name: value for name, value in now.items() if name != "methods"}
+    directory.start(before | {"training": now["training"] | {"learning_rate": 0.1}}, {})
+    directory.check(sweep._as_begun(now, directory, True), True)
+    directory.config_file.unlink()
+    directory.start(now, {})
+    other = shared("method=kd,dkd", "learning_rate=0.1,0.2", options=["--kd-weight", "0.6"])
+    with pytest.raises(ValueError, match=r"methods\.dkd\.weights\.dkd was 0\.5 and is 0\.6"):
+        directory.check(sweep._as_begun(other, directory, True), True)

@@ -4,10 +4,16 @@ import re
 import shutil
 import sys
 
+import numpy as np
 import pytest
+import recorded
+from image_tree import image_tree
 from seeded import HALF, seeded
+from tiny import TinyNet
 
-from jaxkd import convert, export
+import jaxkd
+from jaxkd import convert, data, export
+from jaxkd.export import __main__ as command
 from jaxkd.export import comparison
 from jaxkd.export.__main__ import main
 
@@ -61,6 +67,41 @@ def test_a_network_without_a_run(tmp_path, capsys):
     assert "images 16×16×3" in printed
     assert re.search(r"^network +resnet8$", printed, re.MULTILINE)
     assert (tmp_path / "net.safetensors").exists()
+
+
+def for_int8(tmp_path, monkeypatch, data_dir, **images):
+    """The images that a run of these data is calibrated with, and measured on."""
+    given = {}
+
+    def write(*_, **options):
+        given.update(options)
+        raise ValueError("enough is known")
+
+    monkeypatch.setattr(command, "write", write)
+    recorded.with_student(tmp_path / "run", data=images, arguments={"data_dir": str(data_dir)})
+    assert main([str(tmp_path / "run"), "--to", "onnx", "--int8"]) == 2
+    return given["calibration"], given["test"]
+
+
+def test_int8_sees_the_split_of_the_run(tmp_path, monkeypatch):
+    file = tmp_path / "images.npz"
+    np.savez(file, x=np.arange(16 * 20 * 20 * 3, dtype=np.uint8).reshape(16, 20, 20, 3), y=np.arange(16) % 2)
+    found = for_int8(tmp_path, monkeypatch, file, name="npz", validation_split=0.25)
+    assert [(len(images), images.image_shape) for images in found] == [(12, (20, 20, 3)), (4, (20, 20, 3))]
+
+
+@pytest.mark.filterwarnings("ignore:.*cannot be read")
+def test_int8_brings_streamed_images_into_memory(tmp_path, monkeypatch):
+    """As they are evaluated; what cannot be read is left out."""
+    folder = image_tree(tmp_path / "own", classes=2, train=2, val=3, broken=1).root
+    calibration, test = for_int8(tmp_path, monkeypatch, folder, name="folder", image_size=16)
+    assert [type(images) for images in (calibration, test)] == [data.Dataset] * 2
+    assert (len(calibration), calibration.image_shape) == (3, (16, 16, 3))
+    trainer = jaxkd.Trainer(TinyNet(num_classes=2, normalization=HALF))
+    streamed = data.load("folder", folder, split="test", image_size=16)
+    order = np.random.default_rng(0).permutation(len(streamed))
+    np.testing.assert_allclose(trainer.predict(test), trainer.predict(streamed)[order], rtol=1e-5)
+    np.testing.assert_array_equal(test.labels, streamed.labels[order])
 
 
 @pytest.mark.parametrize(

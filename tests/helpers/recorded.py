@@ -1,8 +1,9 @@
 """Run directories as training leaves them, without the training."""
 
 import numpy as np
+from seeded import HALF, seeded
 
-from jaxkd import records
+from jaxkd import convert, records
 
 SETTINGS = {
     "data": {"name": "digits", "images": 1437, "normalization": {"mean": [0.3] * 3, "std": [0.4] * 3}},
@@ -36,10 +37,10 @@ def logs(accuracy, epoch):
     }
 
 
-def run(path, accuracies=(0.5, 0.75, 0.8, 0.7), finished=True, facts=(), averaged=(), **settings):
+def run(path, accuracies=(0.5, 0.75, 0.8, 0.7), finished=True, facts=(), averaged=(), arguments=(), **settings):
     """Writes a run with these test accuracies, and those of its averaged weights, and gives back its record."""
     directory = records.RunDirectory(path)
-    directory.start({**SETTINGS, **settings}, {"output": str(path)})
+    directory.start({**SETTINGS, **settings}, {"output": str(path), **dict(arguments)})
     logger, _ = directory.callbacks()
     logger.on_train_begin()
     history = records.read(path).history
@@ -54,6 +55,14 @@ def run(path, accuracies=(0.5, 0.75, 0.8, 0.7), finished=True, facts=(), average
         result = {**records.summary(history), "seed": settings.get("seed", 0), "teacher": teacher, **dict(facts)}
         records.write_json(directory.result_file, result)
     return records.read(path)
+
+
+def with_student(path, **settings):
+    """Writes a run with its student, a resnet8, and gives back both."""
+    model = seeded("resnet8")
+    model.normalization = HALF
+    convert.save(model, path / "student")
+    return run(path, **settings), model
 
 
 def alone(path, accuracies=(0.5, 0.6, 0.7, 0.6), **settings):

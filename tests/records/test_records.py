@@ -157,6 +157,33 @@ def test_all_runs_under_a_folder_are_found_once(tmp_path):
         records.read(tmp_path / "grid")
 
 
+def test_a_sweep_that_is_not_finished_is_no_run(tmp_path):
+    """Its table is written at its end."""
+    recorded.run(tmp_path / "kd")
+    recorded.grid(tmp_path / "grid")
+    (tmp_path / "grid" / "grid.csv").unlink()
+    assert [run.name for run in records.find(tmp_path)] == ["kd"]
+    assert records.find_sweeps(tmp_path) == []
+    for read in (records.read, records.read_sweep):
+        with pytest.raises(FileNotFoundError, match=r"holds a sweep that is not finished: .* --resume"):
+            read(tmp_path / "grid")
+
+
+@pytest.mark.parametrize(
+    ("settings", "arguments", "options"),
+    [
+        ({"data": "digits"}, {}, ("digits", None, None, None)),
+        ({"data": {"name": "folder", "image_size": 96, "validation_split": 0.1}}, {"data_dir": "here"},
+         ("folder", "here", 96, 0.1)),
+        ({"data": {"name": "folder"}}, {"image_size": 64}, ("folder", None, 64, None)),  # of earlier versions
+        ({}, {}, (None, None, None, None)),
+    ],
+)  # fmt: skip
+def test_a_record_says_how_its_images_are_read_again(settings, arguments, options):
+    record = records.Record(pathlib.Path(), "run", settings, History(), arguments=arguments)
+    assert tuple(record.data_options.values()) == options
+
+
 def test_the_committed_records_are_read():
     runs = {run.method: run for run in records.find(RESULTS / "cpu" / "four-epochs")}
     assert runs.keys() == {"ce", "kd", "ctkd", "dkd", "kd+std", "ctkd+std", "ats"}

@@ -157,6 +157,37 @@ def test_the_numbers_are_those_of_the_records(folder, page):
     assert any(text.startswith("Teacher resnet14") and "98.33" in text for text in values)
 
 
+def of_kd(tmp_path):
+    """What the table of results says of KD, by column."""
+    found = Page(report.page(records.find(tmp_path)))
+    columns = [cell["text"] for cell in found.all("th") if cell.get("scope") == "col"]
+    return dict(zip(columns[1:], found.row("KD"), strict=False))
+
+
+def test_a_student_alone_is_no_measure_before_it_is_finished(tmp_path):
+    recorded.run(tmp_path / "kd")
+    recorded.alone(tmp_path / "alone", (0.1, 0.2), finished=False)
+    assert "over the student alone" not in of_kd(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("other", "alone"),
+    [
+        ({"precision": "bfloat16"}, "+50.00"),
+        ({"init": {"sha256": "0b48", "freeze": False}}, "+50.00"),
+        ({"training": {**recorded.SETTINGS["training"], "mixup": 0.2}}, "+50.00"),
+        ({"data": {**recorded.SETTINGS["data"], "images": 700}}, None),
+        ({"data": {**recorded.SETTINGS["data"], "validation_split": 0.2}}, None),
+    ],
+)
+def test_a_gain_is_over_the_student_that_was_trained_alike(tmp_path, other, alone):
+    recorded.run(tmp_path / "kd")
+    recorded.alone(tmp_path / "alone 1", (0.1, 0.2), **other)  # which is found first
+    assert of_kd(tmp_path).get("over the student alone") == alone
+    recorded.alone(tmp_path / "alone 2")
+    assert of_kd(tmp_path)["over the student alone"] == "+10.00"
+
+
 def test_averaged_weights_have_a_column_where_there_are_any(tmp_path):
     for seed in range(2):
         recorded.run(tmp_path / f"kd{seed}", averaged=(0.1, 0.5, 0.7, 0.8 + 0.02 * seed), seed=seed)

@@ -10,12 +10,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxkd import analysis, convert, data, models, records
+from jaxkd.commands.network import RECORDED, add_data_options, images_of
 from jaxkd.commands.run import parameters
 
 NETWORK = (
     "a file of weights, a converted network or the directory of a run; NAME=PATH calls it so, and says which network a "
     "file holds, where NAME is one's"
 )
+
+
+OWN = ("folder", "npz")
+"""Data sets of the user's own images, which differ by where they lie; others are the same everywhere."""
 
 
 class Network(NamedTuple):
@@ -25,13 +30,13 @@ class Network(NamedTuple):
       label: what to call it.
       model: with its weights.
       path: where they are from.
-      data: the data set that its run was trained on; None of a network without a run.
+      record: of the run that trained it; None of a network without a run.
     """
 
     label: str
     model: Any
     path: pathlib.Path
-    data: str | None = None
+    record: records.Record | None = None
 
 
 class Answers(NamedTuple):
@@ -60,15 +65,8 @@ def add_teacher(parser: argparse.ArgumentParser) -> None:
 
 def add_images(parser: argparse.ArgumentParser) -> None:
     """Add the options for the images that networks are shown."""
+    add_data_options(parser, "what the runs were trained on, else cifar100; digits needs no file")
     group = parser.add_argument_group("images")
-    group.add_argument(
-        "--data",
-        choices=data.names(),
-        help="default: what the runs were trained on, else cifar100; digits needs no file",
-    )
-    group.add_argument(
-        "--data-dir", type=pathlib.Path, metavar="DIR", help="where its files are; default: $JAXKD_DATA, else ~/data"
-    )
     group.add_argument("--split", choices=("test", "train"), default="test", help="default: test")
     group.add_argument("--images", type=int, metavar="N", help="the first N of them; default: all")
 
@@ -77,14 +75,14 @@ def images(options: argparse.Namespace, found: Sequence[Network]) -> data.Datase
     """Return the images that the options name, else those of the networks' runs, for networks that know their classes.
 
     Raises:
-      FileNotFoundError, ValueError: as `data.load` and `Dataset.subset`; for another number of classes, and runs on
-        several data sets.
+      FileNotFoundError, ValueError: as `data.load` and `Dataset.subset`; for another number of classes, and runs that
+        saw different images.
     """
-    own = sorted({network.data for network in found if network.data})
-    if options.data is None and len(own) > 1:
-        raise ValueError(f"these runs were trained on {' and '.join(own)}: say by --data which images to show them")
-    name: Any = options.data or next(iter(own), "cifar100")
-    shown: data.Dataset = data.load(name, options.data_dir, split=options.split)
+    runs = [network.record for network in found if network.record is not None and network.record.data is not None]
+    _check_alike(options, runs)
+    asked = options if runs else argparse.Namespace(**{**vars(options), "data": options.data or "cifar100"})
+    load_any: Any = images_of  # streamed ones can be shown as well
+    shown: data.Dataset = load_any(asked, next(iter(runs), None), options.split)
     for network in found:
         if network.model.num_classes != shown.num_classes:
             raise ValueError(
@@ -92,6 +90,23 @@ def images(options: argparse.Namespace, found: Sequence[Network]) -> data.Datase
                 f"{shown.num_classes}: choose the --data it was trained on"
             )
     return shown if options.images is None else shown.subset(options.images)
+
+
+def _check_alike(options: argparse.Namespace, runs: Sequence[records.Record]) -> None:
+    """Refuse runs that saw different images, unless the options say which ones are meant."""
+    if options.data is not None:
+        return
+    own = sorted({str(run.data) for run in runs})
+    if len(own) > 1:
+        raise ValueError(f"these runs were trained on {' and '.join(own)}: say by --data which images to show them")
+    for name in RECORDED:
+        if name == "data_dir" and not set(own) & set(OWN):
+            continue
+        values = sorted({str(run.data_options[name] or "none") for run in runs})
+        if len(values) > 1 and getattr(options, name) is None:
+            option = f"--{name.replace('_', '-')}"
+            given = f"{option} {' and '.join(values)}"
+            raise ValueError(f"these runs were trained with {given}: say by {option} which images to show them")
 
 
 def about(options: argparse.Namespace, shown: data.Dataset) -> dict[str, Any]:
@@ -175,4 +190,4 @@ def _load(path: pathlib.Path, label: str, run: records.Record | None) -> Network
         path = next(path / name for name in ("student", "model") if (path / name).is_dir())
     else:
         model, path = convert.load_pretrained(path, label if label in models.list() else None)
-    return Network(label or model.name, model, path, None if run is None else run.data)
+    return Network(label or model.name, model, path, run)
