@@ -137,6 +137,13 @@ def test_files_that_are_none_are_named(tmp_path):
         data.load("npz", tmp_path)
 
 
+def test_held_out_images_alone_are_read_as_such(tmp_path):
+    path = written(tmp_path, x_test=TEST, y_test=TEST_LABELS)
+    with pytest.raises(FileNotFoundError, match="has images of test alone, and no train: split='test' reads these"):
+        data.load("npz", path)
+    assert len(data.load("npz", path, split="test")) == len(TEST)
+
+
 def test_a_split_of_its_own_is_not_replaced(tmp_path):
     path = written(tmp_path, x_train=PIXELS, y_train=LABELS, x_test=TEST, y_test=TEST_LABELS)
     with pytest.raises(ValueError, match="has held-out images of its own: leave validation_split out"):

@@ -52,10 +52,9 @@ def read(name: str, data_dir: Path, splits: Sequence[str]) -> dict[str, Dataset]
     pairs, names = _read(path)
     missing = [split for split in splits if split not in pairs]
     if missing:
-        raise FileNotFoundError(
-            f"{path} has images of {_listed(pairs)} alone, and no {missing[0]}: hold a part of them out with "
-            "validation_split=0.1 (--validation-split 0.1)"
-        )
+        divide = "hold a part of them out with validation_split=0.1 (--validation-split 0.1)"
+        cure = "split='test' reads these" if "test" in pairs else divide
+        raise FileNotFoundError(f"{path} has images of {_listed(pairs)} alone, and no {missing[0]}: {cure}")
     train = pairs.get("train", pairs[splits[0]])
     trained = _dataset(path, train, names, max(int(labels.max(initial=0)) for _, labels in pairs.values()) + 1, name)
     found = {}
