@@ -64,9 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError("--validation-split says which images are test images: give --evaluate too")
         found, given = locate(options.input), {"name": options.name, "normalization": normalization}
         given |= {"weights": options.weights, "image_size": options.image_size}
+        output = options.output.expanduser()
         if found.is_dir() and not is_saved(found):
-            return _convert_folder(found, given, options.output, test)
-        _convert(found, given, options.output, test)
+            return _convert_folder(found, given, output, test)
+        _convert(found, given, output, test, options.force)
     except (ValueError, OSError) as error:  # ConversionError, and an architecture or data set that does not exist
         _complain(str(error))
         return 2
@@ -98,6 +99,7 @@ def command_line() -> argparse.ArgumentParser:
         help=f"a file ({', '.join(FILE_SUFFIXES)}), or else a folder for a checkpoint with its manifest; each file "
         "in a folder IN becomes a folder in OUT",
     )
+    parser.add_argument("--force", action="store_true", help="replace the file OUT, where there is one")
     parser.add_argument(
         "--weights",
         metavar="WHICH",
@@ -133,7 +135,9 @@ def command_line() -> argparse.ArgumentParser:
     return parser
 
 
-def _convert(file: Path, given: dict[str, Any], output: Path, test: data.Dataset | None) -> tuple[str, ...]:
+def _convert(
+    file: Path, given: dict[str, Any], output: Path, test: data.Dataset | None, force: bool = False
+) -> tuple[str, ...]:
     """Convert a file or a saved network, print what it was, and return that as a row of `COLUMNS`.
 
     Args:
@@ -141,9 +145,10 @@ def _convert(file: Path, given: dict[str, Any], output: Path, test: data.Dataset
       given: how `load_pretrained` shall load it.
       output: what is written.
       test: the images that accuracy is measured on; None measures none.
+      force: replaces a file.
     """
     model: Any = load_pretrained(file, **given).model
-    _check_place(output)  # before anything is measured
+    _check_place(output, force)  # before anything is measured
     architecture = model.name + "".join(f", {key} {value}" for key, value in model.options)
     others = f"; also called {', '.join(synonyms(model.name))}" if synonyms(model.name) else ""
     origin = (
@@ -177,17 +182,19 @@ def _convert(file: Path, given: dict[str, Any], output: Path, test: data.Dataset
     return (file.name, architecture, str(classes), f"{parameters:,}", known_or_not, *accuracies, str(output))
 
 
-def _check_place(output: Path) -> None:
+def _check_place(output: Path, force: bool) -> None:
     """Make the folder around OUT, and refuse a place where something else is.
 
     Raises:
-      OSError: nothing can be written there.
+      OSError: nothing can be written there, or a file is there that `force` would replace.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
     if output.suffix not in FILE_SUFFIXES:
         check_replaceable(output)
     elif output.is_dir():
         raise IsADirectoryError(f"{output} is a folder and OUT would be a file: choose another name")
+    elif output.exists() and not force:
+        raise FileExistsError(f"{output} exists: choose another name for OUT, or replace it by --force")
 
 
 def _convert_folder(folder: Path, given: dict[str, Any], output: Path, test: data.Dataset | None) -> int:
@@ -198,19 +205,27 @@ def _convert_folder(folder: Path, given: dict[str, Any], output: Path, test: dat
     if output.suffix in FILE_SUFFIXES:
         raise ValueError(f"{folder} is a folder and {output} would be a file: give a folder as OUT")
     rows: list[tuple[str, ...]] = []
-    for file in files:
-        label, place = str(file.relative_to(folder)), file.relative_to(folder).with_suffix("")
+    places = {file: output / _without_suffixes(file.relative_to(folder)) for file in files}
+    for file, place in places.items():
+        label = str(file.relative_to(folder))
         print(f"\nfile           {label}")
         try:
-            if others := [other.name for other in files if other != file and other.with_suffix("") == folder / place]:
-                raise ValueError(f"{file}: {', '.join(others)} would become {output / place} too: rename one")
-            rows.append((label, *_convert(file, given, output / place, test)[1:]))
+            if others := [other.name for other in files if other != file and places[other] == place]:
+                raise ValueError(f"{file}: {', '.join(others)} would become {place} too: rename one")
+            rows.append((label, *_convert(file, given, place, test)[1:]))
         except (ValueError, OSError) as error:
             _complain(str(error) if str(file) in str(error) else f"{file}: {error}")
             rows.append((label, *[""] * (len(COLUMNS) - 2), "failed"))
     failed = sum(row[-1] == "failed" for row in rows)
     print(f"\n{len(files) - failed} of {len(files)} files converted\n{_table(rows)}")
     return 2 if failed else 0
+
+
+def _without_suffixes(file: Path) -> Path:
+    """Return the folder that a file becomes: `best` of `best.pth.tar`."""
+    while file.suffix in SUFFIXES:
+        file = file.with_suffix("")
+    return file
 
 
 def _table(rows: list[tuple[str, ...]]) -> str:

@@ -21,20 +21,22 @@ import numpy as np
 from flax import nnx
 
 from jaxkd import models
-from jaxkd.formats.files import atomic_write
+from jaxkd.formats.files import atomic_write, listed
+from jaxkd.models.ensemble import Constant
 from jaxkd.models.registry import Classifier, hashable
-from jaxkd.nn.attention import Frozen
+from jaxkd.nn.attention import Rate
+from jaxkd.nn.outputs import layer_name
 from jaxkd.nn.stack import Stack
 from jaxkd.nn.tokens import Positions
 
 _TORCH_NAMES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 """Our variables' names in the order in which PyTorch lists them: parameters first, then buffers."""
 
-WEIGHTS = (nnx.Param, nnx.BatchStat, Frozen)
-"""The types of the variables that are in a state dict."""
+_NO_WEIGHTS = (nnx.RngState, nnx.Intermediate, nnx.Perturbation, nnx.Cache, Rate, Constant)
+"""The types of variables that hold what a network draws, records in a call, or was made with."""
 
-NO_WEIGHTS = nnx.Not(nnx.Any(*WEIGHTS))
-"""The variables of a network that no file of weights has."""
+_FLAX = ("_pytree__", "_object__")
+"""Beginnings of the names of Flax's own attributes."""
 
 CLASSES, CHANNELS = 10_007, 10_009
 """Stand in a survey's shapes for the number of classes and of input channels: numbers that no layer is as wide as."""
@@ -90,10 +92,18 @@ class Entry(NamedTuple):
         return value.transpose(np.argsort(_torch_axes(value.ndim))) if self.is_kernel else value
 
 
+def is_weight(_: Any, variable: Any) -> bool:
+    """Return whether a variable is in a state dict. It is a filter of Flax, which gives the path first."""
+    return isinstance(variable, nnx.Variable) and not isinstance(variable, _NO_WEIGHTS)
+
+
 def entries(model: nnx.Module) -> list[Entry]:
     """Return every variable of a model, in the order of PyTorch's state dict: attributes as defined, depth first.
 
     A module that is not of the zoo keeps that order only until Flax has split and merged it.
+
+    Raises:
+      ValueError: two variables have the same key, or one lies where no key leads.
 
     Example:
       >>> from jaxkd import models
@@ -101,8 +111,20 @@ def entries(model: nnx.Module) -> list[Entry]:
       ['fc.weight', 'fc.bias']
     """
     by_name = {entry.name: entry for entry in walk(model)}
+    _check_complete(model, by_name.values())
     order = [name for name in keys_of(model) if name in by_name]
     return [by_name[name] for name in order] if len(order) == len(by_name) else list(by_name.values())
+
+
+def _check_complete(model: nnx.Module, found: Iterable[Entry]) -> None:
+    """Refuse a model whose file would lack some of its weights."""
+    reached = {id(entry.variable) for entry in found}
+    variables = nnx.to_flat_state(nnx.state(model, is_weight))
+    if left_out := [layer_name(path) for path, variable in variables if id(variable) not in reached]:
+        raise ValueError(
+            f"{type(model).__name__}: {listed({'weights without a key of their own': left_out})[0]}: keep layers in "
+            "attributes, lists, tuples or dictionaries, and give one of two weights with the same key another name"
+        )
 
 
 def keys_of(model: nnx.Module) -> Iterable[str]:
@@ -131,35 +153,34 @@ def walk(module: nnx.Module) -> Iterator[Entry]:
 
 
 def _below(node: Any, prefix: str = "", position: int | None = None) -> Iterator[Entry]:
-    variables = {name: value for name, value in _attributes(node) if isinstance(value, WEIGHTS)}
+    members = list(_members(node))
+    variables = {name: member for name, member, _ in members if is_weight((), member)}
     order = list(_TORCH_NAMES)
     for name in sorted(variables, key=lambda name: order.index(name) if name in order else len(order)):
         yield Entry(prefix + _TORCH_NAMES.get(name, name), variables[name], name == "kernel", position)
-    for name, child, inner in _children(node):
-        yield from _below(child, f"{prefix}{name}.", position if inner is None else inner)
+    for name, member, inner in members:
+        if isinstance(member, nnx.Pytree | list | tuple | Mapping):
+            yield from _below(member, f"{prefix}{name}.", position if inner is None else inner)
 
 
-def _children(node: Any) -> Iterator[tuple[str, Any, int | None]]:
-    """Yield name and module of each child, and its position in its stack. A stack counts as the blocks it holds."""
-    if not isinstance(node, nnx.List):
-        for name, child in _attributes(node):
-            if isinstance(child, Stack) and child.names:
-                yield from ((block, child.block, position) for position, block in enumerate(child.names))
-            elif isinstance(child, nnx.Module | nnx.List | nnx.Dict):
-                yield name, child, None
+def _members(node: Any) -> Iterator[tuple[str, Any, int | None]]:
+    """Yield name and value of what a node holds, and its position in its stack. A stack counts as the blocks it holds.
+
+    Layers also lie in plain lists, tuples and dictionaries (`nnx.data`), those of linen modules in dictionaries alone.
+    """
+    if isinstance(node, nnx.List | list | tuple):
+        names = map(str, itertools.count())
+        for member in node:
+            if isinstance(member, Stack):
+                yield from ((next(names), member.block, position) for position in range(len(member)))
+            else:
+                yield next(names), member, None
         return
-    names = map(str, itertools.count())
-    for child in node:
-        if isinstance(child, Stack):
-            yield from ((next(names), child.block, position) for position in range(len(child)))
-        else:
-            yield next(names), child, None
-
-
-def _attributes(node: Any) -> Iterator[tuple[str, Any]]:
-    for name, child in node.items() if isinstance(node, nnx.Dict) else vars(node).items():
-        if not str(name).startswith("_"):  # Flax's own bookkeeping
-            yield str(name), child
+    for name, member in (node if isinstance(node, nnx.Dict | Mapping) else vars(node)).items():
+        if isinstance(member, Stack) and member.names:
+            yield from ((block, member.block, position) for position, block in enumerate(member.names))
+        elif not str(name).startswith(_FLAX):
+            yield str(name), member, None
 
 
 def _torch_axes(dimensions: int) -> tuple[int, ...]:
@@ -186,9 +207,9 @@ def _blueprint(name: str, num_classes: int, options: Options) -> tuple[nnx.Graph
         return models.create(name, num_classes, **dict(options))
 
     model = nnx.eval_shape(build)
-    if jax.tree.leaves(nnx.state(model, NO_WEIGHTS)):
+    if jax.tree.leaves(nnx.state(model, nnx.Not(is_weight))):
         # The weights are dead code here, which XLA drops.
-        nnx.update(model, jax.jit(lambda: nnx.state(build(), NO_WEIGHTS))())
+        nnx.update(model, jax.jit(lambda: nnx.state(build(), nnx.Not(is_weight)))())
     return nnx.split(model)
 
 

@@ -25,7 +25,7 @@ def save(model: Any, path: str | PathLike[str]) -> None:
 
     Args:
       model: made by `models.create`, `from_torch` or `load`, and perhaps trained since.
-      path: the directory; a model saved there before is replaced.
+      path: the directory, in which `~` is expanded; a model saved there before is replaced.
 
     Raises:
       FileExistsError: something other than a saved model is at `path`.
@@ -42,7 +42,7 @@ def save(model: Any, path: str | PathLike[str]) -> None:
     weights = to_state_dict(model)
     manifest = {"format": _FORMAT, **manifests.describe(model, weights)}
     check_replaceable(path)
-    ocp.save(Path(path).absolute(), weights, custom_metadata=manifest, overwrite=True)
+    ocp.save(_place(path), weights, custom_metadata=manifest, overwrite=True)
 
 
 def check_replaceable(path: str | PathLike[str]) -> None:
@@ -51,8 +51,8 @@ def check_replaceable(path: str | PathLike[str]) -> None:
     Raises:
       FileExistsError: as `save` would.
     """
-    path = Path(path)
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())) and not is_saved(path):
+    place = _place(path)
+    if place.exists() and not (place.is_dir() and not any(place.iterdir())) and not is_saved(place):
         raise FileExistsError(f"{path} exists and is not a saved model: choose another place")
 
 
@@ -84,7 +84,7 @@ def load(path: str | PathLike[str]) -> nnx.Module:
     """Load a model that `save` wrote.
 
     Args:
-      path: the directory.
+      path: the directory, in which `~` is expanded.
 
     Returns:
       The model, its `normalization` and `source` set to what it was saved with.
@@ -95,7 +95,7 @@ def load(path: str | PathLike[str]) -> nnx.Module:
     """
     manifest = read_manifest(path)
     try:
-        weights = ocp.load(Path(path).absolute())
+        weights = ocp.load(_place(path))
     except Exception as error:  # orbax, tensorstore and the file system each fail in ways of their own
         raise ConversionError(path, f"the checkpoint is damaged ({brief(str(error))})") from error
     try:
@@ -207,15 +207,19 @@ def read_manifest(path: str | PathLike[str]) -> dict[str, Any]:
       ConversionError: `path` holds no checkpoint of a model.
     """
     try:
-        manifest = ocp.metadata(Path(path).absolute()).custom_metadata
+        manifest = ocp.metadata(_place(path)).custom_metadata
     except Exception as error:
-        raise ConversionError(path, _nothing_there(Path(path))) from error
+        raise ConversionError(path, _nothing_there(_place(path))) from error
     if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
         raise ConversionError(
             path,
             f"holds a checkpoint without a model's manifest, so convert.save did not write it: {brief(str(manifest))}",
         )
     return manifest
+
+
+def _place(path: str | PathLike[str]) -> Path:
+    return Path(path).expanduser().absolute()
 
 
 def _nothing_there(path: Path) -> str:

@@ -9,13 +9,21 @@ import json
 from collections.abc import Mapping
 from importlib.metadata import version
 from os import PathLike
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxkd.convert.architectures import synonyms
+from jaxkd.convert.identify import named
 from jaxkd.convert.weights import weights_sha256
 from jaxkd.formats.files import ConversionError, brief
 from jaxkd.types import IMAGENET_NORMALIZATION, Normalization
+
+_AGAIN = "write the file again by to_torch"
+
+MAX_BLOCKS = 64
+"""The most blocks that a file can ask for by an option: they are made before it is known whether it fits them."""
 
 
 class Source(NamedTuple):
@@ -125,26 +133,91 @@ def normalization_in(metadata: Mapping[str, str], source: str | PathLike[str]) -
     return checked_normalization(mean, std, source)
 
 
-def image_size_in(metadata: Mapping[str, str], source: str | PathLike[str]) -> dict[str, int]:
-    """Return the option `image_size` in the metadata of a safetensors file, or nothing.
+class Stated(NamedTuple):
+    """A network of the zoo as a file names it.
+
+    Attributes:
+      name: as `models.create` takes it.
+      options: likewise, those that were given before the file's.
+      resize_to: height and width that it resizes images to, or None.
+    """
+
+    name: str
+    options: dict[str, Any]
+    resize_to: int | None
+
+
+def stated_in(
+    metadata: Mapping[str, str],
+    source: str | PathLike[str],
+    name: str | None = None,
+    given: Mapping[str, Any] = MappingProxyType({}),
+) -> Stated | None:
+    """Return the network that the metadata of a safetensors file names; None where that is none of the zoo.
+
+    Args:
+      metadata: of the file.
+      source: the file, for errors.
+      name: the network that is wanted. None takes any; another than the file's leaves aside what the file says.
+      given: options that come before the file's.
 
     Raises:
-      ConversionError: its options are no JSON, or its size is no whole number above 0.
+      ConversionError: its options are no JSON object of plain values and lists of these, no network of its name can be
+        made with them, or `resize_to` is no number of pixels.
 
     Example:
-      >>> image_size_in({"options": '{"image_size": 32, "drop_path": 0.1}'}, "student.safetensors")
-      {'image_size': 32}
+      >>> stated_in({"architecture": "resnet8", "options": '{"channels": 1}'}, "student.safetensors")
+      Stated(name='resnet8', options={'channels': 1}, resize_to=None)
     """
+    stated = metadata.get("architecture")
+    if stated is None or name not in (None, stated, *synonyms(stated)) or not _is_known(stated):
+        return None
+    found = _json_in(metadata, "options", {}, source)
+    if not isinstance(found, dict):
+        raise ConversionError(source, f"its options are {brief(str(found))}, and must be an object: {_AGAIN}")
+    own = {option: _checked_option(option, value, source) for option, value in found.items() if option not in given}
+    options = {**own, **given}
     try:
-        options = json.loads(metadata.get("options", "{}"))
-        size = options.get("image_size", 1)
-    except (ValueError, RecursionError, AttributeError) as error:
+        named(stated, options)
+    # Options from an untrusted file can make any part of a network fail in any way.
+    except Exception as error:
+        if not own:
+            raise
         raise ConversionError(
-            source, f"its options cannot be read ({brief(str(error))}): write the file again by to_torch"
+            source, f"its options {brief(str(own))} make no {stated} ({brief(str(error))}): {_AGAIN}"
         ) from error
-    if not _is_side(size):
-        raise ConversionError(source, f"its image_size is {brief(str(size))}, and must be a number of pixels")
-    return {"image_size": size} if "image_size" in options else {}
+    return Stated(stated, options, checked_side(_json_in(metadata, "resize_to", None, source), source))
+
+
+def _is_known(name: str) -> bool:
+    try:
+        named(name)
+    except ValueError:  # another zoo's
+        return False
+    return True
+
+
+def _checked_option(name: str, value: Any, source: str | PathLike[str]) -> Any:
+    """Check an option from a file, and return it as `models.create` takes it."""
+    values = value if isinstance(value, list) else [value]
+    if not all(one is None or isinstance(one, bool | str) or _is_number(one) for one in values):
+        raise ConversionError(source, f"its option {brief(name)} is {brief(str(value))}, and must be plain: {_AGAIN}")
+    if name in ("image_size", "channels") and not _is_side(value):
+        raise ConversionError(source, f"its {name} is {brief(str(value))}, and must be a whole number: {_AGAIN}")
+    if name in ("depth", "depths") and not sum(filter(_is_number, values)) <= MAX_BLOCKS:
+        raise ConversionError(
+            source,
+            f"its {name} is {brief(str(value))}, more than the {MAX_BLOCKS} blocks that a file can ask for: give "
+            f"{name}= yourself",
+        )
+    return tuple(values) if isinstance(value, list) else value
+
+
+def _json_in(metadata: Mapping[str, str], key: str, default: Any, source: str | PathLike[str]) -> Any:
+    try:
+        return json.loads(metadata[key]) if key in metadata else default
+    except (ValueError, RecursionError) as error:
+        raise ConversionError(source, f"its {key} cannot be read ({brief(str(error))}): {_AGAIN}") from error
 
 
 def checked_normalization(mean: Any, std: Any, source: str | PathLike[str]) -> Normalization:

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxkd.convert.architectures import Network
 from jaxkd.convert.identify import Candidate, closest, fitting, most_similar, named, nearest, shapes_of, variants
+from jaxkd.convert.manifest import Stated
 from jaxkd.convert.renaming import Renamed, renamed, side_by_side
 from jaxkd.convert.state_dict import WeightSet
 from jaxkd.formats.files import ConversionError, brief, listed
@@ -42,13 +43,13 @@ class Wanted(NamedTuple):
       source: the file, for errors.
       name: the architecture.
       weights: which set, as `from_torch` takes it.
-      stated: the architecture that the file names.
+      stated: the network that the file names.
     """
 
     source: str | PathLike[str]
     name: str | None
     weights: str | None
-    stated: str | None
+    stated: Stated | None
 
 
 def decide(
@@ -85,12 +86,10 @@ def _decide(
 ) -> Selection:
     guessed = wanted.name is None
     if guessed and wanted.stated is not None:
-        said = [fit for fit in fits if wanted.stated in (fit[1].name, *fit[1].synonyms)]
+        said = [fit for fit in fits if wanted.stated.name in (fit[1].name, *fit[1].synonyms)]
+        said = said or fitting(sets, (named(wanted.stated.name, wanted.stated.options),))
         guessed = not said
-        if said:
-            fits = [(each, candidate._replace(name=wanted.stated)) for each, candidate in said]
-        else:
-            fits = _of_that_name(sets, wanted.stated) or fits
+        fits = [(each, candidate._replace(name=wanted.stated.name)) for each, candidate in said] or fits
     matches = [_Match(*fit) for fit in fits] or _by_order(sets, known)
     if not matches:
         return _nearest(sets, known, wanted)
@@ -128,13 +127,6 @@ def _nearest(sets: list[WeightSet], known: Sequence[Network], wanted: Wanted) ->
         missing = f"holds no classifier of two or more classes for a {candidate.name}"
         raise ConversionError(wanted.source, f"{missing}; {closest(shapes)}")
     return Selection(candidate, near.weights, "")
-
-
-def _of_that_name(sets: list[WeightSet], stated: str) -> list[tuple[WeightSet, Candidate]]:
-    try:
-        return fitting(sets, (named(stated),))
-    except ValueError:  # another zoo's name
-        return []
 
 
 def _by_order(sets: list[WeightSet], known: Iterable[Network]) -> list[_Match]:

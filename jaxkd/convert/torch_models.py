@@ -12,6 +12,7 @@ from flax import nnx
 
 from jaxkd import models
 from jaxkd.convert import manifest
+from jaxkd.convert.architectures import synonyms
 from jaxkd.convert.identify import candidates, fitting
 from jaxkd.convert.selection import Selection, Wanted, decide
 from jaxkd.convert.state_dict import weight_sets
@@ -50,7 +51,7 @@ def from_torch(
       seed: of a fresh classifier.
       **options: of the network's family, as `models.create` takes them. `image_size` resizes position embeddings and
         relative biases as timm does; without it, the size is the file's. Others than it, `drop` and `drop_path` need
-        the name.
+        the name. They come before those that a `.safetensors` file of `to_torch` says.
 
     Returns:
       The model, with `normalization` set (or None), and in `source` where its weights are from; `source.matched` says
@@ -75,12 +76,13 @@ def from_torch(
         raise TypeError(f"normalization={normalization!r}: give jaxkd.Normalization(mean, std)")
     contents = torch_reader.read_contents(path)
     said = contents.metadata  # empty in all but safetensors files
-    stated = said.get("architecture")
+    stated = manifest.stated_in(said, path, name, options)
     network, found, matched = select(contents.tree, path, name, weights, stated, options)
-    sizes = manifest.image_size_in(said, path) if stated == network.name else {}
-    model = network_for(
-        found, path, network.name, cast(int, network.num_classes), {**network.options, **sizes, **options}
-    )
+    if stated and network.name not in (stated.name, *synonyms(stated.name)):
+        stated = None  # its keys say otherwise
+    chosen = {**network.options, **(stated.options if stated else options)}
+    model = network_for(found, path, network.name, cast(int, network.num_classes), chosen)
+    model.resize_to = stated.resize_to if stated else None
     if "image_size" in options:
         found, changed = resized(model, found)
         matched = "; ".join(filter(None, [matched, changed]))
@@ -97,7 +99,7 @@ def select(
     source: str | PathLike[str],
     name: str | None = None,
     weights: str | None = None,
-    stated: str | None = None,
+    stated: manifest.Stated | None = None,
     options: Mapping[str, Any] = MappingProxyType({}),
 ) -> Selection:
     """Find the weights in what a file holds, and the network they are for.
@@ -109,7 +111,7 @@ def select(
       source: the file, for errors.
       name: the architecture; None takes the published one that fits.
       weights: which set, as `from_torch` takes it.
-      stated: the architecture that the file names. It is taken if it fits.
+      stated: the network that the file names. It is taken if it fits.
       options: of the architecture called `name`.
 
     Raises:
@@ -123,7 +125,7 @@ def select(
       >>> select(compiled, "x.pth").matched
       "keys begin with '_orig_mod.', which was left off"
     """
-    known = candidates(name, options)
+    known = candidates(name, stated.options if stated else options)
     sets = weight_sets(tree, source, weights)
     fits = fitting(sets, known)
     if name is None or len(fits) != 1:
@@ -156,8 +158,12 @@ def to_torch(model: nnx.Module, path: str | PathLike[str]) -> None:
 
     Args:
       model: the model; the network to load it into is the one of the same name.
-      path: the file, written completely or not at all. One that ends in `.safetensors` is of that format, and also
-        says which network it is for and what its images are normalised with; any other is of `torch.save`'s format.
+      path: the file, written completely or not at all; `~` is expanded, and its folder made. One that ends in
+        `.safetensors` is of that format, and also says which network it is for, its options, and what its images are
+        normalised with and resized to; any other is of `torch.save`'s format.
+
+    Raises:
+      ValueError: a weight has no key of its own, see `to_state_dict`.
 
     Example:
       >>> import tempfile
@@ -168,7 +174,9 @@ def to_torch(model: nnx.Module, path: str | PathLike[str]) -> None:
       56
     """
     weights = to_state_dict(model)
-    if Path(path).suffix != ".safetensors":
+    path = Path(path).expanduser()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix != ".safetensors":
         torch_writer.write(path, weights)
     else:
         described = manifest.describe(model, weights) if manifest.is_of_the_zoo(model) else {}

@@ -30,6 +30,9 @@ def to_state_dict(model: nnx.Module) -> dict[str, np.ndarray]:
     Returns:
       Arrays by key: convolutions `[out, in, h, w]`, linear layers `[out, in]`.
 
+    Raises:
+      ValueError: with the names of weights that no key leads to, or that share one with others.
+
     Example:
       >>> from jaxkd import models
       >>> weights = to_state_dict(models.create("resnet8", num_classes=10))
@@ -57,7 +60,7 @@ def load_state_dict(
       source: where they come from, for the error.
 
     Returns:
-      What was loaded: float32 by the model's own keys, in the order and layout of `to_state_dict`.
+      What was loaded: by the model's own keys, in the order and layout of `to_state_dict`; real numbers in float32.
 
     Raises:
       ConversionError: with the keys that are missing, unexpected, misshapen or hold no sensible numbers, and the
@@ -83,16 +86,18 @@ def load_state_dict(
             if value.shape != by_name[name].torch_shape
         ],
     }
-    no_floats = [
-        f"{name} ({value.dtype})" for name, value in found.items() if not jnp.issubdtype(value.dtype, jnp.floating)
+    other_type = [
+        f"{name} ({value.dtype})"
+        for name, value in found.items()
+        if _is_real(value) != _is_real(by_name[name].variable)
     ]
-    if any(other_network.values()) or no_floats:
-        problems = [f"does not fit {_called(model)}", *listed({**other_network, "not floating-point": no_floats})]
+    if any(other_network.values()) or other_type:
+        problems = [f"does not fit {_called(model)}", *listed({**other_network, "of another type": other_type})]
         if any(other_network.values()) and keys_of(model):
             problems.append(closest(shapes_of(weights)))
         raise ConversionError(source, "; ".join(problems))
     with np.errstate(over="ignore"):  # of float64; what becomes infinite is refused below
-        values = {name: np.asarray(found[name], np.float32) for name in by_name}
+        values = {name: np.asarray(found[name], np.float32 if _is_real(found[name]) else None) for name in by_name}
     damaged = {
         "not finite": [name for name, value in values.items() if not np.isfinite(value).all()],
         "negative": [name for name, value in values.items() if name.endswith("running_var") and (value < 0).any()],
@@ -135,6 +140,10 @@ def _fill(entries: Iterable[Entry], values: Mapping[str, np.ndarray]) -> None:
         arrays = [entry.from_torch(values[entry.name]) for entry in sorted(same, key=lambda entry: entry.position or 0)]
         array = arrays[0] if same[0].position is None else np.stack(arrays)
         same[0].variable.set_value(jnp.asarray(np.ascontiguousarray(array), same[0].variable.dtype))
+
+
+def _is_real(array: Any) -> bool:
+    return jnp.issubdtype(array.dtype, jnp.floating)
 
 
 def _called(model: nnx.Module) -> str:

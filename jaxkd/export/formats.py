@@ -20,7 +20,9 @@ import numpy as np
 from flax import nnx
 from jax import export
 
-from jaxkd.convert import load_state_dict, to_torch
+from jaxkd.convert import from_torch, load_state_dict, to_torch
+from jaxkd.convert.architectures import is_weight
+from jaxkd.convert.manifest import is_of_the_zoo
 from jaxkd.convert.state_dict import unwrap
 from jaxkd.export.portable import portable
 from jaxkd.export.source import Classifier
@@ -89,10 +91,16 @@ def write_weights(classifier: Classifier, path: Path) -> None:
 
 
 def read_weights(path: Path, classifier: Classifier) -> Predict:
-    """Return the network with the weights in a file as a function from pixels to logits."""
+    """Return the network with the weights in a file, and none but these, as a function from pixels to logits."""
     model = nnx.clone(classifier.model)
+    nnx.update(model, jax.tree.map(jax.numpy.zeros_like, nnx.state(model, is_weight)))
     load_state_dict(model, unwrap(torch_reader.read(path), path), path)
     return Trainer(model).predict
+
+
+def read_safetensors(path: Path, classifier: Classifier) -> Predict:
+    """Return the network that a file names, or that was written if it names none, as `read_weights` does."""
+    return Trainer(from_torch(path)).predict if is_of_the_zoo(classifier.model) else read_weights(path, classifier)
 
 
 def write_stablehlo(classifier: Classifier, path: Path) -> None:
@@ -242,13 +250,13 @@ def _litert_converter(classifier: Classifier) -> Any:
 
 _PROGRAM = "uint8 pixels to logits, normalisation inside, batch size free"
 _PYTORCH = "weights alone, without the normalisation"
-_SAFETENSORS = "weights, and the normalisation beside them"
+_SAFETENSORS = "weights, and beside them the normalisation and which network they are for"
 
 FORMATS = {
     known.name: known
     for known in (
         Format("pytorch", (".pth", ".pt"), _PYTORCH, "jaxkd", write_weights, read_weights),
-        Format("safetensors", (".safetensors",), _SAFETENSORS, "jaxkd", write_weights, read_weights),
+        Format("safetensors", (".safetensors",), _SAFETENSORS, "jaxkd", write_weights, read_safetensors),
         Format("stablehlo", (".stablehlo",), _PROGRAM, "JAX", write_stablehlo, read_stablehlo),
         Format("onnx", (".onnx",), _PROGRAM, "onnxruntime", write_onnx, read_onnx, quantize_onnx),
         Format("litert", (".tflite",), _PROGRAM, "LiteRT", write_litert, read_litert, quantize_litert),

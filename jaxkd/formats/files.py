@@ -31,7 +31,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
       ...     before, (Path(folder) / "a").read_bytes()
       (False, b'done')
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:

@@ -100,7 +100,7 @@ def read_contents(path: str | os.PathLike[str]) -> Contents:
 
 
 def _bytes_of(path: str | os.PathLike[str]) -> bytes:
-    with Path(path).open("rb") as file:
+    with Path(path).expanduser().open("rb") as file:
         file_bytes = os.fstat(file.fileno()).st_size
         if file_bytes > MAX_FILE_BYTES:
             raise ValueError(f"{file_bytes} bytes are more than the {MAX_FILE_BYTES} that are read: no file of weights")

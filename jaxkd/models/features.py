@@ -43,7 +43,7 @@ class WithFeatures(nnx.Module):
         self.layers = tuple(layers)
         self.preactivations = tuple(preactivations)
         self.classifier = classifier
-        for name in ("name", "num_classes", "image_shape", "normalization"):
+        for name in ("name", "num_classes", "image_shape", "normalization", "resize_to"):
             if hasattr(network, name):
                 setattr(self, name, getattr(network, name))
 

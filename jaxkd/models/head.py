@@ -61,7 +61,7 @@ def reset_classifier(network: Classifier, num_classes: int, seed: int = 0) -> Cl
         if layer_name(path[:-1]) not in replaced
     ]
     nnx.update(fresh, nnx.from_flat_state(kept))
-    fresh.normalization = network.normalization
+    fresh.normalization, fresh.resize_to = network.normalization, getattr(network, "resize_to", None)
     return fresh
 
 

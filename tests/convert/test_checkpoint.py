@@ -27,6 +27,20 @@ def test_save_then_load_is_the_identity(tmp_path):
     assert same_weights(back, model)
 
 
+def test_a_tilde_is_the_home_folder_and_missing_folders_are_made(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    model = seeded("resnet8")
+    convert.save(model, "~/teachers/r8")
+    convert.to_torch(model, "~/files/r8.pth")
+    for back in (convert.load("~/teachers/r8"), convert.from_torch("~/files/r8.pth")):
+        assert same_weights(back, model)
+    assert convert.guess("~/files/r8.pth")[0].name == "resnet8"
+    with pytest.raises(FileExistsError, match=r"~/files/r8\.pth exists and is not a saved model"):
+        convert.save(model, "~/files/r8.pth")
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
 def test_networks_of_one_architecture_keep_their_own_weights(tmp_path):
     first, second = seeded("resnet8"), models.create("resnet8", num_classes=10, seed=7)
     for model, name in ((first, "first"), (second, "second")):

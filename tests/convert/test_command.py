@@ -105,6 +105,21 @@ def test_a_place_that_is_taken_is_refused_before_anything_is_measured(output, tm
     assert (tmp_path / output / "own").is_dir()
 
 
+@pytest.mark.parametrize("output", ["x.pth", "other.pth", "other.safetensors"])
+def test_a_file_is_replaced_only_by_force(output, tmp_path, capsys, weights):
+    torch_writer.write(tmp_path / "x.pth", {f"module.{key}": value for key, value in weights.items()})
+    before = (tmp_path / "x.pth").read_bytes()
+    (tmp_path / output).write_bytes(before)
+    arguments = [str(tmp_path / "x.pth"), str(tmp_path / output)]
+    assert main(arguments) == 2
+    assert (
+        f"{tmp_path / output} exists: choose another name for OUT, or replace it by --force" in capsys.readouterr().err
+    )
+    assert (tmp_path / output).read_bytes() == before
+    assert main([*arguments, "--force"]) == 0
+    assert list(read(tmp_path / output)) == list(weights)
+
+
 def test_torch_is_not_needed(weights, resnet8, tmp_path):
     torch_writer.write(tmp_path / "x.pth", weights)
     script = (
@@ -211,6 +226,17 @@ def test_two_files_that_would_become_one_folder_are_both_refused(tmp_path, capsy
     ]
     assert "1 of 3 files converted" in captured.out
     assert not captured.out.splitlines()[-1].endswith("top-5  written")
+
+
+def test_files_with_two_suffixes_become_folders_without_them(tmp_path, capsys, resnet8):
+    files = tmp_path / "files"
+    files.mkdir()
+    for name in ("best.pth.tar", "last.pth.tar", "last.pt"):
+        convert.to_torch(resnet8, files / name)
+    assert main([str(files), str(tmp_path / "out")]) == 2
+    assert f"last.pth.tar: last.pt would become {tmp_path / 'out' / 'last'} too" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["best"]
+    assert same_weights(convert.load(tmp_path / "out" / "best"), resnet8)
 
 
 @pytest.mark.parametrize(("output", "reason"), [("out", "holds no file that ends in"), ("out.pth", "give a folder")])

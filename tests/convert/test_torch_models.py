@@ -1,15 +1,22 @@
 """Models and torch files: names, layouts, containers and mismatches."""
 
+import dataclasses
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
+from flax import linen, nnx
 from seeded import HALF, filled, same_weights, seeded
+from tiny import assert_same_bits, leaves
 
 from jaxkd import convert
 from jaxkd.convert import ConversionError
+from jaxkd.convert.architectures import is_weight
+from jaxkd.convert.state_dict import unwrap
 from jaxkd.formats import torch_writer
+from jaxkd.formats.torch_reader import read
 from jaxkd.nn.layers import BatchNorm, Conv, Linear
 
 # There and back.
@@ -68,6 +75,89 @@ class Block(nnx.Module):
         images = jax.nn.relu(self.stem["1"](self.stem["0"](images), train))
         images = jax.nn.relu(self.body[1](self.body[0](images), train))
         return self.classifier(images.mean((1, 2)))
+
+
+class Counted(nnx.Variable):
+    """A type of its own."""
+
+
+def anywhere():
+    """Layers wherever a network may have them."""
+    rngs, network = nnx.Rngs(0), nnx.Module()
+    network._stem = nnx.Linear(2, 3, rngs=rngs)
+    network.listed = nnx.data([nnx.Linear(2, 3, rngs=rngs), (nnx.Linear(2, 3, rngs=rngs),)])
+    network.named = nnx.data({"a": nnx.Linear(2, 3, rngs=rngs)})
+    network.params = nnx.List([nnx.Param(jnp.ones(2)), nnx.Param(jnp.zeros(2))])
+    network.steps, network.shift = Counted(jnp.int32(2**24 + 1)), Counted(jnp.ones(3))
+    network.drop = nnx.Dropout(0.5, rngs=rngs)
+    return network
+
+
+class LinenBlock(linen.Module):
+    @linen.compact
+    def __call__(self, images):
+        hidden = linen.BatchNorm(use_running_average=True)(linen.Conv(4, (3, 3), name="stem")(images))
+        return linen.Dense(5)(hidden.mean((1, 2)))
+
+
+def from_linen():
+    return nnx.bridge.ToNNX(LinenBlock(), rngs=nnx.Rngs(0)).lazy_init(jnp.ones((1, 8, 8, 3)))
+
+
+LINEAR = ("weight", "bias")
+KEYS = {
+    anywhere: [
+        *("steps", "shift", *(f"_stem.{name}" for name in LINEAR)),
+        *(f"{layer}.{name}" for layer in ("listed.0", "listed.1.0", "named.a") for name in LINEAR),
+        *("params.0", "params.1"),
+    ],
+    from_linen: [
+        *(f"BatchNorm_0.{name}" for name in (*LINEAR, "running_mean", "running_var", "num_batches_tracked")),
+        *(f"{layer}.{name}" for layer in ("Dense_0", "stem") for name in LINEAR),
+    ],
+}
+
+
+@pytest.mark.parametrize("make", KEYS)
+def test_layers_are_found_wherever_they_lie(make, tmp_path):
+    model, back = make(), make()
+    nnx.update(back, jax.tree.map(jnp.zeros_like, nnx.state(back, is_weight)))
+    weights = convert.to_state_dict(model)
+    assert list(weights) == KEYS[make]
+    convert.to_torch(model, tmp_path / "x.pth")
+    convert.load_state_dict(back, unwrap(read(tmp_path / "x.pth"), "x.pth"), "x.pth")
+    assert_same_bits(*(leaves(nnx.state(one, is_weight)) for one in (back, model)))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Pair:
+    """A container that names no key."""
+
+    first: Any
+    second: Any
+
+
+def hidden(network):
+    network.pair = nnx.data(Pair(nnx.Param(jnp.ones(2)), nnx.Param(jnp.ones(2))))
+
+
+def with_one_key(network):
+    network.kernel, network.scale = nnx.Param(jnp.ones((2, 2))), nnx.Param(jnp.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("add", "names"), [(hidden, r"\(2\): pair.first, pair.second"), (with_one_key, r"\(1\): kernel")]
+)
+def test_weights_without_a_key_of_their_own_are_refused_by_name(add, names, tmp_path):
+    model = filled(Block(nnx.Rngs(0)))
+    before = convert.to_state_dict(model)
+    add(model)
+    with pytest.raises(ValueError, match=f"Block: weights without a key of their own {names}: keep layers in"):
+        convert.to_torch(model, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match="without a key"):
+        convert.load_state_dict(model, before, "x.pth")
+    assert not (tmp_path / "x.pth").exists()
 
 
 def test_pytorch_computes_the_same_with_the_exported_weights(tmp_path):
@@ -142,7 +232,7 @@ def test_a_mismatch_lists_everything_and_changes_nothing(weights):
         "wrong.pth: does not fit resnet8 (num_classes=12); "
         "missing (2): conv1.weight, layer2.0.bn1.running_var; unexpected (1): extra; "
         "misshapen (2): fc.weight [10, 64] where the model has [12, 64], fc.bias [10] where the model has [12]; "
-        "not floating-point (1): bn1.bias (int64); "
+        "of another type (1): bn1.bias (int64); "
         "closest is resnet8 (num_classes=10), 3 keys apart"
     )
     after = convert.to_state_dict(model)

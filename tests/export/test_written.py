@@ -9,12 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import recorded
 from seeded import HALF, filled, same_weights, seeded
 from sweeps import sweep
 from tiny import TinyNet, digits
 
 import jaxkd
 from jaxkd import convert, data, export
+from jaxkd.convert import manifest
 from jaxkd.export import formats
 from jaxkd.formats import torch_reader
 
@@ -71,6 +73,26 @@ def test_safetensors_keep_the_normalisation(tmp_path):
     assert back.normalization == HALF
     assert same_weights(back, model)
     assert model.normalization is None  # what was given is not changed
+
+
+def test_safetensors_keep_all_that_the_network_computes_with(tmp_path, monkeypatch):
+    model = seeded("vit_tiny_patch16_224", depth=1, width=8, heads=2, image_size=32)
+    model.resize_to = 32
+    export.write(model, tmp_path / "x.safetensors", image_shape=SHAPE, normalization=HALF)
+    options = {**dict(model.options), "heads": 1}
+    said = {"architecture": model.name, "options": options, "normalization": HALF._asdict(), "resize_to": 32}
+    monkeypatch.setattr(manifest, "describe", lambda *_: said)
+    with pytest.raises(export.ExportError, match=r"y.safetensors was not kept: its logits differ"):
+        export.write(model, tmp_path / "y.safetensors", image_shape=SHAPE, normalization=HALF)
+    assert [file.name for file in tmp_path.iterdir()] == ["x.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["x.pth", "x.safetensors"])
+def test_what_a_file_lacks_is_not_taken_from_the_network(name, trainer, tmp_path, monkeypatch):
+    monkeypatch.setattr(formats, "load_state_dict", lambda *_: None)
+    with pytest.raises(export.ExportError, match="was not kept: its logits differ"):
+        export.write(trainer, tmp_path / name, image_shape=SHAPE)
+    assert not list(tmp_path.iterdir())
 
 
 def test_pytorch_files_are_those_of_convert(trainer, tmp_path):
@@ -214,13 +236,29 @@ def test_what_holds_no_network_is_told(tmp_path):
         export.write(tmp_path / "absent", tmp_path / "x.pth")
 
 
-def test_the_image_size_of_streamed_data_is_the_run_s(tmp_path):
-    directory = jaxkd.records.RunDirectory(tmp_path / "run")
-    directory.start({"student": "resnet8", "seed": 0, "data": {"name": "folder", "image_size": 16}}, {})
-    model = seeded("resnet8")
-    model.normalization = HALF
-    convert.save(model, tmp_path / "run" / "student")
-    assert export.classifier(tmp_path / "run").image_shape == (16, 16, 3)
+@pytest.mark.parametrize(
+    ("images", "facts", "shape"),
+    [
+        ({"name": "folder", "image_size": 16}, {}, (16, 16, 3)),
+        ({"name": "imagenette"}, {}, (224, 224, 3)),
+        ({"name": "cifar100"}, {}, (32, 32, 3)),
+        ({"name": "stl10"}, {}, (96, 96, 3)),
+        ({"name": "tiny-imagenet"}, {}, (64, 64, 3)),
+        ({"name": "npz"}, {"image_shape": (28, 40, 3)}, (28, 40, 3)),
+        ({"name": "my own"}, {}, (32, 32, 3)),  # for which resnet8 was made
+    ],
+    ids=str,
+)
+def test_the_size_of_images_is_that_of_the_run_s_data(tmp_path, images, facts, shape):
+    recorded.with_student(tmp_path / "run", data=images, facts=facts)
+    assert export.classifier(tmp_path / "run").image_shape == shape
+
+
+def test_images_whose_size_was_not_recorded_are_not_guessed(tmp_path):
+    run, _ = recorded.with_student(tmp_path / "run", data={"name": "npz"})
+    with pytest.raises(ValueError, match=r"does not say how large its images are, .*: give --image-size N, or"):
+        export.classifier(run)
+    assert export.classifier(run, (16, 16, 3)).image_shape == (16, 16, 3)
 
 
 def test_data_of_another_shape_are_refused_for_int8(trainer, tmp_path):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from in_time import in_time
 from seeded import same_weights, seeded
+from sweeps import sweep
 from torch_bytes import WEIGHTS, same
 
 from jaxkd import Normalization, convert
@@ -117,6 +118,63 @@ def with_metadata(path, model, **metadata):
 @pytest.mark.parametrize("architecture", ["resnet20", "vgg8", "a foreign network", ""])
 def test_an_architecture_that_the_keys_contradict_is_not_believed(architecture, tmp_path):
     path = with_metadata(tmp_path / "x.safetensors", seeded("resnet8"), architecture=architecture)
+    assert convert.from_torch(path).name == "resnet8"
+
+
+WITH_OPTIONS = {
+    "what no shape shows": ("vit_tiny_patch16_224", {"depth": 1, "heads": 6, "drop_path": 0.1}),
+    "other shapes": ("vit_tiny_patch16_224", {"depth": 2, "width": 8, "heads": 1, "image_size": 32, "patch_size": 4}),
+    "another's shapes": ("deit_tiny_patch16_224", {"width": 384, "heads": 2, "depth": 1}),
+    "lists": ("pit_ti_224", {"widths": (8, 8, 8), "depths": (1, 1, 1), "heads": (1, 2, 2)}),
+    "a scale": ("t2t_vit_7", {"width": 8, "depth": 1, "heads": 2, "token_width": 8, "scale": 256**-0.5}),
+}
+
+
+@sweep("case", WITH_OPTIONS, core=["what no shape shows", "lists"])
+def test_a_model_comes_back_with_its_options_and_the_size_it_sees(case, tmp_path):
+    name, options = WITH_OPTIONS[case]
+    model = seeded(name, **options)
+    model.resize_to = 64
+    convert.to_torch(model, tmp_path / "x.safetensors")
+    for wanted in (None, name):
+        back = convert.from_torch(tmp_path / "x.safetensors", wanted)
+        assert (back.name, back.options, back.resize_to) == (name, model.options, 64)
+        assert same_weights(back, model)
+
+
+def test_options_that_are_given_have_precedence_over_the_file(tmp_path):
+    options = {"depth": 1, "width": 8, "heads": 2, "image_size": 32}
+    convert.to_torch(seeded("vit_tiny_patch16_224", **options), tmp_path / "x.safetensors")
+    back = convert.from_torch(tmp_path / "x.safetensors", image_size=64, heads=4)
+    assert dict(back.options) == options | {"image_size": 64, "heads": 4}
+    assert back.source.matched == "pos_embed was resized from 2×2 to 4×4"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("options", "{", "its options cannot be read"),
+        ("options", "[" * 100_000, "its options cannot be read"),
+        ("options", "[1]", "must be an object"),
+        ("options", '{"depth": 8}', "make no resnet8 (resnet8 has no option depth"),
+        ("options", '{"channels": {}}', "its option channels is {}, and must be plain"),
+        ("options", '{"channels": [[3]]}', "must be plain"),
+        ("options", '{"channels": NaN}', "must be plain"),
+        ("options", '{"channels": "3"}', "its channels is 3, and must be a whole number"),
+        ("options", '{"shortcut": 3}', "make no resnet8"),
+        ("options", '{"depths": [60, 5]}', "more than the 64 blocks that a file can ask for: give depths= yourself"),
+        ("options", '{"image_size": 1.5}', "must be a whole number"),
+        ("resize_to", "0", "must be a number of pixels"),
+        ("resize_to", "large", "its resize_to cannot be read"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused_where_they_would_be_used(key, value, reason, tmp_path):
+    path = with_metadata(tmp_path / "x.safetensors", seeded("resnet8"), architecture="resnet8", **{key: value})
+    with in_time(), pytest.raises(ConversionError) as caught:
+        convert.from_torch(path)
+    assert reason in caught.value.reason
+    assert "\n" not in str(caught.value)
+    path = with_metadata(path, seeded("resnet8"), architecture="a foreign network", **{key: value})
     assert convert.from_torch(path).name == "resnet8"
 
 

@@ -34,7 +34,7 @@ def test_every_network_has_one_linear_layer_that_makes_its_logits(name):
 @pytest.mark.parametrize(("name", "options"), [("resnet8", {"shortcut": "pad"}), ("resnet32", {})])
 def test_a_fresh_classifier_leaves_all_else_as_it_is(name, options):
     network = models.create(name, num_classes=5, seed=1, **options)
-    network.normalization = models.registry.Normalization((0.5,) * 3, (0.25,) * 3)
+    network.normalization, network.resize_to = models.registry.Normalization((0.5,) * 3, (0.25,) * 3), 48
     changed, fresh = models.reset_classifier(network, 3, seed=2), models.create(name, 3, seed=2, **options)
     before, after, drawn = variables(network), variables(changed), variables(fresh)
     assert before.keys() == after.keys()
@@ -43,7 +43,7 @@ def test_a_fresh_classifier_leaves_all_else_as_it_is(name, options):
         expected = drawn if ".".join(map(str, path[:-1])) == layer else before
         np.testing.assert_array_equal(value, expected[path])
     assert (changed.num_classes, changed.name, changed.options) == (3, name, network.options)
-    assert changed.normalization == network.normalization
+    assert (changed.normalization, changed.resize_to) == (network.normalization, 48)
 
 
 def test_the_head_of_another_network_is_not_guessed():

@@ -7,6 +7,7 @@ from tiny import TinyNet, digits
 
 import jaxkd
 from jaxkd import Outputs, convert, losses, models, optimizers
+from jaxkd.nn.modes import call
 from jaxkd.nn.tokens import resized
 from jaxkd.training.expectations import Expectations
 
@@ -53,6 +54,14 @@ def test_a_student_sees_large_images_and_its_teacher_small_ones():
 def test_one_of_several_teachers_sees_them_at_its_size():
     teacher = models.Ensemble([measuring(16), measuring()])
     assert (teacher(jnp.zeros((1, 8, 8, 3))).logits == 12.0).all()
+
+
+def test_a_network_with_features_sees_them_at_its_size():
+    network = TinyNet()
+    network.resize_to = 16
+    student = models.with_features(network, ["conv"])
+    assert Expectations.of(student).resize_to == 16  # so that nobody is warned of the images' own size
+    assert call(student, jnp.zeros((1, 8, 8, 3)), train=False).features[0].shape == (1, 8, 8, 8)
 
 
 def test_who_does_not_say_it_is_warned_of_small_images():
