@@ -193,14 +193,13 @@ def sweep(
             if verbose:
                 print(f"{len(group.members)} of {len(trainers)} runs in one program", flush=True)
             try:
-                group.train(source, held_out, epochs, batch_size, validation_freq, bool(verbose), termination)
+                going = group.train(source, held_out, epochs, batch_size, validation_freq, bool(verbose), termination)
             except jax.errors.JaxRuntimeError as error:
                 begun = any(member.within_epoch for member in group.members)
                 if "RESOURCE_EXHAUSTED" not in str(error) or len(group.members) == 1 or begun:
                     raise
                 waiting[:0] = group.cut(-(-len(group.members) // 2))
             else:
-                going = tuple(member for member in group.members if member.going(epochs))
                 waiting[:0] = [_Group(group.bound, going)] if going else []
     _warn_of_diverged(members)
     return Sweep(tuple(cells), tuple(trainers))
@@ -306,8 +305,8 @@ class _Group:
         validation_freq: int,
         verbose: bool,
         termination: Termination,
-    ) -> None:
-        """Train all runs, each as its own `fit` would, until one of them is to stop.
+    ) -> tuple[_Member, ...]:
+        """Train all runs, each as its own `fit` would, until one of them is to stop; return those that go on.
 
         Where memory runs out before a callback was given a state, the runs are as they were.
         """
@@ -327,10 +326,14 @@ class _Group:
         measure = None if held_out is None else self._measure(held_out)
         numbers = range(int(first.state.epoch), epochs)
         logs = train(runs, numbers, start_epoch, bound.program, termination, cached_teacher, measure, validation_freq)
+        # Callbacks may put back a state from an earlier epoch, so that the states do not tell who is done.
+        done = first.trainer.history.epoch[-1] + 1
+        going = tuple(member for member in self.members if done < epochs and not member.trainer.stop_training)
         for index, (member, own) in enumerate(zip(self.members, logs, strict=True)):
-            if not member.going(epochs):
+            if member not in going:
                 runs.call_one(index, "on_train_end", own)
                 member.trainer._update_model()
+        return going
 
     def _measure(self, held_out: InMemory) -> Callable[[TrainState], list[dict[str, float]]]:
         """Return what evaluates every run on held-out examples, which are put in place now."""

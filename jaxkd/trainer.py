@@ -292,6 +292,7 @@ class Trainer:
                 )
                 hooks.on_train_end(logs[0])
         except FloatingPointError:  # the network keeps the weights from before, which are good
+            self._run.spoilt = self._run.state
             raise
         except BaseException:  # Ctrl-C above all: the network has what was trained so far, as after `fit`
             if self._run.is_whole:
@@ -384,7 +385,7 @@ class Trainer:
             "history": self.history.to_dict(),
             "normalization": own and [list(values) for values in own],
             "teacher": self._teacher_fingerprint,
-            "running": None if progress is None else progress.to_dict(),
+            "running": self._run.resumed if progress is None else progress.to_dict(),
             "warned": sorted(self._run.warned),
         }
         checkpoint.save(directory, self._run.compiled_state(), record, keep)
@@ -393,30 +394,25 @@ class Trainer:
         """Read the newest checkpoint of a directory; `fit` then resumes at its next step, as if it had never stopped.
 
         Warns:
-          UserWarning: of damaged checkpoints; the one before is taken. Of constants of losses, such as a temperature,
-            that `compile` was given otherwise: those of the checkpoint stay. Of a teacher with other weights.
+          UserWarning: of damaged checkpoints; the one before is taken. Of a seed, and of constants of losses such as a
+            temperature, that `compile` was given otherwise: the checkpoint's stay. Of a teacher with other weights.
 
         Raises:
           RuntimeError: before `compile`.
           FileNotFoundError: where there is none.
           OSError: where none is good.
-          ValueError: if it was compiled differently.
+          ValueError: if it was compiled with another network, other kinds of losses or another optimizer.
         """
         from jaxkd.training import checkpoint
 
-        state, record = checkpoint.restore(directory, self._run.compiled_state())
+        given = self._run.compiled_state()
+        state, record = checkpoint.restore(directory, given)
         if record.get("teacher") not in (None, self._teacher_fingerprint):
             warn_caller(
                 f"the teacher has other weights than that of the run in {directory}, which goes on with this one: load "
                 "the same to end where that run would have"
             )
-        given, there = (self._compiled_program().constants(one) for one in (self._run.compiled_state(), state))
-        for name, value in there.items():
-            if not np.array_equal(value, given[name], equal_nan=True):
-                warn_caller(
-                    f"{name} is {value} in the checkpoint, and {given[name]} in the losses that compile was given: "
-                    f"{value} stays. Compile with that, or once more after restore, to start from its weights"
-                )
+        checkpoint.warn_of_other_settings(directory, given, state, self._compiled_program().constants)
         if record["normalization"]:
             mean, std = record["normalization"]
             known = Normalization(tuple(mean), tuple(std))
@@ -429,7 +425,7 @@ class Trainer:
 
     @property
     def model(self) -> nnx.Module:
-        """The network with the weights of `state`."""
+        """The network with the weights of `state`; those from before `fit` where that ended in no finite numbers."""
         self._update_model()
         return self._networks.model
 
@@ -459,7 +455,7 @@ class Trainer:
 
     @state.setter
     def state(self, state: TrainState) -> None:
-        self._run.state = state
+        self._run.state, self._run.spoilt = state, None
 
     @property
     def history(self) -> History:
@@ -576,5 +572,5 @@ class Trainer:
 
     def _update_model(self) -> None:
         """Write the weights of the state into the caller's network."""
-        if self.state is not None:
+        if self.state is not None and self.state is not self._run.spoilt:
             self._networks.update(self.state)

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import importlib
+import itertools
 import re
 
 import jax
@@ -38,18 +39,20 @@ def source():
     return dataclasses.replace(train.subset(90), augmentation=data.Augmentation(pad=1, flip=False)), test.subset(60)
 
 
-def assert_equal_to_separate_runs(found, source, make=make, epochs=2):
+def assert_equal_to_separate_runs(found, source, make=make, epochs=2, hooks=lambda **cell: ()):
     train, test = source
     for cell, run in zip(found.cells, found.runs, strict=True):
         alone = make(**cell)
-        history = alone.fit(train, test, epochs=epochs, batch_size=32, verbose=0)
+        history = alone.fit(train, test, epochs=epochs, batch_size=32, callbacks=hooks(**cell), verbose=0)
         for ours, theirs in zip(jax.tree.leaves(run.state.params), jax.tree.leaves(alone.state.params), strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
         for name, values in history.history.items():
             if name != "images_per_second":
                 np.testing.assert_allclose(run.history.history[name], values, rtol=1e-4, err_msg=name)
-        assert int(run.state.epoch) == epochs
-        assert run.evaluate(test)["accuracy"] == pytest.approx(run.history.last("val_accuracy"))
+        assert run.history.epoch == list(range(epochs))
+        assert int(run.state.epoch) == int(alone.state.epoch)
+        best_or_last = run.history.history["val_accuracy"][int(run.state.epoch) - 1]
+        assert run.evaluate(test)["accuracy"] == pytest.approx(best_or_last)
 
 
 def test_each_cell_is_its_separate_run(source):
@@ -174,6 +177,69 @@ def test_a_run_that_stops_leaves_the_others_going(source, tmp_path):
         alone = make(**cell)
         alone.fit(*source, epochs=len(run.history.epoch), batch_size=32, verbose=0)
         assert run.history.last("loss") == pytest.approx(alone.history.last("loss"), rel=1e-4)
+
+
+def test_a_best_state_that_is_put_back_is_not_trained_again(source):
+    scores = {0: [0.1, 0.9, 0.3], 1: [0.9, 0.1, 0.3]}
+    ended = []
+
+    def best(seed, **_):
+        scored = callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: logs.update(score=scores[seed][epoch]))
+        ends = callbacks.LambdaCallback(on_train_end=lambda logs: ended.append(seed))
+        return [scored, callbacks.EarlyStopping("score", patience=9, mode="max", restore_best=True), ends]
+
+    found = jaxkd.sweep(make, SEEDS[:2], *source, epochs=3, batch_size=32, callbacks=best, verbose=0)
+    assert ended == [0, 1]
+    assert [int(run.state.epoch) for run in found.runs] == [2, 1]
+    assert_equal_to_separate_runs(found, source, epochs=3, hooks=best)
+
+
+def halved(trainer):
+    trainer.state = dataclasses.replace(trainer.state, params=jax.tree.map(lambda leaf: leaf / 2, trainer.state.params))
+
+
+def halved_in_place(trainer):
+    trainer.state.params["model"]["fc"]["kernel"] /= 2
+
+
+@sweep(
+    ("change", "hook"),
+    itertools.product([halved, halved_in_place], ["on_epoch_begin", "on_train_batch_end", "on_epoch_end"]),
+    core=[(halved, "on_epoch_begin"), (halved_in_place, "on_epoch_end")],
+)
+def test_a_state_that_a_callback_assigns_is_trained_on(source, change, hook):
+    def changing(seed, **_):
+        def heard(*_):
+            if seed and waiting:
+                change(waiting.pop().trainer)
+
+        waiting = [callbacks.LambdaCallback(**{hook: heard})]
+        return list(waiting)
+
+    found = jaxkd.sweep(make, SEEDS[:2], *source, epochs=2, batch_size=32, callbacks=changing, verbose=0)
+    assert_equal_to_separate_runs(found, source, hooks=changing)
+
+
+@sweep("epochs", [1, 2], core=[2])
+def test_a_run_goes_back_to_an_earlier_epoch_only_where_it_ends(source, epochs):
+    class GoesBack(callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            self.before = jax.tree.map(jax.numpy.copy, self.trainer.state)
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.trainer.state = self.before
+
+    def back(seed, **_):
+        return [GoesBack()] if seed else []
+
+    kind = {"epochs": epochs, "batch_size": 32, "callbacks": back, "verbose": 0}
+    if epochs > 1:
+        with pytest.raises(ValueError, match="at step 3 after 1 epochs and step 0 after 0 epochs: a callback that ass"):
+            jaxkd.sweep(make, SEEDS[:2], *source, **kind)
+        return
+    found = jaxkd.sweep(make, SEEDS[:2], *source, **kind)
+    assert [int(run.state.epoch) for run in found.runs] == [1, 0]
+    assert [run.history.epoch for run in found.runs] == [[0], [0]]
 
 
 @pytest.mark.thorough

@@ -1,5 +1,6 @@
 """Trainer: what an epoch consists of, what is measured, and that a seed decides everything."""
 
+import dataclasses
 import pathlib
 
 import jax
@@ -238,6 +239,23 @@ def test_a_loss_that_is_no_number_ends_training_by_name(train):
     trainer.compile(SGD, loss={"ce": losses.CrossEntropy(), "bad": SpoiltAt(7)})
     with pytest.raises(FloatingPointError, match=r"'bad' became nan at step 7 \(epoch 3\)"):
         trainer.fit(train, epochs=3, batch_size=B, verbose=0)
+
+
+def test_the_network_keeps_its_good_weights_when_a_loss_is_no_number(train, tmp_path):
+    trainer = jaxkd.Trainer(TinyNet())
+    trainer.compile(SGD, loss={"ce": losses.CrossEntropy(), "bad": SpoiltAt(4)})
+    trainer.fit(train, batch_size=B, verbose=0)
+    trainer.save(tmp_path)
+    good, learned = weights(trainer.model), jax.tree.map(jnp.copy, trainer.state)
+    with pytest.raises(FloatingPointError, match="nan"):
+        trainer.fit(train, batch_size=B, verbose=0)
+    trainer.summary((8, 8, 3))
+    assert_same_bits(weights(trainer.model), good)
+
+    trainer.state = dataclasses.replace(learned, params=jax.tree.map(jnp.zeros_like, learned.params))
+    assert not weights(trainer.model)["['fc']['kernel']"].any()
+    trainer.restore(tmp_path)
+    assert_same_bits(weights(trainer.model), good)
 
 
 def test_fit_needs_compile(train, tmp_path):

@@ -20,7 +20,8 @@ class TrainerView(Protocol):
     """Interface of the trainer that callbacks may use.
 
     Attributes:
-      state: everything training changes, a pytree; assign an earlier copy to go back to it.
+      state: everything training changes, a pytree; assign an earlier copy to go back to it. In a sweep, whose
+        runs share step and epoch, it has to have the present ones, unless the run ends with it.
       stop_training: set it to end training after this epoch.
       history: the records of the epochs so far.
       last_steps: for each loss term, its value at every step of the last compiled chunk.

@@ -122,11 +122,11 @@ def temper(
 
 
 @remembered
-def cosine_curriculum(epochs: int = 10, low: float = -1.0) -> Callable[[jax.Array], jax.Array]:
+def cosine_curriculum(epochs: float = 10, low: float = -1.0) -> Callable[[jax.Array], jax.Array]:
     """Return λ as a function of the epoch (counted from 1): from 0 down to `low` along a half cosine, then constant.
 
     Args:
-      epochs: the length of the descent; the paper's are 10 on CIFAR-100 and 5 on ImageNet.
+      epochs: the length of the descent, a whole number; the paper's are 10 on CIFAR-100 and 5 on ImageNet.
       low: λ at its end; −1 is full adversarial training.
 
     Raises:

@@ -62,7 +62,7 @@ class Ensemble(nnx.Module):
             raise ValueError("networks=[]: an ensemble needs at least one network")
         if inner := next((network for network in networks if isinstance(network, Ensemble)), None):
             raise ValueError(
-                f"networks: the {inner.name} is one of them: give all networks to one ensemble, each with its weight"
+                f"networks: the {_name(inner)} is one of them: give all networks to one ensemble, each with its weight"
             )
         classes = [getattr(network, "num_classes", None) for network in networks]
         if len({count for count in classes if count is not None}) > 1:

@@ -253,6 +253,7 @@ class _Apply:
 
     def __call__(self, weights: Any, embedding: jax.Array) -> jax.Array:
         layer = nnx.merge(self.graph, weights)
+        part: Any
         for _, part in nnx.iter_modules(layer):
             if getattr(part, "dtype", None) == jnp.bfloat16:
                 part.dtype = jnp.float32

@@ -108,8 +108,11 @@ class Record:
     @property
     def image_shape(self) -> tuple[int, int, int] | None:
         """`(H, W, C)` of the images that it was trained on; None before its end, and of earlier versions."""
-        height, width, channels = (self.result or {}).get("image_shape") or (None, None, None)
-        return None if height is None else (height, width, channels)
+        shape = (self.result or {}).get("image_shape")
+        if shape is None:
+            return None
+        height, width, channels = map(int, shape)
+        return height, width, channels
 
     @property
     def limited(self) -> bool:

@@ -2,6 +2,7 @@
 
     directory/12/          after twelve epochs
     directory/partial/9800/  in the middle of an epoch, after 9800 steps; it goes when the epoch is complete
+    directory/15.damaged/  what could not be read when a run went on from one before; nothing reads it any more
 
 A checkpoint says what it holds, with a checksum for each array, so that a damaged one is noticed.
 """
@@ -13,19 +14,24 @@ import json
 import os
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import jax
 import numpy as np
 from etils import epath
+from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
+from jaxkd.checks import warn_caller
 from jaxkd.training.state import TrainState
 
 PARTIAL = "partial"
 """The folder of checkpoints from the middle of an epoch."""
+
+ASIDE = ".damaged"
+"""The end of the names of damaged checkpoints that a run has gone on without."""
 
 
 class DamagedError(OSError):
@@ -99,8 +105,43 @@ def restore(directory: str | os.PathLike[str], like: TrainState) -> tuple[TrainS
     raise DamagedError(f"no checkpoint in {root} can be read: start again in another directory")
 
 
+def warn_of_other_settings(
+    directory: str | os.PathLike[str],
+    given: TrainState,
+    there: TrainState,
+    constants: Callable[[TrainState], Mapping[str, np.ndarray]],
+) -> None:
+    """Warn of what a run was compiled with, and does not heed once it goes on from a checkpoint.
+
+    Args:
+      directory: of the checkpoint.
+      given: the state of the run as it was compiled.
+      there: the state in the checkpoint.
+      constants: returns the constants of the losses in a state, by name.
+    """
+    if _crc(given.key) != _crc(there.key):
+        own, kept = _seed(given.key), _seed(there.key)
+        warn_caller(
+            f"the run in {directory} has {kept}, and compile was given {own}: {kept} stays, and what comes out is that "
+            f"run's. Give a run with {own} another directory, or compile once more after restore to start from its "
+            "weights"
+        )
+    compiled = constants(given)
+    for name, value in constants(there).items():
+        if not np.array_equal(value, compiled[name], equal_nan=True):
+            warn_caller(
+                f"{name} is {value} in the checkpoint, and {compiled[name]} in the losses that compile was given: "
+                f"{value} stays. Compile with that, or once more after restore, to start from its weights"
+            )
+
+
 def check_behind(directory: str | os.PathLike[str], state: TrainState) -> None:
     """Refuse a directory with checkpoints from further on than a state: its own would be taken for older ones.
+
+    Damaged ones, which no run can go on from, are renamed.
+
+    Warns:
+      UserWarning: of each that is renamed.
 
     Raises:
       ValueError: with the cure.
@@ -108,16 +149,37 @@ def check_behind(directory: str | os.PathLike[str], state: TrainState) -> None:
     root = _root(directory)
     ahead = [folder for folder in _numbered(root) if int(folder.name) > int(state.epoch)]
     ahead += [folder for folder in _numbered(root / PARTIAL) if int(folder.name) > int(state.step)]
-    if ahead:
+    good = [folder for folder in ahead if not _is_damaged(folder, state)]
+    if good:
         raise ValueError(
-            f'{ahead[0]} is from further on than this run: go on from there with resume="auto", or give Checkpoint '
+            f'{good[0]} is from further on than this run: go on from there with resume="auto", or give Checkpoint '
             "another directory"
+        )
+    if ahead and jax.process_count() > 1:
+        multihost_utils.sync_global_devices("jaxkd: damaged checkpoints were read")
+    for folder in ahead if jax.process_index() == 0 else []:
+        aside = folder.with_name(folder.name + ASIDE)
+        aside.rmtree(missing_ok=True)
+        folder.rename(aside)
+        warn_caller(
+            f"the checkpoint {folder} is damaged, and from further on than this run: it is now {aside}, which nothing "
+            "reads; delete it at will"
         )
 
 
 def latest(directory: str | os.PathLike[str]) -> epath.Path | None:
     """Return the newest complete checkpoint in a directory, None where there is none."""
     return next(iter(_newest_first(_root(directory))), None)
+
+
+def _is_damaged(folder: epath.Path, like: TrainState) -> bool:
+    try:
+        _read(folder, like)
+    except DamagedError:
+        return True
+    except ValueError:  # another run's
+        return False
+    return False
 
 
 def _holds(folder: epath.Path, content: Mapping[str, Any]) -> bool:
@@ -137,10 +199,12 @@ def _root(directory: str | os.PathLike[str]) -> epath.Path:
 
 
 def _newest_first(root: epath.Path) -> list[epath.Path]:
-    """Return all checkpoints; one within an epoch, unless it is left over from an epoch that was completed."""
+    """Return all checkpoints; one within an epoch comes after those of later epochs, of which it may be left over."""
     whole = _numbered(root)
     completed = int(whole[0].name) if whole else 0
-    return [*(folder for folder in _numbered(root / PARTIAL) if _epoch_of(folder, completed) >= completed), *whole]
+    within = [(_epoch_of(folder, completed), folder) for folder in _numbered(root / PARTIAL)]
+    found = [*within, *((int(folder.name), folder) for folder in whole)]
+    return [folder for _, folder in sorted(found, key=lambda one: one[0], reverse=True)]  # stable: then what came after
 
 
 def _epoch_of(folder: epath.Path, otherwise: int) -> int:
@@ -225,6 +289,13 @@ def _kind(leaf: jax.Array) -> list[Any]:
 def _crc(leaf: jax.Array) -> int:
     bits = jax.random.key_data(leaf) if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
     return zlib.crc32(np.ascontiguousarray(bits).view(np.uint8).data)
+
+
+def _seed(key: jax.Array) -> str:
+    """Return what a key is in words: its seed, below 2³², where it was made from one."""
+    seed = int(np.asarray(jax.random.key_data(key)).flat[-1])
+    same = jax.random.key(seed, impl=jax.random.key_impl(key))
+    return f"seed={seed}" if _crc(same) == _crc(key) else "a random key of its own"
 
 
 def _checksum(content: Mapping[str, Any]) -> int:

@@ -24,7 +24,7 @@ from jaxkd.training.epochs import Chunk, Epoch
 from jaxkd.training.preemption import Termination
 from jaxkd.training.program import Program
 from jaxkd.training.sharding import Placement
-from jaxkd.training.stacked_runs import placed, stack, unstack
+from jaxkd.training.stacked_runs import check_together, placed, stack, unstack
 from jaxkd.training.state import TrainState
 from jaxkd.training.step import Logs
 
@@ -72,6 +72,7 @@ class Run:
       last_steps: the value of every loss at each step of the last chunk.
       last_steps_start: the number of steps taken before that chunk.
       warned: the bounds that were warned of, each once in a run.
+      spoilt: a state that training ended in because it was not finite; the network is not given it.
     """
 
     state: TrainState | None = None
@@ -82,6 +83,7 @@ class Run:
     last_steps: Mapping[str, np.ndarray] = field(default_factory=dict)
     last_steps_start: int = 0
     warned: set[str] = field(default_factory=set)
+    spoilt: TrainState | None = None
 
     def compiled_state(self) -> TrainState:
         """Return the state; raise a RuntimeError before `compile`."""
@@ -100,7 +102,7 @@ class Runs:
     """The runs that one program trains, with their callbacks.
 
     A single run's state is its own. Those of several are stacked, and each gets its part back before a hook that one of
-    its callbacks listens to, and by `hand_over`.
+    its callbacks listens to, and by `hand_over`; where a callback put others in their place, they are stacked anew.
 
     Args:
       members: each run with its hooks.
@@ -110,23 +112,30 @@ class Runs:
     def __init__(self, members: Sequence[tuple[Run, Hooks]], placement: Placement | None = None):
         self.members, self._placement = tuple(members), placement
         self._stacked: TrainState | None = None
+        self._handed_over: list[list[jax.Array]] | None = None  # the arrays of each run; None where they are older
         if placement is not None:
-            states = [run.compiled_state() for run, _ in self.members]
-            missing = -len(states) % len(placement.devices)  # the last is repeated until all devices have equally many
-            self._stacked = placed(stack([*states, *[states[-1]] * missing]), placement)
-        self._handed_over = True
+            self._stack(placement)
 
     @property
     def state(self) -> TrainState:
-        """The state that a chunk takes: a run's own, or the stacked one."""
-        return self.members[0][0].compiled_state() if self._stacked is None else self._stacked
+        """The state that a chunk takes: a run's own, or the stacked one.
+
+        Raises:
+          ValueError: a callback put a state from another step in the place of a stacked run's.
+        """
+        if self._stacked is None or self._placement is None:
+            return self.members[0][0].compiled_state()
+        if self._handed_over is not None and not _same_arrays(self._handed_over, self._arrays()):
+            check_together([self._stacked, *(run.compiled_state() for run, _ in self.members)])
+            self._stack(self._placement)
+        return self._stacked
 
     @state.setter
     def state(self, state: TrainState) -> None:
         if self._stacked is None:
             self.members[0][0].state = state
         else:
-            self._stacked, self._handed_over = state, False
+            self._stacked, self._handed_over = state, None
 
     @property
     def stop_training(self) -> bool:
@@ -167,12 +176,27 @@ class Runs:
 
     def hand_over(self) -> None:
         """Give each stacked run its part of the state."""
-        if self._stacked is None or self._placement is None or self._handed_over:
+        if self._stacked is None or self._placement is None or self._handed_over is not None:
             return
         for position, (run, _) in enumerate(self.members):
             own = self._placement.everywhere(unstack(self._stacked, position))
             run.state = replace(own, teacher=run.compiled_state().teacher)
-        self._handed_over = True
+        self._handed_over = self._arrays()
+
+    def _stack(self, placement: Placement) -> None:
+        """Stack the states that the runs have."""
+        states = [run.compiled_state() for run, _ in self.members]
+        missing = -len(states) % len(placement.devices)  # the last is repeated until all devices have equally many
+        self._stacked = placed(stack([*states, *[states[-1]] * missing]), placement)
+        self._handed_over = self._arrays()
+
+    def _arrays(self) -> list[list[jax.Array]]:
+        return [jax.tree.leaves(run.state) for run, _ in self.members]
+
+
+def _same_arrays(one: list[list[jax.Array]], other: list[list[jax.Array]]) -> bool:
+    """Return whether the very arrays are the same; their values are not looked at."""
+    return [list(map(id, arrays)) for arrays in one] == [list(map(id, arrays)) for arrays in other]
 
 
 def train(

@@ -44,13 +44,33 @@ def stack(states: Sequence[TrainState]) -> TrainState:
     """Stack the states of runs of the same program and teacher: what each run owns is stacked to `[n, …]`.
 
     The key is among it where the runs have different ones.
+
+    Raises:
+      ValueError: they are not from the same step.
     """
+    check_together(states)
     names = [*OWNED, *(["key"] if len({seed_of(state) for state in states}) > 1 else [])]
     stacked = {
         name: jax.tree.map(lambda *leaves: jnp.stack(leaves), *(getattr(state, name) for state in states))
         for name in names
     }
     return replace(copied(shared(states[0], stacked)), **stacked)
+
+
+def check_together(states: Sequence[TrainState]) -> None:
+    """Refuse runs that are not at the same step of the same epoch, of which one program counts only one.
+
+    Raises:
+      ValueError: with the cure.
+    """
+    at = list(dict.fromkeys((int(state.step), int(state.epoch)) for state in states))
+    if len(at) > 1:
+        found = " and ".join(f"step {step} after {epoch} epochs" for step, epoch in at)
+        raise ValueError(
+            f"runs of one program share step and epoch, but they are at {found}: a callback that assigns trainer.state "
+            "in a sweep keeps both, as in dataclasses.replace(earlier, step=now.step, epoch=now.epoch), or assigns it "
+            "in on_train_end"
+        )
 
 
 def unstack(state: TrainState, position: int) -> TrainState:

@@ -159,7 +159,8 @@ def test_what_it_keeps_survives_a_save(case, tmp_path):
     case.distiller.state = jax.tree.map(jnp.copy, state)
     case.distiller.save(tmp_path)
     fresh = Case(case.name, seed=1).distiller
-    fresh.restore(tmp_path)
+    with pytest.warns(UserWarning, match="seed=0 stays"):
+        fresh.restore(tmp_path)
     assert_same_bits(leaves(fresh.state), leaves(state))
 
 

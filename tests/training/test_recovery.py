@@ -142,6 +142,24 @@ def test_what_was_interrupted_can_be_saved_by_hand(straight, tmp_path):
     assert checkpoint.latest(tmp_path / "whole").name == str(EPOCHS)
 
 
+@sweep("moment", ["at once", "on_train_begin", "on_epoch_begin"], core=["at once", "on_epoch_begin"])
+def test_what_was_restored_within_an_epoch_is_saved_as_it_was(straight, tmp_path, moment):
+    broken_off(tmp_path, step=2)
+    resumed = compiled()
+    resumed.restore(tmp_path)
+    if moment == "at once":
+        resumed.save(tmp_path)
+    else:
+        saves = callbacks.LambdaCallback(**{moment: lambda *_: resumed.save(tmp_path)})
+        with pytest.raises(BrokenError):
+            fit(resumed, saves, BreaksAt(1, 5))
+    assert checkpoint.latest(tmp_path).parent.name == "partial"
+    again = compiled()
+    history = fit(again, callbacks.Checkpoint(tmp_path), resume="auto")
+    assert_same_bits(leaves(again.state), leaves(straight.state))
+    assert reproducible(history) == reproducible(straight.history)
+
+
 class Interrupts:
     """An array that Ctrl-C comes to while the host first waits for it."""
 
@@ -197,12 +215,20 @@ def test_saving_by_time(tmp_path):
     assert checkpoint.latest(tmp_path / "seldom").name == "1"
 
 
-def test_what_is_left_of_a_completed_epoch_is_not_taken_up(tmp_path):
+def test_what_is_left_of_a_completed_epoch_is_taken_up_only_where_later_ones_are_damaged(straight, tmp_path):
     broken_off(tmp_path)
     shutil.copytree(tmp_path / "partial", tmp_path / "aside")
     fit(compiled(), callbacks.Checkpoint(tmp_path, keep=3), resume="auto")
     shutil.move(tmp_path / "aside", tmp_path / "partial")  # killed between writing the epoch and clearing up
     assert checkpoint.latest(tmp_path).name == str(EPOCHS)
+    for whole in ("2", "3"):
+        empty(tmp_path / whole)
+    resumed = compiled()
+    with pytest.warns(UserWarning, match="is damaged"):
+        history = fit(resumed, callbacks.Checkpoint(tmp_path), resume="auto")
+    assert history.epoch == list(range(EPOCHS))
+    assert_same_bits(leaves(resumed.state), leaves(straight.state))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2.damaged", "3", "3.damaged"]
 
 
 # Damaged checkpoint.
@@ -247,11 +273,48 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path):
     assert passed_over > 10
 
 
-def test_where_no_checkpoint_is_good_the_error_says_so(tmp_path):
-    fit(compiled(), callbacks.Checkpoint(tmp_path))
-    for path in (tmp_path / str(EPOCHS)).rglob("*"):
+def empty(folder):
+    """Leave a checkpoint's files with nothing in them."""
+    for path in pathlib.Path(folder).rglob("*"):
         if path.is_file():
             path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("by", ["resume", "restore"])
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(straight, tmp_path, by):
+    fit(compiled(), callbacks.Checkpoint(tmp_path, keep=2))
+    empty(tmp_path / str(EPOCHS))
+    resumed = compiled()
+    if by == "restore":
+        with pytest.warns(UserWarning, match="going back to the checkpoint before"):
+            resumed.restore(tmp_path)
+    with pytest.warns(UserWarning, match="is damaged") as warned:
+        history = fit(resumed, callbacks.Checkpoint(tmp_path, keep=2), resume="auto" if by == "resume" else None)
+    assert f"it is now {tmp_path / '3.damaged'}, which nothing reads" in str(warned[-1].message)
+    assert_same_bits(leaves(resumed.state), leaves(straight.state))
+    assert reproducible(history) == reproducible(straight.history)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "3", "3.damaged"]
+    again = compiled()
+    again.restore(tmp_path)
+    assert_same_bits(leaves(again.state), leaves(straight.state))
+
+
+def test_a_damaged_checkpoint_within_an_epoch_does_not_displace_those_after_it(straight, tmp_path):
+    broken_off(tmp_path)
+    empty(checkpoint.latest(tmp_path))
+    saved = callbacks.Checkpoint(tmp_path, every_steps=1)
+    with pytest.warns(UserWarning, match="is damaged"), pytest.raises(BrokenError):
+        fit(compiled(), saved, BreaksAt(1, 2), resume="auto")
+    assert sorted(path.name for path in (tmp_path / "partial").iterdir()) == ["10.damaged", "9"]
+    resumed = compiled()
+    fit(resumed, saved, resume="auto")
+    assert_same_bits(leaves(resumed.state), leaves(straight.state))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [str(EPOCHS)]
+
+
+def test_where_no_checkpoint_is_good_the_error_says_so(tmp_path):
+    fit(compiled(), callbacks.Checkpoint(tmp_path))
+    empty(tmp_path / str(EPOCHS))
     with pytest.warns(UserWarning, match="is damaged"), pytest.raises(OSError, match=r"no checkpoint .* can be read"):
         compiled().restore(tmp_path)
 

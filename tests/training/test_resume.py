@@ -1,5 +1,6 @@
 """A run that was saved, or killed, ends bit for bit where one that never stopped ends."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 from flax import nnx
@@ -21,10 +23,10 @@ SGD = optimizers.sgd(optimizers.step_decay(0.1, drops=(1, 3)), momentum=0.9, wei
 EPOCHS = 4
 
 
-def compiled(width=8, optimizer=SGD, rule=losses.CurriculumTemperature):
+def compiled(width=8, optimizer=SGD, rule=losses.CurriculumTemperature, seed=3):
     distiller = jaxkd.Distiller(student=TinyNet(width=width), teacher=TinyNet(seed=1))
     terms = {"ce": losses.CrossEntropy(), "kd": losses.KD(rule())}
-    distiller.compile(optimizer, loss=terms, loss_weights={"ce": 0.1, "kd": 0.9}, seed=3)
+    distiller.compile(optimizer, loss=terms, loss_weights={"ce": 0.1, "kd": 0.9}, seed=seed)
     return distiller
 
 
@@ -115,15 +117,32 @@ def test_another_temperature_than_the_checkpoints_is_told(tmp_path):
     assert float(other.state.variables["losses"]["kd"]["temperature"]["value"]) == 4.0
 
 
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        (None, "has seed=3, and compile was given seed=4: seed=3 stays"),
+        (jax.random.split(jax.random.key(3))[0], "has a random key of its own, and compile was given seed=4: a random"),
+    ],
+)
+def test_another_seed_than_the_checkpoints_is_told(tmp_path, key, said):
+    first, other = compiled(), compiled(seed=4)
+    if key is not None:
+        first.state = dataclasses.replace(first.state, key=key)
+    first.save(tmp_path)
+    with pytest.warns(UserWarning, match=f"the run in {tmp_path} {said}.*Give a run with seed=4 another directory"):
+        other.restore(tmp_path)
+    assert_same_bits(leaves(other.state.key), leaves(first.state.key))
+
+
 def test_a_teacher_with_other_weights_is_told(tmp_path):
     compiled().save(tmp_path)
     terms = {"ce": losses.CrossEntropy(), "kd": losses.KD(losses.CurriculumTemperature())}
     distiller = jaxkd.Distiller(student=TinyNet(), teacher=TinyNet(seed=2))
-    distiller.compile(SGD, loss=terms)
+    distiller.compile(SGD, loss=terms, seed=3)
     with pytest.warns(UserWarning, match="the teacher has other weights than that of the run in"):
         distiller.restore(tmp_path)
     nnx.update(distiller.teacher, nnx.state(TinyNet(seed=1)))
-    distiller.compile(SGD, loss=terms)
+    distiller.compile(SGD, loss=terms, seed=3)
     distiller.restore(tmp_path)
 
 
