@@ -19,6 +19,7 @@ import jaxkd
 from jaxkd import convert, data, losses, models, optimizers
 from jaxkd.convert.architectures import CHANNELS, CLASSES, abstract_model, entries
 from jaxkd.convert.identify import named
+from jaxkd.convert.manifest import Stated
 from jaxkd.convert.torch_models import select
 from jaxkd.formats.files import ConversionError
 from jaxkd.models import convnext, densenet, efficientnet, mobilenet_v3, mobilenet_v4, regnet, resnet_d
@@ -267,7 +268,8 @@ def test_the_twins_that_pad_as_tensorflow_does_are_named():
     ):
         weights = file_of(name)
         assert f"timm's {twin}, which is not in the zoo, has the same keys" in select(weights, "x.pth").matched
-        assert select(weights, "x.pth", name).matched == select(weights, "x.pth", stated=name).matched == ""
+        for known in ({"name": name}, {"stated": Stated(name, {}, None)}):
+            assert select(weights, "x.pth", **known).matched == ""
     assert select(file_of("efficientnet_b0"), "x.pth").matched == ""
 
 
