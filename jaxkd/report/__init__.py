@@ -36,7 +36,7 @@ def write(
       teacher: the runs' teacher, a file of weights or a folder; with it the page shows test images that it and the
         students disagree on.
       data: the data set these come from; by default the one the runs were trained on.
-      data_dir: where it is.
+      data_dir: where it is; by default where the runs had it, if it is still there.
       authors: a folder of training logs that authors published, or True for those that come with this package, see
         `records.find_logs`; the one of a run's method, networks and data is drawn beside it.
 

@@ -7,7 +7,7 @@ import dataclasses
 import os
 import struct
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +125,7 @@ def compare(
       groups: the configurations.
       teacher_path: a file of weights, a folder that `convert.save` wrote, or the directory of the teacher's run.
       data_name: the data set; by default the one the runs were trained on.
-      data_dir: where it is.
+      data_dir: where it is; by default where the runs had it, if it is still there.
       count: at most so many examples of each student.
 
     Raises:
@@ -204,17 +204,18 @@ def _load_teacher(path: str | os.PathLike[str], name: str | None) -> convert.Pre
 
 
 def _test_images(name: str, data_dir: str | os.PathLike[str] | None, runs: Sequence[Record]) -> Dataset:
-    """Load the test images, normalised as in the runs; a ValueError for those that are not in memory."""
-    known = [run.settings.get("data") or {} for run in runs]
-    normalization: dict[str, list[float]] = next(filter(None, (one.get("normalization") for one in known)), {})
-    fraction: float | None = next(filter(None, (one.get("validation_split") for one in known)), None)
+    """Load the test images of the runs, normalised as in them; a ValueError for those that are not in memory."""
+    entries = [entry for run in runs if isinstance(entry := run.settings.get("data"), Mapping)]
+    normalization: dict[str, list[float]] = next(filter(None, (one.get("normalization") for one in entries)), {})
+    options = [run.data_options for run in runs]
+    folders = (one["data_dir"] for one in options if one["data_dir"] and Path(one["data_dir"]).expanduser().exists())
     test: Dataset | data.StreamedDataset = data.load(
         name,
-        Path(data_dir) if data_dir else None,
+        Path(data_dir) if data_dir else next(folders, None),
         split="test",
         mean=normalization.get("mean"),
         std=normalization.get("std"),
-        validation_split=fraction,
+        validation_split=next(filter(None, (one["validation_split"] for one in options)), None),
     )
     if not isinstance(test, Dataset):
         raise ValueError(f"the images of {name} are read from files, and are not compared: leave --teacher out")

@@ -244,7 +244,7 @@ def test_several_teachers_that_cannot_be_are_told(teacher, options, message, tmp
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_run_with_several_teachers_is_recorded_and_made_again(teacher, tmp_path, capsys):
     path = tmp_path / "run"
     arguments = several(teacher, "--epochs", "1", "--cache-teacher", "--output", str(path))

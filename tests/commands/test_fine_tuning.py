@@ -142,7 +142,7 @@ def test_a_student_starts_from_weights_and_learns_by_a_method_from_a_file(tuned,
     assert "method.sha256 was" in capsys.readouterr().err
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_seeds_of_a_method_from_a_file_are_one_program(tuned, published, tmp_path, capsys):
     (tmp_path / "mine.py").write_text(METHOD)
     method = f"{tmp_path / 'mine.py'}:build"

@@ -50,12 +50,8 @@ def test_conversion_and_first_logits(file, published, cifar):
     np.testing.assert_allclose(logits, np.load(GOLDENS / f"checkpoints/{file}.npz")["logits_first_64"], atol=1e-3)
 
 
-def parameter(file: str):
-    return file if file == SMALLEST else pytest.param(file, marks=pytest.mark.slow)
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize("file", [parameter(file) for file in INDEX])
+@pytest.mark.slow
+@pytest.mark.parametrize("file", INDEX)
 def test_accuracy_on_the_whole_test_set(file, published, cifar):
     logs = jaxkd.Trainer(published(file)).evaluate(cifar(file))
     assert abs(logs["accuracy"] * 10_000 - INDEX[file]["top1_correct"]) <= 3

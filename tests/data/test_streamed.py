@@ -72,7 +72,7 @@ def test_a_later_start_delivers_the_same_batches(start):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize(("count", "room", "start"), [(1, 0, 2), (2, 2**40, 0)])
+@pytest.mark.parametrize(("count", "room", "start"), [(1, 0, 2), pytest.param(2, 2**40, 0, marks=pytest.mark.slow)])
 def test_processes_deliver_what_threads_deliver(tmp_path, monkeypatch, count, room, start):
     """With shared memory and, where it has no room, without."""
     monkeypatch.setattr(workers, "_shared_memory", lambda: room)

@@ -18,7 +18,7 @@ from jaxkd import losses
 from jaxkd.losses import HyperParameter
 
 CORE = ("kd_ctkd", "crd")  # one learns a temperature, one embeddings of features, and remembers every example
-OFTEN = ("kd_instance", "dkd_std", "mlkd", "reviewkd", "rkd", "srrl")  # what costs a program of its own for each loss
+OFTEN = ("kd_instance", "dkd_std", "reviewkd", "rkd", "srrl")  # what costs a program of its own for each loss
 
 
 @pytest.fixture(scope="module", params=marked(TABLE, CORE))

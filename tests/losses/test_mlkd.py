@@ -134,7 +134,9 @@ def test_it_distils_from_two_views():
         assert logs["mlkd"][epoch] == pytest.approx(parts, rel=1e-4)
 
 
-@pytest.mark.parametrize("rule", [CurriculumTemperature(), InstanceTemperature(hidden=4)])
+@pytest.mark.parametrize(
+    "rule", [CurriculumTemperature(), pytest.param(InstanceTemperature(hidden=4), marks=pytest.mark.slow)]
+)
 def test_it_takes_a_learned_temperature(rule):
     logs = fitted(TinyNet(), TinyNet(seed=5), MLKD(rule), epochs=2)
     assert np.isfinite(logs["mlkd"]).all()

@@ -11,15 +11,14 @@ from jaxkd.convert.architectures import abstract_model
 
 CLASSES, BATCH, STEPS = 10, 4, 3
 NAMES = list(SMALL)
-THOROUGH = pytest.param(0, marks=pytest.mark.thorough)
-SLOW = [pytest.param(position, marks=pytest.mark.slow) for position in range(1, len(NAMES))]
 
 
 def test_every_family_is_in_the_ring():
     assert {module_of(name) for name in NAMES} == {family.__name__ for family in FAMILIES}
 
 
-@pytest.mark.parametrize("position", [THOROUGH, *SLOW])
+@pytest.mark.slow
+@pytest.mark.parametrize("position", range(len(NAMES)))
 def test_each_learns_from_the_next(position):
     student, teacher = NAMES[position], NAMES[(position + 1) % len(NAMES)]
     labels = np.arange(STEPS * BATCH) % CLASSES

@@ -44,8 +44,9 @@ def test_the_loops_gradient_rule_is_autodiffs(window):
 
 @sweep(
     ("groups", "outputs"),
-    [(2, 6), (6, 12), pytest.param(3, 6, marks=pytest.mark.slow), pytest.param(6, 6, marks=pytest.mark.slow)],
+    [(2, 6), (6, 12), (3, 6), (6, 6)],
     core=[(2, 6)],
+    thorough=(),
 )
 def test_grouped_convolutions_on_both_kinds_of_platform(groups, outputs):
     rng = np.random.default_rng(groups)

@@ -239,7 +239,7 @@ def abstract_network(name, num_classes=100, size=32):
     return Network(model, jax.eval_shape(lambda state, images: nnx.merge(graph, state)(images), state, images))
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_every_recipe_can_be_built():
     """The networks exist and have the features that the losses ask for."""
     networks = {name: abstract_network(name) for name in ALONE}

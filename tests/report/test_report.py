@@ -470,6 +470,17 @@ def test_a_teacher_may_be_named_by_the_directory_of_its_run(taught, tmp_path):
     assert found.students[0].counts == expected.students[0].counts
 
 
+def test_images_are_read_from_where_the_runs_had_them(tmp_path):
+    pixels, labels = np.arange(10 * 4 * 4 * 3, dtype=np.uint8).reshape(10, 4, 4, 3), np.arange(10) % 2
+    np.savez(tmp_path / "own.npz", x=pixels, y=labels)
+    settings, place = {"data": {"name": "npz", "validation_split": 0.2}}, str(tmp_path / "own.npz")
+    run = records.Record(tmp_path, "run", settings, History(), arguments={"data_dir": place})
+    earlier = records.Record(tmp_path, "run", {"data": "npz"}, History())
+    found = disagreements._test_images("npz", None, [earlier, run])
+    _, held_out = data.load("npz", place, validation_split=0.2)
+    np.testing.assert_array_equal(found.images, held_out.images)
+
+
 def test_another_teacher_is_noticed(taught, tmp_path):
     groups = records.groups(records.find(taught))
     convert.save(models.create("resnet8", num_classes=10, seed=8), tmp_path / "other")

@@ -57,7 +57,7 @@ def fit(distiller, train=None, *callbacks, epochs=2):
     return distiller
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_it_resumes_within_an_epoch_bit_for_bit_with_a_strong_view_and_mixing(tmp_path):
     options = {"loss": {"mlkd": losses.MLKD()}, "mixing": MIXING, "steps_per_execution": 1}
     straight, broken, resumed = fit(compiled(**options)), compiled(**options), compiled(**options)

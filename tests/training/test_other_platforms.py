@@ -81,8 +81,7 @@ def test_convolutions_are_left_to_the_compiler_there(precision, train, teacher):
     assert counted["cuda"] == counted["tpu"] > counted["cpu"]
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize("seeds", [(0, 0), (0, 1)])
+@sweep("seeds", [(0, 0), (0, 1)], core=[], thorough=[(0, 1)])
 def test_several_runs_are_batched_there(seeds, train, teacher, monkeypatch):
     """On the CPU they follow one another, in a loop that is not there when they are batched."""
     runs = [compiled("ctkd", train, teacher, seed) for seed in seeds]

@@ -14,7 +14,7 @@ from jaxkd.training.forward import forward
 NAMES = ["resnet8", "wrn_10_1", "vgg8", "resnet32"]
 
 
-@sweep("name", NAMES, core=["resnet8"])
+@sweep("name", NAMES, core=["resnet8"], thorough=["wrn_10_1", "resnet32"])
 def test_outputs_are_float32_and_close(name):
     model = models.create(name, num_classes=10)
     images = jnp.asarray(np.random.default_rng(0).standard_normal((4, 32, 32, 3)), jnp.float32)

@@ -72,7 +72,12 @@ def test_a_convolution_is_found_at_any_depth(wrapped):
     assert found(jax.grad(lambda kernel: jnp.sum(wrapped(kernel, IMAGES))), KERNEL)
 
 
-@sweep("name", ["resnet8", "wrn_16_1", "vgg8", "MobileNetV2", "ShuffleV1", "ShuffleV2"], core=["resnet8"])
+@sweep(
+    "name",
+    ["resnet8", "wrn_16_1", "vgg8", "MobileNetV2", "ShuffleV1", "ShuffleV2"],
+    core=["resnet8"],
+    thorough=["ShuffleV2"],
+)
 def test_networks_of_the_zoo_are_taken_in_loops(name):
     trainer = jaxkd.Trainer(models.create(name, num_classes=10))
     trainer.compile(optimizers.sgd(0.1))

@@ -111,7 +111,7 @@ def assert_close(found, wanted, tolerance, where=""):
             assert np.abs(found[key] - value).max() <= tolerance * np.abs(value).max(), f"{where}.{key}"
 
 
-@sweep("method", TERMS, core=["ctkd"])
+@sweep("method", TERMS, core=["ctkd"], thorough=["kd", "ats", "crd"])
 def test_five_steps(method):
     case, final, batches = CASES[method], golden(f"trajectories/{method}"), BATCHES
     terms, weights = TERMS[method]
