@@ -178,6 +178,8 @@ def sweep(
         trainer._resume(resume, each, bool(verbose))
         check_same_batches(trainer._run.resumed, source.examples, batch_size)
         members.append(_Member(trainer, trainer._follow(each, epochs, batch_size, source.examples), cell))
+    for bound, trainer in {trainer._bind(source): trainer for trainer in trainers}.items():  # before callbacks act
+        bound.cached_teacher(trainer._run.compiled_state(), source, batch_size, trainer._cache, verbose=False)
     with Termination(any(member.hooks.listens_to("on_termination") for member in members)) as termination:
         for member in members:
             member.hooks.on_train_begin()

@@ -12,6 +12,7 @@ import jaxkd
 from jaxkd import distributed, recipes
 from jaxkd.command_line import CommandLine, Help, program
 from jaxkd.commands import config_file, dry_run, method, run
+from jaxkd.commands.beginning import RefusedError
 from jaxkd.commands.options import (
     add_init_options,
     add_options,
@@ -97,7 +98,7 @@ def train_each(
             run.say(dry_run.described(networks[0], teacher))
         else:
             _train(networks, teacher, at_once)
-    except run.RefusedError as error:
+    except RefusedError as error:
         parser.error(str(error))
     return 0
 

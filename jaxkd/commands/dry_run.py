@@ -12,6 +12,7 @@ import psutil
 import yaml
 
 from jaxkd.commands import run
+from jaxkd.commands.beginning import Beginning
 
 STEPS, EVALUATED = 4, 512
 
@@ -78,7 +79,7 @@ def measured(experiment: run.Experiment, teacher: Any = None) -> Measured:
     few = run.some_of(experiment.train, STEPS * config.training.batch_size)
     trainer = run.compiled(config, experiment.train, teacher)
     start = time.perf_counter()
-    with run.Beginning() as beginning:
+    with Beginning() as beginning:
         trainer.fit(few, epochs=1, batch_size=config.training.batch_size, callbacks=beginning, verbose=0)
     compiling = time.perf_counter() - start
     start = time.perf_counter()

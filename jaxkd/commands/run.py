@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import pathlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,8 +19,8 @@ from flax import nnx
 
 import jaxkd
 from jaxkd import convert, data, losses, models, recipes
-from jaxkd.callbacks import Callback
 from jaxkd.callbacks.terminal import fitted
+from jaxkd.commands.beginning import Beginning
 from jaxkd.commands.options import published
 from jaxkd.config import RunConfig
 from jaxkd.formats.files import sha256
@@ -321,36 +321,6 @@ def say_start(run: Experiment) -> None:
             f"{', '.join(start['trained'])} alone is trained, {own:,} of {start['parameters']:,} parameters; the rest "
             "is frozen, and BatchNorm keeps its running statistics"
         )
-
-
-class RefusedError(ValueError):
-    """What was refused before the first step: nothing was written."""
-
-
-class Beginning(Callback):
-    """Start run directories when training begins, since nothing is refused any more.
-
-    In a `with` statement around what trains, it raises `RefusedError` for an error from before that.
-
-    Args:
-      starts: are called without arguments.
-    """
-
-    def __init__(self, *starts: Callable[[], None]):
-        self._starts, self._begun = starts, False
-
-    def on_train_begin(self, logs: Any = None) -> None:
-        if not self._begun:  # of several runs, with the first
-            for start in self._starts:
-                start()
-        self._begun = True
-
-    def __enter__(self) -> Beginning:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: Any) -> None:
-        if isinstance(error, ValueError | OSError | MemoryError) and not self._begun:
-            raise RefusedError(str(error)) from error
 
 
 def check_batches(config: RunConfig) -> None:

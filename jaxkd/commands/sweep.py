@@ -25,6 +25,7 @@ from jaxkd.callbacks import Checkpoint
 from jaxkd.callbacks.base import in_a_list
 from jaxkd.command_line import CommandLine, Help, program
 from jaxkd.commands import distill, run
+from jaxkd.commands.beginning import Beginning, RefusedError
 from jaxkd.commands.method import method_of, numbers_of, set_numbers
 from jaxkd.commands.options import add_options
 from jaxkd.config import RunConfig
@@ -168,7 +169,7 @@ def train(
             start += time.perf_counter() - paused
 
     try:
-        with run.Beginning(begin) as beginning:
+        with Beginning(begin) as beginning:
             found = jaxkd.sweep(
                 lambda **cell: run.compiled(by_cell[tuple(cell.values())], train, teacher),
                 cells,
@@ -181,7 +182,7 @@ def train(
                 resume="auto" if config.resume else None,
                 verbose=not config.quiet,
             )
-    except run.RefusedError as error:
+    except RefusedError as error:
         parser.error(str(error))
     found.to_csv(directory.path / "grid.csv")
     accuracy = found.last("val_accuracy").reshape(len(seeds), *map(len, varied.values()))

@@ -215,20 +215,7 @@ class BoundProgram:
           ValueError: for a batch that does not divide over the devices or into microbatches, or a teacher's outputs
             that cannot be cached.
         """
-        microbatches, bn_mesh = self.program.microbatches, self.program.bn_mesh
-        if not isinstance(source, Stream):  # which brings batches of its own
-            self.placement.check_batch_size(batch_size)
-            check_microbatches(batch_size, microbatches, 1 if bn_mesh is None else bn_mesh.size)
-        cached_teacher = open_cached_teacher(
-            cache,
-            verbose,
-            program=self.program,
-            state=state,
-            normalization=self.teacher_normalization,
-            source=source,
-            placement=self.placement,
-            batch_size=self.placement.padded(-(-batch_size // microbatches)),
-        )
+        cached_teacher = self.cached_teacher(state, source, batch_size, cache, verbose)
         strong_view = self.program.strong_view
         if isinstance(source, Stream):
             return stream_epoch(step, source, self.placement, strong_view), None
@@ -240,6 +227,29 @@ class BoundProgram:
         return in_memory(
             step, source, self.placement, batch_size, self.steps_per_execution, strong_view, cached_teacher, look_ahead
         ), cached_teacher
+
+    def cached_teacher(
+        self, state: TrainState, source: Source, batch_size: int, cache: CacheRequest, verbose: bool
+    ) -> CachedTeacher | None:
+        """Check how batches are cut, and return the teacher whose outputs are cached, if they are; see `epochs`.
+
+        Raises:
+          ValueError: as `epochs`.
+        """
+        microbatches, bn_mesh = self.program.microbatches, self.program.bn_mesh
+        if not isinstance(source, Stream):  # which brings batches of its own
+            self.placement.check_batch_size(batch_size)
+            check_microbatches(batch_size, microbatches, 1 if bn_mesh is None else bn_mesh.size)
+        return open_cached_teacher(
+            cache,
+            verbose,
+            program=self.program,
+            state=state,
+            normalization=self.teacher_normalization,
+            source=source,
+            placement=self.placement,
+            batch_size=self.placement.padded(-(-batch_size // microbatches)),
+        )
 
 
 def seed_of(state: TrainState) -> int:

@@ -13,6 +13,7 @@ from broken_off import broken_off
 import jaxkd
 from jaxkd import convert, models, recipes, records
 from jaxkd.commands import config_file, distill, run, sweep, train
+from jaxkd.commands.beginning import Beginning
 from jaxkd.commands.options import published
 from jaxkd.config import DataConfig, RunConfig
 from jaxkd.convert import checkpoint
@@ -411,7 +412,7 @@ def test_what_only_training_can_refuse_leaves_no_folder(teacher, tmp_path, monke
 
 def test_what_fails_later_is_no_mistake_of_the_command():
     def fails():
-        with run.Beginning(lambda: begun.append(1)) as beginning:
+        with Beginning(lambda: begun.append(1)) as beginning:
             beginning.on_train_begin()
             beginning.on_train_begin()  # of another run of the same program
             raise OSError("the disk is full")

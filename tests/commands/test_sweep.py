@@ -159,6 +159,10 @@ def test_a_sweep_does_not_go_on_with_other_values(swept, capsys):
         (["--grid", "seed=1,2", "--at-once", "0"], "at_once=0: must be at least 1"),
         (["--grid", "seed=1,2", "--checkpoint-minutes", "0"], "checkpoint_minutes=0.0: give a number above 0"),
         (["--grid", "seed=1,2", "--gradient-accumulation-steps", "480"], "a batch has 479 examples"),
+        (
+            ["--grid", "seed=1,2", "--method", "at", "--cache-teacher", "outputs"],
+            "a loss reads the teacher's feature maps",
+        ),
     ],
 )
 def test_what_cannot_vary_is_told_before_any_work(teacher, tmp_path, arguments, message, capsys):
