@@ -74,6 +74,7 @@ def test_fine_tuning_says_what_it_starts_from(published, tmp_path, capsys):
     assert (after["fc.weight"] != fresh["fc.weight"]).any()
 
 
+@pytest.mark.slow
 def test_a_fine_tuned_run_that_was_killed_ends_with_the_same_bits(tuned, tmp_path):
     whole, arguments = tuned
     arguments = [*arguments, "--output", str(tmp_path / "run")]

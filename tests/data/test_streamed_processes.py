@@ -73,6 +73,7 @@ def test_an_iteration_that_is_broken_off_leaves_no_process():
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 def test_an_exception_ends_the_processes_although_the_iterator_is_still_there():
     with running("os.kill(worker, signal.SIGTERM); [next(batches) for _ in range(20)]; raise ValueError('stop')") as (
         script,

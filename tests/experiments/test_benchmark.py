@@ -160,7 +160,7 @@ def test_help_explains(capsys):
 # Processes of their own
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_process_waits_works_and_tells(tmp_path):
     processes = script("benchmarks.processes")
     work("step", count=16).save(tmp_path / "work.npz")
