@@ -351,8 +351,8 @@ def _is_a_row(name: str, params: Any) -> bool:
     """Return whether a name is that of equal blocks, all of whose parameters have the same first axis."""
     leaves = [(_keys_of(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params)]
     own = [(keys, leaf) for keys, leaf in leaves if is_under(f"model.{name}", keys)]
-    inside = 1 + len(name.split("."))
-    blocks = all(keys[inside : inside + 1] == ("block",) for keys, _ in own)
+    inside, numbered = 1 + len(name.split(".")), any(map(str.isdigit, name.rpartition(".")[2]))
+    blocks = numbered and all(keys[inside : inside + 1] == ("block",) for keys, _ in own)
     return blocks and len({jnp.shape(leaf)[:1] for _, leaf in own}) == 1
 
 

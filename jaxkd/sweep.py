@@ -264,12 +264,15 @@ class _StackedRuns(Runs):
     def call_one(self, index: int, hook: str, *arguments: Any) -> None:
         """Call a hook of one run's callbacks; where they find that it diverged, it ends after this epoch, alone."""
         run, hooks = self.members[index]
-        try:
-            getattr(hooks, hook)(*arguments)
-        except FloatingPointError as error:
-            if not run.stop_training:
-                warn_caller(f"the run {_named(self.cells[index])} ends after this epoch, and the others go on: {error}")
-            run.stop_training = True
+        assert isinstance(hooks, CallbackList)
+        for callback in hooks.callbacks:  # what one of them refuses, the others still hear
+            try:
+                getattr(CallbackList([callback]), hook)(*arguments)
+            except FloatingPointError as error:
+                if not run.stop_training:
+                    end = "ends after this epoch, and the others go on"
+                    warn_caller(f"the run {_named(self.cells[index])} {end}: {error}")
+                run.stop_training = True
 
     def end_epoch(self, epoch: int, logs: Sequence[Means]) -> None:
         super().end_epoch(epoch, logs)

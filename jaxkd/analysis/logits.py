@@ -56,7 +56,13 @@ class _Embedding(nnx.Module):
         self.normalization = getattr(network, "normalization", None)
 
     def __call__(self, images: jax.Array, train: bool = False) -> Outputs:
-        return Outputs(forward(self.network, images, train, "float32").features[-1])
+        features = forward(self.network, images, train, "float32").features
+        if not features:
+            raise ValueError(
+                f"{type(self.network).__name__} returns no features, the last of which is the embedding: return "
+                "jaxkd.Outputs(logits, features), or name its layers by models.with_features"
+            )
+        return Outputs(features[-1])
 
 
 def checked_logits(logits: ArrayLike) -> np.ndarray:

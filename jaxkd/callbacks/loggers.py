@@ -199,7 +199,8 @@ class WandB(Callback):
             raise ImportError('callbacks.WandB needs wandb: pip install "jaxkd[wandb]"') from error
         if self._run is not None:
             self._run.finish(exit_code=1)
-        self._run = wandb.init(**self._init)
+        # Runs of a sweep are open side by side, where wandb by itself would send them all to the first.
+        self._run = wandb.init(**({"reinit": "create_new"} | self._init))
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         values = {}

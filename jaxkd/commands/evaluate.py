@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxkd
-from jaxkd import analysis, losses, metrics
+from jaxkd import analysis, data, losses, metrics
 from jaxkd.callbacks.terminal import fitted
 from jaxkd.command_line import CommandLine, Help, program
 from jaxkd.commands import network
@@ -64,7 +64,8 @@ def measured(model: Any, images: network.Images, batch_size: int = 256) -> dict[
     Images that cannot be read count for nothing.
     """
     logits = jaxkd.Trainer(model).predict(images, batch_size=batch_size)
-    readable = ~np.isnan(logits).all(axis=1)
+    streamed = isinstance(images, data.StreamedDataset)
+    readable = ~np.isnan(logits).all(axis=1) if streamed else np.ones(len(logits), bool)
     if not readable.any():
         raise ValueError(f"none of the {len(images):,} images of {images.name} can be measured: its logits are NaN")
     values, labels = logits[readable], np.asarray(images.labels)[readable]

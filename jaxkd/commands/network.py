@@ -17,6 +17,10 @@ RECORDED = ("data_dir", "image_size", "validation_split")
 """Options that say which images of a data set are meant; by default as the run's record has them."""
 
 
+OWN = ("folder", "npz")
+"""Data sets of the user's own images, which differ by where they lie; others are the same everywhere."""
+
+
 class Trained(NamedTuple):
     """A trained network.
 
@@ -87,6 +91,12 @@ def images_of(options: argparse.Namespace, record: Record | None, split: str) ->
     if name is None:
         raise ValueError(f"{options.network} does not say what it was trained on: give --data, as in cifar100")
     given = {option: getattr(options, option) or recorded.get(option) for option in RECORDED}
+    if name not in OWN and not options.data_dir and not _exists(given["data_dir"]):
+        given["data_dir"] = None  # of another machine; published images are the same wherever they lie
     load_any: Any = data.load  # which overloads by the name
     found: Images = load_any(name, split=split, workers=options.workers, **given)
     return found
+
+
+def _exists(folder: str | None) -> bool:
+    return folder is not None and pathlib.Path(folder).expanduser().exists()

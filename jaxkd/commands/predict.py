@@ -16,6 +16,7 @@ import jaxkd
 from jaxkd.analysis.logits import log_softmax
 from jaxkd.command_line import CommandLine, Help, program
 from jaxkd.commands import network
+from jaxkd.data import names as data_names
 from jaxkd.data.pipeline.decode import BrokenImageError, decode
 from jaxkd.data.readers.image_folder import EXTENSIONS
 from jaxkd.data.streamed import views
@@ -146,7 +147,7 @@ def view_of(options: argparse.Namespace, trained: network.Trained) -> View:
     if height != width:
         return functools.partial(fitted, size=(width, height))
     name = options.data or (trained.record and trained.record.data)
-    middle = height >= 64 if name is None else name in STREAMED  # small images of unknown data are as CIFAR's
+    middle = name in STREAMED if name in data_names() else height >= 64  # small images of unknown data are as CIFAR's
     return views(height)[1] if middle else ResizedCentreCrop(height, height)
 
 

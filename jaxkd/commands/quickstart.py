@@ -107,7 +107,7 @@ def table(
     """Return test accuracies as text: mean ± sample deviation over seeds, of the last and of the best epoch."""
     lines = [
         f"{'test accuracy, %':18s} {'parameters':>10s} {'last epoch':>13s} {'best epoch':>13s}",
-        f"{'teacher':18s} {teacher_size:10,d} {100 * teacher_accuracy:8.1f}",
+        f"{'teacher':18s} {teacher_size:10,d} {100 * teacher_accuracy:7.1f}",
     ]
     for name, histories in runs.items():
         last = spread(history.last("val_accuracy") for history in histories)

@@ -29,6 +29,7 @@ from jaxkd.commands.result_table import (
     rows_of,
     teacher_file,
 )
+from jaxkd.training.preemption import TERMINATED
 
 EXAMPLES = """examples:
   everything that is published for a pair, the student alone included, and ATS beside it:
@@ -109,10 +110,14 @@ def attempt(
     """
     try:
         distill.several(arguments, folders, at_once)
+    except SystemExit as end:  # refused, which was said in a line
+        if end.code == TERMINATED:
+            raise
     except Exception:
         traceback.print_exc()
-        return folders.values()
-    return ()
+    else:
+        return ()
+    return [folder for folder in folders.values() if not records.RunDirectory(folder).result_file.exists()]
 
 
 def find_teachers(rows: Sequence[Row], options: argparse.Namespace) -> dict[str, pathlib.Path]:

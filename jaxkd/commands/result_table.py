@@ -26,12 +26,14 @@ class Row:
       teacher: the network that teaches; None for a student alone.
       student: the network that is trained.
       recipe: the published number it belongs to; None where there is none.
+      like: a published number of the same pair, for data and schedule where there is none of its own.
     """
 
     method: str
     teacher: str | None
     student: str
     recipe: recipes.Recipe | None = None
+    like: recipes.Recipe | None = None
 
     @property
     def pair(self) -> str:
@@ -43,7 +45,8 @@ class Row:
         """The arguments of jaxkd distill for it."""
         if self.recipe is not None:
             return ["--recipe", self.recipe.name]
-        return ["--method", self.method, "--student", self.student]
+        own = ["--method", self.method, "--student", self.student]
+        return own if self.like is None else [*own, "--recipe", self.like.training.name, "--data", self.like.data]
 
 
 def rows_of(names: Sequence[str], methods: Sequence[str] | None, also: Sequence[str]) -> list[Row]:
@@ -66,9 +69,21 @@ def rows_of(names: Sequence[str], methods: Sequence[str] | None, also: Sequence[
         recipes.get_method(method)
     found = dict.fromkeys(name for wanted in names for name in _recipes_of(wanted))
     rows = [_row(recipes.get(name)) for name in found]
-    pairs = dict.fromkeys((row.teacher, row.student) for row in rows if row.teacher)
-    rows += [Row(method, *pair) for method in also for pair in pairs]
-    return [row for row in rows if methods is None or row.method in methods or row.method in also]
+    first: dict[str, Row] = {}
+    for row in rows:
+        if row.teacher:
+            first.setdefault(row.pair, row)
+    rows += [_also(method, row) for method in also for row in first.values()]
+    wanted = [row for row in rows if methods is None or row.method in methods or row.method in also]
+    return list({(row.method, row.pair): row for row in wanted}.values())
+
+
+def _also(method: str, beside: Row) -> Row:
+    """Return a method for the pair of a row: its published number where it has one."""
+    name = f"{method}/{beside.pair}"
+    if name in recipes.list():
+        return _row(recipes.get(name))
+    return Row(method, beside.teacher, beside.student, like=beside.recipe)
 
 
 def on_digits(rows: Iterable[Row]) -> list[Row]:

@@ -254,8 +254,9 @@ class Experiment:
             self.directory.check(self.config.settings(), self.config.resume)
 
     def start(self) -> None:
-        """Make the run directory and write `config.json`."""
+        """Make the run directory and write `config.json`, unless another process has made it since `check`."""
         if is_first():
+            self.directory.check(self.config.settings(), self.config.resume)
             self.directory.start(self.config.settings(), self.config.arguments())
 
     def finish(self, **facts: Any) -> None:
@@ -363,6 +364,7 @@ def fit_together(runs: Sequence[Experiment], at_once: int | None) -> None:
 
     Raises:
       RefusedError: as `fit`.
+      FloatingPointError: of runs that diverged, once the others are finished.
     """
     config = runs[0].config
     with Beginning(*(run.start for run in runs)) as beginning:
@@ -381,8 +383,13 @@ def fit_together(runs: Sequence[Experiment], at_once: int | None) -> None:
             resume="auto" if config.resume else None,
             verbose=not config.quiet,
         )
-    for run in runs:
-        run.finish(trained_with=len(runs) - 1)
+    diverged = [not np.isfinite(run.trainer.history.last("loss")) for run in runs]
+    for run, is_none in zip(runs, diverged, strict=True):
+        if not is_none:
+            run.finish(trained_with=len(runs) - 1)
+    if any(diverged):
+        folders = ", ".join(str(run.directory.path) for run, is_none in zip(runs, diverged, strict=True) if is_none)
+        raise FloatingPointError(f"diverged, without a result: {folders}; the other runs are finished")
 
 
 def say(text: str) -> None:

@@ -162,11 +162,11 @@ def train(
 
     def begin() -> None:
         nonlocal start
-        directory.start(settings, arguments)
         if config.teacher is not None:
             paused = time.perf_counter()
             known_teacher["teacher"] = distill.describe_teacher(teacher, test, config.teacher.evaluate)
             start += time.perf_counter() - paused
+        directory.start(settings, arguments)
 
     try:
         with Beginning(begin) as beginning:

@@ -22,6 +22,9 @@ from jaxkd.types import IMAGENET_NORMALIZATION, Normalization
 
 _AGAIN = "write the file again by to_torch"
 
+MAX_SIDE = 2048
+"""Pixels a side that the options in a file may ask for."""
+
 MAX_BLOCKS = 64
 """The most blocks that a file can ask for by an option: they are made before it is known whether it fits them."""
 
@@ -166,12 +169,15 @@ def stated_in(
         made with them, or `resize_to` is no number of pixels.
 
     Example:
-      >>> stated_in({"architecture": "resnet8", "options": '{"channels": 1}'}, "student.safetensors")
+      >>> metadata = {"architecture": "resnet8", "options": '{"channels": 1}', "jaxkd": "0.1.0"}
+      >>> stated_in(metadata, "student.safetensors")
       Stated(name='resnet8', options={'channels': 1}, resize_to=None)
     """
     stated = metadata.get("architecture")
     if stated is None or name not in (None, stated, *synonyms(stated)) or not _is_known(stated):
         return None
+    if "jaxkd" not in metadata:  # another program's, whose options are not ours
+        return Stated(stated, dict(given), None)
     found = _json_in(metadata, "options", {}, source)
     if not isinstance(found, dict):
         raise ConversionError(source, f"its options are {brief(str(found))}, and must be an object: {_AGAIN}")
@@ -192,7 +198,7 @@ def stated_in(
 def _is_known(name: str) -> bool:
     try:
         named(name)
-    except ValueError:  # another zoo's
+    except Exception:  # another zoo's, or anything a stranger wrote
         return False
     return True
 
@@ -204,6 +210,8 @@ def _checked_option(name: str, value: Any, source: str | PathLike[str]) -> Any:
         raise ConversionError(source, f"its option {brief(name)} is {brief(str(value))}, and must be plain: {_AGAIN}")
     if name in ("image_size", "channels") and not _is_side(value):
         raise ConversionError(source, f"its {name} is {brief(str(value))}, and must be a whole number: {_AGAIN}")
+    if name == "image_size" and value > MAX_SIDE:  # positions may be computed for it before any weight is compared
+        raise ConversionError(source, f"its image_size is {value}, more than {MAX_SIDE}: give image_size= yourself")
     if name in ("depth", "depths") and not sum(filter(_is_number, values)) <= MAX_BLOCKS:
         raise ConversionError(
             source,

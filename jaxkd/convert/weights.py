@@ -18,7 +18,11 @@ from jaxkd.convert.architectures import Entry, abstract_model, entries, keys_of
 from jaxkd.convert.identify import canonical, closest, shapes_of
 from jaxkd.formats.files import ConversionError, listed
 from jaxkd.models.registry import Classifier
+from jaxkd.nn.attention import Frozen
 from jaxkd.nn.tokens import Positions
+
+_USUAL = (nnx.Param, nnx.BatchStat, Frozen)
+"""The types of variables that a file has to have."""
 
 
 def to_state_dict(model: nnx.Module) -> dict[str, np.ndarray]:
@@ -61,6 +65,7 @@ def load_state_dict(
 
     Returns:
       What was loaded: by the model's own keys, in the order and layout of `to_state_dict`; real numbers in float32.
+      Variables of the user's own types that are not there stay as they are.
 
     Raises:
       ConversionError: with the keys that are missing, unexpected, misshapen or hold no sensible numbers, and the
@@ -78,7 +83,7 @@ def load_state_dict(
     matched = match_names(weights, by_name)
     found = {ours: weights[theirs] for theirs, ours in matched.items()}
     other_network = {
-        "missing": [name for name in by_name if name not in found],
+        "missing": [name for name in by_name if name not in found and isinstance(by_name[name].variable, _USUAL)],
         "unexpected": [name for name in weights if name not in matched],
         "misshapen": [
             f"{name} {list(value.shape)} where the model has {list(by_name[name].torch_shape)}"
@@ -97,14 +102,15 @@ def load_state_dict(
             problems.append(closest(shapes_of(weights)))
         raise ConversionError(source, "; ".join(problems))
     with np.errstate(over="ignore"):  # of float64; what becomes infinite is refused below
-        values = {name: np.asarray(found[name], np.float32 if _is_real(found[name]) else None) for name in by_name}
+        present = {name: found[name] for name in by_name if name in found}
+        values = {name: np.asarray(value, np.float32 if _is_real(value) else None) for name, value in present.items()}
     damaged = {
         "not finite": [name for name, value in values.items() if not np.isfinite(value).all()],
         "negative": [name for name, value in values.items() if name.endswith("running_var") and (value < 0).any()],
     }
     if any(damaged.values()):
         raise ConversionError(source, "; ".join(["holds damaged weights", *listed(damaged)]))
-    _fill(by_name.values(), values)
+    _fill([by_name[name] for name in values], values)
     return values
 
 

@@ -258,10 +258,10 @@ def _short(count: int) -> str:
     """Return a number of multiply-accumulates in a few characters, and nothing for none.
 
     Example:
-      >>> [_short(count) for count in (640, 442_368, 12_501_632, 4_090_000_000, 0)]
-      ['640', '442 k', '12.5 M', '4.09 G', '']
+      >>> [_short(count) for count in (640, 442_368, 12_501_632, 999_600_000, 4_090_000_000, 0)]
+      ['640', '442 k', '12.5 M', '1 G', '4.09 G', '']
     """
     for unit, size in ((" G", 1e9), (" M", 1e6), (" k", 1e3), ("", 1)):
-        if count >= size:
+        if count >= 0.9995 * size:
             return f"{count / size:.3g}{unit}"
     return ""

@@ -248,7 +248,10 @@ def add_branch(values: jax.Array, branch: jax.Array, drop_path: DropPath | None,
 
 def dropped(layer: nnx.Dropout | None, values: jax.Array, train: bool) -> jax.Array:
     """Return the values behind a dropout, which there may not be, and which does nothing where it is frozen."""
-    return values if layer is None else layer(values, deterministic=not train or layer.deterministic)
+    if layer is None:
+        return values
+    frozen = getattr(layer, "keeps_statistics", False)  # Flax's own attribute is what the user's `eval()` sets
+    return layer(values, deterministic=not train or frozen)
 
 
 def check_heads(width: int, heads: int) -> None:

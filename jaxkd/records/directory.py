@@ -32,6 +32,7 @@ from typing import Any
 import jax
 
 from jaxkd import callbacks, convert, plots
+from jaxkd.checks import warn_caller
 from jaxkd.convert import manifest
 from jaxkd.formats.files import atomic_write
 from jaxkd.history import History
@@ -290,7 +291,10 @@ class RunDirectory:
         """
         networks = {name: trainer.model, **({f"{name}-ema": trainer.ema_model} if trainer.keeps_average else {})}
         for title, network in networks.items():
-            convert.to_torch(network, self.path / f"{title}.pth")
+            try:
+                convert.to_torch(network, self.path / f"{title}.pth")
+            except ValueError as error:  # a network of the user's own; what was measured is kept all the same
+                warn_caller(f"{title}.pth was not written: {error}")
             if manifest.is_of_the_zoo(network):
                 convert.save(network, self.path / title)
         history = trainer.history

@@ -175,8 +175,8 @@ def latest(directory: str | os.PathLike[str]) -> epath.Path | None:
 def _is_damaged(folder: epath.Path, like: TrainState) -> bool:
     try:
         _read(folder, like)
-    except DamagedError:
-        return True
+    except DamagedError as error:  # or this process could not read what may be good
+        return not isinstance(error.__cause__, PermissionError | MemoryError | jax.errors.JaxRuntimeError)
     except ValueError:  # another run's
         return False
     return False

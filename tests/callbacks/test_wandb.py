@@ -25,7 +25,9 @@ def begun(monkeypatch):
     """The runs that `wandb.init` began."""
     runs = []
 
-    def init(**given):
+    def init(reinit=None, **given):
+        if reinit != "create_new" and runs and runs[-1].finished is None:
+            return runs[-1]  # as wandb by itself does
         runs.append(Run(**given))
         return runs[-1]
 
@@ -46,6 +48,17 @@ def test_every_epoch_is_sent_with_training_and_validation_apart(begun):
     assert run.given == {"project": "papers", "config": {"method": "kd"}, "name": "kd-0", "mode": "offline"}
     assert run.logged == [(step, {"train/loss": 2.0, "validation/accuracy": 0.5}) for step in (1, 2)]
     assert run.finished == 0
+
+
+def test_runs_that_are_open_side_by_side_stay_apart(begun):
+    loggers = [WandB("papers", name=name) for name in ("one", "other")]
+    for logger in loggers:
+        logger.on_train_begin()
+    for value, logger in enumerate(loggers):
+        logger.on_epoch_end(0, {"loss": value})
+    assert [(run.given["name"], run.logged) for run in begun] == [
+        ("one", [(1, {"train/loss": 0.0})]), ("other", [(1, {"train/loss": 1.0})]),
+    ]  # fmt: skip
 
 
 def test_a_run_of_ones_own_is_left_open(begun):

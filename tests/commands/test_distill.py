@@ -163,6 +163,25 @@ def test_seeds_of_one_program_leave_what_runs_of_their_own_leave(distilled, tmp_
     assert read(tmp_path / "3" / "result.json")["trained_with"] == 1
 
 
+@pytest.mark.thorough
+@pytest.mark.filterwarnings("ignore:kd_temperature stayed")
+def test_a_seed_that_diverges_in_a_program_with_others_leaves_no_result(distilled, tmp_path, monkeypatch):
+    _, arguments = distilled
+    compiled = run.compiled
+
+    def one_diverges(config, *rest):
+        if config.seed == 4:
+            rate = dataclasses.replace(config.training, learning_rate=1e30)
+            config = dataclasses.replace(config, training=rate)
+        return compiled(config, *rest)
+
+    monkeypatch.setattr(run, "compiled", one_diverges)
+    folders = {3: tmp_path / "3", 4: tmp_path / "4"}
+    with pytest.warns(UserWarning, match="ends after this epoch"), pytest.raises(FloatingPointError, match=r"/4; the"):
+        distill.several(arguments, folders, None)
+    assert [(folder / "result.json").exists() for folder in folders.values()] == [True, False]
+
+
 @pytest.mark.parametrize("name", ["distill", "sweep"])
 def test_the_directory_of_a_run_is_its_network(teacher, name):
     read = COMMANDS[name].command_line().parse_args

@@ -23,6 +23,15 @@ def test_a_pair_is_every_method_published_for_it_and_the_student_alone():
     assert len(found) == len(published) + 1
 
 
+def test_methods_beside_others_take_their_own_number_or_the_schedule_of_the_pair():
+    found = result_table.rows_of(["ctkd/resnet56-resnet20"], None, ["kd", "ctkd", "ats"])
+    assert [(row.method, row.recipe and row.recipe.name) for row in found] == [
+        ("ctkd", "ctkd/resnet56-resnet20"), ("kd", "kd/resnet56-resnet20"), ("ats", None),
+    ]  # fmt: skip
+    large = result_table.rows_of(["kd+std/resnet34-resnet18"], None, ["ats"])[-1]
+    assert large.arguments[4:] == ["--recipe", "imagenet-mdistiller", "--data", "imagenet2012"]
+
+
 def test_a_method_is_every_pair_and_a_training_is_every_row():
     rows_of = result_table.rows_of
     assert {row.pair for row in rows_of(["ctkd"], None, [])} >= {"resnet56-resnet20", "vgg13-vgg8", "resnet34-resnet18"}
@@ -84,7 +93,8 @@ def test_what_is_done_is_skipped_and_the_table_stands_beside_what_is_published(d
     always = ["--resume", "--quiet"]
     ctkd, ats = ({seed: done / method / "resnet56-resnet20" / f"seed{seed}" for seed in (0, 1)} for method in METHODS)
     both = ["--recipe", "ctkd/resnet56-resnet20", *teacher, *always], ctkd, 2
-    second = ["--method", "ats", "--student", "resnet20", *teacher, *always], {1: ats[1]}, 2
+    as_the_others = ["--recipe", "repdistiller", "--data", "cifar100"]
+    second = ["--method", "ats", "--student", "resnet20", *as_the_others, *teacher, *always], {1: ats[1]}, 2
     assert started == [both, second]
     started.clear()
     assert reproduce.main([*arguments, *more]) == 0
@@ -106,19 +116,20 @@ def test_what_is_done_is_skipped_and_the_table_stands_beside_what_is_published(d
     assert (done / "table.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_run_that_fails_leaves_the_others_going(done, monkeypatch, capsys):
+@pytest.mark.parametrize("error", [FloatingPointError("loss term 'kd' is not finite"), SystemExit(2)])
+def test_a_run_that_fails_leaves_the_others_going(done, monkeypatch, capsys, error):
     started = []
 
     def fails(arguments, folders, at_once):
         started.extend(folders)
-        raise FloatingPointError("loss term 'kd' is not finite")
+        raise error
 
     monkeypatch.setattr(reproduce.distill, "several", fails)
     arguments = ["resnet56-resnet20", "--methods", "kd", "--also", "ats", "--seeds", "1", "2"]
     assert reproduce.main([*arguments, "--teachers", str(done), "--output", str(done)]) == 1
     assert started == [2, 1, 2]
     told = capsys.readouterr()
-    assert told.err.count("FloatingPointError: loss term") == 3
+    assert told.err.count("FloatingPointError: loss term") == (0 if isinstance(error, SystemExit) else 3)
     assert f"{done / 'kd/resnet56-resnet20/seed2'}, {done / 'ats/resnet56-resnet20/seed1'}" in told.err
     assert "| KD |" in told.out
 

@@ -28,7 +28,7 @@ def reference(name, image, magnitude, backward):
     lean, travel, factor = sign * 0.3 * strength, sign * 150 / 331 * strength, 1 + sign * 0.9 * strength
     amounts = {
         "rotate": sign * 30 * strength, "shear_x": lean, "shear_y": lean,
-        "translate_x": travel * W, "translate_y": travel * H,
+        "translate_x": int(travel * W), "translate_y": int(travel * H),
         "posterize": 8 - round(4 * strength), "solarize": 255 * (1 - strength),
         "brightness": factor, "contrast": factor, "color": factor, "sharpness": factor,
     }  # fmt: skip
@@ -59,8 +59,8 @@ def test_by_hand():
     assert applied("auto_contrast", image)[0, 0, :, 0].tolist() == [0, 85, 170, 255]
     assert applied("posterize", image, magnitude=30)[0, 0, :, 0].tolist() == [0, 48, 96, 144]  # multiples of 16
     assert applied("brightness", image, magnitude=10)[0, 0, :, 0].tolist() == [0, 65, 130, 195]
-    assert applied("translate_x", image, magnitude=30)[0, 0, :, 0].tolist() == [100, 150, 0, 0]  # by 1.81 pixels
-    assert applied("translate_x", image, magnitude=30, backward=True)[0, 0, :, 0].tolist() == [0, 0, 0, 50]
+    assert applied("translate_x", image, magnitude=30)[0, 0, :, 0].tolist() == [50, 100, 150, 0]  # by 1 of 1.81 pixels
+    assert applied("translate_x", image, magnitude=30, backward=True)[0, 0, :, 0].tolist() == [0, 0, 50, 100]
     # The mean is 75, and the factor at 10 is 1.3: 75 + 1.3 · (value - 75), cut at 0 and rounded down.
     assert applied("contrast", image, magnitude=10)[0, 0, :, 0].tolist() == [0, 42, 107, 172]
 

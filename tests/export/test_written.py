@@ -80,7 +80,13 @@ def test_safetensors_keep_all_that_the_network_computes_with(tmp_path, monkeypat
     model.resize_to = 32
     export.write(model, tmp_path / "x.safetensors", image_shape=SHAPE, normalization=HALF)
     options = {**dict(model.options), "heads": 1}
-    said = {"architecture": model.name, "options": options, "normalization": HALF._asdict(), "resize_to": 32}
+    said = {
+        "architecture": model.name,
+        "options": options,
+        "normalization": HALF._asdict(),
+        "resize_to": 32,
+        "jaxkd": "0",
+    }
     monkeypatch.setattr(manifest, "describe", lambda *_: said)
     with pytest.raises(export.ExportError, match=r"y.safetensors was not kept: its logits differ"):
         export.write(model, tmp_path / "y.safetensors", image_shape=SHAPE, normalization=HALF)

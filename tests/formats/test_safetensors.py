@@ -164,12 +164,14 @@ def test_options_that_are_given_have_precedence_over_the_file(tmp_path):
         ("options", '{"shortcut": 3}', "make no resnet8"),
         ("options", '{"depths": [60, 5]}', "more than the 64 blocks that a file can ask for: give depths= yourself"),
         ("options", '{"image_size": 1.5}', "must be a whole number"),
+        ("options", '{"image_size": 30000}', "more than 2048: give image_size= yourself"),
         ("resize_to", "0", "must be a number of pixels"),
         ("resize_to", "large", "its resize_to cannot be read"),
     ],
 )
 def test_options_that_make_no_sense_are_refused_where_they_would_be_used(key, value, reason, tmp_path):
-    path = with_metadata(tmp_path / "x.safetensors", seeded("resnet8"), architecture="resnet8", **{key: value})
+    said = {"architecture": "resnet8", "jaxkd": "0.1.0", key: value}
+    path = with_metadata(tmp_path / "x.safetensors", seeded("resnet8"), **said)
     with in_time(), pytest.raises(ConversionError) as caught:
         convert.from_torch(path)
     assert reason in caught.value.reason

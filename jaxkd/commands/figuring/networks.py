@@ -10,17 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxkd import analysis, convert, data, models, records
-from jaxkd.commands.network import RECORDED, add_data_options, images_of
+from jaxkd.commands.network import OWN, RECORDED, add_data_options, images_of
 from jaxkd.commands.run import parameters
 
 NETWORK = (
     "a file of weights, a converted network or the directory of a run; NAME=PATH calls it so, and says which network a "
     "file holds, where NAME is one's"
 )
-
-
-OWN = ("folder", "npz")
-"""Data sets of the user's own images, which differ by where they lie; others are the same everywhere."""
 
 
 class Network(NamedTuple):

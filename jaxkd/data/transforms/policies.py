@@ -148,7 +148,9 @@ class RandAugment(Policy):
     def settings(self, height: int, width: int) -> tuple[Setting, ...]:
         """Return all `OPERATIONS` forward, then all of them backward."""
         ranges, strength = _usual(height, width), self.magnitude / STRONGEST
-        return tuple(ranges.setting(name, strength, sign) for sign in (1.0, -1.0) for name in OPERATIONS)
+        return tuple(
+            ranges.setting(name, strength, sign, whole_pixels=True) for sign in (1.0, -1.0) for name in OPERATIONS
+        )
 
     def draw(self, key: jax.Array, count: int) -> jax.Array:
         """Return `[operations, count]` int32 positions in `settings`, all equally likely."""
