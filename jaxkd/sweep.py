@@ -179,6 +179,7 @@ def sweep(
         check_same_batches(trainer._run.resumed, source.examples, batch_size)
         members.append(_Member(trainer, trainer._follow(each, epochs, batch_size, source.examples), cell))
     for bound, trainer in {trainer._bind(source): trainer for trainer in trainers}.items():  # before callbacks act
+        _check_whole_runs(bound)
         bound.cached_teacher(trainer._run.compiled_state(), source, batch_size, trainer._cache, verbose=False)
     with Termination(any(member.hooks.listens_to("on_termination") for member in members)) as termination:
         for member in members:
@@ -365,14 +366,10 @@ def _groups(members: Sequence[_Member], source: InMemory) -> list[_Group]:
 
     Those of one seed share their batches. Those that are the only ones of their seed make a group in which each has
     its own.
-
-    Raises:
-      ValueError: a run cannot be on one device.
     """
     groups: dict[tuple[Any, ...], dict[int, list[_Member]]] = {}
     for member in members:
         bound, state = member.trainer._bind(source), member.state
-        _check_whole_runs(bound)
         alike = (bound, int(state.epoch), int(state.step), id(member.trainer._networks.teacher))
         groups.setdefault(alike, {}).setdefault(seed_of(state), []).append(member)
     found = []
