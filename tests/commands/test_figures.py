@@ -525,6 +525,18 @@ def test_runs_are_shown_the_images_that_they_learned_from(tmp_path):
     assert shown(["--image-size", "32"], run, run)[1].image_shape == (32, 32, 3)
 
 
+def test_a_recorded_folder_counts_only_where_it_is_still_there(tmp_path, monkeypatch):
+    from jaxkd.commands import network
+
+    asked = []
+    monkeypatch.setattr(network.data, "load", lambda name, **given: asked.append(given["data_dir"]))
+    options = figures.command_line().parse_args(["reliability"])
+    for folder in (str(tmp_path), str(tmp_path / "gone")):
+        for name in ("cifar100", "folder"):
+            network.images_of(options, network_of({"name": name}, data_dir=folder).record, "test")
+    assert asked == [str(tmp_path), str(tmp_path), None, str(tmp_path / "gone")]  # one's own images are nowhere else
+
+
 def test_published_images_are_the_same_wherever_they_lie():
     here, there = (network_of({"name": "digits"}, data_dir=place) for place in ("here", "there"))
     here.model.num_classes = there.model.num_classes = 10

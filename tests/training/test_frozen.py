@@ -176,6 +176,8 @@ def test_what_looks_like_one_block_and_is_several_is_refused_with_a_name_for_all
     with pytest.raises(ValueError, match=f"by_layer: {message}"):
         optimizers.by_layer(SGD, {"layer3.1": SGD}).init(params)
     optimizers.by_layer(SGD, {"layer3.0": SGD, "layer2": SGD, "layer3.1.block": SGD}).init(params)
+    own = {"model": {"stem": {"block": {"kernel": np.zeros((4, 4)), "bias": np.zeros(4)}}, "fc": np.zeros(4)}}
+    optimizers.by_layer(SGD, {"stem": SGD}).init(own)  # one layer, which happens to be called so
 
 
 def test_a_fine_tuned_run_resumed_ends_with_the_same_bits(tmp_path):
