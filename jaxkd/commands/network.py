@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from jaxkd import data
 from jaxkd.convert.checkpoint import load_pretrained
+from jaxkd.data.load import OWN
 from jaxkd.export.source import record_in
 from jaxkd.records import Record
 
@@ -15,10 +16,6 @@ Images = data.Dataset | data.StreamedDataset
 
 RECORDED = ("data_dir", "image_size", "validation_split")
 """Options that say which images of a data set are meant; by default as the run's record has them."""
-
-
-OWN = ("folder", "npz")
-"""Data sets of the user's own images, which differ by where they lie; others are the same everywhere."""
 
 
 class Trained(NamedTuple):
@@ -86,17 +83,15 @@ def images_of(options: argparse.Namespace, record: Record | None, split: str) ->
     Raises:
       FileNotFoundError, ValueError: where neither says which data set, or as `data.load`.
     """
-    recorded = record.data_options if record is not None and options.data is None else {}
+    recorded: dict[str, Any] = {}
+    if record is not None and options.data is None:
+        recorded = record.data_options
+        if recorded["name"] not in OWN:  # published images of another machine are looked for as usual
+            recorded["data_dir"] = record.data_folder
     name = options.data or recorded.get("name")
     if name is None:
         raise ValueError(f"{options.network} does not say what it was trained on: give --data, as in cifar100")
     given = {option: getattr(options, option) or recorded.get(option) for option in RECORDED}
-    if name not in OWN and not options.data_dir and not _exists(given["data_dir"]):
-        given["data_dir"] = None  # of another machine; published images are the same wherever they lie
     load_any: Any = data.load  # which overloads by the name
     found: Images = load_any(name, split=split, workers=options.workers, **given)
     return found
-
-
-def _exists(folder: str | None) -> bool:
-    return folder is not None and pathlib.Path(folder).expanduser().exists()

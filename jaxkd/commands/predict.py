@@ -17,11 +17,12 @@ from jaxkd.analysis.logits import log_softmax
 from jaxkd.command_line import CommandLine, Help, program
 from jaxkd.commands import network
 from jaxkd.data import names as data_names
+from jaxkd.data.load import STREAMED
 from jaxkd.data.pipeline.decode import BrokenImageError, decode
 from jaxkd.data.readers.image_folder import EXTENSIONS
 from jaxkd.data.streamed import views
 from jaxkd.data.transforms.resized_crop import ResizedCentreCrop
-from jaxkd.export.source import STREAMED, shape_of_data
+from jaxkd.export.source import shape_of_data
 from jaxkd.formats.files import atomic_write
 from jaxkd.libraries import needed
 

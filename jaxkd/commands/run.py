@@ -383,12 +383,14 @@ def fit_together(runs: Sequence[Experiment], at_once: int | None) -> None:
             resume="auto" if config.resume else None,
             verbose=not config.quiet,
         )
-    diverged = [not np.isfinite(run.trainer.history.last("loss")) for run in runs]
-    for run, is_none in zip(runs, diverged, strict=True):
-        if not is_none:
+    diverged: list[str] = []
+    for run in runs:
+        if np.isfinite(run.trainer.history.last("loss")):
             run.finish(trained_with=len(runs) - 1)
-    if any(diverged):
-        folders = ", ".join(str(run.directory.path) for run, is_none in zip(runs, diverged, strict=True) if is_none)
+        else:
+            diverged.append(str(run.directory.path))
+    if diverged:
+        folders = ", ".join(diverged)
         raise FloatingPointError(f"diverged, without a result: {folders}; the other runs are finished")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal, Protocol, overload
+from typing import Literal, Protocol, get_args, overload
 
 from jaxkd.data.dataset import Dataset
 from jaxkd.data.readers import (
@@ -96,7 +96,13 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(_KNOWN))
 
 
+OWN = tuple(name for name, known in _KNOWN.items() if known.whole)
+"""Names of the user's own images, which differ by where they lie; others are the same everywhere."""
+
 _StreamedName = Literal["folder", "imagenet2012", "imagenette"]
+
+STREAMED: tuple[str, ...] = get_args(_StreamedName)
+"""Names of what is read while training; networks see the middle of such an image."""
 
 
 @overload
@@ -268,10 +274,9 @@ def _divided(name: str, root: Path, fraction: float, seed: int) -> Mapping[str, 
     """Read a data set that has no split, and hold a part of it out."""
     reader = _KNOWN[name].whole
     if reader is None:
-        own = ", ".join(known for known in names() if _KNOWN[known].whole)
         raise ValueError(
-            f"validation_split is for images without a split of their own ({own}), and {name} has one: leave it out, "
-            "or hold training images out with train.split(0.1)"
+            f"validation_split is for images without a split of their own ({', '.join(OWN)}), and {name} has one: leave "
+            "it out, or hold training images out with train.split(0.1)"
         )
     dataset = reader.whole(name, root)
     if dataset is None:

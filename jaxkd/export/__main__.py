@@ -19,9 +19,10 @@ from jaxkd.callbacks.terminal import fitted
 from jaxkd.command_line import CommandLine, Help, by_other_names, program
 from jaxkd.commands.network import Images, images_of
 from jaxkd.convert.checkpoint import locate
+from jaxkd.data.load import STREAMED
 from jaxkd.export.comparison import REPEATS, compare, table
 from jaxkd.export.formats import FORMATS
-from jaxkd.export.source import STREAMED, located, record_in
+from jaxkd.export.source import located, record_in
 from jaxkd.export.written import CALIBRATED, Exported, write
 from jaxkd.records import Record
 

@@ -14,6 +14,7 @@ from flax import nnx
 
 from jaxkd import records
 from jaxkd.convert.checkpoint import load_pretrained
+from jaxkd.data.load import STREAMED
 from jaxkd.export.portable import program
 from jaxkd.models.description import macs_of
 from jaxkd.records import Record
@@ -23,9 +24,6 @@ from jaxkd.types import Normalization, tree_size
 
 Source = str | os.PathLike[str] | Record | Trainer | nnx.Module
 """A run directory, a saved network or a file of weights; a record; a `Trainer` or `Distiller`; a network."""
-
-STREAMED = ("folder", "imagenet2012", "imagenette")
-"""Data sets that are read while training, whose networks see the middle of an image."""
 
 _SIDES = {"cifar10": 32, "cifar100": 32, "digits": 8, "stl10": 96, "svhn": 32, "tiny-imagenet": 64} | dict.fromkeys(
     STREAMED, 224

@@ -14,9 +14,10 @@ import jax.numpy as jnp
 from flax import linen, nnx
 from flax.nnx import bridge
 
+from jaxkd.nn.layers import global_average_pool
 from jaxkd.nn.modes import call
 from jaxkd.nn.outputs import as_outputs, known_layers, layer_name
-from jaxkd.types import Outputs, at_least_float32
+from jaxkd.types import Outputs
 
 Seen = dict[str, list[Any]]
 
@@ -54,7 +55,7 @@ class WithFeatures(nnx.Module):
         values = {name: self._only(name, seen) for name in names}
         features = tuple(values[name] for name in self.layers)
         if features[-1].ndim > 2:
-            features = (*features, _pooled(features[-1]))
+            features = (*features, global_average_pool(features[-1]))
         classify = outputs.classify if self.classifier is None else _function(_layer(self.network, self.classifier))
         return outputs._replace(
             features=features,
@@ -127,11 +128,6 @@ def with_features(
     elif classifier is not None:
         raise ValueError(f"classifier={classifier!r}: the layers of a linen module cannot be called by themselves")
     return WithFeatures(network, layers, preactivations, classifier)
-
-
-def _pooled(features: jax.Array) -> jax.Array:
-    """Return the mean over all places, `[B, …, C] -> [B, C]`, in float32 at least."""
-    return at_least_float32(features).mean(tuple(range(1, features.ndim - 1)))
 
 
 def _layer(network: nnx.Module, name: str) -> Any:

@@ -290,8 +290,8 @@ def average_pool(images: jax.Array, *, partial: bool = False) -> jax.Array:
 
 
 def global_average_pool(images: jax.Array) -> jax.Array:
-    """Average each channel over its map, `[N, H, W, C] -> [N, C]`, in float32 at least."""
-    return at_least_float32(images).mean((1, 2))
+    """Average each channel over all places, of maps or tokens, `[N, …, C] -> [N, C]`, in float32 at least."""
+    return at_least_float32(images).mean(tuple(range(1, images.ndim - 1)))
 
 
 def channel_shuffle(values: jax.Array, groups: int) -> jax.Array:

@@ -106,6 +106,12 @@ class Record:
         }
 
     @property
+    def data_folder(self) -> str | None:
+        """Where its images were read from, if that is still there."""
+        folder = self.data_options["data_dir"]
+        return folder if folder and Path(folder).expanduser().exists() else None
+
+    @property
     def image_shape(self) -> tuple[int, int, int] | None:
         """`(H, W, C)` of the images that it was trained on; None before its end, and of earlier versions."""
         shape = (self.result or {}).get("image_shape")

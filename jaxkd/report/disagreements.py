@@ -208,10 +208,9 @@ def _test_images(name: str, data_dir: str | os.PathLike[str] | None, runs: Seque
     entries = [entry for run in runs if isinstance(entry := run.settings.get("data"), Mapping)]
     normalization: dict[str, list[float]] = next(filter(None, (one.get("normalization") for one in entries)), {})
     options = [run.data_options for run in runs]
-    folders = (one["data_dir"] for one in options if one["data_dir"] and Path(one["data_dir"]).expanduser().exists())
     test: Dataset | data.StreamedDataset = data.load(
         name,
-        Path(data_dir) if data_dir else next(folders, None),
+        Path(data_dir) if data_dir else next(filter(None, (run.data_folder for run in runs)), None),
         split="test",
         mean=normalization.get("mean"),
         std=normalization.get("std"),

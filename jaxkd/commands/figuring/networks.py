@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxkd import analysis, convert, data, models, records
-from jaxkd.commands.network import OWN, RECORDED, add_data_options, images_of
+from jaxkd.commands.network import RECORDED, add_data_options, images_of
 from jaxkd.commands.run import parameters
+from jaxkd.data.load import OWN
 
 NETWORK = (
     "a file of weights, a converted network or the directory of a run; NAME=PATH calls it so, and says which network a "
