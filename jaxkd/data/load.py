@@ -275,8 +275,8 @@ def _divided(name: str, root: Path, fraction: float, seed: int) -> Mapping[str, 
     reader = _KNOWN[name].whole
     if reader is None:
         raise ValueError(
-            f"validation_split is for images without a split of their own ({', '.join(OWN)}), and {name} has one: leave "
-            "it out, or hold training images out with train.split(0.1)"
+            f"validation_split is for images without a split of their own ({', '.join(OWN)}), and {name} has one: "
+            "leave it out, or hold training images out with train.split(0.1)"
         )
     dataset = reader.whole(name, root)
     if dataset is None:
