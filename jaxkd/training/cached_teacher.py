@@ -280,7 +280,7 @@ def make_teacher_fn(
 
 
 def teacher_reads(program: Program, state: TrainState, image_shape: tuple[int, ...]) -> tuple[set[str], Outputs]:
-    """Which parts of the teacher's outputs have a part in the losses, found by tracing a step.
+    """Find which parts of the teacher's outputs enter the losses, by tracing a step.
 
     Args:
       program: of a run with a teacher.
