@@ -547,8 +547,11 @@ class Trainer:
         return measure
 
     def _network(self) -> tuple[nnx.GraphDef[Any], tuple[Tree, Tree]]:
-        """Return structure, parameters and other variables of the network, on the devices."""
-        if self.state is None:
+        """Return structure, parameters and other variables of the network, on the devices.
+
+        After training that ended in no finite numbers these are the good ones from before, which the network has.
+        """
+        if self.state is None or self.state is self._run.spoilt:
             graph, *weights = split(self._networks.model)
             return graph, self._placement.everywhere(tuple(weights))
         return self._compiled_program().model, (self.state.params["model"], self.state.variables["model"])

@@ -247,10 +247,13 @@ def test_the_network_keeps_its_good_weights_when_a_loss_is_no_number(train, tmp_
     trainer.fit(train, batch_size=B, verbose=0)
     trainer.save(tmp_path)
     good, learned = weights(trainer.model), jax.tree.map(jnp.copy, trainer.state)
+    measured, logits = trainer.evaluate(train), trainer.predict(train)
     with pytest.raises(FloatingPointError, match="nan"):
         trainer.fit(train, batch_size=B, verbose=0)
     trainer.summary((8, 8, 3))
     assert_same_bits(weights(trainer.model), good)
+    assert trainer.evaluate(train) == measured
+    np.testing.assert_array_equal(trainer.predict(train), logits)
 
     trainer.state = dataclasses.replace(learned, params=jax.tree.map(jnp.zeros_like, learned.params))
     assert not weights(trainer.model)["['fc']['kernel']"].any()
