@@ -22,7 +22,7 @@ import threading
 import types
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from typing import NoReturn, ParamSpec, TypeVar
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from jaxkd.keywords import did_you_mean
 
@@ -211,6 +211,16 @@ def typed(command: Sequence[str]) -> str:
     return shlex.join([*(["jaxkd"] if path.stem == "jaxkd" else first), *command[1:]])
 
 
+def at_home(text: str) -> pathlib.Path:
+    """Return a path whose `~` is the home, which shells leave as it is in --output=~/runs.
+
+    Example:
+      >>> at_home("runs/~a"), at_home("~/runs") == pathlib.Path.home() / "runs"
+      (PosixPath('runs/~a'), True)
+    """
+    return pathlib.Path(os.path.expanduser(text))  # unlike Path's own, it leaves "~nobody" alone
+
+
 class Help(argparse.RawDescriptionHelpFormatter):
     """Writes help with the names of commands as they are typed where this process was started."""
 
@@ -235,6 +245,10 @@ class CommandLine(argparse.ArgumentParser):
 
     source = ""
     """The source of options that were not typed, as errors begin: "FILE: "."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.register("type", pathlib.Path, at_home)
 
     def error(self, message: str) -> NoReturn:
         """Print the mistake and its cure to standard error, and end with code 2."""

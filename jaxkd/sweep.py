@@ -73,9 +73,17 @@ class Sweep:
         return tuple(run.history for run in self.runs)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return one dict for each run and epoch: its settings, the epoch counted from 1, and all that was measured."""
+        """Return one dict for each run and epoch: its settings, the epoch counted from 1, and all that was measured.
+
+        What has the name of a setting, as a learning rate that falls, is there as `measured_learning_rate`.
+        """
+        settings = self._settings()
         return [
-            {**cell, "epoch": epoch + 1, **{name: values[i] for name, values in history.history.items()}}
+            {
+                **cell,
+                "epoch": epoch + 1,
+                **{f"measured_{name}" if name in settings else name: of[i] for name, of in history.history.items()},
+            }
             for cell, history in zip(self.cells, self.histories, strict=True)
             for i, epoch in enumerate(history.epoch)
         ]
@@ -87,10 +95,15 @@ class Sweep:
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write `rows()` to a file."""
         rows = self.rows()
-        with Path(path).open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
+        columns = dict.fromkeys([*self._settings(), "epoch", *(name for row in rows for name in row)])
+        with Path(path).expanduser().open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(columns))
             writer.writeheader()
             writer.writerows(rows)
+
+    def _settings(self) -> dict[str, None]:
+        """Return the names of all settings, in their order."""
+        return dict.fromkeys(name for cell in self.cells for name in cell)
 
 
 @with_warnings_apart
@@ -136,7 +149,7 @@ def sweep(
       UserWarning: of each run that diverged, by its settings.
 
     Raises:
-      ValueError: for no cells, runs that were not compiled or of which a device cannot take the whole, two runs with
+      ValueError: for no cells, a setting called "epoch", runs that were not compiled or of which a device cannot take the whole, two runs with
         checkpoints in one directory, or data that cannot be right.
 
     Example:
@@ -153,6 +166,8 @@ def sweep(
     """
     if not cells:
         raise ValueError("a sweep needs at least one cell, for example grid(temperature=(2.0, 4.0))")
+    if any("epoch" in cell for cell in cells):
+        raise ValueError('a setting cannot be called "epoch", which counts the rows of the table: give it another name')
     most = len(cells) if at_once is None else at_once
     check_at_least(1, epochs=epochs, batch_size=batch_size, validation_freq=validation_freq, at_once=most)
     trainers = [_new(make(**cell)) for cell in cells]

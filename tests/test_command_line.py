@@ -84,6 +84,18 @@ def test_a_choice_that_does_not_exist_is_told_with_the_closest(parsers, capsys):
     assert message == "argument --precision: invalid choice: 'half'; there are float32, bfloat16, highest"
 
 
+def test_the_home_is_known_where_shells_leave_its_sign(parsers, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert str(parsers["distill"].parse_args(["--output=~/runs"]).output) == "/home/me/runs"
+    assert str(parsers["figures"].parse_args(["temperature", "~/runs"]).runs[0]) == "/home/me/runs"
+
+
+def test_a_missing_package_is_told(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    assert convert_command.main(["hf://someone/thing/x.safetensors", "out"]) == 2
+    assert "huggingface_hub" in capsys.readouterr().err
+
+
 HIDDEN = {
     "by a callback of the garbage collector": """
     gc.callbacks.append(lambda phase, info: signal.raise_signal(signal.SIGINT) if phase == "stop" else None)

@@ -44,7 +44,7 @@ class CSVLogger(Callback):
     every_process = False
 
     def __init__(self, path: str | os.PathLike[str], append: bool = True):
-        self.path = Path(path)
+        self.path = Path(path).expanduser()
         self.append = append
         self._rows: list[dict[str, str]] = []
 
@@ -95,7 +95,7 @@ class TensorBoard(Callback):
     every_process = False
 
     def __init__(self, directory: str | os.PathLike[str]):
-        self.directory = Path(directory)
+        self.directory = Path(directory).expanduser()
         self._runs: dict[str, _EventFile] = {}
 
     def on_train_begin(self, logs: Logs | None = None) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from jaxkd import recipes
-from jaxkd.command_line import CommandLine, no_option
+from jaxkd.command_line import CommandLine, at_home, no_option
 from jaxkd.commands import method
 from jaxkd.commands.around_the_loss import OPTIONS as AROUND
 from jaxkd.config import RunConfig
@@ -59,7 +59,7 @@ def parse(
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    first.add_argument("--config", type=pathlib.Path)
+    first.add_argument("--config", type=at_home)
     try:
         file = first.parse_known_args(given)[0].config
     except argparse.ArgumentError:

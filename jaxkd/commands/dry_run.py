@@ -77,7 +77,7 @@ def measured(experiment: run.Experiment, teacher: Any = None) -> Measured:
     if config.teacher is not None:  # a cache would be written, and be empty here in any case
         config = dataclasses.replace(config, teacher=dataclasses.replace(config.teacher, cache=None))
     few = run.some_of(experiment.train, STEPS * config.training.batch_size)
-    trainer = run.compiled(config, experiment.train, teacher)
+    trainer = run.compiled(config, few, teacher)  # losses may look up an example by its number
     start = time.perf_counter()
     with Beginning() as beginning:
         trainer.fit(few, epochs=1, batch_size=config.training.batch_size, callbacks=beginning, verbose=0)

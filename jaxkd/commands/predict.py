@@ -7,6 +7,8 @@ import csv
 import functools
 import pathlib
 import sys
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -219,14 +221,17 @@ def in_array(path: pathlib.Path) -> np.ndarray:
     """Return the pixels in a file of NumPy's: its one array of uint8 `[N, H, W, C]`, or that called `images`.
 
     Raises:
-      ValueError: there is no such array, or there are several.
+      ValueError: there is no such array, or there are several; the file is damaged.
     """
-    found = np.load(path, allow_pickle=False)
-    if isinstance(found, np.ndarray):
-        arrays = {path.name: found}
-    else:
-        with found:
-            arrays = {name: found[name] for name in found.files}
+    try:
+        with path.open("rb") as file:
+            found = np.load(file, allow_pickle=False)
+            if isinstance(found, np.ndarray):
+                arrays = {path.name: found}
+            else:
+                arrays = {name: found[name] for name in found.files}
+    except (EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} is damaged: {error}; write it again") from None
     fit = {name: array for name, array in arrays.items() if array.dtype == np.uint8 and array.ndim == 4}
     if "images" in fit:
         return fit["images"]

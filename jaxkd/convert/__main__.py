@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if found.is_dir() and not is_saved(found):
             return _convert_folder(found, given, output, test)
         _convert(found, given, output, test, options.force)
-    except (ValueError, OSError) as error:  # ConversionError, and an architecture or data set that does not exist
+    except (ValueError, OSError, ImportError) as error:  # ConversionError above all
         _complain(str(error))
         return 2
     return 0

@@ -91,7 +91,7 @@ def save(made: Figure, path: str | os.PathLike[str]) -> None:
     """Write a figure in the format its suffix names, completely or not at all; make the folder."""
     from matplotlib import rc_context
 
-    path = Path(path)
+    path = Path(path).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file, rc_context({"pdf.fonttype": 42}):  # letters as TrueType: conferences ask for it
         made.savefig(file, format=path.suffix.removeprefix(".") or None, dpi=100)

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             data_dir=options.data_dir,
             authors=options.authors,
         )
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
     print(f"{path}: {path.stat().st_size / 1024:,.0f} KiB, to be opened in any browser")
     return 0

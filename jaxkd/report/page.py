@@ -88,7 +88,7 @@ def render(
 ) -> str:
     """Return a page, as `page` does, of runs that were gathered and grouped."""
     compared = list(enumerate(configurations))
-    maps = [sweep for sweep in sweeps if len(sweep.axes) == 2]
+    maps = list(filter(_is_map, sweeps))
     by_data: dict[tuple[bool, str], list[Placed]] = {}
     for place, group in compared:
         by_data.setdefault((group.runs[0].limited, group.runs[0].data or ""), []).append((place, group))
@@ -145,8 +145,13 @@ def render(
 
 def gathered(runs: Sequence[Record], sweeps: Sequence[SweepRecord]) -> list[Record]:
     """Return the runs to compare one by one: single ones and those of sweeps that are no grids, baselines first."""
-    found = [*runs, *(run for sweep in sweeps if len(sweep.axes) != 2 for run in sweep.runs)]
+    found = [*runs, *(run for sweep in sweeps if not _is_map(sweep) for run in sweep.runs)]
     return sorted(found, key=lambda run: not run.alone)
+
+
+def _is_map(sweep: SweepRecord) -> bool:
+    """Tell whether a sweep is shown as a heat map, of the test accuracy over two settings."""
+    return len(sweep.axes) == 2 and all(run.measured for run in sweep.runs)
 
 
 @functools.cache

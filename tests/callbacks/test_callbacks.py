@@ -346,6 +346,15 @@ def test_csv_of_a_resumed_run_has_each_epoch_once(tmp_path):
     ]
 
 
+def test_csv_in_the_home_is_resumed_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for epoch in (0, 1):
+        logger = callbacks.CSVLogger("~/logs/a.csv")
+        logger.on_train_begin()
+        logger.on_epoch_end(epoch, {"loss": 2.0})
+    assert [row["epoch"] for row in table(tmp_path / "logs" / "a.csv")] == ["1", "2"]
+
+
 def test_csv_is_whole_after_every_epoch(tmp_path):
     path = tmp_path / "log.csv"
     lengths = []

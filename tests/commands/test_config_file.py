@@ -270,6 +270,12 @@ def test_a_dry_run_measures_and_writes_nothing(teacher, tmp_path, capsys, monkey
     assert not list(tmp_path.iterdir())
 
 
+def test_a_dry_run_of_a_method_that_remembers_each_image(teacher, capsys):
+    arguments = ["--teacher", str(teacher), "--student", "resnet8", "--method", "crd", "--setting", "negatives=16"]
+    assert distill.main([*arguments, *SMALL, "--dry-run"]) == 0
+    assert "(nothing was written)" in capsys.readouterr().out
+
+
 def test_the_estimate_is_of_all_epochs(monkeypatch):
     monkeypatch.setattr(dry_run, "measured", lambda *given: dry_run.Measured(3.0, 143.7, 36.0, 2**30, True))
     found = train.config_of(options(train, "--model", "resnet8", "--epochs", "6", *SMALL))

@@ -130,17 +130,20 @@ def test_a_file_without_a_normalisation_takes_that_of_the_data(teacher, pictures
         (["RUN", "x.png", "--top-k", "0"], "--top-k 0: at least one is needed"),
         (["RUN", "x.png", "--output", "x.txt"], "give a name that ends in .csv or .npz"),
         (["RUN", "ARRAY"], "give one array of pixels, uint8 [N, H, W, C], or call it images; it has x float64[2]"),
+        (["RUN", "BROKEN"], "broken.npz is damaged: File is not a zip file; write it again"),
         (["RUN", "x.png", "--class-names", "NAMES"], "has 1 lines for 10 classes"),
     ],
 )
 def test_what_cannot_be_answered_is_told(teacher, tmp_path, arguments, message, capsys):
     np.savez(tmp_path / "array.npz", x=np.zeros(2))
+    (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04junk")
     (tmp_path / "names.txt").write_text("one\n")
     (tmp_path / "empty").mkdir()
     places = {
         "RUN": teacher,
         "FOLDER": tmp_path / "empty",
         "ARRAY": tmp_path / "array.npz",
+        "BROKEN": tmp_path / "broken.npz",
         "NAMES": tmp_path / "names.txt",
     }
     assert message in refused(predict, [places.get(one, one) for one in arguments], capsys)

@@ -458,6 +458,15 @@ def test_a_sweep_is_of_one_pair_and_one_length(runs, tmp_path, capsys, accuracie
     assert message in " ".join(capsys.readouterr().err.split())
 
 
+def test_runs_at_one_temperature_differ_in_their_seeds_alone(tmp_path, capsys):
+    table = tmp_path / "t.csv"
+    table.write_text("temperature,kd_weight,epoch,val_accuracy\n2,0.5,1,0.2\n2,0.9,1,0.8\n4,0.5,1,0.3\n4,0.9,1,0.7\n")
+    with pytest.raises(SystemExit, match="2"):
+        figures.main(["sweep", str(table)])
+    said = " ".join(capsys.readouterr().err.split())
+    assert "the runs of sweep at temperature 2 differ in kd_weight (0.5; 0.9): name those of one" in said
+
+
 def test_the_data_of_one_figure_is_not_drawn_as_another(runs, tmp_path, capsys):
     run("temperature", [str(runs)], tmp_path)
     with pytest.raises(SystemExit, match="2"):
@@ -473,6 +482,22 @@ def test_a_sweep_of_something_else_is_no_grid(tmp_path, capsys):
     assert "a sweep of alpha and beta, not a grid of ATS's two temperatures" in " ".join(
         capsys.readouterr().err.split()
     )
+
+
+def test_a_sweep_that_was_not_evaluated_is_no_grid(tmp_path, capsys):
+    table = tmp_path / "grid.csv"
+    table.write_text("correct,wrong,epoch,loss\n1,1,1,0.5\n2,1,1,0.5\n1,2,1,0.5\n2,2,1,0.5\n")
+    with pytest.raises(SystemExit, match="2"):
+        figures.main(["fig10", str(table)])
+    assert "grid.csv has no test accuracy of every run: sweep with validation_data" in capsys.readouterr().err
+
+
+def test_a_folder_may_have_an_equals_sign_in_its_name(tmp_path):
+    from jaxkd.commands.figuring import networks
+
+    convert.save(models.create("resnet8", num_classes=10), tmp_path / "T=4")
+    whole, labelled = networks.load([str(tmp_path / "T=4"), f"four={tmp_path / 'T=4'}"], 2, "NETWORK")
+    assert (whole.label, labelled.label) == ("resnet8", "four")
 
 
 def test_a_file_of_weights_says_which_network_it_holds(tmp_path):

@@ -229,6 +229,23 @@ def test_a_table_of_a_sweep_comes_back(tmp_path):
         first.student()
 
 
+def test_a_setting_keeps_its_value_where_a_measure_has_its_name(tmp_path):
+    cells = [{"learning_rate": 0.05}, {"learning_rate": 0.1, "kd": 0.9}]
+    runs = [
+        types.SimpleNamespace(
+            history=History.from_dict(
+                {"epoch": [0, 1], "history": {"learning_rate": [rate, rate / 10], "kd": [2.0, 1.0]}}
+            )
+        )
+        for rate in (0.05, 0.1)
+    ]
+    Sweep(tuple(cells), tuple(runs)).to_csv(tmp_path / "t.csv")
+    sweep = records.read_sweep(tmp_path / "t.csv")
+    assert list(sweep.cells) == [{"learning_rate": 0.05, "kd": None}, {"learning_rate": 0.1, "kd": 0.9}]
+    np.testing.assert_allclose(sweep.last("measured_learning_rate"), [0.005, 0.01])
+    np.testing.assert_array_equal(sweep.last("measured_kd"), [1.0, 1.0])
+
+
 def test_a_grid_is_averaged_over_seeds(tmp_path):
     sweep = recorded.grid(tmp_path / "grid", seeds=3)
     grid = sweep.grid()

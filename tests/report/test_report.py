@@ -384,6 +384,13 @@ def test_a_grid_alone(tmp_path):
     assert [section["id"] for section in found.all("section")] == ["grids", "configuration", "environment"]
 
 
+def test_a_grid_that_was_not_evaluated_is_shown_run_by_run(tmp_path):
+    table = tmp_path / "grid.csv"
+    table.write_text("a,b,epoch,loss\n1,1,1,0.5\n2,1,1,0.5\n1,2,1,0.5\n2,2,1,0.5\n")
+    found = Page(report.page([], [records.read_sweep(table)]))
+    assert "grids" not in [section["id"] for section in found.all("section")]
+
+
 # Students and their teacher
 
 

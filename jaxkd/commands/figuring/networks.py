@@ -168,11 +168,15 @@ def facts(network: Network, accuracy: float) -> dict[str, Any]:
 
 def _placed(text: str) -> tuple[str, pathlib.Path]:
     """Return label, if one is given, and path of what a user typed."""
+    whole = pathlib.Path(text).expanduser()
     label, equals, rest = text.partition("=")
-    path = pathlib.Path(rest if equals else text).expanduser()
+    if whole.exists() or not equals:  # a folder may be called T=4
+        label, path = "", whole
+    else:
+        path = pathlib.Path(rest).expanduser()
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such file or folder")
-    return label if equals else "", path
+    return label, path
 
 
 def _labels(runs: Iterable[records.Record]) -> dict[pathlib.Path, str | None]:

@@ -39,12 +39,11 @@ def measure(options: argparse.Namespace) -> Record:
     """Return the accuracies at the last epoch, for each temperature and seed."""
     runs = [run for run in learned_temperature.found(options.runs) if quantity(run) or _fixed(run) is not None]
     _check_alike(runs)
-    fixed: dict[str, dict[float, list[float]]] = {}
+    fixed: dict[str, dict[float, list[records.Record]]] = {}
     for run in runs:
         temperature = _fixed(run)
         if temperature is not None:
-            of_method = fixed.setdefault(_method(run), {})
-            of_method.setdefault(temperature, []).append(numbers(run.last["val_accuracy"], 6))
+            fixed.setdefault(_method(run), {}).setdefault(temperature, []).append(run)
     fixed = {name: found for name, found in fixed.items() if len(found) > 1}  # one is no curve, and may be of CRD
     if not fixed:
         raise ValueError(
@@ -55,7 +54,11 @@ def measure(options: argparse.Namespace) -> Record:
         **learned_temperature.about(runs),
         "pair": pair(runs[0]),
         "fixed": [
-            {"method": name, "temperatures": sorted(found), "accuracy": [found[key] for key in sorted(found)]}
+            {
+                "method": name,
+                "temperatures": sorted(found),
+                "accuracy": [_accuracies(name, tau, found[tau]) for tau in sorted(found)],
+            }
             for name, found in fixed.items()
         ],
         "learned": learned_temperature.learned(runs),
@@ -103,6 +106,18 @@ def _check_alike(runs: list[records.Record]) -> None:
     for kind, values in kinds.items():
         if len(found := dict.fromkeys(values)) > 1:
             raise ValueError(f"the runs are of {len(found)} {kind} ({'; '.join(map(str, found))}): name those of one")
+
+
+def _accuracies(method: str, temperature: float, runs: list[records.Record]) -> list[float]:
+    """Return the accuracies at one temperature, of runs that differ in their seeds alone."""
+    if len(groups := records.groups(runs)) > 1:
+        different = ", ".join(
+            f"{name} ({'; '.join(map(str, values))})" for name, values in records.differences(groups).items()
+        )
+        raise ValueError(
+            f"the runs of {method} at temperature {temperature:g} differ in {different}: name those of one"
+        )
+    return [numbers(run.last["val_accuracy"], 6) for run in runs]
 
 
 def _fixed(run: records.Record) -> float | None:
