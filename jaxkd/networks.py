@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +12,11 @@ from flax import nnx
 
 from jaxkd.checks import warn_caller
 from jaxkd.data import StreamedDataset
+from jaxkd.data.dataset import checked_normalization
 from jaxkd.models.ensemble import Ensemble
+from jaxkd.models.features import WithFeatures
 from jaxkd.training.expectations import Expectations, check_logits
+from jaxkd.training.forward import output_shapes
 from jaxkd.training.inputs import Data, InMemory, Source, Stream, as_source
 from jaxkd.training.program import Program, name_of
 from jaxkd.training.state import TrainState, copied
@@ -39,18 +43,17 @@ class Networks:
 
     def normalization(self, given: Normalization | None = None) -> Normalization | None:
         """Return what images are normalised with, for any of the networks; None where that is not known."""
-        own, teachers = (getattr(network, "normalization", None) for network in (self.model, self.teacher))
-        return own or given or teachers
+        own, *teachers = (carried(network) for network in self._all)
+        return own or given or next(iter(teachers), None)
 
     def normalizers(self, given: Normalization | None) -> tuple[Normalizer | None, Normalizer | None]:
         """Return what model and teacher normalise with: each its own statistics if it carries any, else those given."""
         return _normalizer(self.model, given), None if self.teacher is None else _normalizer(self.teacher, given)
 
     def carry(self, normalization: Normalization) -> None:
-        """Let a model, and those in an ensemble, which go their own ways once trained, carry what they have not got."""
-        networks: list[Any] = [self.model, *(self.model.networks if isinstance(self.model, Ensemble) else ())]
-        for network in networks:
-            if getattr(network, "normalization", None) is None:
+        """Let a model, and those within it, which go their own ways once trained, carry what they have not got."""
+        for network in _with_inner(self.model):
+            if carried(network) is None:
                 network.normalization = normalization
 
     def source(self, data: Data, passes: int = 1, given: Normalization | None = None, training: bool = False) -> Source:
@@ -114,6 +117,19 @@ class Networks:
         check_logits(self.model, source.image_shape, source.num_classes, labels)
         return source
 
+    def for_validation(self, source: Source, trained: Source) -> Source:
+        """Check that the model can be evaluated on some data between the epochs of training on others.
+
+        Raises:
+          ValueError: as `for_evaluation`, and what the model raises for images of another size.
+        """
+        source = self.for_evaluation(source)
+        if isinstance(source, Stream):
+            return replace(source, at_first=(*source.at_first, lambda shape: output_shapes(self.model, shape)))
+        if isinstance(trained, Stream) or source.image_shape != trained.image_shape:
+            output_shapes(self.model, source.image_shape)
+        return source
+
     def try_evaluated(self, image_shape: tuple[int, ...]) -> None:
         """Try the model, which is to be evaluated on images `(H, W, C)`, once for a shape, and warn."""
         self._trials.evaluated(self.model)(image_shape)
@@ -153,10 +169,45 @@ _OF_A_STREAM = "a batch or a part of it", "leave it out, or make batches larger"
 """What has one image, and the cure."""
 
 
+def carried(network: Any) -> Normalization | None:
+    """Return the statistics that a network carries, and let it carry them as plain numbers.
+
+    Raises:
+      TypeError, ValueError: for what are none.
+    """
+    given = getattr(network, "normalization", None)
+    if given is None:
+        return None
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        raise TypeError(
+            f"{name_of(network)}.normalization is a {type(given).__name__}, and pixels are normalised with it: make it "
+            "jaxkd.Normalization(mean, std), or give a layer another name"
+        )
+    try:
+        found = checked_normalization(Normalization(*given), np.size(given[0]))
+    except ValueError as error:
+        raise ValueError(f"{name_of(network)}.normalization: {error}") from None
+    if repr(given) != repr(found):  # lists, or NumPy's numbers
+        network.normalization = found
+    return found
+
+
+def _with_inner(network: Any) -> Iterator[Any]:
+    """Yield a network, and those that it consists of."""
+    yield network
+    if isinstance(network, WithFeatures):
+        yield from _with_inner(network.network)
+    elif isinstance(network, Ensemble):
+        for one in network.networks:
+            yield from _with_inner(one)
+
+
 def _normalizer(network: nnx.Module, given: Normalization | None) -> Normalizer | None:
     if isinstance(network, Ensemble):
+        for one in network.networks:
+            carried(one)
         return network.normalizer(given)
-    return getattr(network, "normalization", None) or given
+    return carried(network) or given
 
 
 def _labels_at_hand(source: InMemory | StreamedDataset) -> np.ndarray | None:

@@ -149,8 +149,8 @@ def sweep(
       UserWarning: of each run that diverged, by its settings.
 
     Raises:
-      ValueError: for no cells, a setting called "epoch", runs that were not compiled or of which a device cannot take the whole, two runs with
-        checkpoints in one directory, or data that cannot be right.
+      ValueError: for no cells, a setting called "epoch", runs that were not compiled or of which a device cannot take
+        the whole, two runs with checkpoints in one directory, or data that cannot be right.
 
     Example:
       >>> from jaxkd import Distiller, data, losses, models, optimizers
@@ -186,8 +186,9 @@ def sweep(
     for trainer in {trainer._compiled_program().model: trainer for trainer in trainers}.values():
         networks, devices = trainer._networks, len(trainer._placement.devices)
         networks.for_training(source, batch_size, trainer._compiled_program(), devices)
-        for images in (source, *([] if held_out is None else [held_out])):
-            networks.for_evaluation(images)
+        networks.for_evaluation(source)
+        if held_out is not None:
+            networks.for_validation(held_out, source)
     members = []
     for trainer, each, cell in zip(trainers, own, cells, strict=True):
         trainer._resume(resume, each, bool(verbose))

@@ -24,7 +24,7 @@ from jaxkd.history import History
 from jaxkd.keywords import OF_COMPILE, OF_DATA, names_cures
 from jaxkd.losses import cross_entropy
 from jaxkd.metrics import Metric
-from jaxkd.networks import Networks
+from jaxkd.networks import Networks, carried
 from jaxkd.summary import RunSummary, run_summary
 from jaxkd.training.cached_teacher import CacheRequest, requested
 from jaxkd.training.ema import EMA, average_of, begun, own_and_average
@@ -167,6 +167,7 @@ class Trainer:
             raise ValueError(f"seed={seed}: give one below 2**32; JAX leaves the rest of a larger one aside")
         placement = Placement(devices)
         model, teacher = self._networks.model, self._networks.teacher
+        self._networks.normalization()  # statistics that cannot be right are refused now
         program, losses = assemble(
             model,
             teacher,
@@ -265,10 +266,12 @@ class Trainer:
         held_out = None
         if validation_data is not None:
             held_out = networks.source(validation_data, last - first, source.normalization)
-            if isinstance(held_out, Stream):
-                held_out.check_first()
         check_same_batches(self._run.resumed, source.examples, batch_size)
         source = networks.for_training(source, batch_size, self._compiled_program(), len(self._placement.devices))
+        if held_out is not None:
+            held_out = networks.for_validation(held_out, source)
+            if isinstance(held_out, Stream):
+                held_out.check_first()
         bound = self._bind(source)
         start_epoch, cached_teacher = bound.epochs(
             bound.step(), self._run.compiled_state(), source, batch_size, last, self._cache, bool(verbose)
@@ -329,7 +332,7 @@ class Trainer:
           those of `compile`, or accuracy and top-5.
         """
         self._networks.warn_of_new_weights()
-        source = self._networks.source(with_labels(x, y))
+        source = self._networks.for_evaluation(self._networks.source(with_labels(x, y)))
         return self._measure(source, batch_size)(*self._network()[1])
 
     @names_cures(OF_DATA)
@@ -379,7 +382,7 @@ class Trainer:
         """
         from jaxkd.training import checkpoint  # orbax is slow to import, and many runs save nothing
 
-        own = getattr(self._networks.model, "normalization", None)
+        own = carried(self._networks.model)
         progress = self._run.progress
         record = {
             "history": self.history.to_dict(),
@@ -535,7 +538,6 @@ class Trainer:
 
     def _measure(self, source: Source, batch_size: int = 256) -> Callable[[Tree, Tree], dict[str, float]]:
         """Return what evaluates weights of the network on data, which are put in place now."""
-        source = self._networks.for_evaluation(source)
         evaluation = Evaluation(source, self._placement, batch_size)
         normalization, _ = self._networks.normalizers(source.normalization)
         metrics = metrics_of(("accuracy", "top5")) if self._program is None else self._program.metrics

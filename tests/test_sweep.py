@@ -345,6 +345,8 @@ def test_a_run_whose_callbacks_refuse_that_it_diverged_ends_and_the_others_go_on
 def test_mistakes_are_named(source):
     with pytest.raises(ValueError, match="at least one cell"):
         jaxkd.sweep(make, [], *source)
+    with pytest.raises(ValueError, match='cannot be called "epoch"'):
+        jaxkd.sweep(make, jaxkd.grid(epoch=(1, 2)), *source)
     with pytest.raises(ValueError, match="data that can be on the device"):
         jaxkd.sweep(make, CELLS[:1], [(source[0].images, source[0].labels)], verbose=0)
     with pytest.raises(ValueError, match="at_once=-1"):

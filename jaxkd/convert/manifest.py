@@ -91,7 +91,8 @@ def describe(model: Any, weights: Mapping[str, np.ndarray]) -> dict[str, Any]:
         "architecture": model.name,
         "options": dict(model.options),
         "num_classes": model.num_classes,
-        "normalization": normalization and {key: list(value) for key, value in normalization._asdict().items()},
+        "normalization": normalization
+        and {key: list(map(float, value)) for key, value in normalization._asdict().items()},
         **({"resize_to": side} if (side := getattr(model, "resize_to", None)) else {}),
         "weights_sha256": found,
         "source": source and {**source.to_json(), "trained_since": found != source.weights_sha256},

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.stages import Wrapped
 
+from jaxkd.training.forward import still_pixels
 from jaxkd.training.program import Augment, Program
 from jaxkd.training.sharding import Placement, Trim
 from jaxkd.training.state import AUGMENT, TrainState, Tree, random_key
@@ -171,7 +172,8 @@ def resident_steps(
             batch = Batch(seen, labels[index], index)
             if strong_view is not None:
                 _, crop, strong = _augmentation_keys(key, number)
-                batch = batch._replace(strong=strong_view(strong, augment(crop, chosen) if augment else chosen))
+                weak = augment(crop, chosen) if augment else chosen
+                batch = batch._replace(strong=still_pixels(strong_view(strong, weak), weak, strong_view))
             return batch
 
         def one_step(state: TrainState, x: tuple[jax.Array, CachedOutputs | None]) -> tuple[TrainState, Logs]:
@@ -215,7 +217,8 @@ def make_stream_loop(step: Step, strong_view: Augment | None = None, trim: Trim 
             batch = trim(batch) if trim else batch
             if strong_view is not None and batch.strong is None and batch.images.dtype == jnp.uint8:
                 _, _, strong = _augmentation_keys(state.key, state.step)
-                batch = batch._replace(strong=strong_view(strong, batch.images))
+                view = still_pixels(strong_view(strong, batch.images), batch.images, strong_view)
+                batch = batch._replace(strong=view)
             return step(state, batch)
 
         return _scan(body, state, batches)

@@ -63,6 +63,20 @@ def network_input(images: jax.Array, normalization: Normalizer | None) -> jax.Ar
     return images
 
 
+def still_pixels(images: jax.Array, given: jax.Array, view: Any) -> jax.Array:
+    """Return the images that an augmentation made of those given, if it left pixels what they are.
+
+    Raises:
+      TypeError: for numbers that are no uint8 any more: these would pass for images that are normalised already.
+    """
+    if given.dtype == jnp.uint8 and images.dtype != jnp.uint8:
+        raise TypeError(
+            f"{view!r} returned {images.dtype} of uint8 pixels, which would not be normalised any more: return "
+            "jnp.clip(jnp.rint(images), 0, 255).astype(jnp.uint8)"
+        )
+    return images
+
+
 def as_seen(batch: Batch, normalization: Normalizer | None) -> Batch:
     """Return the batch as a network with this normalisation sees it."""
     strong = None if batch.strong is None else network_input(batch.strong, normalization)

@@ -15,7 +15,7 @@ from flax import nnx
 from numpy.typing import NDArray
 
 from jaxkd.data import Augmentation, BatchIndices, Dataset, StreamedDataset
-from jaxkd.data.dataset import checked_normalization, classes_needed, pixel_statistics, warn_of_missing_classes
+from jaxkd.data.dataset import classes_needed, pixel_statistics, warn_of_missing_classes
 from jaxkd.data.examples import cure_of_examples, refuse_empty, refuse_endless, warn_of_left_out
 from jaxkd.data.interop import IMAGES, columns, is_picture, one_by_one
 from jaxkd.training.expectations import Expectations, logits_of
@@ -176,7 +176,7 @@ def as_source(
         images of quite another size; of a `DataLoader` that leaves examples out of an evaluation.
     """
     expected = Expectations.of(network, normalization)
-    source = _unchecked_source(data, expected)
+    source = _unchecked_source(data, expected, getattr(network, "normalization", None), training)
     if isinstance(source, Stream):
         if passes > 1 and iter(source.batches) is source.batches:
             raise ValueError(
@@ -203,7 +203,7 @@ def as_source(
     return source
 
 
-def _unchecked_source(data: Data, expected: Expectations) -> Source:
+def _unchecked_source(data: Data, expected: Expectations, own: Normalization | None, training: bool) -> Source:
     if isinstance(data, StreamedDataset):
         return data
     if isinstance(data, Dataset):
@@ -213,7 +213,7 @@ def _unchecked_source(data: Data, expected: Expectations) -> Source:
     if isinstance(data, Batch):
         raise TypeError("cannot train on a single Batch: give a list of batches, [batch]")
     if isinstance(data, tuple) and data and (is_array(data[0]) or one_by_one(data[0])):
-        return _from_arrays(data, expected)
+        return _from_arrays(data, expected, own, training)
     if isinstance(data, Iterable) and not isinstance(data, str | bytes | Mapping) and not is_array(data):
         refuse_endless(data)
         return Stream(data)
@@ -232,7 +232,10 @@ def _unchecked_source(data: Data, expected: Expectations) -> Source:
     )
 
 
-def _from_arrays(arrays: tuple[Any, ...], expected: Expectations) -> InMemory:
+def _from_arrays(
+    arrays: tuple[Any, ...], expected: Expectations, own: Normalization | None, training: bool
+) -> InMemory:
+    """Return arrays with their statistics, where a network may need them: a teacher in training, too."""
     if len(arrays) != 2:
         raise TypeError(
             f"a tuple of {len(arrays)} arrays: give (images, labels); examples are numbered in order, and sample "
@@ -242,8 +245,16 @@ def _from_arrays(arrays: tuple[Any, ...], expected: Expectations) -> InMemory:
     # As many classes as the labels need, if the network has fewer: a label beyond those is told with the cure.
     known = max(classes_needed(labels), expected.num_classes or 1)
     labels = replace(expected, num_classes=known).checked_labels(labels, len(images))
-    given = pixel_statistics(images) if images.dtype == np.uint8 else None
-    normalization = None if given is None else checked_normalization(given, images.shape[-1])
+    normalization = None
+    if images.dtype == np.uint8 and (training or own is None):
+        normalization = pixel_statistics(images)
+        if min(normalization.std) == 0:
+            if own is None:
+                raise ValueError(
+                    f"channel {np.argmin(normalization.std)} of the images is the same everywhere, with no deviation to "
+                    "be normalised with: give data.from_arrays(images, labels, mean=…, std=…)"
+                )
+            normalization = None
     return InMemory(images, labels, normalization, None, int(labels.max()) + 1)
 
 

@@ -14,7 +14,7 @@ from flax import nnx
 
 from jaxkd.losses import Monitor
 from jaxkd.training.ema import averaged
-from jaxkd.training.forward import as_seen, both_views, multiplied_in
+from jaxkd.training.forward import as_seen, both_views, multiplied_in, still_pixels
 from jaxkd.training.gradient_accumulation import GradFn, Number, StepGrads, accumulated
 from jaxkd.training.program import Program, Term, log_name, per_example
 from jaxkd.training.sharding import on_each_device
@@ -90,14 +90,15 @@ def make_prepare(program: Program, normalization: Normalizer | None) -> Callable
     """
     own = getattr(normalization, "each", (normalization,))[0]  # of an ensemble, the first network's
     augment = [
-        replace(one, normalization=own) if is_dataclass(one) and getattr(one, "normalization", own) is None else one
+        replace(one, normalization=own) if is_dataclass(one) and getattr(one, "normalization", "") is None else one
         for one in program.augment
     ]
 
     def prepare(state: TrainState, batch: Batch) -> Batch:
         key = state.random(POLICY, state.step)
         for position, one in enumerate(augment):
-            batch = batch._replace(images=one(jax.random.fold_in(key, position), batch.images))
+            images = one(jax.random.fold_in(key, position), batch.images)
+            batch = batch._replace(images=still_pixels(images, batch.images, one))
         # A batch is mixed whole, before it is cut into parts.
         return batch if program.mixing is None else program.mixing(state.random(MIX, state.step), batch)
 

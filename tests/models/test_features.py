@@ -236,3 +236,13 @@ def test_what_is_known_of_a_network_is_known_of_it_with_features():
     network = models.with_features(TinyNet(3), ["conv", "bn"])
     assert (network.num_classes, network.normalization) == (3, None)
     assert [feature.ndim for feature in network(jnp.asarray(IMAGES)).features] == [4, 4, 2]
+
+
+def test_the_network_inside_learns_what_its_images_are_normalised_with():
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), np.uint8)
+    network = models.with_features(TinyNet(3), ["conv", "bn"])
+    trainer = jaxkd.Trainer(network)
+    trainer.compile(optimizers.sgd(0.1))
+    trainer.fit((pixels, LABELS), verbose=0)
+    assert network.network.normalization == network.normalization is not None
+    np.testing.assert_allclose(jaxkd.Trainer(network.network).predict(pixels), trainer.predict(pixels), rtol=1e-5)

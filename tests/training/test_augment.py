@@ -191,3 +191,37 @@ def test_the_teacher_cache_is_refused_with_the_reason(capsys):
 def test_what_is_no_augmentation_is_refused(augment, message):
     with pytest.raises(TypeError, match=message):
         compiled(augment=augment)
+
+
+def brighter(key, images):
+    return jnp.clip(images.astype(jnp.float32) * 1.2, 0, 255)
+
+
+@dataclasses.dataclass(frozen=True)
+class Noise:
+    sigma: float = 0.1
+
+    def __call__(self, key, images):
+        return images + self.sigma * jax.random.normal(key, images.shape, images.dtype)
+
+
+class Views(losses.Loss):
+    strong_view = staticmethod(brighter)
+
+    def __call__(self, student, teacher, batch, progress, key):
+        return jnp.float32(0)
+
+
+@pytest.mark.parametrize("loss", [None, Views()])
+def test_floats_made_of_pixels_are_refused_since_they_would_pass_for_normalised_images(loss):
+    distiller = compiled(loss=loss, augment=None if loss else brighter)
+    with pytest.raises(TypeError, match=r"brighter.* returned float32 of uint8 pixels.*astype\(jnp.uint8\)"):
+        fit(distiller)
+
+
+def test_an_augmentation_of_ones_own_needs_no_normalisation():
+    train = images()
+    trainer = jaxkd.Trainer(TinyNet())
+    trainer.compile(optimizers.sgd(0.05), augment=Noise())
+    trainer.fit((np.asarray(train.normalization(train.images)), train.labels), batch_size=BATCH, verbose=0)
+    assert trainer.model.normalization is None

@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+from flax import nnx
 from PIL import Image
 from tiny import TinyNet, leaves
 
@@ -316,6 +317,25 @@ def first_use(given):
 def test_validation_data_are_looked_at_before_the_first_step(made, batches, said):
     with pytest.raises(ValueError, match=said):
         first_use(made(batches))
+
+
+class Flat(nnx.Module):
+    """Takes images of one size."""
+
+    def __init__(self):
+        self.num_classes, self.fc = 5, nnx.Linear(NORMAL[0].size, 5, rngs=nnx.Rngs(0))
+
+    def __call__(self, images):
+        return self.fc(images.reshape(len(images), -1))
+
+
+@pytest.mark.parametrize("made", [tuple, lambda pair: [pair]], ids=["arrays", "batches"])
+def test_validation_images_of_another_size_are_refused_before_the_first_step(made):
+    trainer = jaxkd.Trainer(Flat())
+    trainer.compile(optimizers.sgd(0.1))
+    with pytest.raises(TypeError, match="dot_general"):
+        trainer.fit(NORMAL, LABELS, validation_data=made((NORMAL.repeat(2, 1).repeat(2, 2), LABELS)), verbose=0)
+    assert int(trainer.state.step) == 0
 
 
 class Recorded(HuggingFace):

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from flax import nnx
 from tiny import TinyNet, digits
 
 import jaxkd
-from jaxkd import Batch, optimizers
+from jaxkd import Batch, Normalization, optimizers
 from jaxkd.training.expectations import Expectations
 from jaxkd.training.inputs import InMemory, Stream, as_source
 from jaxkd.types import MixedLabels
@@ -141,3 +142,42 @@ def test_a_generator_lasts_for_one_epoch_only():
         trainer.fit(batches(), epochs=2, verbose=0)
     with pytest.raises(ValueError, match="gave none"):
         trainer.evaluate([])
+
+
+def test_a_constant_channel_matters_only_where_its_statistics_are_needed():
+    images, labels = pixels(), np.arange(6)
+    images[..., 2] = 0
+    known = compiled(normalization=Normalization((0.5,) * 3, (0.25,) * 3))
+    known.evaluate(images, labels)
+    known.fit(images, labels, verbose=0)
+    with pytest.raises(ValueError, match=r"channel 2 of the images is the same everywhere.*data.from_arrays\("):
+        compiled().fit(images, labels, verbose=0)
+
+
+def test_statistics_of_ones_own_are_plain_numbers_wherever_they_come_from(tmp_path):
+    images, labels = pixels(), np.arange(6)
+    unit = images.astype(np.float32) / 255
+    trainer = compiled(normalization=Normalization(list(unit.mean((0, 1, 2))), tuple(unit.std((0, 1, 2)))))
+    trainer.fit(images, labels, verbose=0)
+    trainer.save(tmp_path)
+    assert all(type(value) is float for values in trainer.model.normalization for value in values)
+    trainer.restore(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "said"),
+    [
+        (Normalization((123.7,) * 3, (58.4,) * 3), ValueError, r"TinyNet.normalization: .*divide mean and std by 255"),
+        (Normalization((0.5,) * 3, (0.0,) * 3), ValueError, "TinyNet.normalization: .*must be positive"),
+        (nnx.Linear(2, 2, rngs=nnx.Rngs(0)), TypeError, "TinyNet.normalization is a Linear.*give a layer another name"),
+    ],
+)
+def test_statistics_that_cannot_be_right_are_refused(given, error, said):
+    trainer = jaxkd.Trainer(TinyNet(normalization=given))
+    for use in (
+        lambda: trainer.compile(SGD),
+        lambda: trainer.evaluate(pixels(), np.arange(6)),
+        lambda: trainer.predict(pixels()),
+    ):
+        with pytest.raises(error, match=said):
+            use()
