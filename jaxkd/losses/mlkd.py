@@ -83,8 +83,8 @@ class MLKD(Loss):
       temperature: T, or a temperature rule.
       standardize: whether logits are standardised before KD (Sun et al., CVPR 2024).
       strong_view: the strong augmentation: the name `"rand_augment"`, which stands for `data.RandAugment()`, or a
-        function called as `(key, images)` with uint8 images `[B, H, W, C]` that are already cropped and flipped. Equal
-        ones make equal programs: give a frozen dataclass or one function.
+        function called as `(key, images)` with uint8 images `[B, H, W, C]` that are already cropped and flipped, which
+        returns such. Equal ones make equal programs: give a frozen dataclass or one function.
 
     Example:
       >>> from jaxkd import Batch

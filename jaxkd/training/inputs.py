@@ -251,8 +251,8 @@ def _from_arrays(
         if min(normalization.std) == 0:
             if own is None:
                 raise ValueError(
-                    f"channel {np.argmin(normalization.std)} of the images is the same everywhere, with no deviation to "
-                    "be normalised with: give data.from_arrays(images, labels, mean=…, std=…)"
+                    f"channel {np.argmin(normalization.std)} of the images is the same everywhere, with no deviation "
+                    "to be normalised with: give data.from_arrays(images, labels, mean=…, std=…)"
                 )
             normalization = None
     return InMemory(images, labels, normalization, None, int(labels.max()) + 1)
