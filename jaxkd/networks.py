@@ -124,10 +124,14 @@ class Networks:
           ValueError: as `for_evaluation`, and what the model raises for images of another size.
         """
         source = self.for_evaluation(source)
+
+        def trace(image_shape: tuple[int, ...]) -> None:
+            output_shapes(self.model, image_shape)
+
         if isinstance(source, Stream):
-            return replace(source, at_first=(*source.at_first, lambda shape: output_shapes(self.model, shape)))
+            return replace(source, at_first=(*source.at_first, trace))
         if isinstance(trained, Stream) or source.image_shape != trained.image_shape:
-            output_shapes(self.model, source.image_shape)
+            trace(source.image_shape)
         return source
 
     def try_evaluated(self, image_shape: tuple[int, ...]) -> None:
