@@ -13,7 +13,7 @@ from jaxkd.command_line import CommandLine, Help, end
 
 COMMANDS = {
     "begin": {
-        "quickstart": "train a teacher and five students on digits, in two minutes, and compare them",
+        "quickstart": "train a teacher and fifteen students, five ways, on digits, in two minutes",
         "info": "versions, devices, what computes convolutions, and where data and caches are",
     },
     "train": {

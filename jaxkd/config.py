@@ -41,7 +41,8 @@ class DataConfig:
       name: one of `data.names()`.
       data_dir: where the files are; None takes `$JAXKD_DATA`, else `~/data`.
       image_size: pixels a side, of data sets that are streamed; None takes 224.
-      workers: processes that decode, of data sets that are streamed; None takes one a core.
+      workers: processes that decode, of data sets that are streamed; None takes one a core, at most 32, and none on
+        fewer than four.
       images: number of training images; None until they are read.
       normalization: what the images are normalised with; None until they are read.
       validation_split: the part of the images to hold out, of data sets without a split; None for those with one.

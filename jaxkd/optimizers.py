@@ -42,7 +42,7 @@ Mask = Callable[[optax.Params], Any]
 
 
 class LearningRateState(NamedTuple):
-    """The state of `scale_by_learning_rate`.
+    """The state of `scale_by_epoch_rate`.
 
     Attributes:
       learning_rate: float32 scalar, the rate of the last update; before the first one, the rate of epoch 1.
@@ -80,7 +80,7 @@ def sgd(
     Args:
       learning_rate: a number ≥ 0, a function of the epoch (counted from 1), or one of optax's schedules, which count
         steps.
-      momentum: in [0, 1); 0 keeps no buffer.
+      momentum: in [0, 1); 0 keeps no buffer. The default is that of all recipes, where PyTorch's and Keras's is 0.
       weight_decay: ≥ 0, the factor of the parameter in `g + weight_decay·parameter`.
       nesterov: whether to step along `g + momentum·v` instead of `v`; needs a momentum.
       mask: says which parameters decay, such as `kernels`; all by default.

@@ -188,7 +188,7 @@ def add_networks_and_method(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         action=OneOrSeveral,
         metavar="FILE",
-        help="a file of weights (.pth, .pt, .th, .tar, .safetensors), or a folder that jaxkd train, "
+        help="a file of weights (.pth, .pt, .th, .tar, .ckpt, .safetensors), or a folder that jaxkd train, "
         "jaxkd.convert.save or jaxkd convert wrote, which also knows its normalisation, or that of a run; of several "
         "the student learns from the mean of their logits",
     )

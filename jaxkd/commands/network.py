@@ -61,7 +61,9 @@ def add_data_options(parser: argparse.ArgumentParser, default: str = "what the r
     images.add_argument(
         "--validation-split", type=float, metavar="X", help="of folder and npz without a split; default: the run's"
     )
-    images.add_argument("--workers", type=int, metavar="N", help="how many processes decode; default: one a core")
+    images.add_argument(
+        "--workers", type=int, metavar="N", help="how many processes decode; default: one a core, at most 32"
+    )
 
 
 def load(options: argparse.Namespace) -> Trained:

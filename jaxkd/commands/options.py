@@ -41,7 +41,8 @@ def add_options(parser: argparse.ArgumentParser, rows: Sequence[str]) -> None:
         "--workers",
         type=int,
         metavar="N",
-        help="of imagenet2012, imagenette and folder: how many processes decode; default: one a core",
+        help="of imagenet2012, imagenette and folder: how many processes decode; 0 decodes in threads; default: one a "
+        "core, at most 32, and threads on fewer than four",
     )
     images.add_argument(
         "--validation-split",
@@ -77,7 +78,8 @@ def add_options(parser: argparse.ArgumentParser, rows: Sequence[str]) -> None:
         "--precision",
         choices=("float32", "bfloat16", "highest"),
         default="float32",
-        help="what the networks compute in, for GPUs and TPUs; default: float32",
+        help="what the networks compute in: bfloat16 also on CPUs with units for it, highest for GPUs and TPUs; "
+        "default: float32",
     )
     add_options_around_the_loss(parser)
     devices = parser.add_argument_group("devices", "all that there are share each batch")

@@ -18,7 +18,7 @@ EXAMPLES = """examples:
   jaxkd train --data cifar100 --model ResNet110 --recipe ats --output runs/ats-teacher
   jaxkd train --data cifar100 --data-dir ~/data --model resnet56 --resume
   weights of a thousand classes, fine-tuned on your own photographs; the new classifier learns faster:
-    jaxkd train --data folder --data-dir photographs --init resnet18.pth --epochs 10 \
+    jaxkd train --data folder --data-dir photographs --init resnet18.pth --epochs 10 \\
         --learning-rate 0.005 --head-learning-rate 0.05
 
 The trained network is DIR/model (for jaxkd distill --teacher) and DIR/model.pth (for PyTorch).

@@ -2,7 +2,7 @@
 
 `write` writes a file, reads it back by the library that will run it, and keeps it only if it computes what `predict`
 does. `compare` measures an exported student beside its teacher. `python -m jaxkd.export` does both from the shell.
-ONNX needs `pip install "jaxkd[onnx]"`, LiteRT `"jaxkd[litert]"`.
+StableHLO needs `pip install "jaxkd[stablehlo]"`, ONNX `"jaxkd[onnx]"`, LiteRT `"jaxkd[litert]"`.
 """
 
 from jaxkd.export.comparison import Measured, compare, table
