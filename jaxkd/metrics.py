@@ -21,8 +21,8 @@ def top_k(k: int) -> Metric:
     """Return the metric that is 1 where the label is among the `k` highest logits, else 0.
 
     Among equal logits the lower class index comes first, as in `argmax`, so a network whose logits are all equal gets
-    the accuracy of chance, not 100 %. A row that contains a NaN is never correct; with no more than `k` classes every
-    other row is.
+    the accuracy of chance, not 100 %. A row that contains a NaN is never correct, nor one whose label is no class; with
+    no more than `k` classes every other row is.
 
     Args:
       k: the number of highest logits, at least 1.
@@ -45,7 +45,8 @@ def top_k(k: int) -> Metric:
         classes = jnp.arange(logits.shape[-1], dtype=labels.dtype)
         own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
         ahead = (logits > own) | ((logits == own) & (classes[None, :] < labels[:, None]))
-        correct = (jnp.sum(ahead, axis=-1) < k) & ~jnp.any(jnp.isnan(logits), axis=-1)
+        possible = (labels >= 0) & (labels < logits.shape[-1])
+        correct = (jnp.sum(ahead, axis=-1) < k) & possible & ~jnp.any(jnp.isnan(logits), axis=-1)
         return correct.astype(jnp.float32)
 
     metric.__name__ = metric.__qualname__ = f"top{k}"

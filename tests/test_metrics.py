@@ -43,6 +43,11 @@ def test_nan_is_never_correct(name, place):
     assert metric(logits.at[0, place].set(jnp.nan), jnp.array([0])).tolist() == [0.0]
 
 
+def test_a_label_that_is_no_class_is_never_correct():
+    logits = jnp.array([[3.0, 1.0], [0.0, 5.0], [0.0, 5.0]])
+    assert metrics.accuracy(logits, jnp.array([7, -1, 1])).tolist() == [0, 0, 1]
+
+
 def test_cross_entropy_stays_finite_and_exact_for_extreme_logits():
     logits = jnp.array([[1e4, 0.0], [1e4, 0.0], [0.0, 0.0]])
     np.testing.assert_allclose(metrics.cross_entropy(logits, jnp.array([0, 1, 1])), [0.0, 1e4, np.log(2)], rtol=1e-6)

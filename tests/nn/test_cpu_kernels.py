@@ -403,6 +403,14 @@ def test_values_that_are_not_finite_are_passed_on():
             out = batch_norm(images.astype(dtype), ones, ones, ones, ones, None, 1e-5, True)
             assert bool(jnp.isnan(out).all())
     assert bool(jnp.isnan(convolve(images, jnp.ones((3, 3, 16, 16)), 1, 1)).all())
+    for dtype in ("float32", "bfloat16"):
+        if cpu_kernels.usable(dtype):  # whichever of the kernels computes it
+            for side, stride, outputs in ((3, 1, 16), (3, 2, 16), (1, 1, 5)):
+                kernel = jnp.ones((side, side, 16, outputs))
+                out = convolve_add_relu(
+                    images.astype(dtype), kernel, jnp.ones(outputs), None, stride, side // 2, 1, True
+                )
+                assert bool(jnp.isnan(out).all())
 
 
 @pytest.mark.thorough
@@ -440,8 +448,44 @@ def run_and_load(script, dtype, switch, **variables):
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "found.npy")
         environment = {**os.environ, "JAXKD_CPU_KERNELS": switch, **variables}
-        subprocess.run([sys.executable, "-c", script, dtype, path], check=True, env=environment)
+        subprocess.run([sys.executable, "-c", script, dtype, path], check=True, env=environment, timeout=300)
         return np.load(path)
+
+
+@pytest.mark.thorough
+def test_equal_convolutions_at_once_do_not_disturb_each_other():
+    """As in an ensemble: XLA calls for them from several threads, and each call has threads of its own."""
+    script = """
+import sys, numpy as np, jax, jax.numpy as jnp
+from jaxkd.nn.convolution import convolve
+def run(images, kernel, cotangent):
+    out, transpose = jax.vjp(lambda images, kernel: convolve(images, kernel, 2, 1), images, kernel)
+    return out, *transpose(cotangent)
+draws, shapes = np.random.default_rng(0), ((64, 32, 32, 16), (3, 3, 16, 32), (64, 16, 16, 32))
+each = [[jnp.asarray(draws.standard_normal(shape), jnp.float32) for shape in shapes] for _ in range(8)]
+alone, at_once = jax.jit(run), jax.jit(lambda each: [run(*one) for one in each])
+wanted = [alone(*one) for one in each]
+np.save(sys.argv[2], [
+    np.array_equal(one, other)
+    for _ in range(20) for ones, others in zip(wanted, at_once(each)) for one, other in zip(ones, others)
+])
+"""
+    assert run_and_load(script, "float32", "on", OMP_NUM_THREADS="2").all()
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("limit", ["OMP_THREAD_LIMIT", "OMP_MAX_ACTIVE_LEVELS"])
+def test_no_share_of_the_work_is_left_where_fewer_threads_are_allowed(limit):
+    script = """
+import sys, numpy as np, jax.numpy as jnp
+from jaxkd.nn.batch_norm import batch_moments
+images = jnp.asarray(np.random.default_rng(0).standard_normal((64, 16, 16, 16)) + 5, jnp.float32)
+np.save(sys.argv[2], batch_moments(images, jnp.zeros(16)))
+"""
+    allowed = {"OMP_THREAD_LIMIT": "1", "OMP_MAX_ACTIVE_LEVELS": "0"}[limit]
+    mean, variance = run_and_load(script, "float32", "on", OMP_NUM_THREADS="2", **{limit: allowed})
+    np.testing.assert_allclose(mean, 5, atol=0.05)
+    np.testing.assert_allclose(variance, 1, atol=0.05)
 
 
 @pytest.mark.slow

@@ -79,6 +79,12 @@ def test_they_are_compiled_once_and_said_so(tmp_path, compiler):
     assert asked(compiler) == 1
 
 
+def test_a_compiler_may_come_with_arguments(tmp_path, compiler):
+    line, _ = said(start(tmp_path, CXX=f"{compiler} -m64"))
+    assert line.startswith("oneDNN 3.")
+    assert asked(compiler) == 1
+
+
 def test_two_processes_may_build_at_once(tmp_path, compiler):
     both = [start(tmp_path, CXX=str(compiler)) for _ in range(2)]
     assert all(said(process)[0].startswith("oneDNN 3.") for process in both)

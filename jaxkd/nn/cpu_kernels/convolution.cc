@@ -6,11 +6,14 @@
 
 #include <omp.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
+#include <initializer_list>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -98,12 +101,54 @@ class Memory {
   dnnl_memory_t memory_;
 };
 
-dnnl_primitive_t Primitive(dnnl_primitive_desc_t desc) {
-  dnnl_primitive_t primitive;
-  Check(dnnl_primitive_create(&primitive, desc), "dnnl_primitive_create");
-  dnnl_primitive_desc_destroy(desc);
-  return primitive;
-}
+// How a primitive is made: each call brings its own room to work in. oneDNN's would be one for all calls, and XLA
+// calls for equal layers from several threads at once.
+class Attributes {
+ public:
+  Attributes() {
+    Check(dnnl_primitive_attr_create(&attributes_), "dnnl_primitive_attr_create");
+    Check(dnnl_primitive_attr_set_scratchpad_mode(attributes_, dnnl_scratchpad_mode_user), "a scratchpad of ours");
+  }
+  Attributes(const Attributes&) = delete;
+  ~Attributes() { dnnl_primitive_attr_destroy(attributes_); }
+  void AddToOutputs() {
+    dnnl_post_ops_t operations;
+    Check(dnnl_post_ops_create(&operations), "dnnl_post_ops_create");
+    Check(dnnl_post_ops_append_sum(operations, 1.0f, 0, 0), "dnnl_post_ops_append_sum");
+    Check(dnnl_primitive_attr_set_post_ops(attributes_, operations), "dnnl_primitive_attr_set_post_ops");
+    dnnl_post_ops_destroy(operations);
+  }
+  dnnl_primitive_attr_t get() const { return attributes_; }
+
+ private:
+  dnnl_primitive_attr_t attributes_;
+};
+
+// What oneDNN computes; several threads may call it at once.
+class Primitive {
+ public:
+  Primitive() = default;
+  explicit Primitive(dnnl_primitive_desc_t desc)
+      : scratchpad_(Desc::Copy(dnnl_primitive_desc_query_md(desc, dnnl_query_scratchpad_md, 0))),
+        bytes_(dnnl_memory_desc_get_size(scratchpad_.get())) {
+    Check(dnnl_primitive_create(&primitive_, desc), "dnnl_primitive_create");
+    dnnl_primitive_desc_destroy(desc);
+  }
+  bool made() const { return primitive_ != nullptr; }
+  void Run(std::initializer_list<dnnl_exec_arg_t> given, const char* what) const {
+    thread_local Room room;
+    std::array<dnnl_exec_arg_t, 5> args;
+    int count = static_cast<int>(std::copy(given.begin(), given.end(), args.begin()) - args.begin());
+    const Memory scratchpad(scratchpad_, bytes_ ? room.Get(bytes_) : nullptr);
+    if (bytes_) args[count++] = {DNNL_ARG_SCRATCHPAD, scratchpad.get()};
+    Check(dnnl_primitive_execute(primitive_, Stream(), count, args.data()), what);
+  }
+
+ private:
+  Desc scratchpad_;
+  size_t bytes_ = 0;
+  dnnl_primitive_t primitive_ = nullptr;
+};
 
 // Keeps oneDNN to this thread while it lives: waking another takes longer than a small kernel's reordering.
 class Alone {
@@ -127,20 +172,21 @@ class Reorder {
   Reorder(const Desc& from, const Desc& to) {
     if (dnnl_memory_desc_equal(from.get(), to.get())) return;
     dnnl_primitive_desc_t desc;
-    Check(dnnl_reorder_primitive_desc_create(&desc, from.get(), Engine(), to.get(), Engine(), nullptr), "a reorder");
-    primitive_ = Primitive(desc);
+    const Attributes attributes;
+    Check(dnnl_reorder_primitive_desc_create(&desc, from.get(), Engine(), to.get(), Engine(), attributes.get()),
+          "a reorder");
+    primitive_.emplace(desc);
     small_ = dnnl_memory_desc_get_size(from.get()) < kSmallKernel;
   }
-  bool needed() const { return primitive_ != nullptr; }
+  bool needed() const { return primitive_.has_value(); }
   void Run(const Memory& from, const Memory& to) const {
-    const dnnl_exec_arg_t args[] = {{DNNL_ARG_SRC, from.get()}, {DNNL_ARG_DST, to.get()}};
     const Alone alone(small_);
-    Check(dnnl_primitive_execute(primitive_, Stream(), 2, args), "a reorder");
+    primitive_->Run({{DNNL_ARG_SRC, from.get()}, {DNNL_ARG_DST, to.get()}}, "a reorder");
   }
 
  private:
   static constexpr size_t kSmallKernel = 1 << 20;  // bytes
-  dnnl_primitive_t primitive_ = nullptr;
+  std::optional<Primitive> primitive_;
   bool small_ = false;
 };
 
@@ -155,17 +201,17 @@ enum Kind : int64_t { kForward, kInputGradient, kKernelGradient };
 // All that a primitive depends on.
 struct Shape {
   int64_t kind, type, kernel_type, batch, height, width, inputs, outputs, rows, columns, out_height, out_width;
-  int64_t stride, padding, groups, bias, residual, relu;
-  std::array<int64_t, 18> key() const {
-    return {kind,      type,   kernel_type, batch,  height, width, inputs, outputs, rows, columns, out_height,
-            out_width, stride, padding,     groups, bias,   residual, relu};
+  int64_t stride, padding, groups, bias, residual;
+  std::array<int64_t, 17> key() const {
+    return {kind,      type,   kernel_type, batch,  height, width, inputs,  outputs, rows, columns, out_height,
+            out_width, stride, padding,     groups, bias,   residual};
   }
 };
 
 struct Plan {
   Desc images, kernel, kernel_inside, bias, outputs;
   Reorder reorder;
-  dnnl_primitive_t primitive;
+  std::optional<Primitive> primitive;
 
   explicit Plan(const Shape& s) {
     images = Images(s.batch, s.inputs, s.height, s.width, s.type);
@@ -185,30 +231,30 @@ struct Plan {
     const dnnl_dims_t after = {(s.out_height - 1) * s.stride + s.rows - s.height - s.padding,
                                (s.out_width - 1) * s.stride + s.columns - s.width - s.padding};
     dnnl_primitive_desc_t forward = nullptr, desc = nullptr;
-    dnnl_primitive_attr_t attributes = PostOps(s);
+    Attributes attributes;
+    if (s.residual) attributes.AddToOutputs();
     const Desc forward_kernel = Desc::Any(rank, sizes + skip, s.type);
     Check(dnnl_convolution_forward_primitive_desc_create(
               &forward, Engine(), dnnl_forward_training, dnnl_convolution_direct, images.get(), forward_kernel.get(),
-              bias.get(), outputs.get(), strides, dilates, before, after, attributes),
+              bias.get(), outputs.get(), strides, dilates, before, after, attributes.get()),
           "a convolution");
-    dnnl_primitive_attr_destroy(attributes);
     if (s.kind == kForward) {
       desc = forward;
     } else if (s.kind == kInputGradient) {
       Check(dnnl_convolution_backward_data_primitive_desc_create(&desc, Engine(), dnnl_convolution_direct,
                                                                  images.get(), any.get(), outputs.get(), strides,
-                                                                 dilates, before, after, forward, nullptr),
+                                                                 dilates, before, after, forward, attributes.get()),
             "a convolution's input gradient");
     } else {
       Check(dnnl_convolution_backward_weights_primitive_desc_create(
                 &desc, Engine(), dnnl_convolution_direct, images.get(), any.get(), nullptr, outputs.get(), strides,
-                dilates, before, after, forward, nullptr),
+                dilates, before, after, forward, attributes.get()),
             "a convolution's kernel gradient");
     }
     const int weights = s.kind == kKernelGradient ? dnnl_query_diff_weights_md : dnnl_query_weights_md;
     kernel_inside = Desc::Copy(dnnl_primitive_desc_query_md(desc, weights, 0));
     if (forward != desc) dnnl_primitive_desc_destroy(forward);
-    primitive = Primitive(desc);
+    primitive.emplace(desc);
     reorder = s.kind == kKernelGradient ? Reorder(kernel_inside, kernel) : Reorder(kernel, kernel_inside);
   }
 
@@ -217,24 +263,13 @@ struct Plan {
     const dnnl_dims_t strides = {height * width * channels, 1, width * channels, channels};
     return Desc::Strided(4, dims, type, strides);
   }
-
-  static dnnl_primitive_attr_t PostOps(const Shape& s) {
-    dnnl_primitive_attr_t attributes;
-    dnnl_post_ops_t operations;
-    Check(dnnl_primitive_attr_create(&attributes), "dnnl_primitive_attr_create");
-    Check(dnnl_post_ops_create(&operations), "dnnl_post_ops_create");
-    if (s.residual) Check(dnnl_post_ops_append_sum(operations, 1.0f, 0, 0), "dnnl_post_ops_append_sum");
-    if (s.relu) Check(dnnl_post_ops_append_eltwise(operations, dnnl_eltwise_relu, 0, 0), "dnnl_post_ops_append_eltwise");
-    Check(dnnl_primitive_attr_set_post_ops(attributes, operations), "dnnl_primitive_attr_set_post_ops");
-    dnnl_post_ops_destroy(operations);
-    return attributes;
-  }
 };
 
 // XLA calls from several threads; making a plan is rare and may wait for another.
 const Plan& PlanFor(const Shape& shape) {
   static std::mutex mutex;
-  static auto& plans = *new std::map<std::array<int64_t, 18>, std::unique_ptr<Plan>>;
+  static auto& plans = *new std::map<std::array<int64_t, 17>, std::unique_ptr<Plan>>;
+  AllThreads();  // for how many oneDNN plans
   const std::lock_guard<std::mutex> lock(mutex);
   auto& plan = plans[shape.key()];
   if (!plan) plan = std::make_unique<Plan>(shape);
@@ -251,7 +286,7 @@ Shape ShapeOf(Kind kind, const ffi::AnyBuffer& images, const ffi::AnyBuffer& ker
               int64_t stride, int64_t padding, int64_t groups) {
   const auto i = images.dimensions(), k = kernel.dimensions(), o = outputs.dimensions();
   return {kind, Type(images.element_type()), Type(kernel.element_type()), i[0], i[1], i[2], i[3],   o[3],
-          k[0], k[1],                        o[1],                        o[2], stride, padding, groups, 0, 0, 0};
+          k[0], k[1],                        o[1],                        o[2], stride, padding, groups, 0, 0};
 }
 
 // Runs what may throw; XLA gets the reason as an error of the step.
@@ -288,18 +323,29 @@ T* Numbers(const ffi::AnyBuffer& array) {
   return array.element_count() ? static_cast<T*>(array.untyped_data()) : nullptr;
 }
 
-// Calls a primitive that reads a kernel, in the order it wants it.
-void WithKernel(const Plan& plan, const void* kernel, dnnl_exec_arg_t* args, int count, dnnl_memory_t& place) {
+// Calls `body` with a kernel in the order that the plan's primitive wants.
+template <typename Body>
+void WithKernel(const Plan& plan, const void* kernel, Body body) {
   const Memory outside(plan.kernel, kernel);
-  if (!plan.reorder.needed()) {
-    place = outside.get();
-    Check(dnnl_primitive_execute(plan.primitive, Stream(), count, args), "a convolution");
-    return;
-  }
+  if (!plan.reorder.needed()) return body(outside.get());
   const Memory inside(plan.kernel_inside, Scratch(dnnl_memory_desc_get_size(plan.kernel_inside.get())));
   plan.reorder.Run(outside, inside);
-  place = inside.get();
-  Check(dnnl_primitive_execute(plan.primitive, Stream(), count, args), "a convolution");
+  body(inside.get());
+}
+
+// Sets what is below zero to zero. oneDNN's own ReLU makes a zero of NaN, too.
+template <typename T, typename Below>
+void Relu(T* values, int64_t elements, Below below) {
+#pragma omp parallel for simd schedule(static) num_threads(Threads(elements))
+  for (int64_t i = 0; i < elements; ++i) values[i] = below(values[i]) ? T{0} : values[i];
+}
+
+void Relu(const ffi::AnyBuffer& values) {
+  const int64_t elements = values.element_count();
+  if (values.element_type() == ffi::F32)
+    return Relu(Numbers<float>(values), elements, [](float value) { return value < 0; });
+  // bfloat16, by its bits: negative, and no larger than infinity.
+  Relu(Numbers<uint16_t>(values), elements, [](uint16_t bits) { return bits >= 0x8000 && bits <= 0xff80; });
 }
 
 // outputs = relu(images ∗ kernel + bias + residual), each of the last three where asked for. The residual's buffer is
@@ -310,7 +356,6 @@ ffi::Error Forward(ffi::AnyBuffer images, ffi::AnyBuffer kernel, ffi::AnyBuffer 
     Shape shape = ShapeOf(kForward, images, kernel, *outputs, stride, padding, groups);
     shape.bias = bias.element_count() > 0;
     shape.residual = residual.element_count() > 0;
-    shape.relu = relu;
     Convolution3x3 served;
     if (ByWinograd(shape, served))
       return WinogradForward(served, Numbers<float>(images), Numbers<float>(kernel), Numbers<float>(bias),
@@ -322,11 +367,13 @@ ffi::Error Forward(ffi::AnyBuffer images, ffi::AnyBuffer kernel, ffi::AnyBuffer 
       std::memcpy(outputs->untyped_data(), residual.untyped_data(), outputs->size_bytes());
     const Plan& plan = PlanFor(shape);
     const Memory in(plan.images, images.untyped_data()), out(plan.outputs, outputs->untyped_data());
-    dnnl_exec_arg_t args[4] = {{DNNL_ARG_SRC, in.get()}, {DNNL_ARG_WEIGHTS, nullptr}, {DNNL_ARG_DST, out.get()}, {}};
-    if (!shape.bias) return WithKernel(plan, kernel.untyped_data(), args, 3, args[1].memory);
-    const Memory added(plan.bias, bias.untyped_data());
-    args[3] = {DNNL_ARG_BIAS, added.get()};
-    WithKernel(plan, kernel.untyped_data(), args, 4, args[1].memory);
+    WithKernel(plan, kernel.untyped_data(), [&](dnnl_memory_t weights) {
+      const dnnl_exec_arg_t source{DNNL_ARG_SRC, in.get()}, read{DNNL_ARG_WEIGHTS, weights}, made{DNNL_ARG_DST, out.get()};
+      if (!shape.bias) return plan.primitive->Run({source, read, made}, "a convolution");
+      const Memory added(plan.bias, bias.untyped_data());
+      plan.primitive->Run({source, read, made, {DNNL_ARG_BIAS, added.get()}}, "a convolution");
+    });
+    if (relu) Relu(*outputs);
   });
 }
 
@@ -341,8 +388,11 @@ ffi::Error InputGradient(ffi::AnyBuffer kernel, ffi::AnyBuffer cotangent, ffi::R
       return AmxInputGradient(served, Numbers<float>(kernel), Numbers<uint16_t>(cotangent), Numbers<uint16_t>(*gradient));
     const Plan& plan = PlanFor(shape);
     const Memory out(plan.outputs, cotangent.untyped_data()), in(plan.images, gradient->untyped_data());
-    dnnl_exec_arg_t args[] = {{DNNL_ARG_DIFF_DST, out.get()}, {DNNL_ARG_WEIGHTS, nullptr}, {DNNL_ARG_DIFF_SRC, in.get()}};
-    WithKernel(plan, kernel.untyped_data(), args, 3, args[1].memory);
+    WithKernel(plan, kernel.untyped_data(), [&](dnnl_memory_t weights) {
+      plan.primitive->Run(
+          {{DNNL_ARG_DIFF_DST, out.get()}, {DNNL_ARG_WEIGHTS, weights}, {DNNL_ARG_DIFF_SRC, in.get()}},
+          "a convolution's input gradient");
+    });
   });
 }
 
@@ -361,9 +411,9 @@ ffi::Error KernelGradient(ffi::AnyBuffer images, ffi::AnyBuffer cotangent, ffi::
     const bool needed = plan.reorder.needed();
     const size_t size = dnnl_memory_desc_get_size(plan.kernel_inside.get());
     const Memory inside(plan.kernel_inside, needed ? Scratch(size) : gradient->untyped_data());
-    const dnnl_exec_arg_t args[] = {
-        {DNNL_ARG_SRC, in.get()}, {DNNL_ARG_DIFF_DST, out.get()}, {DNNL_ARG_DIFF_WEIGHTS, inside.get()}};
-    Check(dnnl_primitive_execute(plan.primitive, Stream(), 3, args), "a convolution's kernel gradient");
+    plan.primitive->Run(
+        {{DNNL_ARG_SRC, in.get()}, {DNNL_ARG_DIFF_DST, out.get()}, {DNNL_ARG_DIFF_WEIGHTS, inside.get()}},
+        "a convolution's kernel gradient");
     if (needed) plan.reorder.Run(inside, outside);
   });
 }

@@ -19,6 +19,7 @@ import importlib.metadata
 import os
 import pathlib
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -228,12 +229,14 @@ def _processor() -> str:
     return platform.processor()
 
 
-def _compiler() -> str:
-    """Return the C++ compiler: the user's, or the first that is found."""
-    names = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
+def _compiler() -> list[str]:
+    """Return how the C++ compiler is called: the user's, as in CXX="ccache g++", or the first that is found."""
+    own = os.environ.get("CXX", "").strip()
+    names = [own] if own else ["c++", "g++", "clang++"]
     for name in names:
-        if found := shutil.which(name):
-            return found
+        program, *arguments = [name] if shutil.which(name) else shlex.split(name)
+        if found := shutil.which(program):
+            return [found, *arguments]
     raise UnavailableError(f"no C++ compiler was found ({', '.join(names)})")
 
 
@@ -248,12 +251,12 @@ def _build(target: pathlib.Path) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent, prefix="build-") as place:
         units = [name for name in SOURCES if name.endswith(".cc")]
         objects = [os.path.join(place, f"{name}.o") for name in units]
-        common = [compiler, *FLAGS, "-I", str(here), "-isystem", jax.ffi.include_dir()]
+        common = [*compiler, *FLAGS, "-I", str(here), "-isystem", jax.ffi.include_dir()]
         running = [_start([*common, "-c", str(here / name), "-o", to]) for name, to in zip(units, objects, strict=True)]
         for process in running:
             _finish(process)
         built = pathlib.Path(place) / target.name
-        _finish(_start([compiler, *FLAGS, "-shared", *objects, "-o", str(built)]))
+        _finish(_start([*compiler, *FLAGS, "-shared", *objects, "-o", str(built)]))
         content = built.read_bytes()
         built.write_bytes(content + hashlib.sha256(content).digest())
         os.replace(built, target)

@@ -33,13 +33,15 @@ enum {
   dnnl_format_tag_any = 1,
   dnnl_forward_training = 64,
   dnnl_convolution_direct = 1,
-  dnnl_eltwise_relu = 0x20,
   dnnl_query_weights_md = 131,
   dnnl_query_diff_weights_md = 132,
+  dnnl_query_scratchpad_md = 136,
+  dnnl_scratchpad_mode_user = 1,
   DNNL_ARG_SRC = 1,
   DNNL_ARG_DST = 17,
   DNNL_ARG_WEIGHTS = 33,
   DNNL_ARG_BIAS = 41,
+  DNNL_ARG_SCRATCHPAD = 80,
   DNNL_ARG_DIFF_SRC = 129,
   DNNL_ARG_DIFF_DST = 145,
   DNNL_ARG_DIFF_WEIGHTS = 161,
@@ -60,10 +62,10 @@ dnnl_status_t dnnl_memory_destroy(dnnl_memory_t);
 dnnl_status_t dnnl_post_ops_create(dnnl_post_ops_t*);
 dnnl_status_t dnnl_post_ops_destroy(dnnl_post_ops_t);
 dnnl_status_t dnnl_post_ops_append_sum(dnnl_post_ops_t, float scale, int32_t zero_point, int data_type);
-dnnl_status_t dnnl_post_ops_append_eltwise(dnnl_post_ops_t, int algorithm, float alpha, float beta);
 dnnl_status_t dnnl_primitive_attr_create(dnnl_primitive_attr_t*);
 dnnl_status_t dnnl_primitive_attr_destroy(dnnl_primitive_attr_t);
 dnnl_status_t dnnl_primitive_attr_set_post_ops(dnnl_primitive_attr_t, const dnnl_post_ops*);
+dnnl_status_t dnnl_primitive_attr_set_scratchpad_mode(dnnl_primitive_attr_t, int mode);
 dnnl_status_t dnnl_convolution_forward_primitive_desc_create(
     dnnl_primitive_desc_t*, dnnl_engine_t, int prop_kind, int algorithm, const dnnl_memory_desc* src,
     const dnnl_memory_desc* weights, const dnnl_memory_desc* bias, const dnnl_memory_desc* dst,
