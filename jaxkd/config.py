@@ -340,8 +340,9 @@ def _training(settings: Mapping[str, Any]) -> recipes.Training:
 
 
 def _teacher(given: Any, arguments: Mapping[str, Any]) -> TeacherConfig | None:
-    if given is None:
+    if given is None and arguments.get("teacher") is None:
         return None
+    given = {} if given is None else given
     _check_names("settings.teacher.", _mapping("settings.teacher", given), ("name", "sha256"))
     options = {field: arguments[name] for name, field in _TEACHER.items() if name in arguments}
     several = options.get("path") if isinstance(options.get("path"), list) else [options.get("path")]
@@ -350,9 +351,9 @@ def _teacher(given: Any, arguments: Mapping[str, Any]) -> TeacherConfig | None:
 
 
 def _init(given: Any, arguments: Mapping[str, Any]) -> InitConfig | None:
-    if given is None:
+    if given is None and arguments.get("init") is None:
         return None
-    fields = _mapping("settings.init", given)
+    fields = {} if given is None else _mapping("settings.init", given)
     _check_names("settings.init.", fields, ("sha256", "head_learning_rate", "freeze"))
     return _build(InitConfig, "settings.init.", {**fields, "path": _path("arguments.init", arguments.get("init"))})
 

@@ -29,7 +29,7 @@ from jaxkd.training.compiled_epoch import make_resident_loop
 from jaxkd.training.ema import own_and_average
 from jaxkd.training.epochs import BoundProgram, check_same_batches, resident_epoch, seed_of
 from jaxkd.training.inputs import Data, InMemory
-from jaxkd.training.loop import Means, Runs, train
+from jaxkd.training.loop import Means, Runs, train, under_way
 from jaxkd.training.preemption import Termination
 from jaxkd.training.stacked_runs import make_evaluate_many, make_many_step, own_batches_epoch
 from jaxkd.training.state import TrainState, Tree
@@ -260,8 +260,8 @@ class _Member(NamedTuple):
     @property
     def within_epoch(self) -> bool:
         """Tell whether it was given a state from the middle of an epoch, which it cannot begin again from."""
-        progress = self.trainer._run.progress
-        return progress is not None and int(self.state.step) != progress.begun_at
+        begun_at = self.trainer._run.begun_at
+        return begun_at is not None and int(self.state.step) != begun_at
 
 
 class _StackedRuns(Runs):
@@ -347,7 +347,10 @@ class _Group:
         )
         measure = None if held_out is None else self._measure(held_out)
         numbers = range(int(first.state.epoch), epochs)
-        logs = train(runs, numbers, start_epoch, bound.program, termination, cached_teacher, measure, validation_freq)
+        with under_way([member.trainer._run for member in self.members]):
+            logs = train(
+                runs, numbers, start_epoch, bound.program, termination, cached_teacher, measure, validation_freq
+            )
         # Callbacks may put back a state from an earlier epoch, so that the states do not tell who is done.
         done = first.trainer.history.epoch[-1] + 1
         going = tuple(member for member in self.members if done < epochs and not member.trainer.stop_training)

@@ -33,7 +33,7 @@ from jaxkd.training.evaluation import Evaluation, predicted
 from jaxkd.training.expectations import Expectations, checking_step
 from jaxkd.training.forward import warn_of_slow_types
 from jaxkd.training.inputs import Data, Source, Stream, images_of
-from jaxkd.training.loop import Run, Runs, train
+from jaxkd.training.loop import Run, Runs, train, under_way
 from jaxkd.training.preemption import Termination
 from jaxkd.training.program import Augment, Losses, Program, Weight, assemble, check_update, metrics_of, name_of
 from jaxkd.training.sharding import Placement, bn_mesh_of
@@ -78,6 +78,7 @@ class Trainer:
         self._steps_per_execution: int | None = None
         self._cache = CacheRequest(None, False)
         self._run = Run()
+        self._assigned = False  # whether `state` was set, and the network does not have its weights
         self._restored_epochs = 0  # done when the run was restored, until `fit`
 
     def __repr__(self) -> str:
@@ -159,6 +160,7 @@ class Trainer:
             of classes than the student, for a layer that the network does not have, and for an optimizer that needs
             more than gradients, parameters and the epoch.
         """
+        self._check_idle("compile")
         if steps_per_execution is not None:
             check_at_least(1, steps_per_execution=steps_per_execution)
         check_at_least(1, gradient_accumulation_steps=gradient_accumulation_steps)
@@ -166,6 +168,8 @@ class Trainer:
         if seed >= 2**32:
             raise ValueError(f"seed={seed}: give one below 2**32; JAX leaves the rest of a larger one aside")
         placement = Placement(devices)
+        if self._assigned:
+            self._update_model()
         model, teacher = self._networks.model, self._networks.teacher
         self._networks.normalization()  # statistics that cannot be right are refused now
         program, losses = assemble(
@@ -239,11 +243,12 @@ class Trainer:
           The history of all epochs so far.
 
         Raises:
-          RuntimeError: before `compile`.
+          RuntimeError: before `compile`, or from a callback.
           ValueError, TypeError: for data that cannot be right, or that the network cannot be trained on.
           FloatingPointError: when a loss term is no longer finite; it names the step and the term.
           KeyboardInterrupt: after Ctrl-C. The network has the weights of the last steps, and `save` writes them down.
         """
+        self._check_idle("fit")
         if y is not None and not (is_array(x) or one_by_one(x)) and validation_data is None:
             y, validation_data = None, y
         data = with_labels(x, y)
@@ -265,7 +270,10 @@ class Trainer:
         source = networks.source(data, last - first, training=True)
         held_out = None
         if validation_data is not None:
-            held_out = networks.source(validation_data, last - first, source.normalization)
+            passes = (last - first) * (2 if self.keeps_average else 1)
+            held_out = networks.source(validation_data, passes, source.normalization)
+        if self._run.progress is not None and self._run.resumed is not None:  # interrupted, after it was restored
+            self._run.resumed = self._run.progress.to_dict()
         check_same_batches(self._run.resumed, source.examples, batch_size)
         source = networks.for_training(source, batch_size, self._compiled_program(), len(self._placement.devices))
         if held_out is not None:
@@ -282,17 +290,18 @@ class Trainer:
         hooks = self._follow([*shown, TerminateOnNaN(), *callbacks], last, batch_size, source.examples)
         try:
             with Termination(wanted=hooks.listens_to("on_termination")) as termination:
-                hooks.on_train_begin()
-                logs = train(
-                    Runs([(self._run, hooks)]),
-                    range(first, last),
-                    start_epoch,
-                    bound.program,
-                    termination,
-                    cached_teacher,
-                    measure and (lambda state: [own_and_average(measure, state)]),
-                    validation_freq,
-                )
+                with under_way([self._run]):
+                    hooks.on_train_begin()
+                    logs = train(
+                        Runs([(self._run, hooks)]),
+                        range(first, last),
+                        start_epoch,
+                        bound.program,
+                        termination,
+                        cached_teacher,
+                        measure and (lambda state: [own_and_average(measure, state)]),
+                        validation_freq,
+                    )
                 hooks.on_train_end(logs[0])
         except FloatingPointError:  # the network keeps the weights from before, which are good
             self._run.spoilt = self._run.state
@@ -401,13 +410,14 @@ class Trainer:
             temperature, that `compile` was given otherwise: the checkpoint's stay. Of a teacher with other weights.
 
         Raises:
-          RuntimeError: before `compile`.
+          RuntimeError: before `compile`, or from a callback before `on_train_end`.
           FileNotFoundError: where there is none.
           OSError: where none is good.
           ValueError: if it was compiled with another network, other kinds of losses or another optimizer.
         """
         from jaxkd.training import checkpoint
 
+        self._check_idle("restore")
         given = self._run.compiled_state()
         state, record = checkpoint.restore(directory, given)
         if record.get("teacher") not in (None, self._teacher_fingerprint):
@@ -458,7 +468,7 @@ class Trainer:
 
     @state.setter
     def state(self, state: TrainState) -> None:
-        self._run.state, self._run.spoilt = state, None
+        self._run.state, self._run.spoilt, self._assigned = state, None, True
 
     @property
     def history(self) -> History:
@@ -575,7 +585,20 @@ class Trainer:
             raise RuntimeError("call compile(optimizer=…, loss=…) first")
         return self._program
 
+    def _check_idle(self, verb: str) -> None:
+        """Refuse what a callback must not call: it would put another run in the place of the one that is trained.
+
+        Raises:
+          RuntimeError: with the cure.
+        """
+        if self._run.under_way:
+            raise RuntimeError(
+                f"{verb} while training is under way: set trainer.state to an earlier copy, as jax.tree.map(jnp.copy, "
+                f"trainer.state) makes one, or call {verb} when training has ended"
+            )
+
     def _update_model(self) -> None:
         """Write the weights of the state into the caller's network."""
+        self._assigned = False
         if self.state is not None and self.state is not self._run.spoilt:
             self._networks.update(self.state)

@@ -120,6 +120,13 @@ def test_what_is_wrong_is_named(place, value, message):
         RunConfig.from_dict(content)
 
 
+def test_files_that_only_the_arguments_name_are_not_forgotten():
+    content = config(teacher=None).to_dict()
+    content["arguments"] |= {"init": "resnet18.pth", "teacher": "runs/teacher"}
+    found = RunConfig.from_dict(content)
+    assert (found.init.path, found.teacher.path) == (pathlib.Path("resnet18.pth"), pathlib.Path("runs/teacher"))
+
+
 def test_what_is_missing_is_named():
     with pytest.raises(ValueError, match="settings names no network"):
         RunConfig.from_dict({"settings": {}})

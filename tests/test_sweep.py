@@ -276,6 +276,32 @@ def test_what_does_not_fit_is_halved(source, monkeypatch):
     assert sizes == [2, 2, 2]
 
 
+@pytest.mark.parametrize("hooks", [None, lambda **cell: callbacks.TerminateOnNaN()])
+def test_no_epoch_is_trained_twice_where_memory_runs_out_in_its_evaluation(source, monkeypatch, hooks):
+    plain = Group._measure
+
+    def tight(self, held_out):
+        measure = plain(self, held_out)
+
+        def measured(state):
+            if len(self.members) > 1:
+                raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+            return measure(state)
+
+        return measured
+
+    monkeypatch.setattr(Group, "_measure", tight)
+
+    def run():
+        return jaxkd.sweep(make, CELLS[:2], *source, epochs=1, batch_size=32, callbacks=hooks, verbose=0)
+
+    if hooks is None:
+        assert [int(trainer.state.step) for trainer in run().runs] == [3, 3]
+    else:  # they have heard of the epoch, which cannot begin again
+        with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"):
+            run()
+
+
 def test_other_errors_are_not_swallowed(source, monkeypatch):
     def broken(self, *args):
         raise jax.errors.JaxRuntimeError("INTERNAL: no")

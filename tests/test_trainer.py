@@ -459,3 +459,35 @@ def test_a_step_refuses_a_batch_that_cannot_be_right(train, change, said):
         step(trainer.state, batch)
         with pytest.raises((TypeError, ValueError), match=said):
             step(trainer.state, change(batch))
+
+
+@pytest.mark.parametrize("verb", ["compile", "fit", "restore"])
+def test_a_callback_cannot_put_another_run_in_the_place_of_its_own(train, tmp_path, verb):
+    trainer = trained(train)
+    trainer.save(tmp_path)
+    given = {"compile": SGD, "fit": train, "restore": tmp_path}[verb]
+    call = callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: getattr(trainer, verb)(given))
+    with pytest.raises(RuntimeError, match=f"{verb} while training is under way: set trainer.state to an earlier copy"):
+        trainer.fit(train, batch_size=B, callbacks=call, verbose=0)
+    back = callbacks.LambdaCallback(on_train_end=lambda logs: trainer.restore(tmp_path))
+    trainer.fit(train, batch_size=B, callbacks=back, verbose=0)
+    assert (int(trainer.state.epoch), trainer.history.epoch) == (1, [0])
+
+
+def test_compile_starts_from_a_state_that_was_set(train):
+    trainer = jaxkd.Trainer(TinyNet())
+    trainer.compile(SGD)
+    before = jax.tree.map(jnp.copy, trainer.state)
+    trainer.fit(train, batch_size=B, verbose=0)
+    trainer.state = before
+    trainer.compile(SGD)
+    for found, wanted in zip(leaves(trainer.state.params), leaves(before.params), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_a_generator_cannot_evaluate_weights_and_their_average(train, test):
+    trainer = jaxkd.Trainer(TinyNet())
+    trainer.compile(SGD, ema=jaxkd.EMA(0.9))
+    with pytest.raises(ValueError, match="generator can be gone through once"):
+        trainer.fit(train, validation_data=((test.images, test.labels) for _ in range(1)), verbose=0)
+    assert int(trainer.state.step) == 0

@@ -235,6 +235,7 @@ def _functions(weights: Mapping[str, recipes.Weight]) -> set[str]:
 def _around_the_loss(run: RunConfig) -> dict[str, Any]:
     """Return what a run has around its loss where its recipe has something else."""
     usual = recipes.get(run.recipe).training if run.recipe else recipes.get_training(run.training.name)
+    usual = usual.adapted(epochs=run.training.epochs)  # which scales its warm-up
     changed = {name: value for name in AROUND if (value := getattr(run.training, name)) != getattr(usual, name)}
     return {AROUND[name].get("flag", name).lstrip("-"): value for name, value in changed.items()}
 

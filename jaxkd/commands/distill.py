@@ -130,14 +130,16 @@ def config_of(options: argparse.Namespace) -> RunConfig:
     if student is None:
         raise ValueError("name the network by --student, as in resnet20, or by --recipe, as in kd/resnet56-resnet20")
     first, *others = options.teacher if isinstance(options.teacher, list) else [options.teacher]
+    chosen = method.method_of(options)
+    of_recipe = recipe.teacher if recipe and (first is not None or chosen.needs_teacher) else None
     teacher = TeacherConfig(
         path=first,
         others=tuple(others),
-        name=options.teacher_name or (recipe.teacher if recipe else None),
+        name=options.teacher_name or of_recipe,
         evaluate=options.evaluate_teacher,
         cache=options.cache_teacher,
     )
-    return run_config(options, student, recipe, method.method_of(options), teacher, init)
+    return run_config(options, student, recipe, chosen, teacher, init)
 
 
 def describe_teacher(teacher: Any, test: run.Images, evaluate: bool) -> dict[str, Any]:

@@ -144,7 +144,7 @@ def _split(
     """Yield the tensors of a dictionary, and those behind each prefix."""
     _check_key_lengths(content, source)
     tensors = {key: value for key, value in content.items() if isinstance(value, np.ndarray)}
-    weights = {key: value for key, value in tensors.items() if value.ndim > 0 and not _has_counter_name(key)}
+    weights = {key: value for key, value in tensors.items() if value.ndim > 0 and not is_counter(key)}
     strange = tuple(key for key, value in content.items() if key not in tensors)
     counted = {key.removesuffix("n_averaged") for key in content if key.rpartition(".")[2] == "n_averaged"}
     behind: dict[str, dict[str, np.ndarray]] = {"": weights} if weights else {}
@@ -190,7 +190,7 @@ def unwrap(tree: Any, source: str | PathLike[str]) -> dict[str, np.ndarray]:
         raise ConversionError(source, f"holds no state dict; {'; '.join(listed({'no tensors': strange}))}")
     parallel = all(name.startswith("module.") for name in tree)
     names = {name.removeprefix("module.") if parallel else name: value for name, value in tree.items()}
-    return {name: value for name, value in names.items() if not _has_counter_name(name)}
+    return {name: value for name, value in names.items() if not is_counter(name)}
 
 
 def _check_key_lengths(names: Iterable[str], source: str | PathLike[str]) -> None:
@@ -199,6 +199,6 @@ def _check_key_lengths(names: Iterable[str], source: str | PathLike[str]) -> Non
         raise ConversionError(source, f"holds no state dict: a key has {longest} letters")
 
 
-def _has_counter_name(name: str) -> bool:
+def is_counter(name: str) -> bool:
     """Return whether a key is that of BatchNorm's step counter, or of what Swin transformers can compute themselves."""
     return name.rpartition(".")[2] in ("num_batches_tracked", "relative_position_index", "attn_mask")

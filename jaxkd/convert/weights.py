@@ -16,6 +16,7 @@ from flax import nnx
 
 from jaxkd.convert.architectures import Entry, abstract_model, entries, keys_of
 from jaxkd.convert.identify import canonical, closest, shapes_of
+from jaxkd.convert.state_dict import is_counter
 from jaxkd.formats.files import ConversionError, listed
 from jaxkd.models.registry import Classifier
 from jaxkd.nn.attention import Frozen
@@ -60,7 +61,8 @@ def load_state_dict(
 
     Args:
       model: the module to fill; its variables may be abstract (`nnx.eval_shape`).
-      weights: arrays in PyTorch's layout, as `state_dict.unwrap` returns them.
+      weights: arrays in PyTorch's layout, as `to_state_dict` and `formats.torch_reader.read` return them; BatchNorm's
+        counters of steps are left aside.
       source: where they come from, for the error.
 
     Returns:
@@ -80,6 +82,7 @@ def load_state_dict(
       jaxkd.formats.files.ConversionError: a.pth: does not fit resnet8 (num_classes=10); missing (46): ...
     """
     by_name = {entry.name: entry for entry in entries(model)}
+    weights = {name: value for name, value in weights.items() if name in by_name or not is_counter(name)}
     matched = match_names(weights, by_name)
     found = {ours: weights[theirs] for theirs, ours in matched.items()}
     other_network = {

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from jaxkd.losses.base import Loss
 from jaxkd.losses.functional import cross_entropy
+from jaxkd.losses.temperature import check_comparable
 from jaxkd.types import Batch, Key, Outputs, Progress
 
 
@@ -20,6 +21,7 @@ class HardLabel(Loss):
     """
 
     def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress, key: Key) -> jax.Array:
+        check_comparable(student, teacher)
         return jnp.mean(cross_entropy(student.logits, jnp.argmax(teacher.logits, axis=-1)))
 
 

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxkd.checks import check_epoch_function
+from jaxkd.checks import check_epoch_function, warn_caller
 from jaxkd.losses.base import HyperParameter, Monitor, Network
 from jaxkd.losses.functional import kl_divergence, tempered_kl
 from jaxkd.losses.functional import standardize as standardized
@@ -109,16 +109,31 @@ def temper(
     Raises:
       ValueError: if there is no teacher, or it has another number of classes.
     """
-    if teacher is None:
-        raise ValueError("a loss with a temperature compares with a teacher: use jaxkd.Distiller, which has one")
-    ours, theirs = at_least_float32(student.logits), at_least_float32(teacher.logits)
-    if ours.shape != theirs.shape:
-        raise ValueError(
-            f"student logits {ours.shape} and teacher logits {theirs.shape} differ: give networks of the same classes"
-        )
+    ours, theirs = map(at_least_float32, check_comparable(student, teacher))
     if standardize:
+        if ours.shape[-1] == 2:
+            warn_caller(
+                "two standardised logits are ±1/√2 whatever a network says, so that this loss teaches nothing: leave "
+                "standardize out where there are two classes"
+            )
         ours, theirs = standardized(ours), standardized(theirs)
     return rule.temper(ours, theirs, batch.labels, progress)
+
+
+def check_comparable(student: Outputs, teacher: Outputs | None) -> tuple[jax.Array, jax.Array]:
+    """Return the logits `[B, K]` of student and teacher.
+
+    Raises:
+      ValueError: if there is no teacher, or it has another number of classes.
+    """
+    if teacher is None:
+        raise ValueError("a loss on logits compares with a teacher: use jaxkd.Distiller, which has one")
+    if student.logits.shape != teacher.logits.shape:
+        raise ValueError(
+            f"student logits {student.logits.shape} and teacher logits {teacher.logits.shape} differ: give networks of "
+            "the same classes"
+        )
+    return student.logits, teacher.logits
 
 
 @remembered

@@ -19,7 +19,7 @@ from jaxkd.training.program import Program
 from jaxkd.training.sharding import Placement
 from jaxkd.training.state import TrainState, Tree, copied
 from jaxkd.training.step import CachedOutputs, make_grad_fn, make_teacher_forward
-from jaxkd.training.teacher_cache import TeacherCache, fingerprint, in_words
+from jaxkd.training.teacher_cache import OwnCache, TeacherCache, fingerprint, in_words
 from jaxkd.types import Batch, Normalizer, Outputs
 
 
@@ -47,7 +47,7 @@ def requested(option: bool | str | TeacherCache, has_teacher: bool) -> CacheRequ
         raise ValueError(f"cache_teacher={option!r}: give True, False, 'auto' or a jaxkd.TeacherCache")
     if not has_teacher:
         raise ValueError(f"cache_teacher={option!r}, but there is no teacher: that is for a Distiller")
-    return CacheRequest(option if isinstance(option, TeacherCache) else TeacherCache(), option != "auto")
+    return CacheRequest(option if isinstance(option, TeacherCache) else OwnCache(), option != "auto")
 
 
 def open_cached_teacher(request: CacheRequest, verbose: bool, **run: Any) -> CachedTeacher | None:

@@ -66,6 +66,8 @@ def save(directory: str | os.PathLike[str], state: TrainState, record: dict[str,
     content = {**record, "epoch": int(state.epoch), "arrays": arrays}
     folder = root if between else root / PARTIAL
     if _holds(folder / str(number), content):  # replacing it would be a moment without it
+        if between:
+            _remove_later(root, number)
         return folder / str(number)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -75,8 +77,10 @@ def save(directory: str | os.PathLike[str], state: TrainState, record: dict[str,
         ) as checkpointer:
             metadata = {"content": content, "checksum": _checksum(content)}
             checkpointer.save(number, state.without_teacher(), force=True, overwrite=True, custom_metadata=metadata)
-        if between and jax.process_index() == 0:
-            (root / PARTIAL).rmtree(missing_ok=True)
+        if between:
+            _remove_later(root, number)
+            if jax.process_index() == 0:
+                (root / PARTIAL).rmtree(missing_ok=True)
     except Exception as error:  # the layers below wrap what the system said in errors of many types
         raise _write_error(root, error) from error
     return folder / str(number)
@@ -190,7 +194,15 @@ def _holds(folder: epath.Path, content: Mapping[str, Any]) -> bool:
         there = _metadata(folder)
     except DamagedError:
         return False
-    return all(there[name] == content[name] for name in ("arrays", "epoch", "running"))
+    # As text, since NaN is no NaN's equal.
+    return all(_text(there.get(name)) == _text(content.get(name)) for name in ("arrays", "epoch", "running", "history"))
+
+
+def _remove_later(root: epath.Path, epoch: int) -> None:
+    """Remove checkpoints of later epochs than the one that was saved last, which is what `restore` is to read."""
+    for folder in _numbered(root) if jax.process_index() == 0 else []:
+        if int(folder.name) > epoch:
+            folder.rmtree()
 
 
 def _root(directory: str | os.PathLike[str]) -> epath.Path:
@@ -299,7 +311,11 @@ def _seed(key: jax.Array) -> str:
 
 
 def _checksum(content: Mapping[str, Any]) -> int:
-    return zlib.crc32(json.dumps(content, sort_keys=True).encode())
+    return zlib.crc32(_text(content).encode())
+
+
+def _text(content: Any) -> str:
+    return json.dumps(content, sort_keys=True)
 
 
 def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:

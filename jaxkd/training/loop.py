@@ -6,6 +6,7 @@ anew for every chunk, since callbacks may replace it.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import time
 import warnings
@@ -73,6 +74,8 @@ class Run:
       last_steps_start: the number of steps taken before that chunk.
       warned: the bounds that were warned of, each once in a run.
       spoilt: a state that training ended in because it was not finite; the network is not given it.
+      begun_at: the number of steps taken when its last epoch began or was resumed.
+      under_way: whether a `fit` or a sweep trains it.
     """
 
     state: TrainState | None = None
@@ -84,6 +87,8 @@ class Run:
     last_steps_start: int = 0
     warned: set[str] = field(default_factory=set)
     spoilt: TrainState | None = None
+    begun_at: int | None = None
+    under_way: bool = False
 
     def compiled_state(self) -> TrainState:
         """Return the state; raise a RuntimeError before `compile`."""
@@ -147,6 +152,7 @@ class Runs:
         waiting: list[tuple[Logs, int]] = []
         progress, step = [], int(self.state.step)
         for position, (run, _) in enumerate(self.members):
+            run.begun_at = step
             column = None if self._stacked is None else position
             run.progress = EpochProgress(program, number, step, waiting, column, run.resumed, run.warned)
             progress.append(run.progress)
@@ -158,10 +164,14 @@ class Runs:
             if run.progress is not None:
                 run.last_steps, run.last_steps_start = run.progress.last_steps, run.progress.last_steps_start
 
-    def end_epoch(self, epoch: int, logs: Sequence[Means]) -> None:
-        """Write down what an epoch measured."""
+    def record(self, epoch: int, logs: Sequence[Means]) -> None:
+        """Write down what was measured in an epoch so far."""
         for (run, _), own in zip(self.members, logs, strict=True):
             run.history.append(epoch, own)
+
+    def end_epoch(self, epoch: int, logs: Sequence[Means]) -> None:
+        """Write down what an epoch measured."""
+        self.record(epoch, logs)
 
     def call(self, hook: str, *position: int, logs: Sequence[Means] | None = None) -> None:
         """Call a hook of every run's callbacks."""
@@ -197,6 +207,18 @@ class Runs:
 def _same_arrays(one: list[list[jax.Array]], other: list[list[jax.Array]]) -> bool:
     """Return whether the very arrays are the same; their values are not looked at."""
     return [list(map(id, arrays)) for arrays in one] == [list(map(id, arrays)) for arrays in other]
+
+
+@contextlib.contextmanager
+def under_way(runs: Sequence[Run]) -> Iterator[None]:
+    """Mark runs as being trained, so that nothing puts others in their place meanwhile."""
+    for run in runs:
+        run.under_way = True
+    try:
+        yield
+    finally:
+        for run in runs:
+            run.under_way = False
 
 
 def train(
@@ -249,12 +271,13 @@ def train(
             end_if_asked()
         for own in progress:
             own.warn()
+        cached = {} if cached_teacher is None else {"teacher_cache_hits": cached_teacher.hit_rate()}
+        logs = [own.logs() | cached for own in progress]
         with termination.held():
             for run, _ in runs.members:
                 run.progress = run.resumed = None
             runs.state = end_epoch(runs.state)
-        cached = {} if cached_teacher is None else {"teacher_cache_hits": cached_teacher.hit_rate()}
-        logs = [own.logs() | cached for own in progress]
+            runs.record(epoch, logs)  # now: what stops its evaluation leaves an epoch that is done
         if measure and ((epoch + 1) % validation_freq == 0 or epoch + 1 == epochs.stop):
             runs.call("on_test_begin")
             measured = [{f"val_{name}": value for name, value in own.items()} for own in measure(runs.state)]
@@ -319,7 +342,6 @@ class EpochProgress:
       warned: the bounds that the run has been warned of; what is warned of now is added.
 
     Attributes:
-      begun_at: the number of steps taken in the whole training when this began or was resumed.
       steps: of the epoch that have been heard of.
       last_steps: the value of every loss at each step of the chunk that was heard of last.
       last_steps_start: the number of steps taken before that chunk, in the whole training.
@@ -336,7 +358,6 @@ class EpochProgress:
         warned: set[str] | None = None,
     ):
         self._number, self._first_step = number, record["first_step"] if record else step
-        self.begun_at = step
         self._terms = ["loss", *(name for name, _ in program.weights)]
         self._sums = dict.fromkeys(program.averaged, 0.0)
         self._latest: Means = {}

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -74,11 +74,12 @@ class TeacherCache:
           MemoryError: it would not fit into memory.
         """
         wanted = {**contents, "slots": slots, "width": width, "dtype": self.dtype.name}
-        if self._contents is None and self.directory is not None:
-            self._open_files(wanted)
-        if self._contents is None:
+        if self._contents is not None:
+            self._check(self._contents, wanted)
+        elif self.directory is not None:
+            self._open_files(self.directory, wanted)
+        else:
             self._reserve(wanted)
-        self._check(wanted)
 
     def has(self, slots: np.ndarray) -> np.ndarray:
         """Return which of the slots are filled."""
@@ -93,9 +94,8 @@ class TeacherCache:
         self._outputs[slots] = outputs
         self._filled[slots] = True  # last, so that a run killed in between leaves no slot that is half written
 
-    def _check(self, wanted: dict[str, Any]) -> None:
-        assert self._contents is not None
-        if differing := [key for key in wanted if self._contents.get(key) != wanted[key]]:
+    def _check(self, contents: Mapping[str, Any], wanted: dict[str, Any]) -> None:
+        if differing := [key for key in wanted if contents.get(key) != wanted[key]]:
             where = "in memory" if self.directory is None else f"in {self.directory}"
             raise ValueError(
                 f"the teacher cache {where} was filled with another {', '.join(differing)}: use a new one, or another "
@@ -114,22 +114,28 @@ class TeacherCache:
         self._filled = np.zeros(slots, bool)
         self._contents = wanted
 
-    def _open_files(self, wanted: dict[str, Any]) -> None:
-        assert self.directory is not None
-        manifest = self.directory / "contents.json"
-        if manifest.exists():
-            self._contents = json.loads(manifest.read_text())
-            self._check(wanted)
-            mode = "r+"
+    def _open_files(self, directory: Path, wanted: dict[str, Any]) -> None:
+        manifest = directory / "contents.json"
+        begun = manifest.exists()
+        if begun:
+            self._check(json.loads(manifest.read_text()), wanted)
         else:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            mode = "w+"
+            directory.mkdir(parents=True, exist_ok=True)
         slots, width, open_array = wanted["slots"], wanted["width"], np.lib.format.open_memmap
-        self._outputs = open_array(self.directory / "outputs.npy", mode, self.dtype, (slots, width))
-        self._filled = open_array(self.directory / "filled.npy", mode, np.dtype(bool), (slots,))
-        if self._contents is None:
+        mode: Literal["r+", "w+"] = "r+" if begun else "w+"
+        self._outputs = open_array(directory / "outputs.npy", mode, self.dtype, (slots, width))
+        self._filled = open_array(directory / "filled.npy", mode, np.dtype(bool), (slots,))
+        if not begun:
             manifest.write_text(json.dumps(wanted, indent=1) + "\n")  # last: a folder without it is begun anew
-            self._contents = wanted
+        self._contents = wanted  # likewise: what was refused is not open
+
+
+class OwnCache(TeacherCache):
+    """A cache that nobody else has: for other data, or another teacher, it begins anew."""
+
+    def _check(self, contents: Mapping[str, Any], wanted: dict[str, Any]) -> None:
+        if contents != wanted:
+            self._reserve(wanted)
 
 
 def fingerprint(arrays: Sequence[jax.Array | np.ndarray]) -> str:

@@ -155,6 +155,22 @@ def test_a_method_is_made_again_from_its_record(tmp_path, given):
     assert (found.settings(), found.method) == (run.settings(), run.method)
 
 
+def test_a_warm_up_is_scaled_with_the_run_and_not_pinned(tmp_path):
+    given = ["--student", "resnet20", "--recipe", "ats", "--method", "ats"]
+    short = recorded(tmp_path / "config.json", distill.config_of(options(distill, *given, "--epochs", "24")))
+    whole = distill.config_of(options(distill, "--config", str(short), "--epochs", "240"))
+    assert whole.training == distill.config_of(options(distill, *given)).training
+    chosen = distill.config_of(options(distill, *given, "--epochs", "48", "--warmup", "5"))
+    assert again(tmp_path / "config.json", chosen).training.warmup == 5
+
+
+@pytest.mark.parametrize("method", ["ce", "tf-kd"])
+def test_a_run_without_the_teacher_of_its_recipe_is_made_again(tmp_path, method):
+    run = distill.config_of(options(distill, "--recipe", "kd/resnet56-resnet20", "--method", method))
+    run = dataclasses.replace(run, teacher=None)  # as a run without one is recorded
+    assert again(tmp_path / "config.json", run).settings() | {"teacher": None} == run.settings()
+
+
 def test_what_no_option_says_is_refused(tmp_path, capsys):
     run = distill.config_of(options(distill, "--recipe", "dkd/resnet56-resnet20"))
     run = dataclasses.replace(run, method=run.method.adapted({"dkd": losses.warmup(3)}))

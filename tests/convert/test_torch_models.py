@@ -11,11 +11,11 @@ from flax import linen, nnx
 from seeded import HALF, filled, same_weights, seeded
 from tiny import assert_same_bits, leaves
 
-from jaxkd import convert
+from jaxkd import convert, models
 from jaxkd.convert import ConversionError
 from jaxkd.convert.architectures import is_weight
 from jaxkd.convert.state_dict import unwrap
-from jaxkd.formats import torch_writer
+from jaxkd.formats import torch_reader, torch_writer
 from jaxkd.formats.torch_reader import read
 from jaxkd.nn.layers import BatchNorm, Conv, Linear
 
@@ -214,6 +214,15 @@ def test_half_and_double_precision_become_float32(weights, tmp_path):
         back = convert.from_torch(tmp_path / "x.pth", "resnet8")
         assert back.conv1.kernel.dtype == jnp.float32
         np.testing.assert_array_equal(convert.to_state_dict(back)["fc.weight"], weights["fc.weight"].astype(dtype))
+
+
+def test_what_was_written_and_what_was_read_is_loaded(tmp_path):
+    ours, other = seeded("resnet8", num_classes=10), models.create("resnet8", num_classes=10)
+    convert.to_torch(ours, tmp_path / "ours.pth")
+    for given in (convert.to_state_dict(ours), torch_reader.read(tmp_path / "ours.pth")):
+        assert any(key.endswith("num_batches_tracked") for key in given)
+        loaded = convert.load_state_dict(other, given, "ours")
+        np.testing.assert_array_equal(loaded["fc.weight"], given["fc.weight"])
 
 
 # What does not fit.

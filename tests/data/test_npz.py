@@ -126,6 +126,13 @@ def test_files_that_are_none_are_named(tmp_path):
     (tmp_path / "a.npz").write_bytes(b"PK no zip")
     with pytest.raises(ValueError, match=r"a.npz is not an .npz file"):
         data.load("npz", tmp_path)
+    np.savez_compressed(tmp_path / "a.npz", x=PIXELS, y=LABELS)
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    begin = content.index(b"x.npy") + len("x.npy")
+    content[begin + 40 : begin + 60] = bytes(20)
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a.npz is not an .npz file"):
+        data.load("npz", tmp_path, validation_split=0.2)
     np.save(tmp_path / "images.npy", PIXELS)
     with pytest.raises(ValueError, match=r"images.npy is not an .npz file .*one array: write all with numpy.savez\("):
         data.load("npz", tmp_path / "images.npy")

@@ -4,13 +4,14 @@ import functools
 import itertools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 from tiny import digits
 
 import jaxkd
-from jaxkd import Outputs, losses, optimizers
+from jaxkd import Batch, Outputs, losses, optimizers
 from jaxkd.data import Augmentation
 from jaxkd.nn.layers import BatchNorm, Conv, Linear, global_average_pool
 
@@ -101,3 +102,10 @@ def test_the_core_meets_every_choice():
     chosen = [case.split("-") for case in CORE]
     for place, table in enumerate((DIVERGENCES, RULES, STANDARDIZE, FEATURES)):
         assert {names[place] for names in chosen} == set(table)
+
+
+def test_two_standardised_logits_teach_nothing_and_it_is_said():
+    student, teacher = Outputs(jnp.array([[-1.0, 2.0]])), Outputs(jnp.array([[5.0, -3.0]]))
+    batch = Batch(images=None, labels=jnp.array([0]), index=None)
+    with pytest.warns(UserWarning, match="leave standardize out where there are two classes"):
+        losses.KD(2.0, standardize=True)(student, teacher, batch, None, None)

@@ -123,6 +123,7 @@ def test_it_is_the_mean_over_the_batch(case):
     assert (abs(apart) > 1e-4) == (case.row.together is not None), case.row.together
 
 
+@pytest.mark.filterwarnings("ignore:two standardised logits")
 def test_two_classes_are_enough_and_widths_may_differ(case):
     found = Case(case.name, student=OTHER_WIDTHS, classes=2)()
     assert finite(found)

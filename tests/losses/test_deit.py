@@ -40,3 +40,12 @@ def test_the_token_of_the_strong_view_is_read_as_well():
     strong = Outputs(logits(3), distillation_logits=logits(4))
     losses.DeiT(Look())(Outputs(logits(0), distillation_logits=logits(2), strong=strong), None, None, None, None)
     np.testing.assert_array_equal(seen[0], (logits(2), logits(4)))
+
+
+@pytest.mark.parametrize(
+    ("teacher", "said"),
+    [(None, "use jaxkd.Distiller"), (Outputs(np.zeros((6, 7))), "give networks of the same classes")],
+)
+def test_a_teacher_of_other_classes_is_refused(teacher, said):
+    with pytest.raises(ValueError, match=said):
+        losses.DeiT()(Outputs(logits(0)), teacher, BATCH, None, None)

@@ -109,6 +109,7 @@ def test_predictions_are_only_read():
     np.testing.assert_allclose(gradient, constant, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:two standardised logits")
 @pytest.mark.parametrize("shape", [(1, K), (B, 2), (B, K)])
 def test_standardised_it_is_finite_at_extremes_and_zero_where_both_agree(shape):
     graph, params, rest = split(KD(built(shape[1]), standardize=True))

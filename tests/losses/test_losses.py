@@ -112,6 +112,7 @@ def test_kd_by_hand():
     assert by_hand(losses.KD(2.0), student, teacher, [0, 0]) == pytest.approx(4 * divergence / 2, rel=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:two standardised logits")
 def test_standardised_kd_by_hand():
     # Two classes standardise to ±1/√2, whatever their size; at T = √2/ln 3 they are ±(ln 3)/2, that is (3/4, 1/4).
     # Teacher (3/4, 1/4), student (1/4, 3/4): KL = 3/4 ln 3 − 1/4 ln 3 = (ln 3)/2; T² = 2/(ln 3)²; product 1/ln 3.

@@ -30,10 +30,10 @@ class BrokenError(Exception):
     """What a run dies of in these tests."""
 
 
-def compiled(rate=0.1, width=8, seed=3, teacher=None):
+def compiled(rate=0.1, width=8, seed=3, teacher=None, chunk=2):
     distiller = jaxkd.Distiller(student=TinyNet(width=width), teacher=teacher or TinyNet(seed=1))
     terms = {"ce": losses.CrossEntropy(), "kd": losses.KD(losses.CurriculumTemperature())}
-    distiller.compile(optimizers.sgd(rate, momentum=0.9), loss=terms, seed=seed, steps_per_execution=2)
+    distiller.compile(optimizers.sgd(rate, momentum=0.9), loss=terms, seed=seed, steps_per_execution=chunk)
     return distiller
 
 
@@ -514,3 +514,55 @@ def test_sigterm_keeps_its_meaning_where_nobody_saves(tmp_path):
     fit(compiled(), look, callbacks.Checkpoint(tmp_path))
     assert seen[-1] != before
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+# Epochs that are done stay done
+
+
+def test_an_epoch_whose_evaluation_was_broken_off_is_in_the_history(tmp_path):
+    run = compiled()
+
+    def end(logs):
+        raise BrokenError
+
+    with pytest.raises(BrokenError):
+        fit(run, callbacks.LambdaCallback(on_test_begin=end))
+    run.save(tmp_path)
+    resumed = compiled()
+    resumed.restore(tmp_path)
+    history = fit(resumed)
+    assert history.epoch == [0, 1, 2]
+    assert [value is None for value in history.history["val_accuracy"]] == [True, False, False]
+
+
+def test_a_save_before_the_epoch_is_written_down_is_replaced_by_the_whole(tmp_path):
+    run = compiled()
+    fit(run, callbacks.LambdaCallback(on_test_end=lambda logs: run.save(tmp_path)), callbacks.Checkpoint(tmp_path))
+    resumed = compiled()
+    resumed.restore(tmp_path)
+    assert resumed.history.to_dict() == run.history.to_dict()
+
+
+def test_the_newest_checkpoint_is_what_was_saved_last(tmp_path):
+    run, scores = compiled(), iter([0.9, 0.2, 0.1])
+    best = callbacks.EarlyStopping("score", patience=2, mode="max", restore_best=True)
+    scored = callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: logs.update(score=next(scores)))
+    fit(run, scored, best, callbacks.Checkpoint(tmp_path, keep=2, every=2))
+    resumed = compiled()
+    resumed.restore(tmp_path)
+    assert int(resumed.state.epoch) == int(run.state.epoch) == 1
+    run.save(tmp_path, keep=2)  # what is there already stays
+    assert [entry.name for entry in tmp_path.iterdir()] == ["1"]
+
+
+def test_a_run_that_was_broken_off_twice_in_an_epoch_goes_on_where_it_was(tmp_path):
+    run = compiled(chunk=1)
+    with pytest.raises(BrokenError):
+        fit(run, BreaksAt(0, 1))  # two steps are taken, as the chunk that follows is under way
+    run.save(tmp_path)
+    resumed = compiled(chunk=1)
+    resumed.restore(tmp_path)
+    with pytest.raises(BrokenError):
+        fit(resumed, BreaksAt(0, 3))
+    fit(resumed)
+    assert int(resumed.state.step) == 5 * EPOCHS

@@ -209,3 +209,22 @@ def test_room_and_progress_are_told(digits, capsys):
     distiller.fit(digits, epochs=1, batch_size=32)
     told = capsys.readouterr().out
     assert "teacher cache in memory: up to 51.8 kB (18 views an image, 10 numbers each in float32), 0.0% filled" in told
+
+
+def test_a_cache_that_refused_takes_what_is_right(digits, tmp_path):
+    train(digits, jaxkd.TeacherCache(tmp_path), epochs=1)
+    cache = jaxkd.TeacherCache(tmp_path)
+    with pytest.raises(ValueError, match="was filled with another images, slots"):
+        train(digits.subset(36), cache, epochs=1)
+    _, history = train(digits, cache, epochs=1)
+    assert history["teacher_cache_hits"] == [1]
+
+
+@pytest.mark.parametrize("option", [True, "auto"])
+def test_a_cache_of_ones_own_begins_anew_for_other_data(digits, option):
+    distiller = jaxkd.Distiller(student=TinyNet(), teacher=TEACHER)
+    distiller.compile(optimizers.sgd(0.05), loss=kd(), cache_teacher=option)
+    plain = dataclasses.replace(digits, augmentation=None)
+    distiller.fit(plain.subset(36), batch_size=32, verbose=0)
+    distiller.fit(plain, epochs=2, batch_size=32, verbose=0)
+    assert distiller.history.history["teacher_cache_hits"] == [0, 0, 1]

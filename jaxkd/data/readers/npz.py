@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ def _read(path: Path) -> tuple[dict[str, Pair], tuple[str, ...] | None]:
             raise ValueError("it holds one array: write all with numpy.savez(path, x_train=…, y_train=…)")
         with file:
             arrays = {key: file[key] for key in file.files}
-    except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} is not an .npz file of plain arrays: {error}") from None
     found: dict[str, Parts] = {}
     for key, array in arrays.items():
