@@ -134,7 +134,6 @@ class Primitive {
     Check(dnnl_primitive_create(&primitive_, desc), "dnnl_primitive_create");
     dnnl_primitive_desc_destroy(desc);
   }
-  bool made() const { return primitive_ != nullptr; }
   void Run(std::initializer_list<dnnl_exec_arg_t> given, const char* what) const {
     thread_local Room room;
     std::array<dnnl_exec_arg_t, 5> args;
