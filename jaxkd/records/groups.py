@@ -76,7 +76,7 @@ class Group:
     @property
     def repeated(self) -> tuple[int, ...]:
         """Seeds that are there more than once: such runs are not independent, and their deviation is too small."""
-        seeds = [run.seed for run in self.runs if run.seed is not None]
+        seeds = [run.seed for run in self.compared if run.seed is not None]
         return tuple(sorted({seed for seed in seeds if seeds.count(seed) > 1}))
 
     def spread(self, which: Literal["last", "best"], quantity: str = "val_accuracy") -> Spread | None:

@@ -33,6 +33,7 @@ class Grid:
       mean: `[rows, columns]` over the runs of each cell, as with other seeds; NaN where there is none.
       deviation: `[rows, columns]`, the sample deviation; NaN where there are fewer than two.
       runs: the most runs that a cell has.
+      fewest: the fewest runs of a cell that has any.
     """
 
     names: tuple[str, str]
@@ -41,6 +42,7 @@ class Grid:
     mean: np.ndarray
     deviation: np.ndarray
     runs: int
+    fewest: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +56,7 @@ class SweepRecord:
       settings: what all runs share.
       environment: where they ran, as far as it was recorded.
       arguments: the options that the user gave.
+      teacher: what was measured of it; empty where nothing was.
     """
 
     path: Path
@@ -62,6 +65,7 @@ class SweepRecord:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     environment: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    teacher: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -89,7 +93,7 @@ class SweepRecord:
                 history=history,
                 environment=self.environment,
                 arguments=self.arguments,
-                result={},
+                result={"teacher": self.teacher} if self.teacher else {},
             )
             for cell, history in zip(self.cells, self.histories, strict=True)
         )
@@ -123,7 +127,8 @@ class SweepRecord:
             mean[place] = spread.mean
             if spread.deviation is not None:
                 deviation[place] = spread.deviation
-        return Grid((row, column), rows, columns, mean, deviation, max(map(len, measured.values())))
+        counts = [len(values) for values in measured.values()]
+        return Grid((row, column), rows, columns, mean, deviation, max(counts), min(counts))
 
 
 def holds_sweep(path: Path) -> bool:
@@ -192,6 +197,8 @@ def _read_table(path: Path, file: Path) -> SweepRecord:
         by_cell.setdefault(tuple(row[name] for name in settings), []).append(row)
     config_file = file.with_name("config.json")
     config = read_mapping(config_file, "settings", "arguments") if path.is_dir() and config_file.exists() else {}
+    result_file = file.with_name("result.json")
+    result = read_mapping(result_file, "teacher") if config and result_file.exists() else {}
     return SweepRecord(
         path=path,
         cells=tuple(dict(zip(settings, map(_value, texts), strict=True)) for texts in by_cell),
@@ -199,6 +206,7 @@ def _read_table(path: Path, file: Path) -> SweepRecord:
         settings=config.get("settings", {}),
         environment=environment_in(config),
         arguments=config.get("arguments", {}),
+        teacher=result.get("teacher", {}),
     )
 
 

@@ -204,7 +204,8 @@ def heat_map(sweep: SweepRecord) -> HeatMap:
     deviation = float(grid.deviation[row, column])
     spread = mean_text(high, None if math.isnan(deviation) else deviation)
     found = f"{_short(down)} {text(grid.rows[row])}, {_short(across)} {text(grid.columns[column])}"
-    runs = f"Mean over {counted(grid.runs, 'seed')} in each cell." if grid.runs > 1 else "One seed in each cell."
+    seeds = counted(grid.runs, "seed") if grid.fewest == grid.runs else f"{grid.fewest} to {grid.runs} seeds"
+    runs = f"Mean over {seeds} in each cell." if grid.runs > 1 else "One seed in each cell."
     return HeatMap(
         title=f"{sweep.name}: test accuracy in percent at the last epoch",
         across=across,

@@ -232,10 +232,11 @@ def test_fixed_temperatures_beside_the_learned_one(runs, tmp_path, capsys):
     assert "63.00 at 2, 69.00 at 8 %; runs of each: 2" in capsys.readouterr().out
 
 
-def test_a_table_of_a_sweep_has_fixed_temperatures_too(tmp_path):
+def test_a_table_of_a_sweep_has_fixed_temperatures_too(tmp_path, capsys):
     table = tmp_path / "temperatures.csv"
     table.write_text("temperature,seed,epoch,val_accuracy\n2,0,1,0.5\n2,1,1,0.6\n4,0,1,0.7\n")
     record = run("sweep", [str(table)], tmp_path)
+    assert "runs of each: 1 to 2" in capsys.readouterr().out
     assert record["fixed"] == [{"method": "sweep", "temperatures": [2.0, 4.0], "accuracy": [[0.5, 0.6], [0.7]]}]
     assert record["learned"] == []
 
@@ -490,6 +491,16 @@ def test_a_sweep_that_was_not_evaluated_is_no_grid(tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         figures.main(["fig10", str(table)])
     assert "grid.csv has no test accuracy of every run: sweep with validation_data" in capsys.readouterr().err
+
+
+def test_a_grid_may_lack_cells_and_seeds(tmp_path, capsys):
+    table = tmp_path / "grid.csv"
+    cells = [(1, 2, 0.3), (1, 2, 0.5), (2, 1, 0.6), (2, 2, 0.7)]
+    rows = [f"{correct},{wrong},{seed},1,{value}" for seed, (correct, wrong, value) in enumerate(cells)]
+    table.write_text("\n".join(["correct,wrong,seed,epoch,val_accuracy", *rows, ""]))
+    run("fig10", [str(table)], tmp_path)
+    said = capsys.readouterr().out
+    assert "with τ₁ = τ₂ best 70.00% at 2; seeds per cell: 1 to 2" in said
 
 
 def test_a_folder_may_have_an_equals_sign_in_its_name(tmp_path):

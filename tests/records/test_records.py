@@ -229,6 +229,13 @@ def test_a_table_of_a_sweep_comes_back(tmp_path):
         first.student()
 
 
+def test_what_was_measured_of_the_teacher_of_a_sweep_comes_back(tmp_path):
+    recorded.grid(tmp_path / "grid")
+    records.write_json(tmp_path / "grid" / "result.json", {"teacher": {"name": "resnet14", "accuracy": 0.9}})
+    for run in records.read_sweep(tmp_path / "grid").runs:
+        assert (run.teacher_accuracy, run.teacher["sha256"]) == (0.9, recorded.SETTINGS["teacher"]["sha256"])
+
+
 def test_a_setting_keeps_its_value_where_a_measure_has_its_name(tmp_path):
     cells = [{"learning_rate": 0.05}, {"learning_rate": 0.1, "kd": 0.9}]
     runs = [

@@ -71,7 +71,7 @@ def lines(record: Record) -> list[str]:
     said, names = [], np.array(record["class_names"])
     for one in record["students"]:
         gain = 100 * array(one["gain"])
-        order = np.argsort(-np.nan_to_num(gain), kind="stable")
+        order = np.argsort(-gain, kind="stable")[: np.isfinite(gain).sum()]  # a class may have no image here
         most, least = (
             ", ".join(f"{names[label]} {gain[label]:+.1f}" for label in few) for few in (order[:3], order[-3:])
         )

@@ -60,3 +60,13 @@ def array(values: Any) -> np.ndarray:
       [1.0, nan]
     """
     return np.array(values, float)
+
+
+def between(low: int, high: int) -> str:
+    """Return from where to where a number goes, in words.
+
+    Example:
+      >>> between(1, 3), between(2, 2)
+      ('1 to 3', '2')
+    """
+    return str(high) if low == high else f"{low} to {high}"

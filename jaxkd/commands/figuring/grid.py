@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxkd import plots, records
 from jaxkd.commands.figuring import smoke
-from jaxkd.commands.figuring.figure import Figure, Record, array, numbers
+from jaxkd.commands.figuring.figure import Figure, Record, array, between, numbers
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +44,7 @@ def draw(record: Record, path: pathlib.Path) -> None:
             rows=[f"{value:g}" for value in grid["correct"]],
             columns=[f"{value:g}" for value in grid["wrong"]],
             labels=("τ₂, wrong classes", "τ₁, correct class", "test accuracy (%)"),
-            title=f"{grid['label']}{_seeds(grid['seeds'])}; framed: the best",
+            title=f"{grid['label']}{_seeds(grid)}; framed: the best",
         )
     plots.save(figure, path)
 
@@ -60,10 +60,11 @@ def lines(record: Record) -> list[str]:
             f"τ₂ = {grid['wrong'][column]:g}"
         )
         pairs = [(i, grid["wrong"].index(tau)) for i, tau in enumerate(grid["correct"]) if tau in grid["wrong"]]
+        pairs = [pair for pair in pairs if np.isfinite(accuracy[pair])]  # a sweep need not have them all
         if pairs:
             plain = max(pairs, key=lambda pair: accuracy[pair])
             text += f"; with τ₁ = τ₂ best {accuracy[plain]:.2%} at {grid['correct'][plain[0]]:g}"
-        said.append(f"{text}; seeds per cell: {grid['seeds']}, chosen on the test images")
+        said.append(f"{text}; seeds per cell: {_counts(grid)}, chosen on the test images")
     return said
 
 
@@ -84,12 +85,19 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
         "accuracy": numbers(found.mean, 6),
         "deviation": numbers(found.deviation, 4),
         "seeds": found.runs,
+        "fewest_seeds": found.fewest,
     }
 
 
-def _seeds(number: int) -> str:
+def _seeds(grid: dict[str, Any]) -> str:
     """Return how many runs a cell is the mean of, where it is more than one."""
-    return f", mean of {number} seeds" if number > 1 else ""
+    return f", mean of {_counts(grid)} seeds" if grid["seeds"] > 1 else ""
+
+
+def _counts(grid: dict[str, Any]) -> str:
+    return between(
+        grid.get("fewest_seeds", grid["seeds"]), grid["seeds"]
+    )  # data of earlier versions have the most alone
 
 
 def _name(entry: Any) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from jaxkd import History, plots, records
 from jaxkd.commands.figuring import smoke
-from jaxkd.commands.figuring.figure import Figure, Record, numbers
+from jaxkd.commands.figuring.figure import Figure, Record, between, numbers
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -71,13 +71,13 @@ def learned(runs: list[records.Record]) -> list[dict[str, Any]]:
     """Return every configuration's learned temperature: a curve per seed, and the accuracies at the end."""
     curves = []
     for group in records.groups(run for run in runs if quantity(run) is not None):
-        each = [_measured(run) for run in group.runs]
+        each = [_measured(run) for run in group.compared]
         curves.append(
             {
                 "label": f"{group.label}, {pair(group.runs[0])}",
                 "epochs": [epochs for epochs, _ in each],
                 "temperatures": [numbers(values) for _, values in each],
-                "accuracy": [numbers(run.last["val_accuracy"], 6) for run in group.runs],
+                "accuracy": [numbers(run.history.last("val_accuracy"), 6) for run in group.compared],
             }
         )
     return curves
@@ -117,9 +117,10 @@ def lines(record: Record) -> list[str]:
     said = []
     for curve in record["curves"]:
         firsts, lasts = ([values[place] for values in curve["temperatures"]] for place in (0, -1))
+        ends = [epochs[-1] for epochs in curve["epochs"]]
         said.append(
             f"{curve['label']}: temperature {_range(firsts)} after the first epoch, {_range(lasts)} after epoch "
-            f"{curve['epochs'][0][-1]}; test accuracy {_range([100 * value for value in curve['accuracy']])} %"
+            f"{between(min(ends), max(ends))}; test accuracy {_range([100 * value for value in curve['accuracy']])} %"
         )
     return said
 

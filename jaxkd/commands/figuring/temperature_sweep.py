@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxkd import plots, recipes, records
 from jaxkd.commands.figuring import learned_temperature, smoke
-from jaxkd.commands.figuring.figure import Figure, Record, array, numbers
+from jaxkd.commands.figuring.figure import Figure, Record, array, between, numbers
 from jaxkd.commands.figuring.learned_temperature import pair, quantity
 
 
@@ -92,7 +92,10 @@ def lines(record: Record) -> list[str]:
     for one in record["fixed"]:
         each = zip(one["temperatures"], _means(one["accuracy"]), one["accuracy"], strict=True)
         shown = ", ".join(f"{mean:.2f} at {tau:g}" for tau, mean, _ in each)
-        said.append(f"{one['method']}, fixed: test accuracy {shown} %; runs of each: {len(one['accuracy'][0])}")
+        counts = [len(each) for each in one["accuracy"]]
+        said.append(
+            f"{one['method']}, fixed: test accuracy {shown} %; runs of each: {between(min(counts), max(counts))}"
+        )
     return [*said, *learned_temperature.lines({"curves": record["learned"]})]
 
 
@@ -117,7 +120,7 @@ def _accuracies(method: str, temperature: float, runs: list[records.Record]) -> 
         raise ValueError(
             f"the runs of {method} at temperature {temperature:g} differ in {different}: name those of one"
         )
-    return [numbers(run.last["val_accuracy"], 6) for run in runs]
+    return [numbers(run.history.last("val_accuracy"), 6) for run in runs]
 
 
 def _fixed(run: records.Record) -> float | None:
