@@ -75,10 +75,25 @@ def _from_variables(environment: Mapping[str, str]) -> dict[str, Any]:
             raise ValueError(f"{names[1]}={count!r} and {names[2]}={number!r}: give a count, and a number below it")
         found = {"coordinator_address": address, "num_processes": int(count), "process_id": int(number)}
         if names is _TORCHRUN:
-            found["coordinator_address"] = f"{address}:{environment.get('MASTER_PORT', '29500')}"
+            found["coordinator_address"] = f"{address}:{_free_port(environment)}"
             found |= _own_gpu(environment)
         return found
     return {}
+
+
+def _free_port(environment: Mapping[str, str]) -> int:
+    """Return a port for JAX: the one that torchrun names, or the next where torchrun itself listens on that.
+
+    Example:
+      >>> _free_port({"MASTER_PORT": "29500"})
+      29500
+      >>> _free_port({"MASTER_PORT": "29500", "TORCHELASTIC_USE_AGENT_STORE": "True"})
+      29501
+    """
+    port = int(environment.get("MASTER_PORT", "29500"))
+    if environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return port
+    return port + 1 if port < 65535 else port - 1
 
 
 def _own_gpu(environment: Mapping[str, str]) -> dict[str, list[int]]:

@@ -407,8 +407,8 @@ def _check_whole_runs(bound: BoundProgram) -> None:
     """
     if len(bound.placement.processes) > 1:
         raise ValueError(
-            f"devices of {len(bound.placement.processes)} processes, but a sweep is one process's: compile with "
-            "devices=jax.local_devices(), and give each process cells of its own"
+            f"devices of {len(bound.placement.processes)} processes, but a sweep is one process's: start "
+            "each process by itself, without jaxkd.distributed.initialize, and give it cells of its own"
         )
     if bound.program.bn_mesh is not None:
         raise ValueError(

@@ -12,7 +12,7 @@ import jaxkd
 from jaxkd import distributed, recipes
 from jaxkd.command_line import CommandLine, Help, program
 from jaxkd.commands import config_file, dry_run, method, run
-from jaxkd.commands.beginning import RefusedError
+from jaxkd.commands.beginning import Beginning, RefusedError
 from jaxkd.commands.options import (
     add_init_options,
     add_options,
@@ -23,6 +23,7 @@ from jaxkd.commands.options import (
     teacher_path,
 )
 from jaxkd.config import RunConfig, TeacherConfig
+from jaxkd.records import read_json
 
 EXAMPLES = """examples:
   one number of a paper's table; --list-recipes prints them all:
@@ -96,8 +97,11 @@ def train_each(
     try:
         if options.dry_run:
             run.say(dry_run.described(networks[0], teacher))
-        else:
-            _train(networks, teacher, at_once)
+            return 0
+        for network in (one for one in networks if one.is_finished):  # its files stay as others have learned from them
+            run.print_result(read_json(network.directory.result_file), network.directory)
+        if unfinished := [one for one in networks if not one.is_finished]:
+            _train(unfinished, teacher, at_once)
     except RefusedError as error:
         parser.error(str(error))
     return 0
@@ -109,7 +113,8 @@ def _train(networks: list[run.Experiment], teacher: Any, at_once: int | None) ->
     run.say(f"{config.role} {config.network}: {size:,} parameters; {config.title}")
     run.say_start(networks[0])
     if config.teacher is not None:
-        described = describe_teacher(teacher, test, config.teacher.evaluate)
+        with Beginning():
+            described = describe_teacher(teacher, test, config.teacher.evaluate)
         networks = [dataclasses.replace(one, facts={**one.facts, "teacher": described}) for one in networks]
     if len(networks) > 1 and at_once != 1 and all(network.can_share_a_program for network in networks):
         run.fit_together(networks, at_once)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from jaxkd import data
 from jaxkd.convert.checkpoint import load_pretrained
-from jaxkd.data.load import OWN
+from jaxkd.data.load import OWN, STREAMED
 from jaxkd.export.source import record_in
 from jaxkd.records import Record
 
@@ -93,6 +93,8 @@ def images_of(options: argparse.Namespace, record: Record | None, split: str) ->
     name = options.data or recorded.get("name")
     if name is None:
         raise ValueError(f"{options.network} does not say what it was trained on: give --data, as in cifar100")
+    if record is not None and name in STREAMED and not recorded:  # other images, seen as it saw its own
+        recorded["image_size"] = record.data_options["image_size"] or (record.image_shape or (None,))[0]
     given = {option: getattr(options, option) or recorded.get(option) for option in RECORDED}
     load_any: Any = data.load  # which overloads by the name
     found: Images = load_any(name, split=split, workers=options.workers, **given)

@@ -138,7 +138,8 @@ def shape_of(options: argparse.Namespace, trained: network.Trained) -> tuple[int
     made_for = getattr(trained.model, "image_shape", (32, 32, 3))
     if options.image_size is not None:
         return (options.image_size, options.image_size, made_for[-1])
-    return shape_of_data(trained.record, trained.model) or made_for
+    learned_from = trained.record and trained.record.image_shape  # which the network may resize itself
+    return learned_from or shape_of_data(trained.record, trained.model) or made_for
 
 
 def view_of(options: argparse.Namespace, trained: network.Trained) -> View:

@@ -76,24 +76,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     output = options.output or pathlib.Path("runs") / "-".join(["reproduce", *(["smoke"] * options.smoke)])
     at_once = (1 if jax.default_backend() == "cpu" else None) if options.at_once is None else options.at_once
     failed: list[pathlib.Path] = []
+    limited = any(option.startswith("--limit-") for option in passed_on)
     for number, row in enumerate(rows, 1):
         print(f"{number} of {len(rows)}: {row.method} {row.pair}", flush=True)
-        for folders in parts_to_do(output, row, options.seeds, at_once):
-            failed += attempt([*arguments_of(row, teachers, options), *passed_on, *RESUMED], folders, at_once)
-            write_table(output, rows, options.seeds)
-    print(f"\n{write_table(output, rows, options.seeds)}\neverything is in {output}")
+        for folders in parts_to_do(output, row, options.seeds, at_once, limited):
+            command = [*arguments_of(row, teachers, options), *passed_on, *RESUMED]
+            failed += attempt(command, folders, at_once, limited)
+            write_table(output, rows, options.seeds, limited)
+    print(f"\n{write_table(output, rows, options.seeds, limited)}\neverything is in {output}")
     if failed:
         names = ", ".join(map(str, failed))
         print(f"not done, as said above: {names}; the same command goes on with them", file=sys.stderr)
     return 1 if failed else 0
 
 
+def is_done(folder: pathlib.Path, limited: bool) -> bool:
+    """Tell whether a run has a result, and is a first try on a part of the images if that is asked for."""
+    return records.RunDirectory(folder).result_file.exists() and records.read(folder).limited == limited
+
+
 def parts_to_do(
-    output: pathlib.Path, row: Row, seeds: Sequence[int], at_once: int | None
+    output: pathlib.Path, row: Row, seeds: Sequence[int], at_once: int | None, limited: bool
 ) -> list[dict[int, pathlib.Path]]:
     """Return the folders of a row's seeds that are not done: together, or each by itself where one is taken at once."""
     folders = {seed: directory(output, row, seed) for seed in seeds}
-    done = {seed for seed, folder in folders.items() if records.RunDirectory(folder).result_file.exists()}
+    done = {seed for seed, folder in folders.items() if is_done(folder, limited)}
     for seed, folder in folders.items():
         print(f"{folder} {'is done' if seed in done else '…'}", flush=True)
     wanted = {seed: folder for seed, folder in folders.items() if seed not in done}
@@ -101,7 +108,7 @@ def parts_to_do(
 
 
 def attempt(
-    arguments: Sequence[str], folders: dict[int, pathlib.Path], at_once: int | None
+    arguments: Sequence[str], folders: dict[int, pathlib.Path], at_once: int | None, limited: bool
 ) -> Collection[pathlib.Path]:
     """Run some seeds of a row; print what they die of, and leave the other rows to be run.
 
@@ -117,7 +124,7 @@ def attempt(
         traceback.print_exc()
     else:
         return ()
-    return [folder for folder in folders.values() if not records.RunDirectory(folder).result_file.exists()]
+    return [folder for folder in folders.values() if not is_done(folder, limited)]
 
 
 def find_teachers(rows: Sequence[Row], options: argparse.Namespace) -> dict[str, pathlib.Path]:
@@ -146,9 +153,9 @@ def directory(output: pathlib.Path, row: Row, seed: int) -> pathlib.Path:
     return output / recipes.get_method(row.method).name / row.pair / f"seed{seed}"
 
 
-def write_table(output: pathlib.Path, rows: Sequence[Row], seeds: Sequence[int]) -> str:
+def write_table(output: pathlib.Path, rows: Sequence[Row], seeds: Sequence[int], limited: bool) -> str:
     """Write the table of what is done so far, and return it in Markdown."""
-    table = [PublishedVsOurs(row, runs_of(output, row, seeds)) for row in rows]
+    table = [PublishedVsOurs(row, runs_of(output, row, seeds, limited)) for row in rows]
     runs = [run for entry in table for run in entry.runs]
     if not runs:
         return "nothing is done yet"
@@ -166,10 +173,10 @@ def write_table(output: pathlib.Path, rows: Sequence[Row], seeds: Sequence[int])
     return page
 
 
-def runs_of(output: pathlib.Path, row: Row, seeds: Sequence[int]) -> list[records.Record]:
+def runs_of(output: pathlib.Path, row: Row, seeds: Sequence[int], limited: bool) -> list[records.Record]:
     """Return the finished runs of a row."""
     folders = [directory(output, row, seed) for seed in seeds]
-    return [records.read(folder) for folder in folders if records.RunDirectory(folder).result_file.exists()]
+    return [records.read(folder) for folder in folders if is_done(folder, limited)]
 
 
 def command_line() -> argparse.ArgumentParser:

@@ -253,6 +253,11 @@ class Experiment:
         if is_first():
             self.directory.check(self.config.settings(), self.config.resume)
 
+    @property
+    def is_finished(self) -> bool:
+        """Tell whether it is resumed, and has its result; several processes need not see each other's files."""
+        return self.config.resume and jax.process_count() == 1 and self.directory.result_file.exists()
+
     def start(self) -> None:
         """Make the run directory and write `config.json`, unless another process has made it since `check`."""
         if is_first():

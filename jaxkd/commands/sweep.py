@@ -166,6 +166,7 @@ def train(
             paused = time.perf_counter()
             known_teacher["teacher"] = distill.describe_teacher(teacher, test, config.teacher.evaluate)
             start += time.perf_counter() - paused
+        directory.check(_as_begun(settings, directory, config.resume), config.resume)  # another may have begun there
         directory.start(settings, arguments)
 
     try:

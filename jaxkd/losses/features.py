@@ -159,8 +159,8 @@ class StatelessBatchNorm(nnx.Module):
     """
 
     def __init__(self, channels: int, *, epsilon: float = 1e-5):
-        self.scale = nnx.Param(jnp.ones(channels))
-        self.bias = nnx.Param(jnp.zeros(channels))
+        self.scale = nnx.Param(jnp.ones(channels, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(channels, jnp.float32))
         self.epsilon = epsilon
 
     def __call__(self, features: jax.Array) -> jax.Array:

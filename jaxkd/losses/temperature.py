@@ -293,9 +293,9 @@ class InstanceTemperature(LearnedTemperature):
             raise ValueError("InstanceTemperature reads a teacher's predictions: use jaxkd.Distiller, which has one")
         inputs = student.outputs.logits.shape[-1] + teacher.outputs.logits.shape[-1]
         self.first = nnx.Param(torch_uniform(rngs.params(), (inputs, self.hidden), jnp.float32))
-        self.first_bias = nnx.Param(jnp.zeros(self.hidden))
+        self.first_bias = nnx.Param(jnp.zeros(self.hidden, jnp.float32))
         self.second = nnx.Param(torch_uniform(rngs.params(), (self.hidden, 1), jnp.float32))
-        self.second_bias = nnx.Param(jnp.ones(1))
+        self.second_bias = nnx.Param(jnp.ones(1, jnp.float32))
 
     def temper(self, student: jax.Array, teacher: jax.Array, labels: jax.Array, progress: Progress) -> Tempered:
         predictions = jax.lax.stop_gradient(jnp.concatenate([student, teacher], -1))

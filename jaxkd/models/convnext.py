@@ -17,7 +17,7 @@ from jax.nn.initializers import zeros
 
 from jaxkd.models.registry import Classifier, family
 from jaxkd.nn.attention import DropPath, LayerNorm, drop_paths
-from jaxkd.nn.initializers import truncated_normal
+from jaxkd.nn.initializers import normal
 from jaxkd.nn.layers import Conv, Linear, check_image_size, global_average_pool
 from jaxkd.nn.operations import gelu, saved
 from jaxkd.nn.stack import stack_blocks
@@ -31,7 +31,7 @@ INITIAL_SCALE = 1e-6
 WIDENING = 4
 """The width of a block inside, as a multiple of its channels."""
 
-_normal = truncated_normal(0.02)
+_normal = normal(0.02)  # PyTorch's trunc_normal_ cuts at ±2, a hundred deviations away
 
 
 class Plan(NamedTuple):
@@ -78,7 +78,7 @@ class TimmBlock(ConvNeXtBlock):
 
     def __init__(self, width: int, drop_path: DropPath | None, convolutions: bool, *, rngs: nnx.Rngs):
         linear = _pointwise if convolutions else _linear
-        self.gamma = nnx.Param(jnp.full(width, INITIAL_SCALE))
+        self.gamma = nnx.Param(jnp.full(width, INITIAL_SCALE, jnp.float32))
         self.conv_dw = _depthwise(width, rngs)
         self.norm = LayerNorm(width, epsilon=EPSILON)
         layers = {"fc1": linear(width, WIDENING * width, rngs), "fc2": linear(WIDENING * width, width, rngs)}
@@ -93,7 +93,7 @@ class TorchvisionBlock(ConvNeXtBlock):
     """A block under torchvision's keys: `layer_scale`, `block.0`, `block.2`, `block.3`, `block.5`."""
 
     def __init__(self, width: int, drop_path: DropPath | None, *, rngs: nnx.Rngs):
-        self.layer_scale = nnx.Param(jnp.full((width, 1, 1), INITIAL_SCALE))
+        self.layer_scale = nnx.Param(jnp.full((width, 1, 1), INITIAL_SCALE, jnp.float32))
         self.block: nnx.Dict[Any] = nnx.Dict(
             {
                 "0": _depthwise(width, rngs),

@@ -80,11 +80,11 @@ class ConvMlp(nnx.Module):
         self.fc1 = TokenLinear(width, hidden, rngs=rngs)
         self.dwconv = DefaultConv(hidden, hidden, 3, groups=hidden, bias=True, rngs=rngs)
         self.fc2 = TokenLinear(hidden, width, rngs=rngs)
-        self.drop = dropout(drop, rngs=rngs)
+        self.drop1, self.drop2 = dropout(drop, rngs=rngs), dropout(drop, rngs=rngs)
 
     def __call__(self, maps: jax.Array, train: bool) -> jax.Array:
-        hidden = gelu(self.dwconv(saved(self.fc1(maps))))
-        return dropped(self.drop, saved(self.fc2(hidden)), train)
+        hidden = dropped(self.drop1, gelu(self.dwconv(saved(self.fc1(maps)))), train)
+        return dropped(self.drop2, saved(self.fc2(hidden)), train)
 
 
 class PyramidBlock(nnx.Module):

@@ -36,8 +36,8 @@ class LayerNorm(nnx.Module):
     """
 
     def __init__(self, channels: int, *, epsilon: float = 1e-6):
-        self.scale = nnx.Param(jnp.ones(channels))
-        self.bias = nnx.Param(jnp.zeros(channels))
+        self.scale = nnx.Param(jnp.ones(channels, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(channels, jnp.float32))
         self.epsilon = epsilon
 
     def __call__(self, values: jax.Array) -> jax.Array:
@@ -179,7 +179,7 @@ class LayerScale(nnx.Module):
     """A learnt factor for each channel of a branch (Touvron et al., CaiT, 2021)."""
 
     def __init__(self, width: int, initial: float):
-        self.gamma = nnx.Param(jnp.full(width, initial))
+        self.gamma = nnx.Param(jnp.full(width, initial, jnp.float32))
 
     def __call__(self, branch: jax.Array) -> jax.Array:
         return branch * self.gamma[...].astype(branch.dtype).reshape((1,) * (branch.ndim - 1) + (-1,))

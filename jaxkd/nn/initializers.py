@@ -52,11 +52,6 @@ def normal(deviation: float) -> Initializer:
     return _initializer(jax.random.normal, lambda shape: deviation)
 
 
-def truncated_normal(deviation: float) -> Initializer:
-    """Return an initializer that draws normal numbers, none of them beyond two deviations."""
-    return _initializer(functools.partial(jax.random.truncated_normal, lower=-2, upper=2), lambda shape: deviation)
-
-
 def variance_scaling(
     scale: float, fan: Literal["fan_in", "fan_out"], distribution: Literal["normal", "uniform"]
 ) -> Initializer:

@@ -40,7 +40,7 @@ class Conv(nnx.Module):
     ):
         shape = (window, window, inputs // groups, outputs)
         self.kernel = nnx.Param(kernel_init(rngs.params(), shape, jnp.float32))
-        self.bias = nnx.Param(jnp.zeros(outputs)) if bias else None
+        self.bias = nnx.Param(jnp.zeros(outputs, jnp.float32)) if bias else None
         self.stride = stride
         self.groups = groups
 
@@ -108,10 +108,10 @@ class BatchNorm(nnx.Module):
     keeps_statistics: bool = False
 
     def __init__(self, channels: int, *, momentum: float = 0.1, epsilon: float = 1e-5):
-        self.scale = nnx.Param(jnp.ones(channels))
-        self.bias = nnx.Param(jnp.zeros(channels))
-        self.mean = nnx.BatchStat(jnp.zeros(channels))
-        self.var = nnx.BatchStat(jnp.ones(channels))
+        self.scale = nnx.Param(jnp.ones(channels, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(channels, jnp.float32))
+        self.mean = nnx.BatchStat(jnp.zeros(channels, jnp.float32))
+        self.var = nnx.BatchStat(jnp.ones(channels, jnp.float32))
         self.momentum = momentum
         self.epsilon = epsilon
 

@@ -231,7 +231,8 @@ class RunDirectory:
         Raises:
           ValueError: with the cure; with the settings that differ.
         """
-        if not self.config_file.exists():
+        config = read_mapping(self.config_file, "settings") if self.config_file.exists() else {}
+        if "settings" not in config:
             if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
                 raise ValueError(f"{self.path} exists and holds no run: choose another folder (--output)")
             return
@@ -239,7 +240,7 @@ class RunDirectory:
             raise ValueError(
                 f"{self.path} holds a run already: go on with it (--resume), or choose another folder (--output)"
             )
-        before, now = flat(read_json(self.config_file)["settings"]), flat(_as_json(settings))
+        before, now = flat(config["settings"]), flat(_as_json(settings))
         changed = [
             f"{name} was {before.get(name, 'absent')!r} and is {now.get(name, 'absent')!r}"
             for name in sorted(before.keys() | now.keys())
@@ -256,10 +257,11 @@ class RunDirectory:
             or `model`, `teacher: {name}`, `data: {name}`, `method: {name, weights, settings}`, `training: {epochs, …}`.
           arguments: the options that the user gave.
         """
+        content = {"settings": settings, "arguments": arguments, **environment()}
         if self.config_file.exists():
             return
         self.path.mkdir(parents=True, exist_ok=True)
-        write_json(self.config_file, {"settings": settings, "arguments": arguments, **environment()})
+        write_json(self.config_file, content)
 
     @property
     def begun(self) -> bool:

@@ -65,7 +65,10 @@ def save(directory: str | os.PathLike[str], state: TrainState, record: dict[str,
     arrays = {name: [*_kind(leaf), _crc(leaf)] for name, leaf in _leaves(state)}
     content = {**record, "epoch": int(state.epoch), "arrays": arrays}
     folder = root if between else root / PARTIAL
-    if _holds(folder / str(number), content):  # replacing it would be a moment without it
+    held = _holds(folder / str(number), content)
+    if jax.process_count() > 1:  # their histories have speeds of their own, and all have to do the same
+        held = bool(multihost_utils.broadcast_one_to_all(np.asarray(held)))
+    if held:  # replacing it would be a moment without it
         if between:
             _remove_later(root, number)
         return folder / str(number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,9 @@ from jax.experimental import multihost_utils
 
 TERMINATED = 75
 """The exit code of a run that got SIGTERM and can be resumed later, as sysexits' EX_TEMPFAIL."""
+
+_REQUESTS = itertools.count(1)
+"""The numbers of what several processes ask JAX, which have to rise from one `fit` to the next."""
 
 
 class Termination:
@@ -38,7 +42,6 @@ class Termination:
         self._single = jax.process_count() == 1
         self._handles = wanted and self._single and threading.current_thread() is threading.main_thread()
         self._noticed: int | None = None
-        self._asked = 0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Termination:
@@ -62,8 +65,7 @@ class Termination:
         """Return whether to end now. The processes of a run ask equally often, and hear the same."""
         if not self._wanted or self._single:
             return self._noticed is not None
-        self._asked += 1
-        return multihost_utils.reached_preemption_sync_point(self._asked)
+        return multihost_utils.reached_preemption_sync_point(next(_REQUESTS))
 
     @property
     def signal(self) -> int:

@@ -90,7 +90,7 @@ def create_state(
     state = TrainState(
         step=jnp.int32(0),
         epoch=jnp.int32(0),
-        key=jax.random.key(seed),
+        key=jax.random.key(seed, impl="threefry2x32"),  # others draw otherwise under vmap, and on each platform
         params=params,
         variables={"model": model_rest, "losses": loss_rest},
         opt_state=jax.jit(lambda params: jax.tree.map(_strongly_typed, optimizer.init(params)))(params),

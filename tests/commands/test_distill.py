@@ -55,6 +55,30 @@ def test_a_run_directory_holds_everything(distilled):
     assert [entry.name for entry in (path / "checkpoints").iterdir()] == ["2"]
 
 
+def test_a_finished_run_is_left_as_others_learned_from_it(distilled, capsys):
+    path, arguments = distilled
+    before = {file: file.stat().st_mtime_ns for file in path.rglob("*") if file.is_file()}
+    assert distill.main([*arguments, "--resume"]) == 0
+    assert {file: file.stat().st_mtime_ns for file in path.rglob("*") if file.is_file()} == before
+    assert f"everything is in {path}" in capsys.readouterr().out
+
+
+def test_a_folder_of_something_else_is_no_run(tmp_path, capsys):
+    (tmp_path / "config.json").write_text('{"model_type": "vit"}')
+    for more in ([], ["--resume"]):
+        with pytest.raises(SystemExit, match="2"):
+            train.main(["--model", "resnet8", *SMALL, "--output", str(tmp_path), *more])
+        assert "exists and holds no run: choose another folder" in capsys.readouterr().err
+
+
+def test_a_teacher_for_other_images_is_told_in_a_line(tmp_path, capsys):
+    convert.to_torch(models.create("resnet8", num_classes=10, channels=1), tmp_path / "grey.pth")
+    arguments = ["--teacher", str(tmp_path / "grey.pth"), "--teacher-name", "resnet8", "--student", "resnet8"]
+    with pytest.raises(SystemExit, match="2"):
+        distill.main([*arguments, *SMALL, "--output", str(tmp_path / "run")])
+    assert "the images have 3 channels, but resnet8 takes 1" in capsys.readouterr().err
+
+
 def test_the_configuration_is_resolved(distilled, teacher):
     config = read(distilled[0] / "config.json")
     settings = config["settings"]

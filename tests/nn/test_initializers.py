@@ -18,17 +18,9 @@ def assert_same_numbers(ours, theirs, shape):
     np.testing.assert_array_max_ulp(found, expected, maxulp=4)  # a compiler may round differently for another shape
 
 
-@pytest.mark.parametrize(
-    ("ours", "theirs"),
-    [
-        (initializers.normal(0.01), jax_initializers.normal(0.01)),
-        (initializers.truncated_normal(0.02), jax_initializers.truncated_normal(0.02)),
-    ],
-    ids=["normal", "truncated"],
-)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_numbers_are_those_that_jax_draws(ours, theirs, shape):
-    assert_same_numbers(ours, theirs, shape)
+def test_numbers_are_those_that_jax_draws(shape):
+    assert_same_numbers(initializers.normal(0.01), jax_initializers.normal(0.01), shape)
 
 
 @pytest.mark.parametrize("distribution", ["normal", "uniform"])
@@ -58,4 +50,5 @@ def test_a_network_of_many_shapes_draws_rows_of_few_lengths(monkeypatch):
     network = models.create("ShuffleV1", num_classes=10, seed=0)
     shapes = {leaf.shape for leaf in jax.tree.leaves(jax.tree.map(np.asarray, network.layer1))}
     assert len(shapes) > 5
+    assert lengths
     assert lengths <= {(length,) for length in initializers.LENGTHS}

@@ -73,7 +73,7 @@ def test_biases_are_interpolated_between_geometric_places(before, after):
     np.testing.assert_allclose(found[after - 1, after - 1], table[before - 1, before - 1], atol=1e-6)
 
 
-def test_a_table_of_the_same_window_stays_nearly_as_it_is():
+def test_a_table_tells_the_side_of_its_window():
     values = noise(169, 3)
     assert WindowBias().side(values.shape) == 7
     assert WindowBias().side((100, 3)) == WindowBias().side((170, 3)) == 0

@@ -19,7 +19,7 @@ import jaxkd
 from jaxkd import callbacks, data, distributed, losses, optimizers
 from jaxkd.data.transforms.resized_crop import RandomResizedCrop, ResizedCentreCrop
 from jaxkd.distributed import _check_own_name, _from_variables
-from jaxkd.training import checkpoint
+from jaxkd.training import checkpoint, preemption
 
 EPOCHS = 3
 
@@ -50,6 +50,7 @@ def train(folder, pause=0.0, streamed=False):
     records = [callbacks.CSVLogger(folder / "log.csv"), callbacks.Checkpoint(folder / "checkpoints")]
     images, test = examples(streamed)
     distiller.fit(images, test, epochs=EPOCHS, batch_size=16, callbacks=[slowly, *records], resume="auto")
+    distiller.save(folder / "checkpoints")  # once more: all processes have to see that it is there already
     ends = {"logits": distiller.predict(digits()[1].images[:5]), "evaluated": list(distiller.evaluate(test).values())}
     state = {str(number): leaf for number, leaf in enumerate(leaves(distiller.state))}
     np.savez(folder / f"end{jax.process_index()}.npz", **ends, **state)
@@ -224,6 +225,17 @@ def test_of_several_processes_on_a_machine_each_takes_a_gpu(local, visible, own)
     given = {"MASTER_ADDR": "node0", "WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": local}
     found = _from_variables(given | ({"CUDA_VISIBLE_DEVICES": visible} if visible else {}))
     assert {name: value for name, value in found.items() if name.startswith("local")} == own
+
+
+def test_the_requests_of_several_processes_rise_from_one_fit_to_the_next(monkeypatch):
+    asked = []
+    monkeypatch.setattr(preemption.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(preemption.multihost_utils, "reached_preemption_sync_point", asked.append)
+    for _ in range(2):
+        with preemption.Termination(wanted=True) as termination:
+            termination.requested()
+            termination.requested()
+    assert asked == list(range(asked[0], asked[0] + 4))
 
 
 @pytest.mark.thorough

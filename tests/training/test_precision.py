@@ -55,6 +55,19 @@ def test_training_keeps_everything_else_in_float32():
     assert ends["bfloat16"] != ends["float32"]
 
 
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", ["resnet8", "vgg8", "vit_tiny_patch16_224"])
+def test_parameters_are_float32_whatever_jax_makes_of_numbers_without_a_type(name):
+    with jax.enable_x64(True):
+        options = {"depth": 1, "image_size": 32} if name.startswith("vit") else {}
+        trainer = jaxkd.Trainer(models.create(name, num_classes=10, **options))
+        trainer.compile(optimizers.sgd(0.01))
+        pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
+        trainer.fit(pixels, np.arange(4), batch_size=4, verbose=0)
+        assert trainer.predict(pixels).dtype == np.float32
+    assert {leaf.dtype for leaf in jax.tree.leaves(trainer.state.params)} == {jnp.dtype("float32")}
+
+
 @pytest.mark.parametrize("precision", ["float32", "highest"])
 def test_every_product_of_a_step_is_in_full_where_that_is_asked_for(precision):
     student, teacher = (models.create("resnet8", num_classes=10, seed=seed) for seed in (0, 1))

@@ -8,6 +8,7 @@ and it may sum a loss of outputs that it is given in another order than one of o
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 from flax import nnx
@@ -228,3 +229,18 @@ def test_a_cache_of_ones_own_begins_anew_for_other_data(digits, option):
     distiller.fit(plain.subset(36), batch_size=32, verbose=0)
     distiller.fit(plain, epochs=2, batch_size=32, verbose=0)
     assert distiller.history.history["teacher_cache_hits"] == [0, 0, 1]
+
+
+def test_a_cache_of_a_teacher_that_resizes_images_is_not_one_that_does_not(digits, tmp_path):
+    resizing = TinyNet(seed=7)
+    resizing.resize_to = 12
+    train(digits, jaxkd.TeacherCache(tmp_path), epochs=1, networks=lambda: (TinyNet(), resizing))
+    with pytest.raises(ValueError, match="another options of the teacher"):
+        train(digits, jaxkd.TeacherCache(tmp_path), epochs=1, networks=lambda: (TinyNet(), TinyNet(seed=7)))
+
+
+def test_views_are_numbered_as_they_are_drawn_whichever_generator_jax_has(digits):
+    with jax.default_prng_impl("rbg"):
+        _, cached = train(digits, True, epochs=2, steps_per_execution=3)
+        _, asked = train(digits, False, epochs=2, steps_per_execution=3)
+    np.testing.assert_allclose(cached["kd"], asked["kd"], rtol=1e-5)
