@@ -95,7 +95,7 @@ class TeacherCache:
         self._filled[slots] = True  # last, so that a run killed in between leaves no slot that is half written
 
     def _check(self, contents: Mapping[str, Any], wanted: dict[str, Any]) -> None:
-        if differing := [key for key in sorted({**contents, **wanted}) if contents.get(key) != wanted.get(key)]:
+        if differing := [key for key in {**wanted, **contents} if contents.get(key) != wanted.get(key)]:
             where = "in memory" if self.directory is None else f"in {self.directory}"
             raise ValueError(
                 f"the teacher cache {where} was filled with another {', '.join(differing)}: use a new one, or another "

@@ -1,6 +1,11 @@
 """What there is: networks, published numbers, and the machine."""
 
+import importlib.metadata
 import json
+import os
+import platform
+import shutil
+import sys
 
 import pytest
 
@@ -9,6 +14,8 @@ from jaxkd.commands import info
 from jaxkd.commands import models as models_command
 from jaxkd.commands import recipes as recipes_command
 from jaxkd.convert.architectures import networks
+from jaxkd.nn import cpu_kernels
+from jaxkd.nn.cpu_kernels.library import SWITCH
 
 
 def said(command, arguments, capsys):
@@ -75,6 +82,15 @@ def test_every_recipe_is_listed_and_can_be_shown(capsys):
         assert f"  {name} " in printed
         assert recipes_command.shown(name).startswith(name)
     assert "did you mean resnet56-resnet20? jaxkd recipes" in refused(recipes_command, ["resnet56-resnet2"], capsys)
+
+
+def test_the_cpu_kernels_compute_where_they_can_be_built():
+    """Else their own tests skip, and what broke them shows nowhere."""
+    there = "onednn-cpu-gomp" in {one.metadata["Name"] for one in importlib.metadata.distributions()}
+    on_linux = (sys.platform, platform.machine()) == ("linux", "x86_64")
+    if not (there and on_linux and shutil.which("c++")) or os.environ.get(SWITCH):
+        pytest.skip("no oneDNN, no compiler, or switched off")
+    assert cpu_kernels.usable("float32"), cpu_kernels.describe()
 
 
 def test_info_says_what_a_bug_report_needs(capsys, monkeypatch, tmp_path):

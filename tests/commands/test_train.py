@@ -2,13 +2,16 @@
 
 import json
 
+import numpy as np
 import pytest
+from flax import nnx
 from tiny import digits
 
 import jaxkd
-from jaxkd import convert, recipes
-from jaxkd.commands import train
+from jaxkd import convert, models, optimizers, recipes
+from jaxkd.commands import config_file, run, train
 from jaxkd.config import DataConfig, RunConfig
+from jaxkd.nn.attention import DropPath
 
 SMALL = ["--data", "digits", "--batch-size", "479", "--quiet"]  # three equal steps an epoch
 
@@ -40,6 +43,31 @@ def test_a_teacher_that_cannot_be_trained(arguments, message, capsys):
     with pytest.raises(SystemExit, match="2"):
         train.main([*SMALL, *arguments])
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_options_reach_the_network_its_loss_and_its_optimizer(tmp_path):
+    images = digits()[0]
+    given = ["--model", "vit_tiny_patch16_224", "--precision", "bfloat16", "--gradient-accumulation-steps", "2"]
+    given += ["--label-smoothing", "0.1", "--drop-path", "0.2", "--resize-to", "224"]
+    config = config_of(*given)
+    assert run.losses_of(config, images).label_smoothing == 0.1
+    network = run.initial_network(config, 10)
+    assert network.resize_to == 224
+    rates = [part.rate[...] for _, part in nnx.iter_modules(network) if isinstance(part, DropPath)]
+    assert np.max(rates) == pytest.approx(0.2)  # blocks of equal shape are stacked
+    program = run.compiled(config_of(*["--model", "resnet8", *given[2:8]]), images)._compiled_program()
+    assert (program.precision, program.microbatches) == ("bfloat16", 2)
+
+    convert.save(models.create("resnet8", num_classes=10), tmp_path / "pretrained")
+    start = ["--model", "resnet8", "--init", str(tmp_path / "pretrained"), "--learning-rate", "0.01"]
+    config = config_of(*start, "--head-learning-rate", "0.1")
+    slow, fast = config.training.optimizer(), config.training.adapted(learning_rate=0.1).optimizer()
+    network = run.initial_network(config, 10)
+    assert run.optimizer_of(config, network) is optimizers.by_layer(slow, {"fc": fast})
+
+
+def config_of(*arguments):
+    return train.config_of(config_file.parse(train.command_line(), [*arguments, *SMALL], train.config_of))
 
 
 AROUND = [

@@ -9,7 +9,7 @@ import pytest
 from tiny import TinyNet, digits
 
 import jaxkd
-from jaxkd import data, losses, models, recipes
+from jaxkd import data, losses, models, optimizers, recipes
 from jaxkd.schedules import warmup
 from jaxkd.types import Normalization
 
@@ -238,6 +238,20 @@ def test_the_schedule_of_the_paper_stays_exact():
 def test_the_warm_up_of_ats_is_in_its_optimizer():
     training = recipes.get_training("ats")
     np.testing.assert_allclose([rate(training, epoch) for epoch in (1, 3, 6)], [1e-8, 0.02, 0.05], rtol=1e-6)
+
+
+def test_the_optimizer_of_transformers_is_what_their_recipe_says():
+    training = recipes.get_training("transformers")
+    np.testing.assert_allclose([rate(training, epoch) for epoch in (1, 21, 300)], [5e-7, 4.95e-4, 5e-6], rtol=0.02)
+    schedule = optimizers.timm_cosine(5e-4, 300, 20, final=5e-6, start=5e-7)
+    made = optimizers.adamw(schedule, weight_decay=0.05)
+    assert dataclasses.replace(training, decays_kernels_only=False).optimizer() is made
+    made = optimizers.adamw(schedule, weight_decay=0.05, mask=optimizers.kernels)
+    assert dataclasses.replace(training, decays_kernels_only=True).optimizer() is made
+    clipping = dataclasses.replace(training, decays_kernels_only=True, clip_norm=2.0)
+    assert clipping.optimizer() is optimizers.clipped(made, 2.0)
+    others = dataclasses.replace(training, optimizer_name="lamb", decays_kernels_only=False)
+    assert others.optimizer() is optimizers.lamb(schedule, weight_decay=0.05)
 
 
 @pytest.mark.parametrize(
