@@ -7,7 +7,7 @@ import functools
 import itertools
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from jaxkd.checks import check_at_least, warn_caller
 from jaxkd.data.sampling import padded_batches
 from jaxkd.history import History
 from jaxkd.losses import cross_entropy
+from jaxkd.models.ensemble import Ensemble
 from jaxkd.nn.convolution import slow_in_a_loop
 from jaxkd.trainer import Trainer
 from jaxkd.training.compiled_epoch import make_resident_loop
@@ -389,7 +390,7 @@ def _groups(members: Sequence[_Member], source: InMemory) -> list[_Group]:
     groups: dict[tuple[Any, ...], dict[int, list[_Member]]] = {}
     for member in members:
         bound, state = member.trainer._bind(source), member.state
-        alike = (bound, int(state.epoch), int(state.step), id(member.trainer._networks.teacher))
+        alike = (bound, int(state.epoch), int(state.step), _identity(member.trainer._networks.teacher))
         groups.setdefault(alike, {}).setdefault(seed_of(state), []).append(member)
     found = []
     for (bound, *_), by_seed in groups.items():
@@ -397,6 +398,13 @@ def _groups(members: Sequence[_Member], source: InMemory) -> list[_Group]:
         found += [_Group(bound, tuple(same)) for same in by_seed.values() if len(same) > 1]
         found += [_Group(bound, tuple(single))] if single else []
     return found
+
+
+def _identity(teacher: Any) -> Hashable:
+    """Return what tells teachers apart; each run that was given several networks has an ensemble of its own."""
+    if not isinstance(teacher, Ensemble):
+        return id(teacher)
+    return teacher.average, tuple(np.asarray(teacher.weights[...])), tuple(map(id, teacher.networks))
 
 
 def _check_whole_runs(bound: BoundProgram) -> None:

@@ -16,7 +16,7 @@ import jaxkd
 from jaxkd import callbacks, data, losses, optimizers
 from jaxkd.training import stacked_runs
 
-TEACHER = TinyNet(seed=9)
+TEACHER, OTHER = TinyNet(seed=9), TinyNet(seed=8)
 CELLS = jaxkd.grid(correct=(1.0, 4.0), wrong=(1.0, 2.0, 3.0))
 
 
@@ -300,6 +300,16 @@ def test_no_epoch_is_trained_twice_where_memory_runs_out_in_its_evaluation(sourc
     else:  # they have heard of the epoch, which cannot begin again
         with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"):
             run()
+
+
+def test_students_of_the_same_networks_share_a_program(source, capsys):
+    def two(seed):
+        distiller = jaxkd.Distiller(student=TinyNet(seed=seed), teacher=[TEACHER, OTHER])
+        distiller.compile(optimizers.sgd(0.05), loss=losses.KD(4.0))
+        return distiller
+
+    jaxkd.sweep(two, jaxkd.grid(seed=(0, 1)), *source, epochs=1, batch_size=32)
+    assert "2 of 2 runs in one program" in capsys.readouterr().out
 
 
 def test_other_errors_are_not_swallowed(source, monkeypatch):
