@@ -121,7 +121,7 @@ class Networks:
         """Check that the model can be evaluated on some data between the epochs of training on others.
 
         Raises:
-          ValueError: as `for_evaluation`, and what the model raises for images of another size.
+          ValueError, TypeError: as `for_evaluation`, and what the model raises for images of another size.
         """
         source = self.for_evaluation(source)
 
@@ -149,15 +149,15 @@ class Networks:
         nnx.update(self.model, *(nnx.State(tree) for tree in copied(own)))
         self._known[0] = _parameters(self.model)
 
+    def changed(self) -> bool:
+        """Tell whether the model was given weights that the state does not know of."""
+        return bool(self._known) and _differ(self._known[0], _parameters(self.model))
+
     def warn_of_new_weights(self) -> None:
         """Warn of weights that a network was given after `compile`, which the state does not know of."""
         for position, (network, known) in enumerate(zip(self._all, self._known, strict=False)):
             self._known[position] = now = _parameters(network)
-            # A network that two trainers have is given equal copies; only what is not the same array is compared.
-            if len(now) != len(known) or any(
-                one is not other and not np.array_equal(one, other, equal_nan=True)
-                for one, other in zip(known, now, strict=True)
-            ):
+            if _differ(known, now):
                 cure = "start from them" if position == 0 else "learn from them"
                 warn_caller(
                     f"the weights of {name_of(network)} were changed after compile, which had copied them, and are "
@@ -188,7 +188,7 @@ def carried(network: Any) -> Normalization | None:
             "jaxkd.Normalization(mean, std), or give a layer another name"
         )
     try:
-        found = checked_normalization(Normalization(*given), np.size(given[0]))
+        found = checked_normalization(Normalization(*given), max(np.size(values) for values in given))
     except ValueError as error:
         raise ValueError(f"{name_of(network)}.normalization: {error}") from None
     if repr(given) != repr(found):  # lists, or NumPy's numbers
@@ -217,6 +217,14 @@ def _normalizer(network: nnx.Module, given: Normalization | None) -> Normalizer 
 def _labels_at_hand(source: InMemory | StreamedDataset) -> np.ndarray | None:
     """Return labels for an error to look at; None where every example of a source would have to be read for them."""
     return source.labels if isinstance(source, InMemory) else None
+
+
+def _differ(known: list[jax.Array], now: list[jax.Array]) -> bool:
+    """Tell whether weights are others; a network that two trainers have is given equal copies."""
+    return len(now) != len(known) or any(
+        one is not other and not np.array_equal(one, other, equal_nan=True)
+        for one, other in zip(known, now, strict=True)
+    )
 
 
 def _parameters(network: nnx.Module) -> list[jax.Array]:

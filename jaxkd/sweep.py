@@ -352,6 +352,8 @@ class _Group:
             logs = train(
                 runs, numbers, start_epoch, bound.program, termination, cached_teacher, measure, validation_freq
             )
+        for member in self.members:  # those that go on do so from between epochs
+            member.trainer._run.begun_at = None
         # Callbacks may put back a state from an earlier epoch, so that the states do not tell who is done.
         done = first.trainer.history.epoch[-1] + 1
         going = tuple(member for member in self.members if done < epochs and not member.trainer.stop_training)

@@ -109,7 +109,7 @@ class Trainer:
         mixing: Mixing | None = None,
         ema: EMA | None = None,
     ) -> None:
-        """Set up training, which starts from the network's present weights.
+        """Set up training, which starts from the network's present weights, or from a `state` that was set since.
 
         Args:
           optimizer: from `jaxkd.optimizers`, or any optax optimizer. It also trains what the losses learn.
@@ -159,6 +159,7 @@ class Trainer:
           ValueError, TypeError: for losses, weights or metrics that cannot be right, for a teacher with another number
             of classes than the student, for a layer that the network does not have, and for an optimizer that needs
             more than gradients, parameters and the epoch.
+          RuntimeError: from a callback.
         """
         self._check_idle("compile")
         if steps_per_execution is not None:
@@ -168,7 +169,7 @@ class Trainer:
         if seed >= 2**32:
             raise ValueError(f"seed={seed}: give one below 2**32; JAX leaves the rest of a larger one aside")
         placement = Placement(devices)
-        if self._assigned:
+        if self._assigned and self._run.is_whole and not self._networks.changed():
             self._update_model()
         model, teacher = self._networks.model, self._networks.teacher
         self._networks.normalization()  # statistics that cannot be right are refused now
@@ -272,8 +273,7 @@ class Trainer:
         if validation_data is not None:
             passes = (last - first) * (2 if self.keeps_average else 1)
             held_out = networks.source(validation_data, passes, source.normalization)
-        if self._run.progress is not None and self._run.resumed is not None:  # interrupted, after it was restored
-            self._run.resumed = self._run.progress.to_dict()
+        self._run.resume_where_it_is()
         check_same_batches(self._run.resumed, source.examples, batch_size)
         source = networks.for_training(source, batch_size, self._compiled_program(), len(self._placement.devices))
         if held_out is not None:
@@ -382,7 +382,8 @@ class Trainer:
     def save(self, directory: str | os.PathLike[str], *, keep: int = 1) -> None:
         """Write a checkpoint as `directory/<epochs completed>`, atomically, and keep the newest `keep` of them.
 
-        From a callback within an epoch it writes `directory/partial/<steps taken>` instead.
+        It is the newest from now on: checkpoints of later epochs are removed. From a callback within an epoch it writes
+        `directory/partial/<steps taken>` instead.
 
         Raises:
           RuntimeError: before `compile`.
@@ -410,7 +411,7 @@ class Trainer:
             temperature, that `compile` was given otherwise: the checkpoint's stay. Of a teacher with other weights.
 
         Raises:
-          RuntimeError: before `compile`, or from a callback before `on_train_end`.
+          RuntimeError: before `compile`, or from a callback while training is under way.
           FileNotFoundError: where there is none.
           OSError: where none is good.
           ValueError: if it was compiled with another network, other kinds of losses or another optimizer.

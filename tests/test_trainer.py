@@ -485,6 +485,15 @@ def test_compile_starts_from_a_state_that_was_set(train):
         np.testing.assert_array_equal(found, wanted)
 
 
+def test_compile_starts_from_weights_that_were_loaded_after_a_state_was_set(train):
+    trainer = trained(train)
+    trainer.state = jax.tree.map(jnp.copy, trainer.state)
+    other = TinyNet(seed=5)
+    nnx.update(trainer._networks.model, nnx.state(other))
+    trainer.compile(SGD)
+    np.testing.assert_array_equal(trainer.model.fc.kernel[...], other.fc.kernel[...])
+
+
 def test_a_generator_cannot_evaluate_weights_and_their_average(train, test):
     trainer = jaxkd.Trainer(TinyNet())
     trainer.compile(SGD, ema=jaxkd.EMA(0.9))

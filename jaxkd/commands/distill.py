@@ -92,15 +92,18 @@ def train_each(
         networks = [run.prepare(one, train, test, teacher) for one in configs]
         for network in networks:
             network.check()
+        results = {one.directory.path: read_json(one.directory.result_file) for one in networks if one.is_finished}
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         parser.error(str(error))
     try:
         if options.dry_run:
             run.say(dry_run.described(networks[0], teacher))
             return 0
-        for network in (one for one in networks if one.is_finished):  # its files stay as others have learned from them
-            run.print_result(read_json(network.directory.result_file), network.directory)
-        if unfinished := [one for one in networks if not one.is_finished]:
+        for network in networks:
+            if result := results.get(network.directory.path):  # its files stay: others may have learned from them
+                run.say(f"{network.directory.path} is finished already")
+                run.print_result(result, network.directory)
+        if unfinished := [one for one in networks if one.directory.path not in results]:
             _train(unfinished, teacher, at_once)
     except RefusedError as error:
         parser.error(str(error))

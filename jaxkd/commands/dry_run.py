@@ -8,6 +8,7 @@ import time
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import psutil
 import yaml
 
@@ -76,8 +77,11 @@ def measured(experiment: run.Experiment, teacher: Any = None) -> Measured:
     config = experiment.config
     if config.teacher is not None:  # a cache would be written, and be empty here in any case
         config = dataclasses.replace(config, teacher=dataclasses.replace(config.teacher, cache=None))
-    few = run.some_of(experiment.train, STEPS * config.training.batch_size)
-    trainer = run.compiled(config, few, teacher)  # losses may look up an example by its number
+    train, chosen = experiment.train, run.spread_over(len(experiment.train), STEPS * config.training.batch_size)
+    few = train.take(chosen)
+    if config.method is not None and config.method.needs_labels:  # it remembers all, and finds the few by their numbers
+        train = train.take(np.concatenate([chosen, np.setdiff1d(np.arange(len(train)), chosen)]))
+    trainer = run.compiled(config, train, teacher)
     start = time.perf_counter()
     with Beginning() as beginning:
         trainer.fit(few, epochs=1, batch_size=config.training.batch_size, callbacks=beginning, verbose=0)

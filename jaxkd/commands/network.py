@@ -62,7 +62,11 @@ def add_data_options(parser: argparse.ArgumentParser, default: str = "what the r
         "--validation-split", type=float, metavar="X", help="of folder and npz without a split; default: the run's"
     )
     images.add_argument(
-        "--workers", type=int, metavar="N", help="how many processes decode; default: one a core, at most 32"
+        "--workers",
+        type=int,
+        metavar="N",
+        help="how many processes decode; 0 decodes in threads; default: one a core, at most 32, and threads on fewer "
+        "than four",
     )
 
 
@@ -94,7 +98,8 @@ def images_of(options: argparse.Namespace, record: Record | None, split: str) ->
     if name is None:
         raise ValueError(f"{options.network} does not say what it was trained on: give --data, as in cifar100")
     if record is not None and name in STREAMED and not recorded:  # other images, seen as it saw its own
-        recorded["image_size"] = record.data_options["image_size"] or (record.image_shape or (None,))[0]
+        height, width, _ = record.image_shape or (None, None, None)
+        recorded["image_size"] = record.data_options["image_size"] or (height if height == width else None)
     given = {option: getattr(options, option) or recorded.get(option) for option in RECORDED}
     load_any: Any = data.load  # which overloads by the name
     found: Images = load_any(name, split=split, workers=options.workers, **given)

@@ -17,7 +17,7 @@ import jax
 
 from jaxkd import plots, recipes, records
 from jaxkd.command_line import CommandLine, Help, program
-from jaxkd.commands import distill, train
+from jaxkd.commands import config_file, distill, train
 from jaxkd.commands.result_table import (
     SMOKE_TEACHER,
     PublishedVsOurs,
@@ -69,14 +69,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.at_once is not None and options.at_once < 1:
             raise ValueError(f"--at-once {options.at_once}: at least one is needed")
         teachers = find_teachers(rows, options)
+        limited = is_limited([*arguments_of(rows[0], teachers, options), *passed_on])
     except (ValueError, OSError) as error:
         parser.error(str(error))
     if options.smoke:  # three epochs show that a method runs; some, as weighted for CIFAR-100, do not learn in them
         passed_on = ["--data", "digits", "--epochs", "3", "--batch-size", "64", *passed_on]
-    output = options.output or pathlib.Path("runs") / "-".join(["reproduce", *(["smoke"] * options.smoke)])
+    kinds = [*(["smoke"] * options.smoke), *(["limited"] * limited)]
+    output = options.output or pathlib.Path("runs") / "-".join(["reproduce", *kinds])
     at_once = (1 if jax.default_backend() == "cpu" else None) if options.at_once is None else options.at_once
     failed: list[pathlib.Path] = []
-    limited = any(option.startswith("--limit-") for option in passed_on)
     for number, row in enumerate(rows, 1):
         print(f"{number} of {len(rows)}: {row.method} {row.pair}", flush=True)
         for folders in parts_to_do(output, row, options.seeds, at_once, limited):
@@ -88,6 +89,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         names = ", ".join(map(str, failed))
         print(f"not done, as said above: {names}; the same command goes on with them", file=sys.stderr)
     return 1 if failed else 0
+
+
+def is_limited(arguments: Sequence[str]) -> bool:
+    """Tell whether arguments of jaxkd distill, or a file that they name, ask for a part of the images alone."""
+    given = config_file.parse(distill.command_line(), arguments, distill.config_of)
+    return given.limit_examples is not None or given.limit_steps is not None
 
 
 def is_done(folder: pathlib.Path, limited: bool) -> bool:

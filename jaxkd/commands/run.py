@@ -106,7 +106,17 @@ def load_data(config: RunConfig) -> tuple[Images, Images]:
 
 def some_of(images: Images, count: int) -> Images:
     """Return so many of the images, or all where there are no more, from all over the set: many are sorted by class."""
-    return images.take(np.linspace(0, len(images) - 1, count).astype(int)) if count < len(images) else images
+    return images.take(spread_over(len(images), count)) if count < len(images) else images
+
+
+def spread_over(total: int, count: int) -> np.ndarray:
+    """Return `count` of the numbers below `total`, as far from each other as can be.
+
+    Example:
+      >>> spread_over(7, 3).tolist()
+      [0, 3, 6]
+    """
+    return np.linspace(0, total - 1, min(count, total)).astype(int)
 
 
 def check_classes(network: Any, images: Images, whose: str = "the teacher") -> None:

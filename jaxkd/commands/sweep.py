@@ -29,7 +29,8 @@ from jaxkd.commands.beginning import Beginning, RefusedError
 from jaxkd.commands.method import method_of, numbers_of, set_numbers
 from jaxkd.commands.options import add_options
 from jaxkd.config import RunConfig
-from jaxkd.records import RunDirectory, Spread, environment, read_json, write_json
+from jaxkd.records import RunDirectory, Spread, environment, write_json
+from jaxkd.records.directory import read_mapping
 
 EXAMPLES = """examples:
   a temperature, with three seeds each:
@@ -256,7 +257,7 @@ def _as_begun(settings: Mapping[str, Any], directory: RunDirectory, resume: bool
     """
     found = dict(settings)
     if resume and directory.config_file.exists():
-        before = read_json(directory.config_file)["settings"]
+        before = read_mapping(directory.config_file, "settings").get("settings", {})
         if "methods" not in before:
             found.pop("methods", None)
         rate = {name: value for name, value in before.get("training", {}).items() if name == "learning_rate"}

@@ -225,9 +225,8 @@ def _attend_in_one_pass(scale: float, queries: jax.Array, keys_values: jax.Array
 def _save_attention(scale: float, queries: jax.Array, keys_values: jax.Array | None) -> tuple[jax.Array, Kept]:
     def as_jax(queries: jax.Array, keys_values: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         out = _attend_as_jax(scale, *_apart(queries, keys_values))
-        return out, jnp.zeros(
-            (out.shape[0], out.shape[2], out.shape[1]), jnp.float32
-        )  # of which its gradient has no need
+        unused = jnp.zeros((out.shape[0], out.shape[2], out.shape[1]), jnp.float32)  # its gradient does without
+        return out, unused
 
     on_cpu = functools.partial(cpu_kernels.attention, scale=scale)
     out, log_sums = lax.platform_dependent(queries, keys_values, cpu=on_cpu, default=as_jax)

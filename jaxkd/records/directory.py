@@ -257,7 +257,7 @@ class RunDirectory:
             or `model`, `teacher: {name}`, `data: {name}`, `method: {name, weights, settings}`, `training: {epochs, …}`.
           arguments: the options that the user gave.
         """
-        content = {"settings": settings, "arguments": arguments, **environment()}
+        content = {"settings": settings, "arguments": arguments, **environment()}  # first: it takes a while
         if self.config_file.exists():
             return
         self.path.mkdir(parents=True, exist_ok=True)

@@ -74,16 +74,17 @@ def save(directory: str | os.PathLike[str], state: TrainState, record: dict[str,
         return folder / str(number)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        newest = ocp.training.preservation_policies.LatestN(keep if between else 1)
+        later = sum(int(one.name) > number for one in _numbered(folder))  # which are removed below
+        newest = ocp.training.preservation_policies.LatestN(keep + later if between else 1)
         with ocp.training.Checkpointer(
             folder, preservation_policy=newest, cleanup_tmp_directories=True
         ) as checkpointer:
             metadata = {"content": content, "checksum": _checksum(content)}
             checkpointer.save(number, state.without_teacher(), force=True, overwrite=True, custom_metadata=metadata)
         if between:
-            _remove_later(root, number)
             if jax.process_index() == 0:
                 (root / PARTIAL).rmtree(missing_ok=True)
+            _remove_later(root, number)
     except Exception as error:  # the layers below wrap what the system said in errors of many types
         raise _write_error(root, error) from error
     return folder / str(number)
@@ -206,6 +207,8 @@ def _remove_later(root: epath.Path, epoch: int) -> None:
     for folder in _numbered(root) if jax.process_index() == 0 else []:
         if int(folder.name) > epoch:
             folder.rmtree()
+    if jax.process_count() > 1:  # none may read what another is about to remove
+        multihost_utils.sync_global_devices("jaxkd: later checkpoints are removed")
 
 
 def _root(directory: str | os.PathLike[str]) -> epath.Path:

@@ -180,7 +180,7 @@ def as_source(
     if isinstance(source, Stream):
         if passes > 1 and iter(source.batches) is source.batches:
             raise ValueError(
-                f"{type(data).__name__} can be gone through once, and {passes} epochs were asked for: give a list or a "
+                f"{type(data).__name__} can be gone through once, and {passes} times are needed: give a list or a "
                 "loader, which start afresh every time"
             )
         refuse_empty(source.batches)
@@ -249,7 +249,7 @@ def _from_arrays(
     if images.dtype == np.uint8 and (training or own is None):
         normalization = pixel_statistics(images)
         if min(normalization.std) == 0:
-            if own is None:
+            if expected.normalization is None:
                 raise ValueError(
                     f"channel {np.argmin(normalization.std)} of the images is the same everywhere, with no deviation "
                     "to be normalised with: give data.from_arrays(images, labels, mean=…, std=…)"

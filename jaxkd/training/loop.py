@@ -96,6 +96,16 @@ class Run:
             raise RuntimeError("call compile(optimizer=…, loss=…) first")
         return self.state
 
+    def resume_where_it_is(self) -> None:
+        """Let a run that was restored within an epoch, and broken off again in it, go on from its present step.
+
+        A state that was set back since, to what was restored, goes on from there.
+        """
+        if self.resumed is None or self.progress is None or self.state is None:
+            return
+        if int(self.state.step) != self.resumed["first_step"] + self.resumed["meter"]["steps"]:
+            self.resumed = self.progress.to_dict()
+
     @property
     def is_whole(self) -> bool:
         """Tell whether the state is there: a program that failed may have taken its buffers."""

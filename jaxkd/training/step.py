@@ -96,9 +96,10 @@ def make_prepare(program: Program, normalization: Normalizer | None) -> Callable
 
     def prepare(state: TrainState, batch: Batch) -> Batch:
         key = state.random(POLICY, state.step)
+        images = batch.images
         for position, one in enumerate(augment):
-            images = one(jax.random.fold_in(key, position), batch.images)
-            batch = batch._replace(images=still_pixels(images, batch.images, one))
+            images = one(jax.random.fold_in(key, position), images)
+        batch = batch._replace(images=still_pixels(images, batch.images, augment))
         # A batch is mixed whole, before it is cut into parts.
         return batch if program.mixing is None else program.mixing(state.random(MIX, state.step), batch)
 

@@ -135,6 +135,7 @@ class OwnCache(TeacherCache):
 
     def _check(self, contents: Mapping[str, Any], wanted: dict[str, Any]) -> None:
         if contents != wanted:
+            self._contents, self._outputs, self._filled = None, np.empty((0, 0), self.dtype), np.empty(0, bool)
             self._reserve(wanted)
 
 

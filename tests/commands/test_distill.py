@@ -65,10 +65,12 @@ def test_a_finished_run_is_left_as_others_learned_from_it(distilled, capsys):
 
 def test_a_folder_of_something_else_is_no_run(tmp_path, capsys):
     (tmp_path / "config.json").write_text('{"model_type": "vit"}')
+    students = ["--student", "resnet8", "--method", "ce", "--grid", "ce_weight=1,2"]
     for more in ([], ["--resume"]):
-        with pytest.raises(SystemExit, match="2"):
-            train.main(["--model", "resnet8", *SMALL, "--output", str(tmp_path), *more])
-        assert "exists and holds no run: choose another folder" in capsys.readouterr().err
+        for command, given in ((train, ["--model", "resnet8"]), (sweep, students)):
+            with pytest.raises(SystemExit, match="2"):
+                command.main([*given, *SMALL, "--output", str(tmp_path), *more])
+            assert "exists and holds no run: choose another folder" in capsys.readouterr().err
 
 
 def test_a_teacher_for_other_images_is_told_in_a_line(tmp_path, capsys):

@@ -47,6 +47,25 @@ def test_a_run_is_measured_on_the_images_of_its_record(teacher, tmp_path, capsys
     assert "digits, 360 test images, by the network's own normalisation" in printed
 
 
+@pytest.mark.parametrize(("shape", "size"), [((48, 48, 3), 48), ((28, 40, 3), None)])
+def test_other_images_are_seen_in_the_size_of_the_run_s_own(tmp_path, monkeypatch, shape, size):
+    from jaxkd.commands import network
+
+    record, _ = runs.with_student(tmp_path / "run", data={"name": "npz"}, facts={"image_shape": shape})
+    monkeypatch.setattr(network.data, "load", lambda name, **given: given["image_size"])
+    options = evaluate.command_line().parse_args(["run", "--data", "folder", "--data-dir", "other"])
+    assert network.images_of(options, record, "test") == size
+
+
+def test_a_picture_is_resized_to_what_a_network_that_resizes_learned_from(tmp_path):
+    from jaxkd.commands import network
+
+    record, model = runs.with_student(tmp_path / "run", facts={"image_shape": (8, 8, 3)})
+    model.resize_to = 16
+    options = predict.command_line().parse_args(["run", "x.png"])
+    assert predict.shape_of(options, network.Trained(model, tmp_path, record)) == (8, 8, 3)
+
+
 def test_a_file_of_weights_needs_to_be_told_its_data(teacher, capsys):
     file = teacher / "model.pth"
     assert "does not say what it was trained on: give --data" in refused(evaluate, [file], capsys)

@@ -134,6 +134,23 @@ def test_a_run_that_fails_leaves_the_others_going(done, monkeypatch, capsys, err
     assert "| KD |" in told.out
 
 
+@pytest.mark.parametrize("limits", [["--limit-examples", "64"], ["--config", "CONFIG"]])
+def test_a_first_try_is_no_result(tmp_path, monkeypatch, capsys, limits):
+    started = []
+    monkeypatch.setattr(reproduce.distill, "several", lambda *given: started.append(given))
+    (tmp_path / "cifar100_resnet56.pth").touch()
+    (tmp_path / "limits.yaml").write_text("limit_examples: 64\n")
+    limits = [str(tmp_path / "limits.yaml") if one == "CONFIG" else one for one in limits]
+    recorded.run(tmp_path / "out" / "kd" / "resnet56-resnet20" / "seed0", (0.5,), limit_examples=64)
+    arguments = ["kd/resnet56-resnet20", "--teachers", str(tmp_path), "--output", str(tmp_path / "out")]
+    assert reproduce.main([*arguments, "--", *limits]) == 0
+    assert "seed0 is done" in capsys.readouterr().out
+    assert not started
+    assert reproduce.main(arguments) == 0
+    assert "nothing is done yet" in capsys.readouterr().out
+    assert len(started) == 1
+
+
 @pytest.mark.slow
 def test_the_smoke_run(tmp_path, capsys):
     arguments = ["resnet56-resnet20", "--smoke", "--methods", "ce", "kd", "mlkd", "--output", str(tmp_path / "out")]

@@ -10,6 +10,7 @@ import sys
 import time
 import warnings
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -566,3 +567,20 @@ def test_a_run_that_was_broken_off_twice_in_an_epoch_goes_on_where_it_was(tmp_pa
         fit(resumed, BreaksAt(0, 3))
     fit(resumed)
     assert int(resumed.state.step) == 5 * EPOCHS
+
+
+def test_a_state_that_is_set_back_after_a_second_break_goes_on_from_there(tmp_path):
+    run = compiled(chunk=1)
+    with pytest.raises(BrokenError):
+        fit(run, BreaksAt(0, 1))
+    run.save(tmp_path)
+    resumed = compiled(chunk=1)
+    resumed.restore(tmp_path)
+    copy = jax.tree.map(jnp.copy, resumed.state)
+    with pytest.raises(BrokenError):
+        fit(resumed, BreaksAt(0, 3))
+    resumed.state = copy
+    fit(resumed)
+    straight = compiled(chunk=1)
+    fit(straight)
+    assert_same_bits(leaves(resumed.state), leaves(straight.state))

@@ -95,9 +95,8 @@ def _seeds(grid: dict[str, Any]) -> str:
 
 
 def _counts(grid: dict[str, Any]) -> str:
-    return between(
-        grid.get("fewest_seeds", grid["seeds"]), grid["seeds"]
-    )  # data of earlier versions have the most alone
+    # Data of earlier versions have the most alone.
+    return between(grid.get("fewest_seeds", grid["seeds"]), grid["seeds"])
 
 
 def _name(entry: Any) -> str:

@@ -111,12 +111,17 @@ def _check_alike(runs: list[records.Record]) -> None:
             raise ValueError(f"the runs are of {len(found)} {kind} ({'; '.join(map(str, found))}): name those of one")
 
 
+_TEMPERATURE = ("temperature", "method.settings.temperature")
+"""Where runs and cells of sweeps have it."""
+
+
 def _accuracies(method: str, temperature: float, runs: list[records.Record]) -> list[float]:
     """Return the accuracies at one temperature, of runs that differ in their seeds alone."""
-    if len(groups := records.groups(runs)) > 1:
-        different = ", ".join(
-            f"{name} ({'; '.join(map(str, values))})" for name, values in records.differences(groups).items()
-        )
+    found = records.differences(records.groups(runs))
+    different = ", ".join(
+        f"{name} ({'; '.join(map(str, values))})" for name, values in found.items() if name not in _TEMPERATURE
+    )
+    if different:
         raise ValueError(
             f"the runs of {method} at temperature {temperature:g} differ in {different}: name those of one"
         )
