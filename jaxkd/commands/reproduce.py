@@ -97,9 +97,12 @@ def is_limited(arguments: Sequence[str]) -> bool:
     return given.limit_examples is not None or given.limit_steps is not None
 
 
-def is_done(folder: pathlib.Path, limited: bool) -> bool:
-    """Tell whether a run has a result, and is a first try on a part of the images if that is asked for."""
-    return records.RunDirectory(folder).result_file.exists() and records.read(folder).limited == limited
+def done_in(folder: pathlib.Path, limited: bool) -> records.Record | None:
+    """Return the run that has its result; None where it has none, or is a first try and that is not asked for."""
+    if not records.RunDirectory(folder).result_file.exists():
+        return None
+    run = records.read(folder)
+    return run if run.limited == limited else None
 
 
 def parts_to_do(
@@ -107,7 +110,7 @@ def parts_to_do(
 ) -> list[dict[int, pathlib.Path]]:
     """Return the folders of a row's seeds that are not done: together, or each by itself where one is taken at once."""
     folders = {seed: directory(output, row, seed) for seed in seeds}
-    done = {seed for seed, folder in folders.items() if is_done(folder, limited)}
+    done = {seed for seed, folder in folders.items() if done_in(folder, limited)}
     for seed, folder in folders.items():
         print(f"{folder} {'is done' if seed in done else '…'}", flush=True)
     wanted = {seed: folder for seed, folder in folders.items() if seed not in done}
@@ -131,7 +134,7 @@ def attempt(
         traceback.print_exc()
     else:
         return ()
-    return [folder for folder in folders.values() if not is_done(folder, limited)]
+    return [folder for folder in folders.values() if done_in(folder, limited) is None]
 
 
 def find_teachers(rows: Sequence[Row], options: argparse.Namespace) -> dict[str, pathlib.Path]:
@@ -183,7 +186,7 @@ def write_table(output: pathlib.Path, rows: Sequence[Row], seeds: Sequence[int],
 def runs_of(output: pathlib.Path, row: Row, seeds: Sequence[int], limited: bool) -> list[records.Record]:
     """Return the finished runs of a row."""
     folders = [directory(output, row, seed) for seed in seeds]
-    return [records.read(folder) for folder in folders if is_done(folder, limited)]
+    return [run for folder in folders if (run := done_in(folder, limited)) is not None]
 
 
 def command_line() -> argparse.ArgumentParser:

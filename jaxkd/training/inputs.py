@@ -176,7 +176,8 @@ def as_source(
         images of quite another size; of a `DataLoader` that leaves examples out of an evaluation.
     """
     expected = Expectations.of(network, normalization)
-    source = _unchecked_source(data, expected, getattr(network, "normalization", None), training)
+    statistics = training or getattr(network, "normalization", None) is None  # in training a teacher may need them
+    source = _unchecked_source(data, expected, statistics)
     if isinstance(source, Stream):
         if passes > 1 and iter(source.batches) is source.batches:
             raise ValueError(
@@ -203,7 +204,7 @@ def as_source(
     return source
 
 
-def _unchecked_source(data: Data, expected: Expectations, own: Normalization | None, training: bool) -> Source:
+def _unchecked_source(data: Data, expected: Expectations, statistics: bool) -> Source:
     if isinstance(data, StreamedDataset):
         return data
     if isinstance(data, Dataset):
@@ -213,7 +214,7 @@ def _unchecked_source(data: Data, expected: Expectations, own: Normalization | N
     if isinstance(data, Batch):
         raise TypeError("cannot train on a single Batch: give a list of batches, [batch]")
     if isinstance(data, tuple) and data and (is_array(data[0]) or one_by_one(data[0])):
-        return _from_arrays(data, expected, own, training)
+        return _from_arrays(data, expected, statistics)
     if isinstance(data, Iterable) and not isinstance(data, str | bytes | Mapping) and not is_array(data):
         refuse_endless(data)
         return Stream(data)
@@ -232,10 +233,7 @@ def _unchecked_source(data: Data, expected: Expectations, own: Normalization | N
     )
 
 
-def _from_arrays(
-    arrays: tuple[Any, ...], expected: Expectations, own: Normalization | None, training: bool
-) -> InMemory:
-    """Return arrays with their statistics, where a network may need them: a teacher in training, too."""
+def _from_arrays(arrays: tuple[Any, ...], expected: Expectations, statistics: bool) -> InMemory:
     if len(arrays) != 2:
         raise TypeError(
             f"a tuple of {len(arrays)} arrays: give (images, labels); examples are numbered in order, and sample "
@@ -246,7 +244,7 @@ def _from_arrays(
     known = max(classes_needed(labels), expected.num_classes or 1)
     labels = replace(expected, num_classes=known).checked_labels(labels, len(images))
     normalization = None
-    if images.dtype == np.uint8 and (training or own is None):
+    if images.dtype == np.uint8 and statistics:
         normalization = pixel_statistics(images)
         if min(normalization.std) == 0:
             if expected.normalization is None:
