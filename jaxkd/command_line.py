@@ -92,7 +92,9 @@ codecs.register_error("jaxkd.in_ascii", _in_ascii)
 
 
 def replace_missing_signs(stream: object) -> None:
-    """Have a stream whose encoding lacks signs that commands print, as ASCII does, write others in their place.
+    """Have a stream write other signs in the place of those that its encoding lacks, as ASCII does.
+
+    Names of files that are no text count among them, which no encoding has.
 
     Example:
       >>> stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
@@ -101,11 +103,7 @@ def replace_missing_signs(stream: object) -> None:
       >>> stream.buffer.getvalue().decode()
       '32x32x3 - loss 0.4 ... 0.5 - \\\\xfc\\n'
     """
-    if not isinstance(stream, io.TextIOWrapper):
-        return
-    try:
-        "".join(_IN_ASCII).encode(stream.encoding)
-    except UnicodeEncodeError:
+    if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors="jaxkd.in_ascii")
 
 
@@ -135,8 +133,9 @@ def _other_name(found: re.Match[str]) -> str:
 def end(main: Callable[[], int], resumable: bool = False) -> NoReturn:
     """Run a command and end the process with its code; after Ctrl-C, say in one line how to resume.
 
-    That a run diverged is said in one line, too. Warnings are a line each, without the line of the code that they come
-    from. Where the terminal or the log has no sign for "…" and the like, another is written.
+    That a run diverged, that a disk is full or memory is too small is said in one line, too. Warnings are a line each,
+    without the line of the code that they come from. Where the terminal or the log has no sign for "…" and the like,
+    another is written.
 
     Args:
       main: the command.
@@ -148,19 +147,41 @@ def end(main: Callable[[], int], resumable: bool = False) -> NoReturn:
     interrupts = _noted_interrupts()
     try:
         code = main()
+        sys.stdout.flush()
     except KeyboardInterrupt:
         _leave_interrupted(resumable)
     except FloatingPointError as error:  # a run diverged
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        code = 1
+        code = _failed(f"{error}{OTHER_NUMBERS if resumable else ''}")
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = BROKEN_PIPE
-    except Exception:
-        if not interrupts:
+    except OSError as error:  # of the disk, perhaps after hours
+        code = _failed(f"{error}{f'; {_to_resume()}' if resumable else ''}")
+    except Exception as error:
+        if interrupts:  # an import or another call of a library that was broken off fails in its own way
+            _leave_interrupted(resumable)
+        if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        _leave_interrupted(resumable)  # an import or another call of a library that was broken off fails in its own way
+        code = _failed(f"out of memory{LESS_MEMORY if resumable else ''} ({str(error).splitlines()[0][:200]})")
     sys.exit(code)
+
+
+OTHER_NUMBERS = ". A run keeps its numbers to its end: with others it is another run, with an --output of its own"
+LESS_MEMORY = (
+    ": give a smaller --batch-size, or --gradient-accumulation-steps 2 or --precision bfloat16; if no epoch was done, "
+    "remove the run's folder first"
+)
+
+
+def _failed(message: str) -> int:
+    """Say in one line why a command ends; return the exit code."""
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    return 1
+
+
+def _to_resume() -> str:
+    """Return how a command goes on."""
+    return f"to resume: {typed(sys.argv)}{' --resume' * ('--resume' not in sys.argv)}"
 
 
 def _noted_interrupts() -> list[int]:
@@ -190,7 +211,7 @@ def _noted_interrupts() -> list[int]:
 
 def _leave_interrupted(resumable: bool) -> NoReturn:
     """Say in one line how to resume, and end at once: Python's own end crashes while a library's thread compiles."""
-    cure = f"; to resume: {typed(sys.argv)}{' --resume' * ('--resume' not in sys.argv)}" if resumable else ""
+    cure = f"; {_to_resume()}" if resumable else ""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     print(f"interrupted{cure}", file=sys.stderr, flush=True)
     for worker in multiprocessing.active_children():
@@ -214,10 +235,15 @@ def typed(command: Sequence[str]) -> str:
 def at_home(text: str) -> pathlib.Path:
     """Return a path whose `~` is the home, which shells leave as it is in --output=~/runs.
 
+    Raises:
+      argparse.ArgumentTypeError: for an address, as in gs://bucket/run.
+
     Example:
       >>> at_home("runs/~a"), at_home("~/runs") == pathlib.Path.home() / "runs"
       (PosixPath('runs/~a'), True)
     """
+    if "://" in text and not text.startswith("hf://"):
+        raise argparse.ArgumentTypeError(f"{text} is an address, and a path on this machine is needed: copy it here")
     return pathlib.Path(os.path.expanduser(text))  # unlike Path's own, it leaves "~nobody" alone
 
 

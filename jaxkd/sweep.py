@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import functools
+import io
 import itertools
 import os
 import sys
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +21,7 @@ from jaxkd.callbacks.base import in_a_list
 from jaxkd.callbacks.terminal import EpochTable, with_warnings_apart
 from jaxkd.checks import check_at_least, warn_caller
 from jaxkd.data.sampling import padded_batches
+from jaxkd.formats.files import atomic_write
 from jaxkd.history import History
 from jaxkd.losses import cross_entropy
 from jaxkd.models.ensemble import Ensemble
@@ -97,10 +98,12 @@ class Sweep:
         """Write `rows()` to a file."""
         rows = self.rows()
         columns = dict.fromkeys([*self._settings(), "epoch", *(name for row in rows for name in row)])
-        with Path(path).expanduser().open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(columns))
-            writer.writeheader()
-            writer.writerows(rows)
+        table = io.StringIO()
+        writer = csv.DictWriter(table, list(columns))
+        writer.writeheader()
+        writer.writerows(rows)
+        with atomic_write(path) as file:  # readers take a sweep that has its table for finished
+            file.write(table.getvalue().encode())
 
     def _settings(self) -> dict[str, None]:
         """Return the names of all settings, in their order."""

@@ -303,6 +303,8 @@ class Trainer:
                         validation_freq,
                     )
                 hooks.on_train_end(logs[0])
+                if termination.noticed:  # in the last epoch, when there was nothing left to save
+                    termination.end()
         except FloatingPointError:  # the network keeps the weights from before, which are good
             self._run.spoilt = self._run.state
             raise

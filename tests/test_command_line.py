@@ -128,3 +128,38 @@ def test_a_hidden_ctrl_c_ends_a_command(hidden):
     assert done.returncode == 130, done.stderr
     assert done.stderr == "interrupted; to resume: python -c --resume\n"
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "option", ["--output=gs://bucket/run", "--data-dir=s3://bucket", "--teacher=https://a.b/c.pth"]
+)
+def test_an_address_is_no_folder_of_this_machine(parsers, option, capsys):
+    name, _, address = option.partition("=")
+    assert said(parsers["distill"], [option], capsys) == (
+        f"argument {name}: {address} is an address, and a path on this machine is needed: copy it here"
+    )
+
+
+NO_MEMORY = 'raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\\nAnd so on")'
+ENDS = {
+    'raise OSError(28, "No space left")': "[Errno 28] No space left; to resume: python -c --resume",
+    'raise FloatingPointError("the loss is NaN")': "the loss is NaN. A run keeps its numbers to its end: with others "
+    "it is another run, with an --output of its own",
+    NO_MEMORY: "out of memory: give a smaller --batch-size, or --gradient-accumulation-steps 2 or --precision "
+    "bfloat16; if no epoch was done, remove the run's folder first "
+    "(RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.)",
+}
+
+
+@pytest.mark.parametrize(("what", "message"), ENDS.items())
+def test_what_ends_a_command_is_said_in_a_line(what, message):
+    command = [sys.executable, "-c", PROGRAM.format(f"    {what}")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (1, f"error: {message}\n")
+
+
+def test_names_of_files_that_are_no_text_are_printed():
+    program = PROGRAM.format("    print(b'\\xff.jpg'.decode('utf-8', 'surrogateescape')); return 0")
+    command = [sys.executable, "-X", "utf8", "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "\\udcff.jpg\n")

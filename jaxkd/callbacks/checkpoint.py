@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import tempfile
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -15,6 +13,7 @@ from jax.experimental import multihost_utils
 from jaxkd.callbacks.base import Callback, Logs
 from jaxkd.callbacks.terminal import print_apart
 from jaxkd.checks import check_at_least
+from jaxkd.formats.files import writable
 
 
 class Checkpoint(Callback):
@@ -24,8 +23,9 @@ class Checkpoint(Callback):
     middle of an epoch is `directory/partial/STEP`, and is removed when the epoch is complete. Folders appear when they
     are complete. `fit(…, resume="auto")` resumes from the newest, as does `trainer.restore(directory)` before a `fit`.
 
-    A process that gets SIGTERM saves and ends with exit code 75; one that gets Ctrl-C saves and raises
-    KeyboardInterrupt, at the next step that the host hears of. A second Ctrl-C interrupts at once.
+    A process that gets SIGTERM, or SIGHUP as its terminal is closed, saves and ends with exit code 75; one that gets
+    Ctrl-C saves and raises KeyboardInterrupt, at the next step that the host hears of. A second Ctrl-C interrupts at
+    once.
 
     Args:
       directory: where the checkpoints go; made if needed. All processes of a run need to reach it. A location such as
@@ -69,11 +69,8 @@ class Checkpoint(Callback):
         if "://" in self.directory:
             return
         # Fail now rather than after the first epoch.
-        folder = Path(self.directory).expanduser()
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
+            writable(self.directory)
         except OSError as error:
             raise OSError(
                 f"cannot write checkpoints to {self.directory!r} ({error}): give Checkpoint a directory it may write to"
@@ -96,7 +93,8 @@ class Checkpoint(Callback):
     def on_termination(self, logs: Logs | None = None) -> None:
         self._save()
         if jax.process_index() == 0:
-            asked = "Ctrl-C" if logs and logs.get("signal") == signal.SIGINT else "SIGTERM"
+            number = signal.Signals(int((logs or {}).get("signal", signal.SIGTERM)))
+            asked = "Ctrl-C" if number == signal.SIGINT else number.name
             print_apart(f"{asked}: saved in {self.directory}, to resume from")
 
     def _due(self) -> bool:

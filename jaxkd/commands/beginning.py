@@ -19,16 +19,22 @@ class Beginning(Callback):
 
     Args:
       starts: are called without arguments.
+
+    Attributes:
+      ended: whether training came to its end.
     """
 
     def __init__(self, *starts: Callable[[], None]):
-        self._starts, self._begun = starts, False
+        self._starts, self._begun, self.ended = starts, False, False
 
     def on_train_begin(self, logs: Any = None) -> None:
         if not self._begun:  # of several runs, with the first
             for start in self._starts:
                 start()
         self._begun = True
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self.ended = True
 
     def __enter__(self) -> Beginning:
         return self

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import pathlib
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -19,9 +20,10 @@ from jaxkd import recipes
 from jaxkd.command_line import CommandLine, at_home, no_option
 from jaxkd.commands import method
 from jaxkd.commands.around_the_loss import OPTIONS as AROUND
+from jaxkd.commands.options import usual_training
 from jaxkd.config import RunConfig
 from jaxkd.formats.files import atomic_write
-from jaxkd.records import flat
+from jaxkd.records.directory import ABSENT, changes
 
 NEVER = ("config", "save_config", "dry_run", "help", "list_recipes", "resume")
 """Options that belong to one call and not to a run."""
@@ -184,9 +186,7 @@ def options_of(run: RunConfig, parser: argparse.ArgumentParser) -> dict[str, Any
         "validation_split": run.data.validation_split,
         "balanced": run.data.balanced,
         "recipe": run.recipe or training.name,
-        "epochs": training.epochs,
-        "batch_size": training.batch_size,
-        "learning_rate": training.learning_rate,
+        **_numbers(run),
         "seed": run.seed,
         "precision": run.precision,
         "batch_norm": run.batch_norm,
@@ -207,6 +207,18 @@ def options_of(run: RunConfig, parser: argparse.ArgumentParser) -> dict[str, Any
         "evaluate_teacher": teacher.evaluate if teacher else None,
         "cache_teacher": teacher and (True if teacher.cache == "auto" else teacher.cache),
     }
+
+
+def _numbers(run: RunConfig) -> dict[str, Any]:
+    """Return length, batches and rate of a run, where its recipe has others: so that another recipe has its own."""
+    ours, usual = run.training, _usual_training(run)
+    names = ("epochs", "batch_size", "learning_rate")
+    return {name: value for name in names if (value := getattr(ours, name)) != getattr(usual, name)}
+
+
+def _usual_training(run: RunConfig) -> recipes.Training:
+    """Return how a run would train without options that say otherwise."""
+    return usual_training(recipes.get(run.recipe) if run.recipe else None, run.training.name, run.network)
 
 
 def _of_the_method(run: RunConfig, ours: recipes.Method) -> dict[str, Any]:
@@ -234,8 +246,7 @@ def _functions(weights: Mapping[str, recipes.Weight]) -> set[str]:
 
 def _around_the_loss(run: RunConfig) -> dict[str, Any]:
     """Return what a run has around its loss where its recipe has something else."""
-    usual = recipes.get(run.recipe).training if run.recipe else recipes.get_training(run.training.name)
-    usual = usual.adapted(epochs=run.training.epochs)  # which scales its warm-up
+    usual = _usual_training(run).adapted(epochs=run.training.epochs)  # which scales its warm-up
     changed = {name: value for name in AROUND if (value := getattr(run.training, name)) != getattr(usual, name)}
     return {AROUND[name].get("flag", name).lstrip("-"): value for name, value in changed.items()}
 
@@ -246,14 +257,13 @@ def _check_same(run: RunConfig, again: RunConfig) -> None:
     Raises:
       ValueError: with the settings that would differ.
     """
-    before, after = (
-        {name: value for name, value in flat(config.settings()).items() if not name.startswith(_READ_LATER)}
-        for config in (run, again)
-    )
-    lost = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    lost = [
+        f"{name} was {before!r} and would be {after!r}"
+        for name, (before, after) in changes(run.settings(), again.settings()).items()
+        if not name.startswith(_READ_LATER) and not (before in (None, ABSENT) and after in (None, ABSENT))
+    ]
     if lost:
-        changes = "; ".join(f"{name} was {before.get(name)!r} and would be {after.get(name)!r}" for name in lost)
-        raise ValueError(f"the run has settings that no option says: {changes}")
+        raise ValueError(f"the run has settings that no option says: {'; '.join(lost)}")
 
 
 def save(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
@@ -279,5 +289,5 @@ def save(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(file) as stream:
         stream.write(text.rstrip("\n").encode() + b"\n")
-    print(f"{file} has the options: {parser.prog} --config {file}")
+    print(f"{file} has the options: {parser.prog} --config {shlex.quote(str(file))}")
     return 0

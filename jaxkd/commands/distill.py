@@ -104,6 +104,9 @@ def train_each(
                 run.say(f"{network.directory.path} is finished already")
                 run.print_result(result, network.directory)
         if unfinished := [one for one in networks if one.directory.path not in results]:
+            for network in unfinished:
+                if network.config.resume and not network.config.quiet and not network.directory.config_file.exists():
+                    run.say(f"{network.directory.path.absolute()} holds no run yet: it begins")
             _train(unfinished, teacher, at_once)
     except RefusedError as error:
         parser.error(str(error))

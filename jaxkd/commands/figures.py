@@ -28,6 +28,7 @@ from jaxkd.commands.figuring import (
     wrong_classes,
 )
 from jaxkd.commands.figuring.figure import Figure
+from jaxkd.formats.files import writable
 from jaxkd.records import environment, read_json, write_json
 
 FIGURES: dict[str, Figure] = {
@@ -78,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     data_file, picture = (options.output / f"{figure.name}.{suffix}" for suffix in ("json", options.format))
     try:
         plots.canvas()  # what is missing is said before anything is computed
+        writable(options.output)
         if options.redraw:
             record = read_json(options.redraw)
         else:
@@ -90,7 +92,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
     if not options.redraw:
-        options.output.mkdir(parents=True, exist_ok=True)
         write_json(data_file, record, indent=None)
         if figure.table is not None:
             data_file.with_suffix(".csv").write_text(figure.table(record), encoding="utf-8")

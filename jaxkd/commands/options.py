@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxkd import convert, data, recipes
+from jaxkd.command_line import at_home
 from jaxkd.commands.around_the_loss import add_options_around_the_loss, changed_training
 from jaxkd.commands.recipes import listed
 from jaxkd.config import DataConfig, InitConfig, RunConfig, TeacherConfig
@@ -202,7 +203,7 @@ def run_config(
     """
     dataset = options.data or (recipe.data if recipe else "cifar100")
     default = "digits" if dataset == "digits" else "repdistiller"
-    training = recipes.get_training(recipe.training.name if recipe else options.recipe or default)
+    training = usual_training(recipe, options.recipe or default, network)
     return RunConfig(
         network=network,
         data=DataConfig(
@@ -219,7 +220,6 @@ def run_config(
                 epochs=options.epochs,
                 batch_size=options.batch_size,
                 learning_rate=options.learning_rate,
-                network=network,
             ),
         ),
         method=method,
@@ -238,6 +238,17 @@ def run_config(
         checkpoint_minutes=options.checkpoint_minutes,
         quiet=options.quiet,
     )
+
+
+def usual_training(recipe: recipes.Recipe | None, name: str, network: str) -> recipes.Training:
+    """Return how a recipe trains a network, or a training where there is no recipe: both have slower rates for some.
+
+    Raises:
+      ValueError: there is no training of that name.
+    """
+    if recipe is None or recipe.student != network:
+        return recipes.get_training(name if recipe is None else recipe.training.name).adapted(network=network)
+    return recipe.training
 
 
 def recipe_of(options: argparse.Namespace) -> recipes.Recipe | None:
@@ -269,6 +280,7 @@ def teacher_path(text: str) -> pathlib.Path:
 
     It is the file or folder itself, or the network in the directory of a run.
     """
+    at_home(text)  # refuses other addresses
     try:
         return locate(text)
     except (ValueError, ImportError) as error:

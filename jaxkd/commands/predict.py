@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import functools
+import io
 import pathlib
 import sys
 import zipfile
@@ -25,7 +26,7 @@ from jaxkd.data.readers.image_folder import EXTENSIONS
 from jaxkd.data.streamed import views
 from jaxkd.data.transforms.resized_crop import ResizedCentreCrop
 from jaxkd.export.source import shape_of_data
-from jaxkd.formats.files import atomic_write
+from jaxkd.formats.files import atomic_write, writable_file
 from jaxkd.libraries import needed
 
 EXAMPLES = """examples:
@@ -81,6 +82,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError(f"--top-k {options.top_k}: at least one is needed")
         if options.output is not None and options.output.suffix not in (".csv", ".npz"):
             raise ValueError(f"--output {options.output}: give a name that ends in .csv or .npz")
+        if missing := [path for path in options.pictures if not path.exists()]:
+            raise FileNotFoundError(f"{missing[0]}: there is no such file or folder")
+        if options.output is not None:
+            writable_file(options.output)
         trained = network.load(options)
         classes, trained.model.normalization = known(options, trained)
         reader = functools.partial(pixels_of, options, trained)
@@ -199,8 +204,6 @@ def pictures(paths: Sequence[pathlib.Path], reader: Reader, unreadable: list[str
         if path.suffix in (".npz", ".npy"):
             yield from ((f"{path}[{number}]", pixels) for number, pixels in enumerate(in_array(path)))
             continue
-        if not path.exists():
-            raise FileNotFoundError(f"{path}: there is no such file or folder")
         inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS)
         for file in inside if path.is_dir() else [path]:
             try:
@@ -261,12 +264,13 @@ def lines(answers: Answers, classes: Sequence[str], top_k: int) -> Iterator[str]
 
 def write(path: pathlib.Path, answers: Answers, classes: Sequence[str], top_k: int) -> None:
     """Write a table, a line for each picture and class, or arrays: files, logits, probabilities, classes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".csv":
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(COLUMNS)
-            writer.writerows((*row[:-1], f"{row[-1]:.6f}") for row in ranked(answers, classes, top_k))
+        table = io.StringIO()
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows((*row[:-1], f"{row[-1]:.6f}") for row in ranked(answers, classes, top_k))
+        with atomic_write(path) as stream:
+            stream.write(table.getvalue().encode("utf-8", "surrogateescape"))  # names of files may be any bytes
         return
     with atomic_write(path) as stream:
         np.savez(

@@ -23,6 +23,7 @@ from jaxkd.command_line import CommandLine, Help, program, spoken
 from jaxkd.commands.options import method_name
 from jaxkd.commands.run import parameters
 from jaxkd.data import Dataset
+from jaxkd.formats.files import writable
 from jaxkd.records import Spread, environment, write_json
 
 TEACHER, STUDENT = "resnet14", "resnet8"
@@ -33,7 +34,14 @@ IMAGES_PER_DIGIT = 20
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; None takes the process's own command line."""
-    options = command_line().parse_args(arguments)
+    parser = command_line()
+    options = parser.parse_args(arguments)
+    try:
+        if (options.output / "config.json").exists():
+            raise ValueError(f"{options.output} holds a run: choose another folder (--output)")
+        writable(options.output)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
     start = time.perf_counter()
     training = recipes.get_training("digits").adapted(epochs=options.epochs)
     train, test = data.load("digits")
@@ -58,7 +66,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print()
 
     print(f"\n{table(runs, measured, parameters(teacher), parameters(new_student(0)))}\n")
-    options.output.mkdir(parents=True, exist_ok=True)
     write_results(options.output, runs, measured, len(few))
     draw(options.output, runs, measured)
     print(f"{time.perf_counter() - start:.0f} s. Pictures and the numbers of every run are in {options.output}/")
@@ -182,7 +189,7 @@ def command_line() -> argparse.ArgumentParser:
 
 def positive(text: str) -> int:
     """Return a whole number above 0 from the command line."""
-    number = int(text)
+    number = int(text) if text.isdecimal() else 0
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not above 0")
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
     return number

@@ -8,10 +8,11 @@ whenever one ends.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import pathlib
 import sys
 import traceback
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import jax
 
@@ -29,6 +30,9 @@ from jaxkd.commands.result_table import (
     rows_of,
     teacher_file,
 )
+from jaxkd.config import RunConfig
+from jaxkd.formats.files import atomic_write, sha256
+from jaxkd.records.directory import ABSENT, changes
 from jaxkd.training.preemption import TERMINATED
 
 EXAMPLES = """examples:
@@ -68,57 +72,98 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         if options.at_once is not None and options.at_once < 1:
             raise ValueError(f"--at-once {options.at_once}: at least one is needed")
+        if owned := [name for name in ("--seed", "--output") if any(is_option(word, name) for word in passed_on)]:
+            raise ValueError(
+                f"{owned[0]} behind the dashes: every run has its own; give --seeds or --output before them"
+            )
         teachers = find_teachers(rows, options)
-        limited = is_limited([*arguments_of(rows[0], teachers, options), *passed_on])
+        if options.smoke:  # three epochs show that a method runs; some, as weighted for CIFAR-100, do not learn in them
+            passed_on = ["--data", "digits", "--epochs", "3", "--batch-size", "64", *passed_on]
+        commands = [[*arguments_of(row, teachers, options), *passed_on, *RESUMED] for row in rows]
+        configs = [config_of(command) for command in commands]
     except (ValueError, OSError) as error:
         parser.error(str(error))
-    if options.smoke:  # three epochs show that a method runs; some, as weighted for CIFAR-100, do not learn in them
-        passed_on = ["--data", "digits", "--epochs", "3", "--batch-size", "64", *passed_on]
-    kinds = [*(["smoke"] * options.smoke), *(["limited"] * limited)]
+    kinds = [*(["smoke"] * options.smoke), *(["limited"] * configs[0].limited)]
     output = options.output or pathlib.Path("runs") / "-".join(["reproduce", *kinds])
+    seeds = list(dict.fromkeys(options.seeds))
+    plan = [
+        Planned(row, config, {seed: directory(output, row, seed) for seed in seeds})
+        for row, config in zip(rows, configs, strict=True)
+    ]
     at_once = (1 if jax.default_backend() == "cpu" else None) if options.at_once is None else options.at_once
     failed: list[pathlib.Path] = []
-    for number, row in enumerate(rows, 1):
-        print(f"{number} of {len(rows)}: {row.method} {row.pair}", flush=True)
-        for folders in parts_to_do(output, row, options.seeds, at_once, limited):
-            command = [*arguments_of(row, teachers, options), *passed_on, *RESUMED]
-            failed += attempt(command, folders, at_once, limited)
-            write_table(output, rows, options.seeds, limited)
-    print(f"\n{write_table(output, rows, options.seeds, limited)}\neverything is in {output}")
+    for number, (planned, command) in enumerate(zip(plan, commands, strict=True), 1):
+        print(f"{number} of {len(plan)}: {planned.row.method} {planned.row.pair}", flush=True)
+        for folders in planned.parts_to_do(at_once):
+            failed += attempt(planned, command, folders, at_once)
+            write_table(output, plan)
+    print(f"\n{write_table(output, plan)}\neverything is in {output}")
     if failed:
         names = ", ".join(map(str, failed))
         print(f"not done, as said above: {names}; the same command goes on with them", file=sys.stderr)
     return 1 if failed else 0
 
 
-def is_limited(arguments: Sequence[str]) -> bool:
-    """Tell whether arguments of jaxkd distill, or a file that they name, ask for a part of the images alone."""
-    given = config_file.parse(distill.command_line(), arguments, distill.config_of)
-    return given.limit_examples is not None or given.limit_steps is not None
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """A row that is to be run.
+
+    Attributes:
+      row: what it is.
+      config: its run, but for the seed, and with the digest of its teacher's file.
+      folders: where the run of each seed goes.
+    """
+
+    row: Row
+    config: RunConfig
+    folders: Mapping[int, pathlib.Path]
+
+    def done(self, seed: int) -> records.Record | None:
+        """Return the run of a seed that has its result; None where it has none, or had other settings than asked for.
+
+        What one of them does not say, as earlier versions did not, is no difference.
+        """
+        if not records.RunDirectory(self.folders[seed]).result_file.exists():
+            return None
+        run = records.read(self.folders[seed])
+        differing = changes(run.settings, dataclasses.replace(self.config, seed=seed).settings())
+        unknown = {name for name, (there, here) in differing.items() if ABSENT in (there, here) or here is None}
+        known = differing.keys() - unknown - {"teacher.name"}
+        return None if known or run.limited != self.config.limited else run
+
+    @property
+    def runs(self) -> list[records.Record]:
+        """Return the runs that are done."""
+        return [run for seed in self.folders if (run := self.done(seed)) is not None]
+
+    def parts_to_do(self, at_once: int | None) -> list[dict[int, pathlib.Path]]:
+        """Return the folders of the seeds that are not done: together, or each by itself where one is taken at once."""
+        wanted = {seed: folder for seed, folder in self.folders.items() if self.done(seed) is None}
+        for seed, folder in self.folders.items():
+            print(f"{folder} {'…' if seed in wanted else 'is done'}", flush=True)
+        return [{seed: folder} for seed, folder in wanted.items()] if at_once == 1 else [wanted] if wanted else []
 
 
-def done_in(folder: pathlib.Path, limited: bool) -> records.Record | None:
-    """Return the run that has its result; None where it has none, or is a first try and that is not asked for."""
-    if not records.RunDirectory(folder).result_file.exists():
-        return None
-    run = records.read(folder)
-    return run if run.limited == limited else None
+def is_option(word: str, name: str) -> bool:
+    """Return whether a word of a command line is an option, or the option with its value.
+
+    Example:
+      >>> is_option("--seed", "--seed"), is_option("--seed=3", "--seed"), is_option("--seeds", "--seed")
+      (True, True, False)
+    """
+    return word.partition("=")[0] == name
 
 
-def parts_to_do(
-    output: pathlib.Path, row: Row, seeds: Sequence[int], at_once: int | None, limited: bool
-) -> list[dict[int, pathlib.Path]]:
-    """Return the folders of a row's seeds that are not done: together, or each by itself where one is taken at once."""
-    folders = {seed: directory(output, row, seed) for seed in seeds}
-    done = {seed for seed, folder in folders.items() if done_in(folder, limited)}
-    for seed, folder in folders.items():
-        print(f"{folder} {'is done' if seed in done else '…'}", flush=True)
-    wanted = {seed: folder for seed, folder in folders.items() if seed not in done}
-    return [{seed: folder} for seed, folder in wanted.items()] if at_once == 1 else [wanted] if wanted else []
+def config_of(arguments: Sequence[str]) -> RunConfig:
+    """Return the run that arguments of jaxkd distill describe, with the digest of its teacher's file."""
+    config = distill.config_of(config_file.parse(distill.command_line(), arguments, distill.config_of))
+    if config.teacher is None or config.teacher.path is None or config.teacher.others:
+        return config
+    return dataclasses.replace(config, teacher=dataclasses.replace(config.teacher, sha256=sha256(config.teacher.path)))
 
 
 def attempt(
-    arguments: Sequence[str], folders: dict[int, pathlib.Path], at_once: int | None, limited: bool
+    planned: Planned, arguments: Sequence[str], folders: dict[int, pathlib.Path], at_once: int | None
 ) -> Collection[pathlib.Path]:
     """Run some seeds of a row; print what they die of, and leave the other rows to be run.
 
@@ -134,7 +179,7 @@ def attempt(
         traceback.print_exc()
     else:
         return ()
-    return [folder for folder in folders.values() if done_in(folder, limited) is None]
+    return [folder for seed, folder in folders.items() if planned.done(seed) is None]
 
 
 def find_teachers(rows: Sequence[Row], options: argparse.Namespace) -> dict[str, pathlib.Path]:
@@ -163,9 +208,9 @@ def directory(output: pathlib.Path, row: Row, seed: int) -> pathlib.Path:
     return output / recipes.get_method(row.method).name / row.pair / f"seed{seed}"
 
 
-def write_table(output: pathlib.Path, rows: Sequence[Row], seeds: Sequence[int], limited: bool) -> str:
+def write_table(output: pathlib.Path, plan: Sequence[Planned]) -> str:
     """Write the table of what is done so far, and return it in Markdown."""
-    table = [PublishedVsOurs(row, runs_of(output, row, seeds, limited)) for row in rows]
+    table = [PublishedVsOurs(planned.row, planned.runs) for planned in plan]
     runs = [run for entry in table for run in entry.runs]
     if not runs:
         return "nothing is done yet"
@@ -176,17 +221,12 @@ def write_table(output: pathlib.Path, rows: Sequence[Row], seeds: Sequence[int],
         f"{'/'.join(map(str, lengths))} {'epoch' if lengths == [1] else 'epochs'}, on {', '.join(devices)}"
     )
     page = markdown(table, caption)
-    (output / "table.md").write_text(page, encoding="utf-8")
-    (output / "table.csv").write_text(comma_separated(table), encoding="utf-8")
+    for name, text in (("table.md", page), ("table.csv", comma_separated(table))):
+        with atomic_write(output / name) as file:
+            file.write(text.encode())
     if plots.available():
         draw(table, output / "table.png", caption)
     return page
-
-
-def runs_of(output: pathlib.Path, row: Row, seeds: Sequence[int], limited: bool) -> list[records.Record]:
-    """Return the finished runs of a row."""
-    folders = [directory(output, row, seed) for seed in seeds]
-    return [run for folder in folders if (run := done_in(folder, limited)) is not None]
 
 
 def command_line() -> argparse.ArgumentParser:

@@ -6,6 +6,7 @@ In the order in which a command calls them: `read`, `prepare`, then of each `Exp
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import pathlib
@@ -273,6 +274,7 @@ class Experiment:
         if is_first():
             self.directory.check(self.config.settings(), self.config.resume)
             self.directory.start(self.config.settings(), self.config.arguments())
+            self.directory.hold()
 
     def finish(self, **facts: Any) -> None:
         """Write and print the result; `facts` are those that were not known before."""
@@ -358,15 +360,22 @@ def fit(run: Experiment) -> None:
       RefusedError: for what cannot be trained, before anything is written.
     """
     with Beginning(run.start) as beginning:
-        run.trainer.fit(
-            run.train,
-            validation_data=run.test,
-            epochs=run.config.training.epochs,
-            batch_size=run.config.training.batch_size,
-            callbacks=[beginning, *run.directory.callbacks(every_minutes=run.config.checkpoint_minutes)],
-            resume="auto" if run.config.resume else None,
-            verbose=not run.config.quiet,
-        )
+        try:
+            run.trainer.fit(
+                run.train,
+                validation_data=run.test,
+                epochs=run.config.training.epochs,
+                batch_size=run.config.training.batch_size,
+                callbacks=[beginning, *run.directory.callbacks(every_minutes=run.config.checkpoint_minutes)],
+                resume="auto" if run.config.resume else None,
+                verbose=not run.config.quiet,
+            )
+        except (KeyboardInterrupt, SystemExit):
+            if beginning.ended:  # asked for when all was done: the result is not lost
+                run.finish()
+            raise
+        finally:
+            run.directory.release()
     run.finish()
 
 
@@ -382,7 +391,9 @@ def fit_together(runs: Sequence[Experiment], at_once: int | None) -> None:
       FloatingPointError: of runs that diverged, once the others are finished.
     """
     config = runs[0].config
-    with Beginning(*(run.start for run in runs)) as beginning:
+    with Beginning(*(run.start for run in runs)) as beginning, contextlib.ExitStack() as held:
+        for run in runs:
+            held.callback(run.directory.release)
         jaxkd.sweep(
             lambda number: runs[number].trainer,
             jaxkd.grid(number=range(len(runs))),

@@ -18,6 +18,7 @@ from jaxkd.data.load import STREAMED
 from jaxkd.export.portable import program
 from jaxkd.models.description import macs_of
 from jaxkd.records import Record
+from jaxkd.records.reading import is_run
 from jaxkd.trainer import Trainer
 from jaxkd.training.forward import forward, network_input
 from jaxkd.types import Normalization, tree_size
@@ -135,7 +136,7 @@ def located(source: Source) -> tuple[Any, Path | None, Record | None]:
 def record_in(path: str | os.PathLike[str]) -> Record | None:
     """Return the record of the run in a folder; None where there is none."""
     folder = Path(path).expanduser()
-    return records.read(folder) if (folder / "config.json").is_file() else None
+    return records.read(folder) if is_run(folder) else None
 
 
 def shape_of_data(record: Record | None, model: Any) -> tuple[int, int, int] | None:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import re
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -41,8 +42,35 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         partial.unlink(missing_ok=True)
 
 
+def writable(folder: str | os.PathLike[str]) -> Path:
+    """Make a folder, and fail now, before any work, if no file can be written into it.
+
+    Raises:
+      OSError: with the system's reason.
+    """
+    made = Path(folder).expanduser()
+    made.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=made):
+        return made
+
+
+def writable_file(path: str | os.PathLike[str]) -> Path:
+    """Make the folder of a file that is to be written, and fail now, before any work, if it cannot be.
+
+    Raises:
+      OSError: with the system's reason; for a folder of that name.
+    """
+    file = Path(path).expanduser()
+    writable(file.parent)
+    if file.is_dir():
+        raise IsADirectoryError(f"{file} is a folder: give the name of a file")
+    return file
+
+
 def sha256(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of a file, or of all files of a folder with their names, in hexadecimal.
+
+    Files that systems hide, those that begin with a dot, do not count: file managers leave some.
 
     Example:
       >>> import tempfile
@@ -55,8 +83,9 @@ def sha256(path: str | os.PathLike[str]) -> str:
     if not root.is_dir():
         return _sha256(root).hex()
     total = hashlib.sha256()
-    for file in sorted(entry for entry in root.rglob("*") if entry.is_file()):
-        total.update(str(file.relative_to(root)).encode())
+    files = (entry for entry in root.rglob("*") if entry.is_file() and not entry.name.startswith("."))  # .DS_Store
+    for file in sorted(files, key=lambda file: file.relative_to(root).parts):
+        total.update(file.relative_to(root).as_posix().encode())
         total.update(_sha256(file))
     return total.hexdigest()
 

@@ -27,7 +27,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import IO, Any
 
 import jax
 
@@ -140,6 +140,24 @@ def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+ABSENT = "absent"
+"""What `changes` has for a setting that is not there."""
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return the settings that differ between two runs, by their dotted names: what they were and what they are.
+
+    Example:
+      >>> changes({"seed": 0, "data": {"name": "digits"}}, {"seed": 1, "data": {"name": "digits"}, "limit_steps": 2})
+      {'limit_steps': ('absent', 2), 'seed': (0, 1)}
+    """
+    first, second = flat(_as_json(before)), flat(_as_json(now))
+    values = {
+        name: (first.get(name, ABSENT), second.get(name, ABSENT)) for name in sorted(first.keys() | second.keys())
+    }
+    return {name: pair for name, pair in values.items() if pair[0] != pair[1]}
+
+
 _PARTS = ("written", "command", "versions", "device", "convolutions", "machine", "git")
 _PACKAGES = ("jaxkd", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -175,7 +193,7 @@ def _git(folder: pathlib.Path) -> dict[str, Any] | None:
 
     try:
         return {"commit": ask("rev-parse", "HEAD"), "changed": bool(ask("status", "--porcelain"))}
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, ValueError, subprocess.SubprocessError):  # a ValueError: names of files that are no text
         return None
 
 
@@ -220,6 +238,7 @@ class RunDirectory:
         self.metrics_file = self.path / "metrics.csv"
         self.checkpoints = self.path / "checkpoints"
         self.result_file = self.path / "result.json"
+        self._held: IO[bytes] | None = None
 
     def check(self, settings: Mapping[str, Any], resume: bool) -> None:
         """Raise an error for what would damage a run: a folder that holds one, or resuming under other settings.
@@ -240,14 +259,10 @@ class RunDirectory:
             raise ValueError(
                 f"{self.path} holds a run already: go on with it (--resume), or choose another folder (--output)"
             )
-        before, now = flat(config["settings"]), flat(_as_json(settings))
-        changed = [
-            f"{name} was {before.get(name, 'absent')!r} and is {now.get(name, 'absent')!r}"
-            for name in sorted(before.keys() | now.keys())
-            if before.get(name, "absent") != now.get(name, "absent")
-        ]
+        changed = changes(config["settings"], settings)
         if changed:
-            raise ValueError(f"{self.path} was begun with other settings (--resume): {'; '.join(changed)}")
+            told = "; ".join(f"{name} was {before!r} and is {now!r}" for name, (before, now) in changed.items())
+            raise ValueError(f"{self.path} was begun with other settings (--resume): {told}")
 
     def start(self, settings: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
         """Make the folder and write the configuration; a resumed run keeps the one it has.
@@ -262,6 +277,36 @@ class RunDirectory:
             return
         self.path.mkdir(parents=True, exist_ok=True)
         write_json(self.config_file, content)
+
+    def hold(self) -> None:
+        """Keep other processes from training the same run until `release`, or the end of this one.
+
+        Where the file system knows no locks, it does nothing.
+
+        Raises:
+          ValueError: another process trains it.
+        """
+        try:
+            import fcntl
+
+            held = self.config_file.open("r+b")
+        except (ImportError, OSError):  # on Windows; a file that may only be read
+            return
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            held.close()
+            raise ValueError(f"{self.path} is being trained by another process: let it end, or stop it first") from None
+        except OSError:
+            held.close()
+        else:
+            self._held = held
+
+    def release(self) -> None:
+        """Let other processes train the run."""
+        if self._held is not None:
+            self._held.close()
+            self._held = None
 
     @property
     def begun(self) -> bool:

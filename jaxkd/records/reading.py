@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from jaxkd.history import History
-from jaxkd.records.directory import RunDirectory, damaged, environment_in, history_of, read_mapping, read_table
+from jaxkd.records.directory import (
+    RunDirectory,
+    damaged,
+    environment_in,
+    history_of,
+    read_json,
+    read_mapping,
+    read_table,
+)
 from jaxkd.records.record import Record
 from jaxkd.records.sweeps import SweepRecord, check_finished, holds_sweep, is_unfinished_sweep, read_sweep
 
@@ -93,7 +101,20 @@ def find_sweeps(*paths: str | os.PathLike[str]) -> list[SweepRecord]:
 
 
 def _holds_run(folder: Path) -> bool:
-    return (folder / "config.json").exists() and not holds_sweep(folder) and not is_unfinished_sweep(folder)
+    return is_run(folder) and not holds_sweep(folder) and not is_unfinished_sweep(folder)
+
+
+def is_run(folder: Path) -> bool:
+    """Return whether a folder is a run's; other programs have a config.json as well, as Hugging Face's models do.
+
+    One that cannot be read may be a run's.
+    """
+    file = folder / "config.json"
+    try:
+        content = read_json(file) if file.is_file() else None
+    except ValueError:
+        return True
+    return isinstance(content, dict) and "settings" in content
 
 
 def _each(
@@ -116,7 +137,8 @@ def _places(path: Path) -> Iterator[Path]:
         yield path
     for folder, below, files in os.walk(path):
         yield Path(folder)
-        below[:] = [] if "config.json" in files else sorted(name for name in below if not name.startswith("."))
+        inside_run = "config.json" in files and is_run(Path(folder))
+        below[:] = [] if inside_run else sorted(name for name in below if not name.startswith("."))
 
 
 def _check_agreement(result: dict[str, Any], history: History, directory: RunDirectory) -> None:

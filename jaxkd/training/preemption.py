@@ -1,8 +1,9 @@
-"""Ending cleanly: SIGTERM and Ctrl-C are noticed, and training stops where its state is whole."""
+"""Ending cleanly: SIGTERM, a terminal that is gone and Ctrl-C are noticed; training stops where its state is whole."""
 
 from __future__ import annotations
 
 import itertools
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -14,7 +15,10 @@ import jax
 from jax.experimental import multihost_utils
 
 TERMINATED = 75
-"""The exit code of a run that got SIGTERM and can be resumed later, as sysexits' EX_TEMPFAIL."""
+"""The exit code of a run that got SIGTERM or SIGHUP and can be resumed later, as sysexits' EX_TEMPFAIL."""
+
+_HANG_UP = getattr(signal, "SIGHUP", None)
+"""What a process gets whose terminal is closed, or whose ssh breaks off; Windows has no such signal."""
 
 _REQUESTS = itertools.count(1)
 """The numbers of what several processes ask JAX, which have to rise from one `fit` to the next."""
@@ -26,7 +30,7 @@ class Termination:
     A second Ctrl-C interrupts at once, as it would without.
 
     Args:
-      wanted: whether anybody would do something about it; otherwise both signals keep their meaning.
+      wanted: whether anybody would do something about it; otherwise the signals keep their meaning.
 
     Example:
       >>> with Termination(wanted=True) as termination:
@@ -43,10 +47,12 @@ class Termination:
         self._handles = wanted and self._single and threading.current_thread() is threading.main_thread()
         self._noticed: int | None = None
         self._before: dict[int, Any] = {}
+        self._terminals: list[int] = []
 
     def __enter__(self) -> Termination:
         if self._handles:
-            for number in (signal.SIGTERM, signal.SIGINT):
+            self._terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
+            for number in filter(None, (signal.SIGTERM, signal.SIGINT, _HANG_UP)):
                 if signal.getsignal(number) is not signal.SIG_IGN:  # as in jobs that a shell put into the background
                     self._before[number] = signal.signal(number, self._notice)
         return self
@@ -99,7 +105,7 @@ class Termination:
 
         Raises:
           KeyboardInterrupt: after Ctrl-C.
-          SystemExit: with code 75 after SIGTERM.
+          SystemExit: with code 75 after SIGTERM or SIGHUP.
         """
         if self._noticed == signal.SIGINT:
             raise KeyboardInterrupt
@@ -109,3 +115,10 @@ class Termination:
         if number == signal.SIGINT and self._noticed is not None:
             raise KeyboardInterrupt
         self._noticed = number
+        if number == signal.SIGINT:
+            os.write(2, b"\nending as soon as the state is saved; Ctrl-C again ends at once, unsaved\n")
+        elif number == _HANG_UP:  # writing to a terminal that is gone would be an error
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for descriptor in self._terminals:
+                os.dup2(nowhere, descriptor)
+            os.close(nowhere)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -114,6 +115,15 @@ class TeacherCache:
         self._filled = np.zeros(slots, bool)
         self._contents = wanted
 
+    def _check_disk(self, directory: Path, wanted: dict[str, Any]) -> None:
+        """Refuse what would not fit: the files grow as they are filled, and a full disk then kills the process."""
+        needed, free = wanted["slots"] * (wanted["width"] * self.dtype.itemsize + 1), shutil.disk_usage(directory).free
+        if needed > free:
+            raise MemoryError(
+                f"the teacher cache may grow to {in_words(needed)}, and {in_words(free)} of disk are free for "
+                f"{directory}: use another directory, dtype='float16', or no cache"
+            )
+
     def _open_files(self, directory: Path, wanted: dict[str, Any]) -> None:
         manifest = directory / "contents.json"
         begun = manifest.exists()
@@ -121,6 +131,7 @@ class TeacherCache:
             self._check(json.loads(manifest.read_text()), wanted)
         else:
             directory.mkdir(parents=True, exist_ok=True)
+            self._check_disk(directory, wanted)
         slots, width, open_array = wanted["slots"], wanted["width"], np.lib.format.open_memmap
         mode: Literal["r+", "w+"] = "r+" if begun else "w+"
         self._outputs = open_array(directory / "outputs.npy", mode, self.dtype, (slots, width))

@@ -99,6 +99,21 @@ def test_a_run_is_made_again_from_its_record(teacher, tmp_path, capsys):
     assert "the run has settings that no option says: training.momentum was 0.5 and would be 0.9" in said
 
 
+def test_another_recipe_trains_in_its_own_way(tmp_path):
+    run = distill.config_of(options(distill, "--recipe", "kd/resnet56-resnet20", "--learning-rate", "0.07"))
+    file = recorded(tmp_path / "run.json", run)
+    found = distill.config_of(options(distill, "--config", str(file), "--recipe", "mlkd/resnet56-resnet20"))
+    mlkd = recipes.get("mlkd/resnet56-resnet20").training
+    assert found.training == mlkd.adapted(learning_rate=0.07)
+    assert found.training.epochs == 480
+    lighter = distill.config_of(options(distill, "--config", str(file), "--student", "MobileNetV2"))
+    assert lighter.training.learning_rate == 0.07
+    run = distill.config_of(options(distill, "--recipe", "kd/resnet56-resnet20"))
+    file = recorded(tmp_path / "run.json", run)
+    lighter = distill.config_of(options(distill, "--config", str(file), "--student", "MobileNetV2"))
+    assert lighter.training.learning_rate == 0.01
+
+
 def recorded(path, run):
     """The file of a run as its record has it."""
     path.write_text(json.dumps(run.to_dict(), indent=2))
@@ -169,6 +184,11 @@ def test_a_run_without_the_teacher_of_its_recipe_is_made_again(tmp_path, method)
     run = distill.config_of(options(distill, "--recipe", "kd/resnet56-resnet20", "--method", method))
     run = dataclasses.replace(run, teacher=None)  # as a run without one is recorded
     assert again(tmp_path / "config.json", run).settings() | {"teacher": None} == run.settings()
+
+
+def test_every_recipe_trains_by_its_own_numbers():
+    for name in recipes.list():
+        assert distill.config_of(options(distill, "--recipe", name)).training == recipes.get(name).training
 
 
 def test_what_no_option_says_is_refused(tmp_path, capsys):

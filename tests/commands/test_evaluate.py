@@ -47,6 +47,25 @@ def test_a_run_is_measured_on_the_images_of_its_record(teacher, tmp_path, capsys
     assert "digits, 360 test images, by the network's own normalisation" in printed
 
 
+@pytest.mark.parametrize("command", [evaluate, predict])
+def test_where_nothing_can_be_written_is_said_before_the_work(
+    command, teacher, pictures, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(jaxkd.Trainer, "predict", None)  # which would be called
+    (tmp_path / "file").touch()
+    arguments = [teacher, *([pictures] if command is predict else []), "--output", tmp_path / "file" / "found.csv"]
+    assert "file" in refused(command, arguments, capsys)
+    (tmp_path / "folder.csv").mkdir()
+    assert "is a folder: give the name of a file" in refused(
+        command, [*arguments[:-1], tmp_path / "folder.csv"], capsys
+    )
+
+
+def test_a_picture_that_is_missing_is_said_before_the_work(teacher, pictures, capsys, monkeypatch):
+    monkeypatch.setattr(jaxkd.Trainer, "predict", None)
+    assert "typo.jpg: there is no such file or folder" in refused(predict, [teacher, pictures, "typo.jpg"], capsys)
+
+
 @pytest.mark.parametrize(("shape", "size"), [((48, 48, 3), 48), ((28, 40, 3), None)])
 def test_other_images_are_seen_in_the_size_of_the_run_s_own(tmp_path, monkeypatch, shape, size):
     from jaxkd.commands import network
@@ -150,7 +169,7 @@ def test_a_file_without_a_normalisation_takes_that_of_the_data(teacher, pictures
         (["RUN", "x.png", "--output", "x.txt"], "give a name that ends in .csv or .npz"),
         (["RUN", "ARRAY"], "give one array of pixels, uint8 [N, H, W, C], or call it images; it has x float64[2]"),
         (["RUN", "BROKEN"], "broken.npz is damaged: File is not a zip file; write it again"),
-        (["RUN", "x.png", "--class-names", "NAMES"], "has 1 lines for 10 classes"),
+        (["RUN", "FOLDER", "--class-names", "NAMES"], "has 1 lines for 10 classes"),
     ],
 )
 def test_what_cannot_be_answered_is_told(teacher, tmp_path, arguments, message, capsys):

@@ -31,6 +31,16 @@ def test_quickstart_compares_methods(tmp_path, capsys, monkeypatch):
         assert (tmp_path / "out" / picture).read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_run_is_not_written_over(tmp_path, capsys):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(SystemExit, match="2"):
+        quickstart.main(["--output", str(tmp_path)])
+    assert "holds a run: choose another folder (--output)" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        quickstart.main(["--seeds", "three"])
+    assert "argument --seeds: three is not a whole number above 0" in capsys.readouterr().err
+
+
 def test_students_learn_from_as_many_images_of_each_digit():
     from tiny import digits
 

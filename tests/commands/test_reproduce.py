@@ -1,6 +1,7 @@
 """The command that runs a published table: which runs, what is skipped, and the table beside the published numbers."""
 
 import csv
+import dataclasses
 import pathlib
 
 import pytest
@@ -47,6 +48,7 @@ def test_a_method_is_every_pair_and_a_training_is_every_row():
         (["resnet56-resnet20", "--also", "atz"], "no method is called 'atz'"),
         (["resnet56-resnet20", "--methods", "ofd"], "--methods ofd: none of them is published for that"),
         (["kd/vgg13-vgg8", "--at-once", "0"], "--at-once 0: at least one is needed"),
+        (["kd/vgg13-vgg8", "--", "--seed=3"], "--seed behind the dashes: every run has its own; give --seeds or"),
         (["kd/vgg13-vgg8", "--teachers", "nowhere"], "--teachers nowhere has no vgg13 (looked for vgg13/model, vgg13,"),
     ],
 )
@@ -71,15 +73,27 @@ def test_teachers_are_found_by_their_names(tmp_path):
         find(tmp_path, "resnet14")
 
 
+PAIR = "resnet56-resnet20"
+KD = ("--recipe", f"kd/{PAIR}")
+ATS = ("--method", "ats", "--student", "resnet20", "--recipe", "repdistiller", "--data", "cifar100")
+
+
+def finished(folder, accuracies, arguments, seed=0, facts=()):
+    """Writes a run that jaxkd distill would have made of some arguments."""
+    config = dataclasses.replace(reproduce.config_of(arguments), seed=seed)
+    recorded.run(folder, accuracies, facts=facts, **config.settings())
+
+
 @pytest.fixture
 def done(tmp_path):
-    """An output folder in which two seeds of a published row, and one of another, are done."""
-    (tmp_path / "cifar100_resnet56.pth").touch()
+    """An output folder in which two seeds of a published row, and one of another, are done, of two epochs each."""
+    teacher = tmp_path / "cifar100_resnet56.pth"
+    teacher.touch()
     facts = {"recipe": {**recorded.RECIPE, "as_published": True}}
-    pair = "resnet56-resnet20"
+    of_two = ("--teacher", str(teacher), "--epochs", "2")
     for seed, accuracy in enumerate((0.7, 0.72)):
-        recorded.run(tmp_path / "kd" / pair / f"seed{seed}", (0.75, accuracy), facts=facts, seed=seed)
-    recorded.run(tmp_path / "ats" / pair / "seed0", (0.5, 0.71))
+        finished(tmp_path / "kd" / PAIR / f"seed{seed}", (0.75, accuracy), [*KD, *of_two], seed, facts)
+    finished(tmp_path / "ats" / PAIR / "seed0", (0.5, 0.71), [*ATS, *of_two])
     return tmp_path
 
 
@@ -126,7 +140,7 @@ def test_a_run_that_fails_leaves_the_others_going(done, monkeypatch, capsys, err
 
     monkeypatch.setattr(reproduce.distill, "several", fails)
     arguments = ["resnet56-resnet20", "--methods", "kd", "--also", "ats", "--seeds", "1", "2"]
-    assert reproduce.main([*arguments, "--teachers", str(done), "--output", str(done)]) == 1
+    assert reproduce.main([*arguments, "--teachers", str(done), "--output", str(done), "--", "--epochs", "2"]) == 1
     assert started == [2, 1, 2]
     told = capsys.readouterr()
     assert told.err.count("FloatingPointError: loss term") == (0 if isinstance(error, SystemExit) else 3)
@@ -141,7 +155,8 @@ def test_a_first_try_is_no_result(tmp_path, monkeypatch, capsys, limits):
     (tmp_path / "cifar100_resnet56.pth").touch()
     (tmp_path / "limits.yaml").write_text("limit_examples: 64\n")
     limits = [str(tmp_path / "limits.yaml") if one == "CONFIG" else one for one in limits]
-    recorded.run(tmp_path / "out" / "kd" / "resnet56-resnet20" / "seed0", (0.5,), limit_examples=64)
+    of_some = [*KD, "--teacher", str(tmp_path / "cifar100_resnet56.pth"), "--limit-examples", "64"]
+    finished(tmp_path / "out" / "kd" / PAIR / "seed0", (0.5,), of_some)
     arguments = ["kd/resnet56-resnet20", "--teachers", str(tmp_path), "--output", str(tmp_path / "out")]
     assert reproduce.main([*arguments, "--", *limits]) == 0
     assert "seed0 is done" in capsys.readouterr().out
@@ -149,6 +164,21 @@ def test_a_first_try_is_no_result(tmp_path, monkeypatch, capsys, limits):
     assert reproduce.main(arguments) == 0
     assert "nothing is done yet" in capsys.readouterr().out
     assert len(started) == 1
+
+
+OTHERS = {"another length": ["--epochs", "3"], "another weight": ["--epochs", "2", "--weight", "kd=0.5"]}
+
+
+@pytest.mark.parametrize("changed", [*OTHERS, "another teacher"])
+def test_a_run_with_other_settings_is_not_done(done, monkeypatch, capsys, changed):
+    started = []
+    monkeypatch.setattr(reproduce.distill, "several", lambda *given: started.append(given))
+    if changed == "another teacher":
+        (done / "cifar100_resnet56.pth").write_text("another")
+    arguments = [f"kd/{PAIR}", "--teachers", str(done), "--output", str(done), "--seeds", "0", "0"]
+    assert reproduce.main([*arguments, "--", *OTHERS.get(changed, ["--epochs", "2"])]) == 0
+    assert [folders for _, folders, _ in started] == [{0: done / "kd" / PAIR / "seed0"}]
+    assert "nothing is done yet" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 import pathlib
+import subprocess
 import types
 
 import numpy as np
@@ -155,6 +157,38 @@ def test_all_runs_under_a_folder_are_found_once(tmp_path):
         records.find(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="holds a sweep, not one run"):
         records.read(tmp_path / "grid")
+
+
+def test_what_other_programs_call_config_is_no_run(tmp_path):
+    from jaxkd.export.source import record_in
+
+    for name, content in (("model", '{"hidden_size": 768}'), ("list", "[1, 2]")):
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
+        (tmp_path / name / "config.json").write_text(content)
+        assert record_in(tmp_path / name) is None
+    recorded.run(tmp_path / "model" / "below" / "kd")
+    assert [run.name for run in records.find(tmp_path)] == ["kd"]
+
+
+def test_one_process_trains_a_run(tmp_path):
+    recorded.run(tmp_path / "kd")
+    ours, theirs = records.RunDirectory(tmp_path / "kd"), records.RunDirectory(tmp_path / "kd")
+    ours.hold()
+    with pytest.raises(ValueError, match="kd is being trained by another process: let it end, or stop it first"):
+        theirs.hold()
+    ours.release()
+    theirs.hold()
+    theirs.release()
+
+
+def test_a_commit_is_recorded_whatever_files_are_called(tmp_path, monkeypatch):
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(tmp_path)]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
+    subprocess.run([*git, "config", "core.quotePath", "false"], check=True)
+    (pathlib.Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))).touch()
+    monkeypatch.chdir(tmp_path)
+    assert records.environment()["git"] is None or records.environment()["git"]["changed"]
 
 
 def test_a_sweep_that_is_not_finished_is_no_run(tmp_path):

@@ -451,7 +451,7 @@ def sweep_slowly(folder):
 
 SIGNALS = sweep(
     ("number", "name", "code"),
-    [(signal.SIGTERM, "SIGTERM", 75), (signal.SIGINT, "Ctrl-C", -signal.SIGINT)],
+    [(signal.SIGTERM, "SIGTERM", 75), (signal.SIGHUP, "SIGHUP", 75), (signal.SIGINT, "Ctrl-C", -signal.SIGINT)],
     core=[(signal.SIGTERM, "SIGTERM", 75)],
     thorough=(),
 )
@@ -504,6 +504,24 @@ def test_a_second_ctrl_c_interrupts_at_once(tmp_path):
     finally:
         signal.signal(signal.SIGINT, before)
     assert checkpoint.latest(tmp_path) is None
+
+
+def test_ctrl_c_in_the_last_epoch_is_not_forgotten(straight, tmp_path):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def late(epoch, logs):
+        if epoch == straight.history.epoch[-1]:
+            signal.raise_signal(signal.SIGINT)
+
+    distiller = compiled()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fit(distiller, callbacks.LambdaCallback(on_epoch_end=late), callbacks.Checkpoint(tmp_path))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert reproducible(distiller.history) == reproducible(straight.history)
+    learned = nnx.to_pure_dict(nnx.state(distiller.student, nnx.Param))
+    assert_same_bits(leaves(learned), leaves(straight.state.params["model"]))
 
 
 def test_sigterm_keeps_its_meaning_where_nobody_saves(tmp_path):

@@ -7,6 +7,7 @@ and it may sum a loss of outputs that it is given in another order than one of o
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -17,6 +18,7 @@ from tiny import DroppingNet, TinyNet, leaves
 
 import jaxkd
 from jaxkd import data, losses, models, optimizers
+from jaxkd.training import teacher_cache
 
 TEACHER = TinyNet(seed=1)
 ROUNDING = 2e-6
@@ -202,6 +204,13 @@ def test_a_cache_that_does_not_fit_says_so():
         MemoryError, match=r"may grow to .* GB, and .* of memory are free: use TeacherCache\(directory="
     ):
         jaxkd.TeacherCache().open({}, slots=10**9, width=10**6)
+
+
+def test_a_folder_with_too_little_room_says_so(digits, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(teacher_cache.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    with pytest.raises(MemoryError, match=r"may grow to .* kB, and 1.0 kB of disk are free for .*cache: use another"):
+        train(digits, jaxkd.TeacherCache(tmp_path / "cache"), epochs=1)
 
 
 def test_room_and_progress_are_told(digits, capsys):
