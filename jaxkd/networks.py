@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +24,9 @@ from jaxkd.training.state import TrainState, copied
 from jaxkd.training.trials import Trials, check_batch_parts, check_frozen, refuse_single, smallest_seen
 from jaxkd.types import Normalization, Normalizer
 
+_STATE_OF: weakref.WeakKeyDictionary[nnx.Module, weakref.ref[TrainState]] = weakref.WeakKeyDictionary()
+"""Of each network, which several trainers may have, the state whose weights it was given last."""
+
 
 class Networks:
     """The network that is trained, and the teacher it learns from.
@@ -35,6 +39,7 @@ class Networks:
     def __init__(self, model: nnx.Module, teacher: nnx.Module | None = None):
         self.model, self.teacher = model, teacher
         self._trials = Trials()
+        self._trained_on: tuple[int, ...] | None = None  # (H, W, C)
         self._known: list[list[jax.Array]] = []  # parameters of model and teacher, as far as the state knows them
 
     def __repr__(self) -> str:
@@ -82,7 +87,7 @@ class Networks:
         Raises:
           ValueError: BatchNorm would see a single value for each channel, or is frozen and moves.
         """
-        model, checks = self.model, [self._trials.trained(self.model)]
+        model, checks = self.model, [self._learn_shape, self._trials.trained(self.model)]
         if (teacher := self.teacher) is not None:
             expected = Expectations.of(teacher)
             checks += [lambda shape: expected.check_shape((1, *shape)), self._trials.evaluated(teacher)]
@@ -108,12 +113,15 @@ class Networks:
         Raises:
           ValueError: for more classes than the network has, or other channels than it takes.
         """
+        return self._for_evaluation(source, self.try_evaluated)
+
+    def _for_evaluation(self, source: Source, check: Callable[[tuple[int, ...]], None]) -> Source:
         if isinstance(source, Stream):
-            return replace(source, at_first=(*source.at_first, self.try_evaluated))
+            return replace(source, at_first=(*source.at_first, check))
         labels, expected = _labels_at_hand(source), Expectations.of(self.model)
         expected.check_shape((1, *source.image_shape))
         expected.check_classes(source.num_classes, labels)
-        self.try_evaluated(source.image_shape)
+        check(source.image_shape)
         check_logits(self.model, source.image_shape, source.num_classes, labels)
         return source
 
@@ -123,7 +131,7 @@ class Networks:
         Raises:
           ValueError, TypeError: as `for_evaluation`, and what the model raises for images of another size.
         """
-        source = self.for_evaluation(source)
+        source = self._for_evaluation(source, self._trials.evaluated(self.model))
 
         def trace(image_shape: tuple[int, ...]) -> None:
             output_shapes(self.model, image_shape)
@@ -136,18 +144,38 @@ class Networks:
 
     def try_evaluated(self, image_shape: tuple[int, ...]) -> None:
         """Try the model, which is to be evaluated on images `(H, W, C)`, once for a shape, and warn."""
+        self._warn_of_other_size(image_shape)
         self._trials.evaluated(self.model)(image_shape)
 
-    def remember(self) -> None:
+    def _learn_shape(self, image_shape: tuple[int, ...]) -> None:
+        self._trained_on = image_shape
+
+    def _warn_of_other_size(self, image_shape: tuple[int, ...]) -> None:
+        """Warn of images at least twice or half as large as those that the model was trained on."""
+        if self._trained_on is None or getattr(self.model, "resize_to", None) is not None:
+            return
+        (ours, own_width, _), (theirs, width, _) = self._trained_on, image_shape
+        if max(ours, theirs) >= 2 * min(ours, theirs) or max(own_width, width) >= 2 * min(own_width, width):
+            warn_caller(
+                f"images of {theirs}×{width} are shown to {name_of(self.model)}, which was trained on {ours}×"
+                f"{own_width}: bring them to that size as its data did; [test.view(image) for image in images] does "
+                "it as a data.StreamedDataset `test` did"
+            )
+
+    def remember(self, state: TrainState) -> None:
         """Note that the state of training has the networks' present weights."""
         self._known = [_parameters(network) for network in self._all]
+        _STATE_OF[self.model] = weakref.ref(state)
 
     def update(self, state: TrainState) -> None:
-        """Write the weights of a state into the model."""
+        """Write the weights of a state into the model, unless they are there: the user may have changed it since."""
+        written = _STATE_OF.get(self.model)
+        if written is not None and written() is state:
+            return
         own = (state.params["model"], state.variables["model"])
         # Copies: the next compiled chunk takes the state's own buffers.
         nnx.update(self.model, *(nnx.State(tree) for tree in copied(own)))
-        self._known[0] = _parameters(self.model)
+        self._known[0], _STATE_OF[self.model] = _parameters(self.model), weakref.ref(state)
 
     def changed(self) -> bool:
         """Tell whether the model was given weights that the state does not know of."""

@@ -197,7 +197,8 @@ def sweep(
     for trainer, each, cell in zip(trainers, own, cells, strict=True):
         trainer._resume(resume, each, bool(verbose))
         check_same_batches(trainer._run.resumed, source.examples, batch_size)
-        members.append(_Member(trainer, trainer._follow(each, epochs, batch_size, source.examples), cell))
+        resumed = trainer._restored_epochs > 0
+        members.append(_Member(trainer, trainer._follow(each, epochs, batch_size, source.examples, resumed), cell))
     for bound, trainer in {trainer._bind(source): trainer for trainer in trainers}.items():  # before callbacks act
         _check_whole_runs(bound)
         bound.cached_teacher(trainer._run.compiled_state(), source, batch_size, trainer._cache, verbose=False)

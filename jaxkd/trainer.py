@@ -29,7 +29,7 @@ from jaxkd.summary import RunSummary, run_summary
 from jaxkd.training.cached_teacher import CacheRequest, requested
 from jaxkd.training.ema import EMA, average_of, begun, own_and_average
 from jaxkd.training.epochs import BoundProgram, check_same_batches
-from jaxkd.training.evaluation import Evaluation, predicted
+from jaxkd.training.evaluation import Evaluation, comfortable_batch_size, predicted
 from jaxkd.training.expectations import Expectations, checking_step
 from jaxkd.training.forward import warn_of_slow_types
 from jaxkd.training.inputs import Data, Source, Stream, images_of
@@ -37,10 +37,10 @@ from jaxkd.training.loop import Run, Runs, train, under_way
 from jaxkd.training.preemption import Termination
 from jaxkd.training.program import Augment, Losses, Program, Weight, assemble, check_update, metrics_of, name_of
 from jaxkd.training.sharding import Placement, bn_mesh_of
-from jaxkd.training.state import TrainState, Tree, copied, create_state, split
+from jaxkd.training.state import TrainState, Tree, copied, create_state, fingerprint, split
 from jaxkd.training.step import Step, make_step
-from jaxkd.training.teacher_cache import TeacherCache, fingerprint
-from jaxkd.training.trials import warn_of_short_parameters
+from jaxkd.training.teacher_cache import TeacherCache
+from jaxkd.training.trials import check_parameters
 from jaxkd.types import Normalization, is_array
 
 
@@ -173,6 +173,7 @@ class Trainer:
             self._update_model()
         model, teacher = self._networks.model, self._networks.teacher
         self._networks.normalization()  # statistics that cannot be right are refused now
+        nnx.pop(model, nnx.Intermediate)  # left from a call; a step leaves none
         program, losses = assemble(
             model,
             teacher,
@@ -195,11 +196,13 @@ class Trainer:
         cache = requested(cache_teacher, teacher is not None)
         state = create_state(model, losses, teacher, program.optimizer, seed, program.trainable)
         check_update(program, state)
-        warn_of_short_parameters(name_of(model), state.params["model"])
+        check_parameters(name_of(model), state.params["model"])
+        for what, tree in (("weights", state.params), ("teachers", state.teacher), ("variables or seeds", state)):
+            placement.check_same(what, tree)
         state = begun(program.ema, state)
         self._program, self._placement, self._steps_per_execution = program, placement, steps_per_execution
         self._cache, self._run, self._restored_epochs = cache, Run(placement.everywhere(state)), 0
-        self._networks.remember()
+        self._networks.remember(self._run.compiled_state())
         self.__dict__.pop("_teacher_fingerprint", None)  # of the teacher that was copied before
 
     @names_cures(OF_DATA)
@@ -212,6 +215,7 @@ class Trainer:
         validation_data: Data | None = None,
         epochs: int = 1,
         batch_size: int = 64,
+        validation_batch_size: int | None = None,
         callbacks: Sequence[Callback] | Callback | None = (),
         validation_freq: int = 1,
         initial_epoch: int | None = None,
@@ -232,6 +236,8 @@ class Trainer:
           validation_data: in one, as `x` can be; evaluated after each epoch as `val_…`.
           epochs: how many in all: it trains `epochs - initial_epoch`.
           batch_size: over all devices; iterables bring their own.
+          validation_batch_size: likewise, in the evaluation of `validation_data`. No result depends on it. By default
+            256, fewer of images that are larger than 224×224, and at least `batch_size`.
           callbacks: one, or several in a list; see `jaxkd.callbacks`.
           validation_freq: evaluate every so many epochs, and after the last.
           initial_epoch: how many of the epochs are done; by default those of the run just restored, otherwise 0. It
@@ -266,6 +272,8 @@ class Trainer:
                 f'{first + 1}; restore(…) or resume="auto" goes on where a run was'
             )
         check_at_least(1, validation_freq=validation_freq, batch_size=batch_size)
+        if validation_batch_size is not None:
+            check_at_least(1, validation_batch_size=validation_batch_size)
         last = first + max(epochs - done, 0)
         networks = self._networks
         source = networks.source(data, last - first, training=True)
@@ -284,10 +292,12 @@ class Trainer:
         start_epoch, cached_teacher = bound.epochs(
             bound.step(), self._run.compiled_state(), source, batch_size, last, self._cache, bool(verbose)
         )
-        measure = None if held_out is None else self._measure(held_out)
+        measure = None
+        if held_out is not None:
+            measure = self._measure(held_out, validation_batch_size or comfortable_batch_size(held_out, batch_size))
 
         shown = [ProgressBar()] if verbose else []
-        hooks = self._follow([*shown, TerminateOnNaN(), *callbacks], last, batch_size, source.examples)
+        hooks = self._follow([*shown, TerminateOnNaN(), *callbacks], last, batch_size, source.examples, done > 0)
         try:
             with Termination(wanted=hooks.listens_to("on_termination")) as termination:
                 with under_way([self._run]):
@@ -503,12 +513,15 @@ class Trainer:
         step = make_step(self._compiled_program(), *self._networks.normalizers(None))
         return checking_step(step, Expectations.of(self._networks.model))
 
-    def _follow(self, callbacks: Sequence[Callback], last: int, batch_size: int, examples: int | None) -> CallbackList:
+    def _follow(
+        self, callbacks: Sequence[Callback], last: int, batch_size: int, examples: int | None, resumed: bool
+    ) -> CallbackList:
         """Return the callbacks of training that is about to begin and ends before an epoch, told all they need."""
         hooks = CallbackList(callbacks)
         hooks.set_trainer(self)
         steps = None if examples is None else math.ceil(examples / batch_size)
-        hooks.set_params({"epochs": last, "steps": steps, "batch_size": batch_size, "images": examples})
+        given = {"epochs": last, "steps": steps, "batch_size": batch_size, "images": examples, "resumed": resumed}
+        hooks.set_params(given)
         self._run.stop_training, self._restored_epochs = False, 0
         return hooks
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,8 @@ from tiny import TinyNet, assert_same_bits, digits, leaves, weights
 
 import jaxkd
 from jaxkd import Normalization, callbacks, losses, models, optimizers
+from jaxkd.nn.layers import Linear
+from jaxkd.training.evaluation import Evaluation, comfortable_batch_size
 
 SGD = optimizers.sgd(0.1, momentum=0.9, weight_decay=5e-4)  # one object: equal programs are compiled once
 N, B = 96, 32
@@ -500,3 +503,124 @@ def test_a_generator_cannot_evaluate_weights_and_their_average(train, test):
     with pytest.raises(ValueError, match="generator can be gone through once"):
         trainer.fit(train, validation_data=((test.images, test.labels) for _ in range(1)), verbose=0)
     assert int(trainer.state.step) == 0
+
+
+def test_what_a_user_changes_in_the_network_stays(train):
+    trainer = trained(train)
+    head = trainer.model.fc = Linear(8, 5, rngs=nnx.Rngs(1))
+    assert trainer.model.fc is head
+    assert head.kernel.shape == (8, 5)
+    trainer.summary(train.image_shape)
+    assert trainer.model.fc.kernel.shape == (8, 5)
+    other = jaxkd.Trainer(TinyNet())
+    other.compile(SGD)
+    nnx.update(other.model, nnx.state(TinyNet(seed=4)))
+    other.summary(train.image_shape)
+    with pytest.warns(UserWarning, match="weights of TinyNet were changed after compile"):
+        other.fit(train, epochs=1, batch_size=B, verbose=0)
+
+
+def test_trainers_that_share_a_network_give_it_their_own_weights(train):
+    network = TinyNet()
+    trainers = [jaxkd.Trainer(network), jaxkd.Trainer(network)]
+    for seed, trainer in enumerate(trainers):
+        trainer.compile(SGD, seed=seed)
+        trainer.fit(train, epochs=1, batch_size=B, verbose=0)
+    for _ in range(2):
+        for trainer in trainers:
+            learned = nnx.to_pure_dict(nnx.state(trainer.model, nnx.Param))
+            assert_same_bits(leaves(learned), leaves(trainer.state.params["model"]))
+
+
+def test_pixels_are_not_evaluated_by_their_own_statistics(train):
+    trainer = jaxkd.Trainer(TinyNet())
+    with pytest.raises(ValueError, match="uint8 images, but no mean and std to normalise them with"):
+        trainer.evaluate(train.images, train.labels)
+    trainer.model.normalization = train.normalization
+    ours, theirs = trainer.evaluate(train.images, train.labels), trainer.evaluate(train)
+    assert ours == theirs
+
+
+def test_images_of_quite_another_size_are_told(train):
+    trainer = trained(train)
+    larger = np.repeat(np.repeat(train.images[:4], 3, axis=1), 3, axis=2)
+    with pytest.warns(UserWarning, match="images of 24×24 are shown to TinyNet, which was trained on 8×8: bring them"):
+        trainer.predict(larger)
+    with pytest.warns(UserWarning, match="images of 24×24 are shown to TinyNet"):
+        trainer.evaluate(larger, train.labels[:4])
+
+
+def test_validation_takes_batches_of_any_size(train, test, monkeypatch):
+    sizes = []
+
+    class Watched(Evaluation):
+        def __init__(self, source, placement, batch_size):
+            sizes.append(batch_size)
+            super().__init__(source, placement, batch_size)
+
+    monkeypatch.setattr("jaxkd.trainer.Evaluation", Watched)
+    found = []
+    for size in (None, 5, 96):
+        trainer = jaxkd.Trainer(TinyNet())
+        trainer.compile(SGD)
+        history = trainer.fit(
+            train, validation_data=test, batch_size=B, validation_batch_size=size, epochs=1, verbose=0
+        )
+        found.append((history.last("val_accuracy"), history.last("val_loss")))
+    assert sizes == [256, 5, 96]
+    assert found[0] == pytest.approx(found[1], rel=1e-6)
+    assert found[0] == pytest.approx(found[2], rel=1e-6)
+    with pytest.raises(ValueError, match="validation_batch_size=0: must be at least 1"):
+        trainer.fit(train, validation_data=test, validation_batch_size=0)
+    assert comfortable_batch_size(SimpleNamespace(image_shape=(1024, 1024, 3)), 2) == 12
+    assert comfortable_batch_size(SimpleNamespace(image_shape=(224, 224, 3)), 512) == 512
+
+
+class Arrays(nnx.Module):
+    def __init__(self):
+        self.w = nnx.data(jnp.ones((192, 10)))
+
+    def __call__(self, images, train=False):
+        return images.reshape(len(images), -1) @ self.w
+
+
+class Together(nnx.Module):
+    def __init__(self):
+        self.params = nnx.Param({"kernel": jnp.ones((192, 10))})
+
+    def __call__(self, images, train=False):
+        return images.reshape(len(images), -1) @ self.params["kernel"]
+
+
+@pytest.mark.parametrize(
+    ("network", "error", "message"),
+    [
+        (Arrays, ValueError, r"Arrays has no parameters, so that nothing would be trained: .* nnx.Param\(array\)"),
+        (Together, TypeError, "params is one Param of a dict: make each array one"),
+    ],
+)
+def test_parameters_are_arrays_in_params(network, error, message):
+    with pytest.raises(error, match=message):
+        jaxkd.Trainer(network()).compile(SGD)
+
+
+class Sowing(TinyNet):
+    """Tells features as Flax's own way is."""
+
+    def __call__(self, images, train=False):
+        outputs = super().__call__(images, train)
+        self.sow(nnx.Intermediate, "pooled", outputs.features[-1])
+        return outputs
+
+
+@pytest.mark.filterwarnings("ignore:Using .Module.sow")
+@pytest.mark.parametrize("called_before", [False, True])
+def test_what_layers_sow_does_not_grow(train, called_before):
+    network = Sowing()
+    if called_before:
+        network(jnp.zeros((2, 8, 8, 3)))
+    trainer = jaxkd.Trainer(network)
+    trainer.compile(SGD, steps_per_execution=1)
+    trainer.fit(train, epochs=2, batch_size=B, verbose=0)
+    assert_same_bits(leaves(trainer.state.params), leaves(trained(train, epochs=2).state.params))
+    assert trainer.evaluate(train)["accuracy"] > 0.1

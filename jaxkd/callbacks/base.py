@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from jaxkd.history import History
+from jaxkd.keywords import did_you_mean
 
 Logs = dict[str, Any]
 
@@ -49,7 +50,8 @@ class Callback:
       every_process: whether it runs in every process of a run; otherwise in the first alone, because it writes or
         shows something.
       trainer: the trainer it serves.
-      params: `"epochs"`, `"steps"` per epoch (None if unknown), `"batch_size"` and `"images"` per epoch.
+      params: `"epochs"`, `"steps"` per epoch (None if unknown), `"batch_size"`, `"images"` per epoch, and `"resumed"`,
+        whether the run goes on with epochs that were done before.
 
     Example:
       >>> class Shout(Callback):
@@ -128,7 +130,8 @@ class CallbackList(Callback):
       callbacks: the callbacks.
 
     Raises:
-      TypeError: for something that is not a `Callback`, such as the class instead of an instance.
+      TypeError: for something that is not a `Callback`, such as the class instead of an instance, and for one with a
+        method `on_…` that is no hook.
 
     Example:
       >>> CallbackList([Callback])
@@ -147,6 +150,12 @@ class CallbackList(Callback):
                     f"a callback is an instance of jaxkd.callbacks.Callback, not {callback!r}; LambdaCallback makes "
                     "one from functions"
                 )
+            for name in dir(callback):
+                if name.startswith("on_") and name not in _HOOKS and callable(getattr(callback, name)):
+                    hint = did_you_mean(name, _HOOKS)
+                    raise TypeError(
+                        f"{type(callback).__name__}.{name} would never be called: {hint}there are {', '.join(_HOOKS)}"
+                    )
         if jax.process_index():
             self.callbacks = [callback for callback in self.callbacks if callback.every_process]
 

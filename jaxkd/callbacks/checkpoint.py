@@ -15,6 +15,9 @@ from jaxkd.callbacks.terminal import print_apart
 from jaxkd.checks import check_at_least
 from jaxkd.formats.files import writable
 
+_STEPS_BETWEEN_QUESTIONS = 50
+"""So seldom several processes ask each other for the time, which the host has to wait for the devices for."""
+
 
 class Checkpoint(Callback):
     """Save the whole training state, so that a run that was killed can be resumed with little loss.
@@ -61,11 +64,11 @@ class Checkpoint(Callback):
         self.directory = os.fspath(directory)
         self.keep, self.every, self.every_steps, self.every_minutes = keep, every, every_steps, every_minutes
         self._unsaved = False
-        self._steps, self._saved_at = 0, 0.0
+        self._steps, self._asked, self._saved_at = 0, 0, 0.0
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self._unsaved = False
-        self._steps, self._saved_at = 0, time.monotonic()
+        self._steps, self._asked, self._saved_at = 0, 0, time.monotonic()
         if "://" in self.directory:
             return
         # Fail now rather than after the first epoch.
@@ -105,9 +108,12 @@ class Checkpoint(Callback):
         late = time.monotonic() - self._saved_at >= 60 * self.every_minutes
         if jax.process_count() == 1:
             return late
+        if self._steps - self._asked < _STEPS_BETWEEN_QUESTIONS:
+            return False
+        self._asked = self._steps
         return bool(multihost_utils.broadcast_one_to_all(np.asarray(late)))  # their clocks differ
 
     def _save(self) -> None:
         self.trainer.save(self.directory, keep=self.keep)
         self._unsaved = False
-        self._steps, self._saved_at = 0, time.monotonic()
+        self._steps, self._asked, self._saved_at = 0, 0, time.monotonic()

@@ -17,8 +17,9 @@ from jaxkd.history import Mode, direction
 class EarlyStopping(Callback):
     """End training once `patience` epochs in a row, at least one, have brought no improvement.
 
-    Only epochs in which the quantity was measured count, and NaN is never an improvement. A resumed run counts the
-    epochs of its history as well, and so ends where it would have ended in one go.
+    Only epochs in which the quantity was measured count, and NaN is never an improvement. A resumed run, and a `fit`
+    with an `initial_epoch`, count the epochs of the history as well, and so end where they would have in one go; a
+    second `fit` counts anew.
 
     Note that stopping or choosing by a test set's accuracy reports its best epoch: monitor held-out training images.
 
@@ -61,7 +62,9 @@ class EarlyStopping(Callback):
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self._forget()
-        for value in self.trainer.history.history.get(self.monitor, []):
+        resumed = getattr(self, "params", {}).get("resumed", True)
+        before = self.trainer.history.history.get(self.monitor, []) if resumed else []  # else perhaps on other data
+        for value in before:
             if value is not None:
                 self._observe(value)
         if self._waited >= self.patience:

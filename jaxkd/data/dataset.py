@@ -317,7 +317,8 @@ def pixel_cure(images: NDArray[Any]) -> str:
         return "pass an array of pixels"
     low, high = images.min(), images.max()
     if images.dtype == np.uint16 and high > 255:
-        return "they have 16 bits, so pass the upper 8, (images >> 8).astype(np.uint8)"
+        bits = int(high).bit_length()
+        return f"they have {bits} bits, so pass the upper 8, (images >> {bits - 8}).astype(np.uint8)"
     if low < 0 or high > 255 or not np.isfinite([low, high]).all():
         return (
             f"they run from {low:.4g} to {high:.4g}, so undo their normalisation or load the pixels as they were stored"
@@ -337,7 +338,10 @@ def checked_labels(labels: NDArray[Any], images: int, classes: int) -> NDArray[n
             one_hot = labels.dtype.kind in "biuf" and ((labels == 0) | (labels == 1)).all()
             seen = "one-hot" if one_hot else "scores or probabilities"
             cure = f"take labels.argmax(axis=1), {labels.shape[1]} columns being {seen}, one for each class"
-            cure = "pass labels[:, 0]" if labels.shape[1] == 1 else cure
+            if labels.shape[1] == 1:
+                cure = "pass labels[:, 0]"
+            elif one_hot and (labels.sum(axis=1) != 1).any():
+                cure = "an image has one class here, and some of these have several or none"
         raise ValueError(f"labels must be [N] class indices; their shape is {labels.shape}: {cure}")
     if len(labels) != images:
         raise ValueError(f"{images} images, but {len(labels)} labels: each image needs one")

@@ -17,9 +17,9 @@ from jaxkd.training.compiled_epoch import view_key
 from jaxkd.training.inputs import Source, Stream
 from jaxkd.training.program import Program
 from jaxkd.training.sharding import Placement
-from jaxkd.training.state import TrainState, Tree, copied
+from jaxkd.training.state import TrainState, Tree, copied, fingerprint
 from jaxkd.training.step import CachedOutputs, make_grad_fn, make_teacher_forward
-from jaxkd.training.teacher_cache import OwnCache, TeacherCache, fingerprint, in_words
+from jaxkd.training.teacher_cache import OwnCache, TeacherCache, in_words
 from jaxkd.types import Batch, Normalizer, Outputs
 
 

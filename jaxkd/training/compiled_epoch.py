@@ -109,15 +109,20 @@ def _flattened(rows: jax.Array) -> jax.Array:
 
 def _of_steps(outputs: Outputs, count: int, rows: int) -> Outputs | None:
     """Return outputs for `_flattened` rows by steps; the weights of a classifier are repeated for each."""
-    by_row = outputs._replace(classify=None, strong=None)
+    by_row = outputs._replace(classify=None, strong=None, each=())
+    each = [_of_steps(one, count, rows) for one in outputs.each]
     if outputs.others is not None or any(leaf.shape[:1] != (rows,) for leaf in jax.tree.leaves(by_row)):
+        return None
+    of_each = tuple(one for one in each if one is not None)
+    if len(of_each) < len(each):
         return None
     by_step = jax.tree.map(lambda leaf: leaf.reshape(-1, count, *leaf.shape[1:]).swapaxes(0, 1), by_row)
     classify = jax.tree.map(lambda weights: jnp.broadcast_to(weights, (count, *weights.shape)), outputs.classify)
+    by_step = by_step._replace(classify=classify, each=of_each)
     if outputs.strong is None:
-        return by_step._replace(classify=classify)
+        return by_step
     strong = _of_steps(outputs.strong, count, rows)
-    return None if strong is None else by_step._replace(classify=classify, strong=strong)
+    return None if strong is None else by_step._replace(strong=strong)
 
 
 def comfortable_chunk(steps: int, most: int) -> int:

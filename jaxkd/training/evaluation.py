@@ -29,6 +29,17 @@ Metrics = tuple[tuple[str, Metric], ...]
 """Names and functions of what is measured."""
 
 
+def comfortable_batch_size(source: Source, trained_with: int) -> int:
+    """Return how many images to evaluate at once: 256 of 224×224, fewer that are larger, and as many as are trained on.
+
+    Batches that come as such bring their own.
+    """
+    if isinstance(source, Stream):
+        return 256
+    height, width, _ = source.image_shape
+    return max(min(256, 256 * 224**2 // (height * width)), trained_with)
+
+
 class Evaluation:
     """Held-out data in place, to be measured on as often as asked.
 

@@ -66,6 +66,11 @@ class Expectations:
           UserWarning: of float images from 0 to 1 where the network's are normalised.
         """
         pixels = stacked(images)
+        if pixels.dtype.kind in "US":
+            raise TypeError(
+                f"these are names, such as {pixels.ravel()[0]!r}: give [Image.open(path) for path in paths], or "
+                "data.from_source(list(zip(paths, labels)), class_names), which reads them while training"
+            )
         if pixels.ndim != 4 or not pixels.size:
             cure = ", as images[None] makes one image or images[..., None] grey ones" if pixels.ndim == 3 else ""
             raise ValueError(f"images have shape {pixels.shape}: expected [N, H, W, C], at least one{cure}")
@@ -104,10 +109,12 @@ class Expectations:
             raise ValueError(
                 f"float images run from {low:g} to {high:g}: leave out, or mend, those that are not finite"
             )
-        if not max(-low, high) < PLAUSIBLE:
+        # Bright spots of dark images are far above zero in units of the deviation, while no pixel is far below.
+        if not max(-low, high if low >= 0 else 0) < PLAUSIBLE:
             raise ValueError(
                 f"float images reach {max(-low, high):g}, which no normalised image does: give the pixels as uint8, "
-                "and they are normalised once, on the device"
+                "and they are normalised once, on the device; a network that rescales pixels itself gets 0 to 255 with "
+                "network.normalization = jaxkd.Normalization((0.0,), (1 / 255,))"
             )
         if self.normalization is None or not 0 <= low < high <= 1:
             return

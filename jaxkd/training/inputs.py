@@ -176,8 +176,7 @@ def as_source(
         images of quite another size; of a `DataLoader` that leaves examples out of an evaluation.
     """
     expected = Expectations.of(network, normalization)
-    statistics = training or getattr(network, "normalization", None) is None  # in training a teacher may need them
-    source = _unchecked_source(data, expected, statistics)
+    source = _unchecked_source(data, expected, statistics=training)  # those of a part would shift it by itself
     if isinstance(source, Stream):
         if passes > 1 and iter(source.batches) is source.batches:
             raise ValueError(

@@ -116,7 +116,8 @@ class Termination:
             raise KeyboardInterrupt
         self._noticed = number
         if number == signal.SIGINT:
-            os.write(2, b"\nending as soon as the state is saved; Ctrl-C again ends at once, unsaved\n")
+            width = os.get_terminal_size(2).columns - 1 if 2 in self._terminals else 0
+            os.write(2, f"\r{'saving, then ending; Ctrl-C again ends at once':{width}}\n".encode())  # over the bar
         elif number == _HANG_UP:  # writing to a terminal that is gone would be an error
             nowhere = os.open(os.devnull, os.O_WRONLY)
             for descriptor in self._terminals:

@@ -402,9 +402,18 @@ def _structure(network: nnx.Module) -> nnx.GraphDef[Any]:
 def check_attributes(module: nnx.Module) -> None:
     """Refuse a network or losses with attributes that have no hash, such as lists, since programs are told apart by it.
 
+    Also variables that hold more than an array.
+
     Raises:
       TypeError: with the attribute, and the cure.
     """
+    for path, variable in nnx.to_flat_state(nnx.state(module)):
+        if isinstance(variable, nnx.Variable) and isinstance(variable.get_value(), Mapping | list | tuple):
+            value = variable.get_value()
+            raise TypeError(
+                f"{'.'.join(map(str, path))} is one {type(variable).__name__} of a {type(value).__name__}: make each "
+                "array one, as in self.params = nnx.data(jax.tree.map(nnx.Param, params))"
+            )
     try:
         hash(nnx.graphdef(module))
     except TypeError as error:

@@ -18,7 +18,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxkd.data.sampling import Share
-from jaxkd.training.state import Tree
+from jaxkd.training.state import Tree, fingerprint
 from jaxkd.types import Batch, Outputs
 
 CUT, ROWS, WHOLE = PartitionSpec("data"), PartitionSpec(None, "data"), PartitionSpec()
@@ -56,6 +56,23 @@ class Placement:
         if len(self.processes) == 1:
             return jax.device_put(tree, NamedSharding(self.mesh, WHOLE))
         return jax.tree.map(lambda leaf: self._put(leaf, WHOLE), tree)
+
+    def check_same(self, what: str, tree: Tree) -> None:
+        """Refuse to begin where processes have different arrays, from each of which its devices would go on.
+
+        Args:
+          what: they are, in words.
+          tree: of arrays.
+
+        Raises:
+          ValueError: in every process.
+        """
+        if len(self.processes) == 1:
+            return
+        own = fingerprint(jax.tree.leaves(tree))
+        seen = multihost_utils.process_allgather(np.frombuffer(bytes.fromhex(own), np.uint8))
+        if (seen != seen[0]).any():
+            raise ValueError(f"the processes of this run have different {what}: give all the same files and seeds")
 
     def over_runs(self, tree: Tree) -> Tree:
         """Cut the runs of arrays `[n, …]` over the devices."""

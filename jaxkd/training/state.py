@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 
@@ -66,13 +69,17 @@ def split(module: nnx.Module, trainable: Trainable | None = None) -> tuple[nnx.G
 
 
 def copied(tree: Tree) -> Tree:
-    """Return the same arrays in buffers of their own, if possible without a program for each shape."""
+    """Return the same arrays in buffers of their own, without a program: each process may do it by itself."""
     return jax.tree.map(_copied, tree)
 
 
 def _copied(leaf: jax.Array) -> jax.Array:
-    elsewhere = isinstance(leaf, jax.Array) and not leaf.is_fully_addressable  # other processes hold a part of it
-    return jnp.copy(leaf) if elsewhere else jax.device_put(leaf, may_alias=False)
+    if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
+        return jax.device_put(leaf, may_alias=False)
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(_copied(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
+    own = [jax.device_put(shard.data, may_alias=False) for shard in leaf.addressable_shards]
+    return jax.make_array_from_single_device_arrays(leaf.shape, leaf.sharding, own)
 
 
 def create_state(
@@ -102,3 +109,14 @@ def create_state(
 def _strongly_typed(leaf: jax.Array) -> jax.Array:
     """Never weakly typed: the first update would change that, and the whole program be compiled again."""
     return jnp.asarray(leaf, dtype=leaf.dtype) if getattr(leaf, "weak_type", False) else leaf
+
+
+def fingerprint(arrays: Sequence[jax.Array | np.ndarray]) -> str:
+    """Return a short digest of the values of arrays, random keys among them."""
+    digest = hashlib.blake2b(digest_size=16)
+    for leaf in arrays:
+        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        array = np.asarray(jax.random.key_data(leaf) if is_key else leaf)
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

@@ -229,6 +229,7 @@ def _student_forward(program: Program, params: Tree, variables: Tree, batch: Bat
     """Return the student's outputs in training, and its variables after it."""
     model = nnx.merge(program.model, params, variables)
     outputs = both_views(model, batch, True, program.precision, program.trainable)
+    nnx.pop(model, nnx.Intermediate)  # what layers `sow`: it would grow from step to step
     return outputs, split(model, program.trainable)[2]
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 DTYPES = ("float32", "float16")
@@ -148,17 +145,6 @@ class OwnCache(TeacherCache):
         if contents != wanted:
             self._contents, self._outputs, self._filled = None, np.empty((0, 0), self.dtype), np.empty(0, bool)
             self._reserve(wanted)
-
-
-def fingerprint(arrays: Sequence[jax.Array | np.ndarray]) -> str:
-    """Return a short digest of the values of arrays, random keys among them."""
-    digest = hashlib.blake2b(digest_size=16)
-    for leaf in arrays:
-        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        array = np.asarray(jax.random.key_data(leaf) if is_key else leaf)
-        digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
 
 
 def free_memory() -> int:

@@ -117,8 +117,18 @@ def changed_by_evaluation(network: nnx.Module, image_shape: tuple[int, ...]) -> 
     return _changed(network, image_shape, train=False)
 
 
-def warn_of_short_parameters(name: str, params: Tree) -> None:
-    """Warn where parameters that are trained have 16 bits, which round away steps of less than some thousandths."""
+def check_parameters(name: str, params: Tree) -> None:
+    """Refuse a network without parameters, and warn where those that are trained have 16 bits.
+
+    These round away steps of less than some thousandths.
+
+    Raises:
+      ValueError: nothing would be trained.
+    """
+    if not jax.tree.leaves(params):
+        raise ValueError(
+            f"{name} has no parameters, so that nothing would be trained: an array is one as nnx.Param(array)"
+        )
     dtypes = {path: value.dtype for path, value in _by_path(params).items()}
     if short := [path for path, dtype in dtypes.items() if dtype in (jnp.bfloat16, jnp.float16)]:
         more = f" and {len(short) - 1} more" if len(short) > 1 else ""

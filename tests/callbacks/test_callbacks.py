@@ -181,6 +181,14 @@ def test_only_instances_of_callback_are_accepted(wrong):
         callbacks.CallbackList([wrong])
 
 
+def test_a_method_that_is_no_hook_is_told():
+    class Misspelt(callbacks.Callback):
+        def on_epoch_ends(self, epoch, logs=None): ...
+
+    with pytest.raises(TypeError, match=r"Misspelt.on_epoch_ends would never be called: did you mean on_epoch_end\?"):
+        callbacks.CallbackList([Misspelt()])
+
+
 def test_lambda_callback_refuses_unknown_hooks():
     with pytest.raises(TypeError, match="'on_epoch_ends'; there are on_train_begin"):
         callbacks.LambdaCallback(on_epoch_ends=print)
@@ -458,6 +466,16 @@ def test_a_resumed_run_stops_where_one_go_would_have():
     resumed.state, resumed.history = first.state, first.history
     resumed.fit(callbacks.EarlyStopping("val_accuracy", patience=3))
     assert resumed.history.to_dict() == in_one_go.to_dict()
+
+
+def test_a_second_fit_is_judged_by_itself(examples):
+    trainer = Trainer(Linear())
+    trainer.compile(optimizers.sgd(0.0))
+    stop = callbacks.EarlyStopping("loss", patience=2)
+    for done in (3, 6):
+        assert len(trainer.fit(examples, epochs=9, batch_size=32, callbacks=stop, verbose=0).epoch) == done
+    with pytest.warns(UserWarning, match="had not improved for 5 epochs"):
+        trainer.fit(examples, epochs=20, initial_epoch=6, batch_size=32, callbacks=stop, verbose=0)
 
 
 def test_early_stopping_says_when_the_best_state_is_gone():

@@ -230,10 +230,12 @@ def test_warnings_stand_above_the_bar_once_and_without_source(terminal, tmp_path
     assert [line.split()[0] for line in trained if re.match(r" +\d/3 ", line)] == ["1/3", "2/3", "3/3"]
     assert "|" not in text  # no rest of a bar
     # Ctrl-C within an epoch: what is said of it has a line of its own.
-    assert lines[len(trained) + 1 : len(trained) + 3] == ["Ctrl-C: saved in saved, to resume from", "stopped"]
+    heard, *then = lines[len(trained) + 1 : len(trained) + 4]
+    assert heard == "saving, then ending; Ctrl-C again ends at once"
+    assert then == ["Ctrl-C: saved in saved, to resume from", "stopped"]
     # The last one fails within its first epoch, and its bar is gone when the traceback comes.
     assert ran.returncode == 1
-    assert lines[len(trained) + 3] == "Traceback (most recent call last):"
+    assert lines[len(trained) + 4] == "Traceback (most recent call last):"
 
 
 def test_ones_own_form_of_warnings_is_taken(monkeypatch):

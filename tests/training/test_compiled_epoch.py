@@ -12,7 +12,7 @@ import jaxkd
 from jaxkd import data, losses, models, optimizers
 from jaxkd.nn import batch_norm
 from jaxkd.training import epochs
-from jaxkd.training.compiled_epoch import LookAhead, look_ahead_of, make_resident_loop
+from jaxkd.training.compiled_epoch import LookAhead, _of_steps, look_ahead_of, make_resident_loop
 from jaxkd.training.inputs import as_source
 from jaxkd.training.sharding import Placement
 
@@ -232,3 +232,22 @@ def test_a_gpu_adds_them_up_in_one_array():
         traced = jax.jit(lambda images: batch_norm.batch_moments(images, jnp.zeros(images.shape[-1]))).trace(images)
         text = traced.lower(lowering_platforms=(platform,)).as_text()
         assert ("stablehlo.concatenate" in text) == at_once
+
+
+def test_several_teachers_look_ahead():
+    ensemble = models.Ensemble([network(1), network(2)])
+    outputs = ensemble(jnp.zeros((10, *images().image_shape)))
+    found = _of_steps(outputs, 5, 10)
+    assert found.logits.shape == (5, 2, 10)
+    assert [one.logits.shape for one in found.each] == [(5, 2, 10)] * 2
+    np.testing.assert_array_equal(found.each[1].logits[3, 1], outputs.each[1].logits[8])
+
+
+OTHER = jaxkd.Normalization((0.9,) * 3, (0.7,) * 3)
+
+
+def test_a_teacher_that_looks_ahead_sees_its_own_images(looking):
+    terms = {"kd": losses.KD(4.0)}
+    alone = trained(terms, teacher=TinyNet(seed=9, normalization=OTHER))
+    looking(5)
+    assert apart(trained(terms, teacher=TinyNet(seed=9, normalization=OTHER)), alone) < 1e-5

@@ -253,3 +253,12 @@ def test_views_are_numbered_as_they_are_drawn_whichever_generator_jax_has(digits
         _, cached = train(digits, True, epochs=2, steps_per_execution=3)
         _, asked = train(digits, False, epochs=2, steps_per_execution=3)
     np.testing.assert_allclose(cached["kd"], asked["kd"], rtol=1e-5)
+
+
+def test_a_kept_teacher_sees_its_own_images(digits):
+    other = jaxkd.Normalization((0.9,) * 3, (0.7,) * 3)
+
+    def networks():
+        return TinyNet(), TinyNet(seed=1, normalization=other)
+
+    assert_same_but_for_rounding(train(digits, True, networks=networks), train(digits, False, networks=networks))

@@ -56,13 +56,19 @@ def processes(wanted: int | None) -> int:
       ValueError: processes are wanted, and a script without a guard would run anew in each of them.
     """
     if wanted == 0 or _main_can_be_imported():
-        return _sensible(_cores()) if wanted is None else wanted
+        return _sensible(_own_cores()) if wanted is None else wanted
     if wanted is None:
         return 0
     raise ValueError(
         f"workers={wanted}: every decoding process imports {sys.modules['__main__'].__file__}, which would then run "
         "anew: put what it does under `if __name__ == '__main__':`, or decode in threads, workers=0"
     )
+
+
+def _own_cores() -> int:
+    """Return the cores for one of the processes that torchrun started on this machine: it lets each have them all."""
+    here = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
+    return max(_cores() // here, 1) if _cores() == os.cpu_count() else _cores()
 
 
 def _sensible(cores: int) -> int:
