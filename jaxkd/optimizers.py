@@ -174,8 +174,9 @@ def lamb(
 ) -> optax.GradientTransformationExtraArgs:
     """Return LAMB (You et al., ICLR 2020), for large batches: AdamW whose steps are as long as the weights, by layers.
 
-    The update of each parameter that decays is scaled to `rate` times the parameter's own length; those of others are
-    Adam's, as in timm. Equal blocks that training keeps in one array are scaled one by one, as if each had its own.
+    The update of each parameter that the mask names is scaled to `rate` times the parameter's own length, without any
+    decay too (where timm takes Adam's step); those of others are Adam's, as in timm. Equal blocks that training keeps
+    in one array are scaled one by one, as if each had its own.
     With `clipped(…, 1.0)` it is what timm's `lamb` does by default.
 
     Args:

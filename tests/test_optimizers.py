@@ -172,9 +172,14 @@ def test_state_and_updates_keep_their_types(optimizer):
             {"momentum": 0.8, "weight_decay": 5e-2, "nesterov": True},
         ),
         ("Adam", lambda rate: optimizers.adam(rate), {}),
+        (
+            "Adam",
+            lambda rate: optimizers.adam(rate, b1=0.8, b2=0.9, eps=1e-2),
+            {"betas": (0.8, 0.9), "eps": 1e-2},
+        ),
         ("AdamW", lambda rate: optimizers.adamw(rate, weight_decay=0.1), {"weight_decay": 0.1}),
     ],
-    ids=["sgd", "sgd-momentum-decay", "sgd-nesterov", "adam", "adamw"],
+    ids=["sgd", "sgd-momentum-decay", "sgd-nesterov", "adam", "adam-slow", "adamw"],
 )
 def test_steps_are_pytorchs(name, ours, options):
     """Twelve steps over four epochs in which the rate warms up and drops."""
@@ -272,3 +277,23 @@ def test_the_log_shows_the_rate_of_the_rest():
     trainer.compile(optimizers.by_layer(optimizers.sgd(0.25), {"fc": optimizers.sgd(0.5)}))
     train, _ = digits()
     assert trainer.fit(train.subset(64), batch_size=32, verbose=0).last("learning_rate") == 0.25
+
+
+def test_a_fit_counts_its_epochs_from_one():
+    trainer = jaxkd.Trainer(TinyNet())
+    trainer.compile(optimizers.sgd(optimizers.step_decay(0.1, drops=(2,), warmup=1)))
+    history = trainer.fit(digits()[0].subset(32), epochs=3, batch_size=32, verbose=0)
+    assert history.history["learning_rate"] == pytest.approx([1e-8, 0.1, 0.01])
+
+
+def test_a_cosine_ends_where_it_is_told():
+    torch = pytest.importorskip("torch")
+    reference = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    scheduler, theirs = torch.optim.lr_scheduler.CosineAnnealingLR(reference, T_max=12, eta_min=0.01), []
+    for _ in range(12):
+        theirs.append(scheduler.get_last_lr()[0])
+        reference.step()
+        scheduler.step()
+    schedule = optimizers.cosine_decay(0.1, epochs=12, final=0.01)
+    found = {shift: [float(schedule(epoch + shift)) for epoch in range(1, 13)] for shift in (0, -1)}
+    assert any(np.allclose(rates, theirs, rtol=1e-5) for rates in found.values()), (found, theirs)

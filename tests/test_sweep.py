@@ -432,3 +432,16 @@ def test_equal_arguments_make_equal_optimizers():
     one, other = (optimizers.sgd(optimizers.step_decay(0.1, drops=[2, 4])) for _ in range(2))
     assert one is other
     assert one is not optimizers.sgd(optimizers.step_decay(0.1, drops=[2, 5]))
+
+
+def test_the_teacher_of_a_sweep_sees_its_own_images(source):
+    teacher = TinyNet(seed=9, normalization=jaxkd.Normalization((0.9,) * 3, (0.7,) * 3))
+
+    def own(temperature):
+        distiller = jaxkd.Distiller(student=TinyNet(), teacher=teacher)
+        distiller.compile(optimizers.sgd(0.05), losses.KD(temperature))
+        return distiller
+
+    cells = jaxkd.grid(temperature=(2.0, 4.0))
+    found = jaxkd.sweep(own, cells, *source, epochs=1, batch_size=32, verbose=0)
+    assert_equal_to_separate_runs(found, source, own, epochs=1)

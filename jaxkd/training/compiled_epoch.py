@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jax.stages import Wrapped
 
 from jaxkd.training.forward import still_pixels
@@ -60,15 +61,18 @@ class LookAhead:
         """Return the same for so many that are computed at once where there is room for one."""
         return replace(self, pixels=self.pixels // count)
 
-    def steps(self, shape: tuple[int, ...], image_shape: tuple[int, ...]) -> int:
+    def steps(self, shape: tuple[int, ...], image_shape: tuple[int, ...], teacher: Tree) -> int:
         """Return of how many steps the teacher sees the batches at once.
 
         Args:
           shape: `[S, B]`, of the indices of all the steps.
           image_shape: `(H, W, C)`.
+          teacher: its variables.
         """
         steps, batch_size = shape
-        height, width, _ = image_shape
+        parts = nnx.iter_modules(nnx.merge(self.program.teacher, teacher))
+        resized = max(getattr(part, "resize_to", None) or 0 for _, part in parts)
+        height, width = (max(side, resized) for side in image_shape[:2])
         return comfortable_chunk(steps, max(self.pixels // (batch_size * height * width), 1))
 
     def __call__(self, state: TrainState, batches: Batch) -> tuple[Batch, Known]:
@@ -195,7 +199,7 @@ def resident_steps(
 
         ahead = 1
         if look_ahead is not None and cached is None and trim is None:
-            ahead = look_ahead.steps(indices.shape, images.shape[1:])
+            ahead = look_ahead.steps(indices.shape, images.shape[1:], state.teacher)
         if ahead == 1:
             return _scan(one_step, state, (indices, cached), packed)
         whole = len(indices) - len(indices) % ahead

@@ -201,3 +201,13 @@ def test_the_digest_sees_every_number_key_and_shape():
     digests = {manifest.weights_sha256(each) for each in (weights, *changed)}
     assert len(digests) == 1 + len(changed)
     assert manifest.weights_sha256({**weights, "n": np.array(3, np.int64)}) == manifest.weights_sha256(weights)
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_fresh_classifier_is_drawn_from_the_seed(tmp_path, kind):
+    path = tmp_path / ("model.pth" if kind == "file" else "model")
+    (convert.to_torch if kind == "file" else convert.save)(seeded("resnet8"), path)
+    drawn = [convert.load_pretrained(path, num_classes=4, seed=seed).model.fc.kernel[...] for seed in (0, 1, 1)]
+    assert drawn[0].shape == (64, 4)
+    assert not np.array_equal(drawn[0], drawn[1])
+    np.testing.assert_array_equal(drawn[1], drawn[2])

@@ -144,3 +144,8 @@ def test_impossible_magnitudes_are_refused(magnitude):
 def test_normalised_images_are_refused():
     with pytest.raises(TypeError, match="float32"):
         RandAugment()(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))
+
+
+def test_operations_and_directions_are_drawn_evenly():
+    for numbers in np.asarray(RandAugment(operations=2).draw(jax.random.key(0), 5600)):
+        assert (np.abs(np.bincount(numbers, minlength=2 * len(OPERATIONS)) - 200) < 5 * 200**0.5).all()

@@ -108,3 +108,8 @@ def test_numbers_out_of_range_are_refused(given, message):
 def test_pixels_need_statistics():
     with pytest.raises(ValueError, match="RandomErasing fills in what images have on average"):
         RandomErasing()(jax.random.key(0), np.zeros((1, 8, 8, 3), np.uint8))
+
+
+def test_the_aspect_is_height_over_width():
+    high, wide = sides(drawn(RandomErasing(1.0, (0.1, 0.1), (2.0, 2.0))))
+    assert (high > wide).all()

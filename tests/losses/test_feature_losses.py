@@ -12,11 +12,11 @@ from values import both_precisions, precision, relative_error
 
 from jaxkd import Outputs
 from jaxkd.losses import Network
-from jaxkd.losses.at import attention_transfer
+from jaxkd.losses.at import AT, attention_transfer
 from jaxkd.losses.cc import CC, adjacent_congruence
 from jaxkd.losses.dist import DIST, correlation
 from jaxkd.losses.fitnet import FitNet
-from jaxkd.losses.nst import channel_discrepancy
+from jaxkd.losses.nst import NST, channel_discrepancy
 from jaxkd.losses.rkd import RKD, angle_loss, distance_loss
 
 
@@ -185,3 +185,15 @@ def test_cc_embeds_both_networks():
     apart = np.abs(embedded[0] - embedded[1])
     expected = np.mean([apart[i] @ apart[i + 1] for i in range(3)])
     assert float(loss(ours, theirs, None, PROGRESS, None)) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(("make", "formula"), [(AT, attention_transfer), (NST, channel_discrepancy)])
+def test_stages_are_added_up(make, formula):
+    rng = np.random.default_rng(0)
+    ours, theirs = (
+        tuple(jnp.asarray(rng.standard_normal((2, side, side, 3)), jnp.float32) for side in (4, 2)) for _ in range(2)
+    )
+    found = make(positions=(0, 1))(Outputs(None, ours), Outputs(None, theirs), None, PROGRESS, None)
+    assert float(found) == pytest.approx(
+        sum(float(formula(*pair)) for pair in zip(ours, theirs, strict=True)), rel=1e-5
+    )

@@ -141,6 +141,16 @@ def test_ats_as_a_temperature_of_kd_by_hand():
     expected = 3 / 5 * log(3 / 4) + 2 / 5 * log(2)
     found = by_hand(losses.KD(losses.ATS(4.0, 2.0)), [[log(4), 0.0]], teacher, [0])
     assert found == pytest.approx(expected, rel=1e-6)
+    found = by_hand(losses.KD(losses.ATS(4.0, 2.0, student=3.0)), [[3 * log(4), 0.0]], teacher, [0])
+    assert found == pytest.approx(9 * expected, rel=1e-6)
+
+
+def test_the_range_of_a_learned_temperature():
+    rule = losses.CurriculumTemperature(t_start=2.0, t_end=40.0)
+    rule.raw[...] = jnp.float32(0.0)
+    found = by_hand(losses.KD(rule), [[0.0, 0.0]], [[22 * THREE_QUARTERS, 0.0]], [0])
+    assert found == pytest.approx(22**2 * (0.75 * log(1.5) + 0.25 * log(0.5)), rel=1e-5)
+    assert float(rule.temperature[...]) == 22.0
 
 
 def test_curriculum_temperature_by_hand():

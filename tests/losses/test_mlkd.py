@@ -165,3 +165,31 @@ def test_the_strong_view_by_name_is_rand_augment():
     assert strong_view() == strong_view(strong_view=RandAugment()) == RandAugment()
     with pytest.raises(ValueError, match="no strong view is called 'blur'; there is rand_augment"):
         strong_view(strong_view="blur")
+
+
+class Darkest(jaxkd.losses.Loss):
+    strong_view = staticmethod(lambda key, images: images)
+
+    def __call__(self, student, teacher, batch, progress, key):
+        return batch.strong.min()
+
+
+def test_a_strong_view_is_made_of_cropped_images():
+    train = digits()[0].subset(32)
+    white = train.replace(
+        images=np.full_like(train.images, 255), augmentation=jaxkd.data.Augmentation(pad=3, flip=False)
+    )
+    trainer = jaxkd.Trainer(TinyNet())
+    trainer.compile(optimizers.sgd(0.0), {"darkest": Darkest()})
+    found = trainer.fit(white, batch_size=32, verbose=0).last("darkest")
+    black = train.normalization(np.zeros((1, 1, 1, 3), np.uint8))
+    assert found == pytest.approx(float(black.min()), rel=1e-5)
+
+
+def test_both_views_labels_are_smoothed():
+    weak, strong, labels = logits(0), logits(1), np.arange(B) % K
+    batch = Batch(images=None, labels=jnp.asarray(labels, jnp.int32), index=None)
+    alone = jaxkd.losses.CrossEntropy(0.1)
+    apart = [float(alone(Outputs(jnp.asarray(one)), None, batch, None, None)) for one in (weak, strong)]
+    student = Outputs(jnp.asarray(weak), strong=Outputs(jnp.asarray(strong)))
+    assert float(TwoViewCrossEntropy(0.1)(student, None, batch, None, None)) == pytest.approx(sum(apart), rel=1e-6)

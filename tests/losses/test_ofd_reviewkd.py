@@ -13,7 +13,7 @@ from values import both_precisions, precision, relative_error
 from jaxkd import Outputs
 from jaxkd.losses import Network
 from jaxkd.losses.features import average_pool, nearest
-from jaxkd.losses.ofd import OFD, expected_negative, partial_l2
+from jaxkd.losses.ofd import OFD, Connector, expected_negative, partial_l2
 from jaxkd.losses.reviewkd import ReviewKD, hierarchical_context
 
 
@@ -183,3 +183,18 @@ def test_reviewkd_is_what_the_paper_draws(dtype, value_tolerance, gradient_toler
         total = sum(context_by_the_paper(np.asarray(one), other) for one, other in zip(found, targets, strict=True))
         value = jax.jit(lambda ours: loss(ours, theirs, None, PROGRESS, None))(ours)
         assert relative_error(value, total) < value_tolerance
+
+
+def test_what_is_learned_starts_as_the_authors_begin():
+    def network(width):
+        maps = (jnp.zeros((2, 4, 4, 8)), jnp.zeros((2, 4, 4, 100)))
+        return Network(nnx.Module(), Outputs(None, (*maps, jnp.zeros((2, width))), maps))
+
+    loss = ReviewKD()
+    loss.build(network(600), network(700), nnx.Rngs(0))
+    stage, _ = loss.fusions
+    assert stage.projection.kernel.shape == (100, 512)  # of the student's 600, at most 512
+    for kernel, fan in ((stage.projection.kernel, 100), (stage.kernel, 9 * 512)):
+        assert 0.98 < float(jnp.abs(kernel[...]).max()) / sqrt(3 / fan) <= 1
+    connector = Connector(400, np.zeros(100), rngs=nnx.Rngs(0))
+    assert float(connector.projection.kernel[...].std()) == pytest.approx(sqrt(2 / 100), rel=0.02)

@@ -1,5 +1,7 @@
 """Ensembles: the mean by hand, each network's own normalisation, and what cannot be one."""
 
+from types import SimpleNamespace
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -265,3 +267,19 @@ def test_maps_of_one_of_several_are_too_large_to_cache(images):
 def test_a_teacher_that_there_is_not_is_refused_before_training(images, teacher, make, message):
     with pytest.raises(ValueError, match=message):
         stepped(images, teacher, make(), {})
+
+
+def test_a_loss_is_told_of_its_own_teacher_alone():
+    class Heard(losses.Loss):
+        def build(self, student, teacher, rngs):
+            self.built_for = teacher.model
+
+        def __call__(self, student, teacher, batch, progress, key):
+            return teacher.strong.logits.mean()
+
+    each = Outputs(jnp.zeros((2, 3))), Outputs(jnp.ones((2, 3)))
+    both = Outputs(each[0].logits, each=each, strong=Outputs(each[0].logits, each=each))
+    loss = losses.FromTeacher(1, Heard())
+    loss.build(None, losses.Network(SimpleNamespace(networks=["first", "second"]), both), nnx.Rngs(0))
+    assert loss.loss.built_for == "second"
+    assert float(loss(each[0], both, None, None, None)) == 1.0

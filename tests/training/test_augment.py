@@ -13,6 +13,7 @@ import jaxkd
 from jaxkd import Batch, data, losses, optimizers
 from jaxkd.data.sampling import Share, TrainingPlan
 from jaxkd.data.transforms.resized_crop import ResizedCentreCrop
+from jaxkd.training.compiled_epoch import view_key
 from jaxkd.training.epochs import seed_of
 from jaxkd.training.state import POLICY, random_key
 
@@ -225,3 +226,33 @@ def test_an_augmentation_of_ones_own_needs_no_normalisation():
     trainer.compile(optimizers.sgd(0.05), augment=Noise())
     trainer.fit((np.asarray(train.normalization(train.images)), train.labels), batch_size=BATCH, verbose=0)
     assert trainer.model.normalization is None
+
+
+class Squares(losses.Loss):
+    """Tells images apart, mixed ones too, whose plain sum stays."""
+
+    def __call__(self, student, teacher, batch, progress, key):
+        return (batch.images**2).mean()
+
+
+@pytest.mark.parametrize(
+    "options", [{"augment": flipped}, {"augment": None, "mixing": MIXING}], ids=["augment", "mixing"]
+)
+def test_every_step_draws_anew(options):
+    train = digits()[0].subset(BATCH)
+    batch = Batch(train.normalization(train.images), jnp.asarray(train.labels), jnp.arange(BATCH, dtype=jnp.int32))
+    if options["augment"]:
+        batch = batch._replace(images=jnp.asarray(train.images))
+    distiller, seen = compiled(loss={"squares": Squares()}, **options), []
+    for network in (distiller.student, distiller.teacher):
+        network.normalization = train.normalization
+    step, state = jax.jit(distiller.step, compiler_options=QUICK), distiller.state
+    for _ in range(3):
+        state, logs = step(state, batch)
+        seen.append(float(logs["squares"]))
+    assert len(set(seen)) == 3
+
+
+def test_every_step_draws_its_own_views():
+    one, other = (data.Augmentation().draw(view_key(jax.random.key(0), jnp.int32(step)), 64) for step in (0, 1))
+    assert (one != other).mean() > 0.9

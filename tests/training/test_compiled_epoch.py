@@ -216,8 +216,22 @@ def test_who_looks_ahead():
     ],
 )
 def test_how_far(devices, shape, side, steps):
-    program = compiled({"kd": losses.KD(4.0)})._compiled_program()
-    assert look_ahead_of(program, None, None, OnAccelerator(devices)).steps(shape, (side, side, 3)) == steps
+    program, teacher = of_teacher(network(9))
+    assert look_ahead_of(program, None, None, OnAccelerator(devices)).steps(shape, (side, side, 3), teacher) == steps
+
+
+def test_a_teacher_that_resizes_images_looks_less_far():
+    larger = models.Ensemble([network(1), network(2)])
+    larger.networks[1].resize_to = 224
+    for teacher, steps in ((network(1), 16), (larger, 1)):
+        program, variables = of_teacher(teacher)
+        ahead = look_ahead_of(program, None, None, OnAccelerator(1))
+        assert ahead.steps((160, 64), (32, 32, 3), variables) == steps
+
+
+def of_teacher(teacher):
+    distiller = compiled({"kd": losses.KD(4.0)}, teacher=teacher)
+    return distiller._compiled_program(), distiller.state.teacher
 
 
 def test_two_sums_are_the_same_together():
