@@ -240,7 +240,8 @@ def kernels(params: optax.Params) -> Any:
 
 
 def _is_kernel(path: tuple[Any, ...], value: Any) -> bool:
-    name = str(_keys_of(path)[-1]) if path else ""
+    names = [key for key in path_keys(path) if isinstance(key, str)]  # blocks that are apart have a number behind it
+    name = names[-1] if names else ""
     if name == "kernel":
         return True
     return jnp.ndim(value) >= 2 and not any(mark in name for mark in _UNDECAYED)
@@ -277,7 +278,7 @@ def _scale_by_trust_ratio() -> optax.GradientTransformationExtraArgs:
         **unused: Any,
     ) -> tuple[optax.Updates, optax.OptState]:
         def scaled(path: tuple[Any, ...], change: jax.Array, param: jax.Array) -> jax.Array:
-            keys = _keys_of(path)
+            keys = path_keys(path)
             stacks = sum(keys[: len(one)] == one for one in stacked)
             ours, theirs = (
                 jnp.sqrt(jnp.sum(jnp.square(value), tuple(range(stacks, value.ndim)), keepdims=True))
@@ -291,7 +292,7 @@ def _scale_by_trust_ratio() -> optax.GradientTransformationExtraArgs:
     return optax.GradientTransformationExtraArgs(optax.identity().init, update)
 
 
-def _keys_of(path: tuple[Any, ...]) -> tuple[Any, ...]:
+def path_keys(path: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return a path in a tree as plain names and numbers."""
     return tuple(getattr(key, "key", getattr(key, "idx", key)) for key in path)
 
@@ -332,7 +333,7 @@ def _by_layer(
             raise ValueError(f"{other!r} is a part of {one!r}: name one of them")
 
     def group(path: tuple[Any, ...]) -> str:
-        return next((name for name in names if is_under(f"model.{name}", _keys_of(path))), "")
+        return next((name for name in names if is_under(f"model.{name}", path_keys(path))), "")
 
     def groups(params: optax.Params) -> Any:
         found = jax.tree_util.tree_map_with_path(lambda path, _: group(path), params)
@@ -350,7 +351,7 @@ def _by_layer(
 
 def _is_a_row(name: str, params: Any) -> bool:
     """Return whether a name is that of equal blocks, all of whose parameters have the same first axis."""
-    leaves = [(_keys_of(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params)]
+    leaves = [(path_keys(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params)]
     own = [(keys, leaf) for keys, leaf in leaves if is_under(f"model.{name}", keys)]
     inside, numbered = 1 + len(name.split(".")), any(map(str.isdigit, name.rpartition(".")[2]))
     blocks = numbered and all(keys[inside : inside + 1] == ("block",) for keys, _ in own)

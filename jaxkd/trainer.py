@@ -34,8 +34,9 @@ from jaxkd.training.expectations import Expectations, checking_step
 from jaxkd.training.forward import warn_of_slow_types
 from jaxkd.training.inputs import Data, Source, Stream, images_of
 from jaxkd.training.loop import Run, Runs, train, under_way
+from jaxkd.training.optimizer_calls import check_update
 from jaxkd.training.preemption import Termination
-from jaxkd.training.program import Augment, Losses, Program, Weight, assemble, check_update, metrics_of, name_of
+from jaxkd.training.program import Augment, Losses, Program, Weight, assemble, metrics_of, name_of
 from jaxkd.training.sharding import Placement, bn_mesh_of
 from jaxkd.training.state import TrainState, Tree, copied, create_state, fingerprint, split
 from jaxkd.training.step import Step, make_step
@@ -112,7 +113,9 @@ class Trainer:
         """Set up training, which starts from the network's present weights, or from a `state` that was set since.
 
         Args:
-          optimizer: from `jaxkd.optimizers`, or any optax optimizer. It also trains what the losses learn.
+          optimizer: from `jaxkd.optimizers`, or any optax optimizer. It also trains what the losses learn: parameters
+            are `{"model": {"conv": …, "fc": …}, "losses": {…}}`, which masks and labels have to follow. Equal blocks of
+            deep networks share arrays, along a first axis; optax's optimizers see them one by one, in tuples.
           loss: a loss, or several by name; the names are the keys of the logs. Without a teacher the default is
             cross-entropy.
           loss_weights: a number or a function of the epoch (counted from 1) for each name; 1 where none is given.
@@ -195,7 +198,7 @@ class Trainer:
             warn_of_slow_types(precision)
         cache = requested(cache_teacher, teacher is not None)
         state = create_state(model, losses, teacher, program.optimizer, seed, program.trainable)
-        check_update(program, state)
+        check_update(program.optimizer, state.params, state.opt_state, program.stacked)
         check_parameters(name_of(model), state.params["model"])
         for what, tree in (("weights", state.params), ("teachers", state.teacher), ("variables or seeds", state)):
             placement.check_same(what, tree)

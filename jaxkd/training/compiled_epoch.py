@@ -70,6 +70,7 @@ class LookAhead:
           teacher: its variables.
         """
         steps, batch_size = shape
+        assert self.program.teacher is not None  # else nobody looks ahead
         parts = nnx.iter_modules(nnx.merge(self.program.teacher, teacher))
         resized = max(getattr(part, "resize_to", None) or 0 for _, part in parts)
         height, width = (max(side, resized) for side in image_shape[:2])

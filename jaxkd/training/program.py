@@ -6,8 +6,6 @@ compiled for it.
 
 from __future__ import annotations
 
-import functools
-import inspect
 import math
 import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -33,6 +31,7 @@ from jaxkd.nn.modes import Trainable, checked_trainable
 from jaxkd.nn.stack import stacked_paths
 from jaxkd.training.ema import EMA, checked_ema
 from jaxkd.training.forward import checked_precision, output_shapes
+from jaxkd.training.optimizer_calls import with_named_arguments
 from jaxkd.training.state import TrainState
 from jaxkd.types import Outputs
 
@@ -323,13 +322,14 @@ def assemble(
     build_losses(losses, model, teacher, shape, seed)
     for part in (losses, model, *([] if teacher is None else [teacher])):
         check_attributes(part)
+    stacked = tuple(("model", *path) for path in stacked_paths(model))
     program = Program(
         model=_structure(model),
         teacher=None if teacher is None else _structure(teacher),
         losses=nnx.graphdef(losses),
         weights=weights_of(list(losses), loss_weights),
         metrics=metrics_of(metrics),
-        optimizer=told(optimizer),
+        optimizer=with_named_arguments(optimizer, stacked),
         strong_view=strong_view_of(losses),
         bounds=tuple(watched_bounds(losses).items()),
         precision=checked_precision(precision),
@@ -340,54 +340,9 @@ def assemble(
         mixing=checked_mixing(mixing, losses),
         ema=checked_ema(ema),
         trainable=checked_trainable(model, trainable),
-        stacked=tuple(("model", *path) for path in stacked_paths(model)),
+        stacked=stacked,
     )
     return program, losses
-
-
-_TOLD = ("epoch", "stacked")
-"""What training tells an optimizer's update by name."""
-
-
-@functools.lru_cache(maxsize=128)
-def told(optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """Return the optimizer as one that may be told all that training tells, and is given what its update names."""
-    if not isinstance(optimizer, optax.GradientTransformationExtraArgs):
-        return optax.with_extra_args_support(optimizer)
-    parameters = inspect.signature(optimizer.update).parameters
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return optimizer
-    names = [name for name in _TOLD if name in parameters]
-
-    def update(
-        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None, **extra: Any
-    ) -> tuple[optax.Updates, optax.OptState]:
-        return optimizer.update(updates, state, params, **{name: extra[name] for name in names})
-
-    return optax.GradientTransformationExtraArgs(optimizer.init, update)
-
-
-def check_update(program: Program, state: TrainState) -> None:
-    """Refuse an optimizer that cannot take a step with what training tells it; the step is only traced.
-
-    Raises:
-      TypeError: with what it raised.
-    """
-
-    def update(params: optax.Params, opt_state: optax.OptState) -> optax.Updates:
-        return program.optimizer.update(params, opt_state, params, epoch=jnp.int32(1), stacked=program.stacked)[0]
-
-    try:
-        with jax.numpy_dtype_promotion("standard"):  # what is asked is what it wants to be told
-            jax.eval_shape(update, state.params, state.opt_state)
-    except Exception as error:
-        said = str(error).partition("\n")[0].rstrip(".")
-        raise TypeError(
-            f"the optimizer cannot take a step: {type(error).__name__}: {said}. Its update is called as (gradients, "
-            "state, parameters, epoch=…, stacked=…), so that line searches such as optax.lbfgs, and rates that follow "
-            "the loss, cannot be used: give another, as in optimizers.sgd(0.05); an update of your own names what it "
-            "takes of these, or ends in **extra, as all must in an optax.chain"
-        ) from error
 
 
 def _structure(network: nnx.Module) -> nnx.GraphDef[Any]:

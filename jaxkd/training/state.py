@@ -14,6 +14,7 @@ import optax
 from flax import nnx
 
 from jaxkd.nn.modes import Trainable
+from jaxkd.training.optimizer_calls import first_state
 
 Tree = Any
 
@@ -86,7 +87,7 @@ def create_state(
     model: nnx.Module,
     losses: nnx.Module,
     teacher: nnx.Module | None,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformationExtraArgs,
     seed: int,
     trainable: Trainable | None = None,
 ) -> TrainState:
@@ -100,7 +101,7 @@ def create_state(
         key=jax.random.key(seed, impl="threefry2x32"),  # others draw otherwise under vmap, and on each platform
         params=params,
         variables={"model": model_rest, "losses": loss_rest},
-        opt_state=jax.jit(lambda params: jax.tree.map(_strongly_typed, optimizer.init(params)))(params),
+        opt_state=first_state(optimizer, params),
         teacher=None if teacher is None else nnx.to_pure_dict(nnx.state(teacher)),
     )
     return copied(jax.tree.map(_strongly_typed, state))
