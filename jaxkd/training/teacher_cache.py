@@ -18,8 +18,8 @@ class TeacherCache:
     """Cache a teacher's logits, and its pooled embedding where a loss reads it, by image and view.
 
     Padding, cropping and mirroring make few different views of an image (162 for CIFAR's recipe), which are numbered by
-    the augmentation; over 240 epochs each is seen more than once. What is kept lies on the host, and grows as views are
-    seen. One cache can serve several runs with the same teacher and data: students, seeds, hyper-parameters.
+    the augmentation; in 240 epochs three quarters of them are seen. What is kept lies on the host, and grows as views
+    are seen. One cache can serve several runs with the same teacher and data: students, seeds, hyper-parameters.
 
     Args:
       directory: keeps everything in files there, to be shared between processes and for later runs; in memory if None.
