@@ -46,9 +46,11 @@ class LearningRateState(NamedTuple):
 
     Attributes:
       learning_rate: float32 scalar, the rate of the last update; before the first one, the rate of epoch 1.
+      rate_factor: float32 scalar, by which the schedule's rate is multiplied: 1, unless a callback changes it.
     """
 
     learning_rate: jax.Array
+    rate_factor: jax.Array
 
 
 class StepRateState(NamedTuple):
@@ -56,10 +58,12 @@ class StepRateState(NamedTuple):
 
     Attributes:
       learning_rate: float32 scalar, the rate of the last update; before the first one, that of step 0.
+      rate_factor: as in `LearningRateState`.
       steps: int32 scalar, the updates so far.
     """
 
     learning_rate: jax.Array
+    rate_factor: jax.Array
     steps: jax.Array
 
 
@@ -361,7 +365,8 @@ def _is_a_row(name: str, params: Any) -> bool:
 def scale_by_epoch_rate(learning_rate: float | Schedule) -> optax.GradientTransformationExtraArgs:
     """Multiply updates by minus the rate of the epoch: the last link of an `optax.chain`.
 
-    The state holds the rate: `optax.tree_utils.tree_get(state, "learning_rate")`.
+    The state holds the rate, `optax.tree_utils.tree_get(state, "learning_rate")`, and a factor of it, which a callback
+    may change: `optax.tree_utils.tree_set(state, rate_factor=jnp.float32(0.1))`.
 
     Args:
       learning_rate: a number ≥ 0, a function of the epoch (counted from 1), or one of optax's schedules, which count
@@ -390,7 +395,7 @@ def scale_by_epoch_rate(learning_rate: float | Schedule) -> optax.GradientTransf
         return jnp.asarray(schedule(jnp.asarray(epoch, jnp.int32))).astype(jnp.float32)
 
     def init(params: optax.Params) -> LearningRateState:
-        return LearningRateState(rate_in(1))
+        return LearningRateState(rate_in(1), jnp.float32(1.0))
 
     def update(
         updates: optax.Updates,
@@ -407,8 +412,9 @@ def scale_by_epoch_rate(learning_rate: float | Schedule) -> optax.GradientTransf
                     "optimizer.update(gradients, state, params, epoch=epoch), epochs counted from 1"
                 )
             epoch = 1
-        rate = rate_in(epoch)
-        return jax.tree.map(lambda u: -rate.astype(u.dtype) * u, updates), LearningRateState(rate)
+        rate = rate_in(epoch) * state.rate_factor
+        after = LearningRateState(rate, state.rate_factor)
+        return jax.tree.map(lambda u: -rate.astype(u.dtype) * u, updates), after
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -431,13 +437,13 @@ def _scale_by_step_rate(schedule: optax.Schedule) -> optax.GradientTransformatio
             return jnp.asarray(schedule(count)).astype(jnp.float32)
 
     def init(params: optax.Params) -> StepRateState:
-        return StepRateState(rate_at(jnp.int32(0)), jnp.int32(0))
+        return StepRateState(rate_at(jnp.int32(0)), jnp.float32(1.0), jnp.int32(0))
 
     def update(
         updates: optax.Updates, state: StepRateState, params: optax.Params | None = None, **unused: Any
     ) -> tuple[optax.Updates, StepRateState]:
-        rate = rate_at(state.steps)
-        after = StepRateState(rate, optax.safe_increment(state.steps))
+        rate = rate_at(state.steps) * state.rate_factor
+        after = StepRateState(rate, state.rate_factor, optax.safe_increment(state.steps))
         return jax.tree.map(lambda u: -rate.astype(u.dtype) * u, updates), after
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -16,7 +16,16 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxkd.callbacks import Callback, CallbackList, Checkpoint, CSVLogger, EarlyStopping, TensorBoard, WandB
+from jaxkd.callbacks import (
+    Callback,
+    CallbackList,
+    Checkpoint,
+    CSVLogger,
+    EarlyStopping,
+    ReduceLROnPlateau,
+    TensorBoard,
+    WandB,
+)
 from jaxkd.callbacks.base import in_a_list
 from jaxkd.callbacks.terminal import EpochTable, with_warnings_apart
 from jaxkd.checks import check_at_least, warn_caller
@@ -445,7 +454,7 @@ def _new(run: Trainer) -> Trainer:
     return run
 
 
-_OF_ONE_RUN = (Checkpoint, CSVLogger, EarlyStopping, TensorBoard, WandB)
+_OF_ONE_RUN = (Checkpoint, CSVLogger, EarlyStopping, ReduceLROnPlateau, TensorBoard, WandB)
 """Callbacks that remember the run they serve."""
 
 

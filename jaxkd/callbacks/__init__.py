@@ -2,9 +2,10 @@
 
 from jaxkd.callbacks.base import Callback, CallbackList, LambdaCallback
 from jaxkd.callbacks.checkpoint import Checkpoint
-from jaxkd.callbacks.early_stopping import EarlyStopping, TerminateOnNaN
+from jaxkd.callbacks.improvement import EarlyStopping, ReduceLROnPlateau
 from jaxkd.callbacks.loggers import CSVLogger, TensorBoard, WandB
 from jaxkd.callbacks.progress_bar import ProgressBar
+from jaxkd.callbacks.terminate_on_nan import TerminateOnNaN
 
 StopOnNaN = TerminateOnNaN
 """Its earlier name."""
@@ -17,6 +18,7 @@ __all__ = [
     "EarlyStopping",
     "LambdaCallback",
     "ProgressBar",
+    "ReduceLROnPlateau",
     "TensorBoard",
     "TerminateOnNaN",
     "WandB",

@@ -1,6 +1,7 @@
 """History and callbacks, driven by a stand-in for the trainer that calls the hooks in the trainer's order."""
 
 import csv
+import dataclasses
 import io
 import json
 import math
@@ -11,6 +12,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
@@ -668,3 +670,86 @@ def test_a_real_run_resumes_from_its_checkpoint_with_its_log(tmp_path, examples)
     assert [row["epoch"] for row in table(tmp_path / "run" / "log.csv")] == ["1", "2", "3", "4"]
     assert history.epoch == [0, 1, 2, 3]
     assert sorted(entry.name for entry in (tmp_path / "run").iterdir()) == ["3", "4", "log.csv"]
+
+
+class Lowered:
+    """A trainer whose losses are given."""
+
+    def __init__(self, values, **options):
+        self.callback = callbacks.ReduceLROnPlateau("loss", mode="min", **options)
+        optimizer = optimizers.sgd(optimizers.step_decay(0.4, drops=(6,)), momentum=0.0)
+        opt_state = optimizer.init(jnp.zeros(()))
+        self.state, self.history, self.stop_training = SimpleState(opt_state), History(), False
+        self.callback.set_trainer(self)
+        self.callback.on_train_begin()
+        self.rates = []
+        for epoch, value in enumerate(values):
+            _, opt_state = optimizer.update(jnp.zeros(()), self.state.opt_state, jnp.zeros(()), epoch=epoch + 1)
+            self.state = SimpleState(opt_state)
+            self.rates.append(round(float(opt_state[-1].learning_rate), 6))
+            self.callback.on_epoch_end(epoch, {"loss": value})
+
+
+@dataclasses.dataclass(frozen=True)
+class SimpleState:
+    opt_state: object
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "rates"),
+    [
+        ([1, 1, 1, 1, 1], {"factor": 0.5, "patience": 2}, [0.4, 0.4, 0.4, 0.2, 0.2]),
+        ([1] * 8, {"factor": 0.5, "patience": 1, "min_lr": 0.1}, [0.4, 0.4, 0.2, 0.1, 0.1, 0.1, 0.01, 0.01]),
+        ([3, 2, 1, 1.5, 0.5], {"factor": 0.5, "patience": 2}, [0.4] * 5),
+        ([1, 1, 1, 1, 1, 1], {"factor": 0.5, "patience": 1, "cooldown": 2}, [0.4, 0.4, 0.2, 0.2, 0.2, 0.1]),
+        ([1, float("nan"), 1, 1], {"factor": 0.5, "patience": 2}, [0.4, 0.4, 0.4, 0.2]),
+    ],
+)  # fmt: skip
+def test_the_rate_is_lowered_on_a_plateau(values, options, rates):
+    assert Lowered(values, **options).rates == rates
+
+
+def test_a_lowered_rate_is_torchs():
+    torch = pytest.importorskip("torch")
+    values = [5, 4, 4, 4, 3, 3.5, 3, 3, 3, 3, 3, 2]
+    reference = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.4)
+    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        reference, factor=0.5, patience=1, cooldown=1, threshold=1e-4, threshold_mode="abs"
+    )
+    theirs = []
+    for value in values:
+        theirs.append(round(reference.param_groups[0]["lr"], 6))
+        schedule.step(value)
+    ours = Lowered(values, factor=0.5, patience=2, cooldown=1).rates  # theirs waits for one more
+    assert [rate * (0.1 if epoch > 6 else 1) for epoch, rate in enumerate(theirs, 1)] == pytest.approx(ours)
+
+
+def test_a_lowered_rate_is_resumed(tmp_path, examples):
+    def compiled():
+        trainer = Trainer(Linear())
+        trainer.compile(optimizers.sgd(optax.constant_schedule(0.01)))
+        return trainer
+
+    def fit(trainer, epochs, **options):
+        lower = callbacks.ReduceLROnPlateau("loss", factor=0.5, patience=1, min_delta=100.0)
+        return trainer.fit(examples, epochs=epochs, batch_size=32, callbacks=[lower], verbose=0, **options)
+
+    whole = fit(compiled(), 6).history
+    assert whole["learning_rate"] == pytest.approx([0.01, 0.01, 0.005, 0.0025, 0.00125, 0.000625])
+    stopped = compiled()
+    fit(stopped, 3)
+    stopped.save(tmp_path)
+    again = compiled()
+    again.restore(tmp_path)
+    found = fit(again, 6).history
+    assert (found["loss"], found["learning_rate"]) == (whole["loss"], whole["learning_rate"])
+
+
+def test_an_optimizer_without_such_a_rate_is_refused(examples):
+    trainer = Trainer(Linear())
+    trainer.compile(optax.sgd(0.1))
+    with pytest.raises(ValueError, match=r"the optimizer has no rate that it can change: take one"):
+        trainer.fit(examples, callbacks=callbacks.ReduceLROnPlateau("loss"), verbose=0)
+    for options in ({"factor": 1.0}, {"cooldown": -1}, {"patience": -1}, {"min_lr": -0.1}):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            callbacks.ReduceLROnPlateau(**options)
