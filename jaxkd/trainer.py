@@ -544,7 +544,7 @@ class Trainer:
             return
         from jaxkd.training import checkpoint
 
-        if resume and checkpoint.latest(places[0]) is not None:
+        if resume and checkpoint.is_begun(places[0]):
             self.restore(places[0])
             if verbose and jax.process_index() == 0:
                 state = self._run.compiled_state()

@@ -65,9 +65,9 @@ def save(directory: str | os.PathLike[str], state: TrainState, record: dict[str,
     arrays = {name: [*_kind(leaf), _crc(leaf)] for name, leaf in _leaves(state)}
     content = {**record, "epoch": int(state.epoch), "arrays": arrays}
     folder = root if between else root / PARTIAL
-    held = _holds(folder / str(number), content)
-    if jax.process_count() > 1:  # their histories have speeds of their own, and all have to do the same
-        held = bool(multihost_utils.broadcast_one_to_all(np.asarray(held)))
+    # All have to do the same; a network's file system may show one of them what is not there yet for another, and
+    # their histories have speeds of their own.
+    held = _of_the_first((folder / str(number)).exists()) and _of_the_first(_holds(folder / str(number), content))
     if held:  # replacing it would be a moment without it
         if between:
             _remove_later(root, number)
@@ -180,6 +180,29 @@ def latest(directory: str | os.PathLike[str]) -> epath.Path | None:
     return next(iter(_newest_first(_root(directory))), None)
 
 
+def is_begun(directory: str | os.PathLike[str]) -> bool:
+    """Return whether a directory has a checkpoint to go on from, which all processes of a run have to see.
+
+    Raises:
+      OSError: they see different ones.
+    """
+    found = latest(directory)
+    if jax.process_count() > 1:
+        own = np.array([zlib.crc32(str(found).encode())], np.uint32)
+        seen = multihost_utils.process_allgather(own)
+        if (seen != seen[0]).any():
+            raise OSError(
+                f"the processes of this run see different checkpoints in {directory}, this one "
+                f"{'none' if found is None else found.name}: give a folder that all of them share"
+            )
+    return found is not None
+
+
+def _of_the_first(answer: bool) -> bool:
+    """Return what the first of several processes answers."""
+    return answer if jax.process_count() == 1 else bool(multihost_utils.broadcast_one_to_all(np.asarray(answer)))
+
+
 def _is_damaged(folder: epath.Path, like: TrainState) -> bool:
     try:
         _read(folder, like)
@@ -192,8 +215,6 @@ def _is_damaged(folder: epath.Path, like: TrainState) -> bool:
 
 def _holds(folder: epath.Path, content: Mapping[str, Any]) -> bool:
     """Return whether a checkpoint is of the very same state."""
-    if not folder.exists():
-        return False
     try:
         there = _metadata(folder)
     except DamagedError:

@@ -17,9 +17,12 @@ from tiny import TinyNet, digits, leaves
 
 import jaxkd
 from jaxkd import callbacks, data, distributed, losses, optimizers
+from jaxkd.data.pipeline import workers
 from jaxkd.data.transforms.resized_crop import RandomResizedCrop, ResizedCentreCrop
 from jaxkd.distributed import _check_own_name, _from_variables
 from jaxkd.training import checkpoint, preemption
+from jaxkd.training.sharding import Placement
+from jaxkd.training.state import fingerprint
 
 EPOCHS = 3
 
@@ -244,3 +247,54 @@ def test_alone_it_says_how_to_start_several():
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
     assert "no group of processes was found: start them under SLURM" in done.stderr.splitlines()[-1]
+
+
+def test_processes_that_begin_with_different_weights_are_told(monkeypatch):
+    both = Placement()
+    monkeypatch.setattr(both, "processes", [0, 1])
+    weights = {"kernel": np.ones(3)}
+    own = np.frombuffer(bytes.fromhex(fingerprint(jax.tree.leaves(weights))), np.uint8)
+    seen = [own, own]
+    monkeypatch.setattr("jaxkd.training.sharding.multihost_utils.process_allgather", lambda array: np.stack(seen))
+    both.check_same("weights", weights)
+    seen[1] = own[::-1]
+    with pytest.raises(ValueError, match="the processes of this run have different weights: give all the same files"):
+        both.check_same("weights", weights)
+
+
+def test_processes_that_see_different_checkpoints_are_told(tmp_path, monkeypatch):
+    (tmp_path / "3").mkdir()
+    assert checkpoint.is_begun(tmp_path)
+    assert not checkpoint.is_begun(tmp_path / "elsewhere")
+    monkeypatch.setattr(checkpoint.jax, "process_count", lambda: 2)
+    gathered = checkpoint.multihost_utils
+    monkeypatch.setattr(gathered, "process_allgather", lambda own: np.stack([own, own]))
+    assert checkpoint.is_begun(tmp_path)
+    monkeypatch.setattr(gathered, "process_allgather", lambda own: np.stack([own, own + 1]))
+    with pytest.raises(OSError, match=r"see different checkpoints in .*, this one 3: give a folder that all of them"):
+        checkpoint.is_begun(tmp_path)
+
+
+def test_processes_ask_each_other_for_the_time_seldom(tmp_path, monkeypatch):
+    asked = []
+    saved = callbacks.Checkpoint(tmp_path, every_minutes=1e9)
+    monkeypatch.setattr("jaxkd.callbacks.checkpoint.jax.process_count", lambda: 2)
+    monkeypatch.setattr(
+        "jaxkd.callbacks.checkpoint.multihost_utils.broadcast_one_to_all", lambda late: asked.append(late) or late
+    )
+    saved.set_trainer(types.SimpleNamespace(last_steps={"loss": np.zeros(1)}))
+    saved.on_train_begin()
+    for step in range(120):
+        saved.on_train_batch_end(step)
+    assert len(asked) == 2
+
+
+def test_each_of_several_processes_on_a_machine_decodes_in_its_share_of_the_cores(monkeypatch):
+    monkeypatch.setattr(workers, "_cores", lambda: 32)
+    monkeypatch.setattr(workers.os, "cpu_count", lambda: 32)
+    monkeypatch.setattr(workers, "_main_can_be_imported", lambda: True)
+    assert workers.processes(None) == 32
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert workers.processes(None) == 4
+    monkeypatch.setattr(workers.os, "cpu_count", lambda: 64)  # its affinity is its own already
+    assert workers.processes(None) == 32
