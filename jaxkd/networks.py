@@ -13,7 +13,7 @@ from flax import nnx
 
 from jaxkd.checks import warn_caller
 from jaxkd.data import StreamedDataset
-from jaxkd.data.dataset import checked_normalization
+from jaxkd.data.array_checks import checked_normalization
 from jaxkd.models.ensemble import Ensemble
 from jaxkd.models.features import WithFeatures
 from jaxkd.training.expectations import Expectations, check_logits

@@ -38,9 +38,10 @@ from jaxkd.nn.convolution import slow_in_a_loop
 from jaxkd.trainer import Trainer
 from jaxkd.training.compiled_epoch import make_resident_loop
 from jaxkd.training.ema import own_and_average
+from jaxkd.training.epoch_progress import Means
 from jaxkd.training.epochs import BoundProgram, check_same_batches, resident_epoch, seed_of
 from jaxkd.training.inputs import Data, InMemory
-from jaxkd.training.loop import Means, Runs, train, under_way
+from jaxkd.training.loop import Runs, train, under_way
 from jaxkd.training.preemption import Termination
 from jaxkd.training.stacked_runs import make_evaluate_many, make_many_step, own_batches_epoch
 from jaxkd.training.state import TrainState, Tree

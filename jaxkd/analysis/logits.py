@@ -8,7 +8,7 @@ from flax import nnx
 from numpy.typing import ArrayLike
 
 from jaxkd.data import Dataset
-from jaxkd.data.dataset import checked_labels
+from jaxkd.data.array_checks import checked_labels
 from jaxkd.trainer import Trainer
 from jaxkd.training.forward import forward
 from jaxkd.types import Outputs

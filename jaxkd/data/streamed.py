@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jaxkd.checks import check_at_least
-from jaxkd.data.dataset import LabelledImages, checked_choice, checked_labels, checked_normalization
+from jaxkd.data.array_checks import checked_labels, checked_normalization
+from jaxkd.data.dataset import LabelledImages, checked_choice
 from jaxkd.data.interop import class_names_of, image_and_label
 from jaxkd.data.pipeline.batch_reader import BatchReader, Plan, RandomAccess, Register, Unreadable, too_many
 from jaxkd.data.pipeline.workers import check_installed, processes, read_ahead

@@ -13,7 +13,7 @@ from typing import IO
 import numpy as np
 
 from jaxkd.formats.files import atomic_write, little_endian
-from jaxkd.formats.torch_reader import STORAGE_TYPES
+from jaxkd.formats.torch_storage import STORAGE_TYPES
 
 _ALIGNMENT = 64
 _TYPE_NAMES = {kind.dtype: name for name, kind in STORAGE_TYPES.items() if name != "UntypedStorage"}

@@ -311,31 +311,3 @@ class InstanceTemperature(LearnedTemperature):
         )
         hidden = jax.nn.relu(predictions @ first + first_bias[None, :])
         return (hidden @ second + second_bias[None, :])[:, 0]
-
-
-def instance_divergence(
-    teacher_logits: jax.Array, student_logits: jax.Array, temperatures: jax.Array, epsilon: float = 0.0
-) -> jax.Array:
-    """Return the mean of Tᵢ² · Σ p · (log p − log q), where p = softmax(teacher / Tᵢ) + ε, q likewise without ε.
-
-    With ε = 0 it is the paper's loss, and what `KD(temperature=InstanceTemperature())` computes in log space. The
-    authors' sketch adds ε = 1e-7 so that log p exists where p is 0, at the price of K·ε more than probability 1; the
-    values differ by about T² · K · ε.
-
-    Args:
-      teacher_logits: `[B, K]`.
-      student_logits: `[B, K]`.
-      temperatures: `[B]`.
-      epsilon: ε; where it is 0, so is what a class of probability 0 contributes.
-
-    Example:
-      >>> teacher, student = jnp.array([[3.0, 0.0], [6.0, 0.0]]), jnp.zeros((2, 2))
-      >>> instance_divergence(teacher, student, jnp.array([1.0, 2.0])).round(4)
-      Array(1.2557, dtype=float32)
-    """
-    temperatures = temperatures[:, None]
-    said = jax.nn.log_softmax(student_logits / temperatures)
-    log_target = jax.nn.log_softmax(teacher_logits / temperatures)
-    target = jnp.exp(log_target) + epsilon
-    log_target = jnp.log(target) if epsilon else log_target
-    return jnp.mean(jnp.square(temperatures[:, 0]) * jnp.sum(target * (log_target - said), -1))

@@ -160,25 +160,24 @@ class Training:
             changes["learning_rate"] = self.light_learning_rate
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
 
-    def optimizer(self, epochs: int | None = None) -> optax.GradientTransformationExtraArgs:
-        """Return the optimizer with this schedule, scaled to another number of `epochs` where one is given.
+    def optimizer(self) -> optax.GradientTransformationExtraArgs:
+        """Return the optimizer with this schedule.
 
         Example:
-          >>> optimizer = get_training("ats").optimizer(epochs=48)
+          >>> optimizer = get_training("ats").adapted(epochs=48).optimizer()
         """
-        chosen = self.adapted(epochs=epochs)
-        if chosen.schedule == "cosine":
-            ends = {"final": chosen.final_learning_rate, "start": chosen.warmup_learning_rate}
-            rate = optimizers.timm_cosine(chosen.learning_rate, chosen.epochs, chosen.warmup, **ends)
+        if self.schedule == "cosine":
+            ends = {"final": self.final_learning_rate, "start": self.warmup_learning_rate}
+            rate = optimizers.timm_cosine(self.learning_rate, self.epochs, self.warmup, **ends)
         else:
-            rate = optimizers.step_decay(chosen.learning_rate, chosen.drops, warmup=chosen.warmup)
-        decay: dict[str, Any] = {"weight_decay": chosen.weight_decay}
-        if chosen.decays_kernels_only:
+            rate = optimizers.step_decay(self.learning_rate, self.drops, warmup=self.warmup)
+        decay: dict[str, Any] = {"weight_decay": self.weight_decay}
+        if self.decays_kernels_only:
             decay["mask"] = optimizers.kernels
-        if chosen.optimizer_name == "sgd":
-            decay["momentum"] = chosen.momentum
-        made = _OPTIMIZERS[chosen.optimizer_name](rate, **decay)
-        return made if chosen.clip_norm is None else optimizers.clipped(made, chosen.clip_norm)
+        if self.optimizer_name == "sgd":
+            decay["momentum"] = self.momentum
+        made = _OPTIMIZERS[self.optimizer_name](rate, **decay)
+        return made if self.clip_norm is None else optimizers.clipped(made, self.clip_norm)
 
 
 _OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {

@@ -50,5 +50,3 @@ __all__ = [
     "summary",
     "write_json",
 ]
-
-fingerprint = sha256  # its name before

@@ -12,7 +12,8 @@ import numpy as np
 from jaxkd.plots.scale import Scale, integers, linear, logarithmic
 from jaxkd.records import AuthorsLog, SweepRecord
 from jaxkd.records.groups import text
-from jaxkd.report.tables import Cell, Name, Placed, Quantity, accuracy, counted, in_order, mean_text, quantity
+from jaxkd.report.quantities import Quantity, accuracy, counted, in_order, mean_text, quantity
+from jaxkd.report.tables import Cell, Name, Placed
 from jaxkd.spread import Curve, mean_curve
 
 COLOURS, DASHES = 8, ("none", "6 3", "2 3", "8 3 2 3")

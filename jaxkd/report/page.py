@@ -17,7 +17,8 @@ from markupsafe import Markup
 from jaxkd.records import AuthorsLog, Group, Record, SweepRecord, groups
 from jaxkd.report import charts, tables
 from jaxkd.report.disagreements import Comparison, counts_table
-from jaxkd.report.tables import Placed, accuracy, counted, mean_text
+from jaxkd.report.quantities import accuracy, counted, mean_text
+from jaxkd.report.tables import Placed
 
 _SECTIONS = {
     "results": "Results",

@@ -13,7 +13,7 @@ from flax import nnx
 from numpy.typing import NDArray
 
 from jaxkd.checks import warn_caller
-from jaxkd.data.dataset import check_channels_last, checked_labels, classes_needed, pixel_cure
+from jaxkd.data.array_checks import check_channels_last, checked_labels, classes_needed, pixel_cure
 from jaxkd.data.interop import stacked
 from jaxkd.training.forward import output_shapes
 from jaxkd.training.program import name_of

@@ -15,7 +15,7 @@ from flax import nnx
 from numpy.typing import NDArray
 
 from jaxkd.data import Augmentation, BatchIndices, Dataset, StreamedDataset
-from jaxkd.data.dataset import classes_needed, pixel_statistics, warn_of_missing_classes
+from jaxkd.data.array_checks import classes_needed, pixel_statistics, warn_of_missing_classes
 from jaxkd.data.examples import cure_of_examples, refuse_empty, refuse_endless, warn_of_left_out
 from jaxkd.data.interop import IMAGES, columns, is_picture, one_by_one
 from jaxkd.training.expectations import Expectations, logits_of

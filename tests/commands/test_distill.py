@@ -522,14 +522,14 @@ def test_a_damaged_record_is_named(tmp_path):
         directory.check({}, resume=True)
 
 
-def test_a_fingerprint_changes_with_any_byte_or_name(tmp_path):
-    fingerprint = records.fingerprint
+def test_a_digest_changes_with_any_byte_or_name(tmp_path):
+    sha256 = records.sha256
     (tmp_path / "a").write_bytes(b"1")
-    seen = {fingerprint(tmp_path), fingerprint(tmp_path / "a")}
+    seen = {sha256(tmp_path), sha256(tmp_path / "a")}
     (tmp_path / "a").write_bytes(b"2")
-    seen |= {fingerprint(tmp_path)}
+    seen |= {sha256(tmp_path)}
     (tmp_path / "a").rename(tmp_path / "b")
-    seen |= {fingerprint(tmp_path)}
+    seen |= {sha256(tmp_path)}
     assert len(seen) == 4
 
 

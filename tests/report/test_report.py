@@ -399,7 +399,7 @@ def taught(tmp_path_factory):
     """Untrained networks as teacher and students: they disagree on most images."""
     path = tmp_path_factory.mktemp("taught")
     convert.save(models.create("resnet8", num_classes=10, seed=5), path / "teacher")
-    teacher = {"name": "resnet8", "sha256": records.fingerprint(path / "teacher")}
+    teacher = {"name": "resnet8", "sha256": records.sha256(path / "teacher")}
     for name, seed in (("a", 6), ("b", 7)):
         settings = {"method": {"name": "kd" if name == "a" else "dkd", "weights": {}, "settings": {}}}
         recorded.run(path / name, facts={"teacher": teacher}, teacher=teacher, **settings)
