@@ -43,7 +43,7 @@ from jaxkd.training.epochs import BoundProgram, check_same_batches, resident_epo
 from jaxkd.training.inputs import Data, InMemory
 from jaxkd.training.loop import Runs, train, under_way
 from jaxkd.training.preemption import Termination
-from jaxkd.training.stacked_runs import make_evaluate_many, make_many_step, own_batches_epoch
+from jaxkd.training.stacked_runs import make_stacked_evaluate, make_stacked_step, per_seed_epoch
 from jaxkd.training.state import TrainState, Tree
 
 EVALUATION_BATCH = 256
@@ -351,10 +351,10 @@ class _Group:
         runs = _StackedRuns([(trainer._run, hooks) for trainer, hooks, _ in self.members], bound.placement)
         runs.epochs, runs.cells = epochs if verbose else None, [member.cell for member in self.members]
         if runs.state.key.ndim:  # seeds of their own
-            step, in_memory = bound.step(), own_batches_epoch
+            step, in_memory = bound.step(), per_seed_epoch
         else:
             step, in_memory = (
-                make_many_step(bound.program, bound.normalization, bound.teacher_normalization, bound.placement),
+                make_stacked_step(bound.program, bound.normalization, bound.teacher_normalization, bound.placement),
                 partial(resident_epoch, cut_runs=True),
             )
         start_epoch, cached_teacher = bound.epochs(
@@ -381,10 +381,10 @@ class _Group:
         """Return what evaluates every run on held-out examples, which are put in place now."""
         bound = self.bound
         metrics = (("loss", cross_entropy), *bound.program.metrics)
-        evaluate = make_evaluate_many(bound.program, bound.normalization, metrics, bound.placement)
+        evaluate = make_stacked_evaluate(bound.program, bound.normalization, metrics, bound.placement)
         examples = held_out.examples
         indices = padded_batches(examples, min(EVALUATION_BATCH, examples))
-        on_devices = bound.placement.everywhere((held_out.images, held_out.labels, indices))
+        on_devices = bound.placement.replicate((held_out.images, held_out.labels, indices))
 
         def means_of(*weights: Tree) -> dict[str, np.ndarray]:
             sums = evaluate(*weights, *on_devices)

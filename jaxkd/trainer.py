@@ -26,8 +26,8 @@ from jaxkd.losses import cross_entropy
 from jaxkd.metrics import Metric
 from jaxkd.networks import Networks, carried
 from jaxkd.summary import RunSummary, run_summary
-from jaxkd.training.cached_teacher import CacheRequest, requested
-from jaxkd.training.ema import EMA, average_of, begun, own_and_average
+from jaxkd.training.cached_teacher import CacheRequest, parse_cache_option
+from jaxkd.training.ema import EMA, average_of, init_average, own_and_average
 from jaxkd.training.epochs import BoundProgram, check_same_batches
 from jaxkd.training.evaluation import Evaluation, comfortable_batch_size, predicted
 from jaxkd.training.expectations import Expectations, checking_step
@@ -36,7 +36,7 @@ from jaxkd.training.inputs import Data, Source, Stream, images_of
 from jaxkd.training.loop import Run, Runs, train, under_way
 from jaxkd.training.optimizer_calls import check_update
 from jaxkd.training.preemption import Termination
-from jaxkd.training.program import Augment, Losses, Program, Weight, assemble, metrics_of, name_of
+from jaxkd.training.program import Augment, Losses, Program, Weight, build_program, metrics_of, name_of
 from jaxkd.training.sharding import Placement, bn_mesh_of
 from jaxkd.training.state import TrainState, Tree, copied, create_state, fingerprint, split
 from jaxkd.training.step import Step, make_step
@@ -177,7 +177,7 @@ class Trainer:
         model, teacher = self._networks.model, self._networks.teacher
         self._networks.normalization()  # statistics that cannot be right are refused now
         nnx.pop(model, nnx.Intermediate)  # left from a call; a step leaves none
-        program, losses = assemble(
+        program, losses = build_program(
             model,
             teacher,
             optimizer=optimizer,
@@ -196,15 +196,15 @@ class Trainer:
         )
         if placement.devices[0].platform == "cpu":
             warn_of_slow_types(precision)
-        cache = requested(cache_teacher, teacher is not None)
+        cache = parse_cache_option(cache_teacher, teacher is not None)
         state = create_state(model, losses, teacher, program.optimizer, seed, program.trainable)
         check_update(program.optimizer, state.params, state.opt_state, program.stacked)
         check_parameters(name_of(model), state.params["model"])
         for what, tree in (("weights", state.params), ("teachers", state.teacher), ("variables or seeds", state)):
             placement.check_same(what, tree)
-        state = begun(program.ema, state)
+        state = init_average(program.ema, state)
         self._program, self._placement, self._steps_per_execution = program, placement, steps_per_execution
-        self._cache, self._run, self._restored_epochs = cache, Run(placement.everywhere(state)), 0
+        self._cache, self._run, self._restored_epochs = cache, Run(placement.replicate(state)), 0
         self._networks.remember(self._run.compiled_state())
         self.__dict__.pop("_teacher_fingerprint", None)  # of the teacher that was copied before
 
@@ -319,7 +319,7 @@ class Trainer:
                 if termination.noticed:  # in the last epoch, when there was nothing left to save
                     termination.end()
         except FloatingPointError:  # the network keeps the weights from before, which are good
-            self._run.spoilt = self._run.state
+            self._run.diverged_state = self._run.state
             raise
         except BaseException:  # Ctrl-C above all: the network has what was trained so far, as after `fit`
             if self._run.is_whole:
@@ -484,7 +484,7 @@ class Trainer:
 
     @state.setter
     def state(self, state: TrainState) -> None:
-        self._run.state, self._run.spoilt, self._assigned = state, None, True
+        self._run.state, self._run.diverged_state, self._assigned = state, None, True
 
     @property
     def history(self) -> History:
@@ -582,9 +582,9 @@ class Trainer:
 
         After training that ended in no finite numbers these are the good ones from before, which the network has.
         """
-        if self.state is None or self.state is self._run.spoilt:
+        if self.state is None or self.state is self._run.diverged_state:
             graph, *weights = split(self._networks.model)
-            return graph, self._placement.everywhere(tuple(weights))
+            return graph, self._placement.replicate(tuple(weights))
         return self._compiled_program().model, (self.state.params["model"], self.state.variables["model"])
 
     @functools.cached_property
@@ -619,5 +619,5 @@ class Trainer:
     def _update_model(self) -> None:
         """Write the weights of the state into the caller's network."""
         self._assigned = False
-        if self.state is not None and self.state is not self._run.spoilt:
+        if self.state is not None and self.state is not self._run.diverged_state:
             self._networks.update(self.state)

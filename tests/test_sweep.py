@@ -86,9 +86,9 @@ def test_seeds_are_one_program_with_batches_of_their_own(source, mapped, monkeyp
     """On the CPU runs follow one another within the program; on other devices they are batched."""
     if mapped == "batched":
         monkeypatch.setattr(stacked_runs, "mapped_over_runs", lambda placement: lambda run, given: jax.vmap(run)(given))
-    stacked_runs.make_own_batches_loop.cache_clear()
+    stacked_runs.make_per_seed_loop.cache_clear()
     found = jaxkd.sweep(make, SEEDS, *source, epochs=2, batch_size=32)
-    stacked_runs.make_own_batches_loop.cache_clear()
+    stacked_runs.make_per_seed_loop.cache_clear()
     assert "3 of 3 runs in one program" in capsys.readouterr().out
     assert len({float(loss) for loss in found.last("ats")}) == len(SEEDS)
     assert_equal_to_separate_runs(found, source)

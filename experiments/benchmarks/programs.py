@@ -27,8 +27,8 @@ from jaxkd.metrics import accuracy
 from jaxkd.training.compiled_epoch import look_ahead_of, make_resident_loop, make_stream_loop
 from jaxkd.training.evaluation import make_evaluate
 from jaxkd.training.program import Program
-from jaxkd.training.sharding import CUT, ROWS, WHOLE, Placement
-from jaxkd.training.stacked_runs import make_many_step, owned, shared, stack
+from jaxkd.training.sharding import REPLICATED, SHARDED, SHARDED_STEPS, Placement
+from jaxkd.training.stacked_runs import make_stacked_step, owned, shared, stack
 from jaxkd.training.step import make_step
 from jaxkd.types import IMAGENET_NORMALIZATION, Batch
 
@@ -144,7 +144,7 @@ def resident(run: jaxkd.Distiller, placement: Placement, batch_size: int, steps:
     look_ahead = look_ahead_of(program, IMAGENET_NORMALIZATION, IMAGENET_NORMALIZATION, placement)
     loop = make_resident_loop(_step(run), data.Augmentation(), program.strong_view, trim, look_ahead, packed=True)
     images, labels = _images(placement, EXAMPLES)
-    indices = _array(placement, (steps, placement.padded(batch_size)), jnp.int32, ROWS)
+    indices = _array(placement, (steps, placement.padded(batch_size)), jnp.int32, SHARDED_STEPS)
     return _lowered(loop, placement, _everywhere(placement, run.state), images, labels, indices)
 
 
@@ -152,23 +152,23 @@ def streamed(run: jaxkd.Distiller, placement: Placement, batch_size: int, side: 
     """Return the program of a step on images from the host."""
     loop = make_stream_loop(_step(run), _program(run).strong_view, placement.trim(batch_size))
     rows = 1, placement.padded(batch_size)
-    images = _array(placement, (*rows, side, side, 3), jnp.uint8, ROWS)
-    labels = _array(placement, rows, jnp.int32, ROWS)
+    images = _array(placement, (*rows, side, side, 3), jnp.uint8, SHARDED_STEPS)
+    labels = _array(placement, rows, jnp.int32, SHARDED_STEPS)
     return _lowered(loop, placement, _everywhere(placement, run.state), Batch(images, labels, labels))  # type: ignore[arg-type]  # in place of arrays
 
 
 def stacked(runs: list[jaxkd.Distiller], placement: Placement, batch_size: int, steps: int) -> Lowered:
     """Return the program of some steps of several runs at once."""
     program = _program(runs[0])
-    step = make_many_step(program, IMAGENET_NORMALIZATION, IMAGENET_NORMALIZATION, placement)
+    step = make_stacked_step(program, IMAGENET_NORMALIZATION, IMAGENET_NORMALIZATION, placement)
     state = stack([run._run.compiled_state() for run in runs])
-    cut = jax.tree.map(lambda leaf: _array(placement, leaf.shape, leaf.dtype, CUT), owned(state))
+    cut = jax.tree.map(lambda leaf: _array(placement, leaf.shape, leaf.dtype, SHARDED), owned(state))
     common = _everywhere(placement, shared(state, cut))
     look_ahead = look_ahead_of(program, IMAGENET_NORMALIZATION, IMAGENET_NORMALIZATION, placement)
     assert look_ahead is not None
     loop = make_resident_loop(step, data.Augmentation(), look_ahead=look_ahead.shared_by(len(placement.devices)))
     images, labels = _images(placement, EXAMPLES)
-    indices = _array(placement, (steps, batch_size), jnp.int32, WHOLE)
+    indices = _array(placement, (steps, batch_size), jnp.int32, REPLICATED)
     return _lowered(loop, placement, replace(common, **cut), images, labels, indices)
 
 
@@ -179,7 +179,7 @@ def evaluated(run: jaxkd.Distiller, placement: Placement, batch_size: int, steps
     state = run._run.compiled_state()
     weights = _everywhere(placement, (state.params["model"], state.variables["model"]))
     images, labels = _images(placement, 10_000)
-    indices = _array(placement, (steps, batch_size), jnp.int32, ROWS)
+    indices = _array(placement, (steps, batch_size), jnp.int32, SHARDED_STEPS)
     return _lowered(evaluate, placement, *weights, images, labels, indices)
 
 
@@ -211,12 +211,12 @@ def _array(placement: Placement, shape: tuple[int, ...], dtype: Any, spec: Parti
 
 
 def _everywhere(placement: Placement, tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: _array(placement, leaf.shape, leaf.dtype, WHOLE), tree)
+    return jax.tree.map(lambda leaf: _array(placement, leaf.shape, leaf.dtype, REPLICATED), tree)
 
 
 def _images(placement: Placement, examples: int) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
-    pixels = _array(placement, (examples, 32, 32, 3), jnp.uint8, WHOLE)
-    return pixels, _array(placement, (examples,), jnp.int32, WHOLE)
+    pixels = _array(placement, (examples, 32, 32, 3), jnp.uint8, REPLICATED)
+    return pixels, _array(placement, (examples,), jnp.int32, REPLICATED)
 
 
 def _lowered(function: Any, placement: Placement, *arguments: Any) -> Lowered:

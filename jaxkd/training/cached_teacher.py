@@ -35,7 +35,7 @@ class CacheRequest(NamedTuple):
     required: bool
 
 
-def requested(option: bool | str | TeacherCache, has_teacher: bool) -> CacheRequest:
+def parse_cache_option(option: bool | str | TeacherCache, has_teacher: bool) -> CacheRequest:
     """Read the option `cache_teacher`.
 
     Raises:
@@ -214,7 +214,7 @@ class CachedTeacher:
             slots = missing[start : start + self._batch_size]
             padded = np.resize(slots, self._batch_size)  # repeats the first ones: every batch has the same shape
             index, number = np.divmod(padded, self._views)
-            which = self._placement.split((index[None].astype(np.int32), number[None].astype(np.int32)))
+            which = self._placement.shard((index[None].astype(np.int32), number[None].astype(np.int32)))
             waiting.append((slots, self._teacher_fn(self._teacher, images, *which)))
             if len(waiting) > 1:
                 self._put_away(*waiting.pop(0))

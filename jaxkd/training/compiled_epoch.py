@@ -74,7 +74,7 @@ class LookAhead:
         parts = nnx.iter_modules(nnx.merge(self.program.teacher, teacher))
         resized = max(getattr(part, "resize_to", None) or 0 for _, part in parts)
         height, width = (max(side, resized) for side in image_shape[:2])
-        return comfortable_chunk(steps, max(self.pixels // (batch_size * height * width), 1))
+        return chunk_length(steps, max(self.pixels // (batch_size * height * width), 1))
 
     def __call__(self, state: TrainState, batches: Batch) -> tuple[Batch, Known]:
         """Return the batches of the next k steps, prepared, and the teacher's outputs for them; all arrays `[k, …]`.
@@ -130,13 +130,13 @@ def _of_steps(outputs: Outputs, count: int, rows: int) -> Outputs | None:
     return None if strong is None else by_step._replace(strong=strong)
 
 
-def comfortable_chunk(steps: int, most: int) -> int:
+def chunk_length(steps: int, most: int) -> int:
     """Return the largest number of steps up to `most` that divides an epoch of `steps` steps: one program serves.
 
     Falls back to `most`, at the price of one more compilation for the remainder, where only small divisors exist.
 
     Example:
-      >>> comfortable_chunk(781, 100), comfortable_chunk(22, 100), comfortable_chunk(211, 100)
+      >>> chunk_length(781, 100), chunk_length(22, 100), chunk_length(211, 100)
       (71, 22, 100)
     """
     limit = min(steps, most)

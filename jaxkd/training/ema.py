@@ -60,7 +60,7 @@ def checked_ema(ema: EMA | None) -> EMA | None:
     return ema
 
 
-def begun(ema: EMA | None, state: TrainState) -> TrainState:
+def init_average(ema: EMA | None, state: TrainState) -> TrainState:
     """Return a new state with the average that it starts from, where there is to be one: its weights."""
     if ema is None:
         return state
@@ -68,7 +68,7 @@ def begun(ema: EMA | None, state: TrainState) -> TrainState:
     return replace(state, variables=state.variables | {AVERAGE: copied(average)})
 
 
-def averaged(ema: EMA | None, state: TrainState) -> TrainState:
+def update_average(ema: EMA | None, state: TrainState) -> TrainState:
     """Return the state after a step with its average brought up to date."""
     if ema is None:
         return state

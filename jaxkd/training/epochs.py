@@ -17,13 +17,13 @@ from jaxkd.nn.convolution import slow_in_a_loop
 from jaxkd.training.cached_teacher import CachedTeacher, CacheRequest, open_cached_teacher
 from jaxkd.training.compiled_epoch import (
     LookAhead,
-    comfortable_chunk,
+    chunk_length,
     look_ahead_of,
     make_resident_loop,
     make_stream_loop,
 )
 from jaxkd.training.gradient_accumulation import check_microbatches
-from jaxkd.training.inputs import InMemory, Source, Stream, one_step
+from jaxkd.training.inputs import InMemory, Source, Stream, add_step_axis
 from jaxkd.training.program import Augment, Program
 from jaxkd.training.sharding import Placement
 from jaxkd.training.state import SHUFFLE, TrainState, copied, random_key
@@ -72,14 +72,14 @@ def resident_epoch(
     With a `cached_teacher`, its outputs for a chunk are looked up while the chunk before is computed. Where it is the
     runs that are cut over the devices (`cut_runs`), every device takes whole batches.
     """
-    place = placement.everywhere if cut_runs else placement.split
+    place = placement.replicate if cut_runs else placement.shard
     if cut_runs and look_ahead is not None:
         look_ahead = look_ahead.shared_by(len(placement.devices))
     packed = placement.devices[0].platform != "cpu" and not cut_runs
     make_loop = partial(
         make_resident_loop, step, source.augmentation, strong_view, look_ahead=look_ahead, packed=packed
     )
-    images, labels = placement.everywhere((source.images, source.labels))
+    images, labels = placement.replicate((source.images, source.labels))
     most = chunk_steps(source, placement, batch_size, steps)
 
     def longest(state: TrainState) -> int | None:
@@ -113,7 +113,7 @@ def stream_epoch(step: Step, source: Stream, placement: Placement, strong_view: 
             if number >= done:
                 size = len(batch.labels)
                 loop = make_stream_loop(step, strong_view, placement.trim(size))
-                yield Chunk(loop, (placement.split(one_step(batch)),), size)
+                yield Chunk(loop, (placement.shard(add_step_axis(batch)),), size)
         if empty:
             raise ValueError(
                 "the iterable of batches gave none: it must be iterable again every epoch, which a generator is not; "
@@ -158,7 +158,7 @@ def streamed_epoch(
             batch, size = next(reader), plan.size(position)
             due = (number, position + 1) if position + 1 < plan.steps else (number + 1, 0)
             loop = make_stream_loop(step, strong_view, placement.trim(size))
-            yield Chunk(loop, (placement.assemble(one_step(batch), size),), size)
+            yield Chunk(loop, (placement.shard_of_process(add_step_axis(batch), size),), size)
 
     return epoch
 
@@ -309,7 +309,7 @@ def chunk_steps(source: InMemory, placement: Placement, batch_size: int, steps: 
     """
     if steps or placement.devices[0].platform != "cpu":
         return steps
-    return comfortable_chunk(source.examples // batch_size, CPU_STEPS)
+    return chunk_length(source.examples // batch_size, CPU_STEPS)
 
 
 def check_same_batches(resumed: Mapping[str, Any] | None, examples: int | None, batch_size: int) -> None:

@@ -17,8 +17,8 @@ from jaxkd.checks import check_at_least
 from jaxkd.data import StreamedDataset
 from jaxkd.data.sampling import evaluation_plan, padded_batches
 from jaxkd.metrics import Metric
-from jaxkd.training.forward import forward, multiplied_in, network_input
-from jaxkd.training.inputs import InMemory, Source, Stream, one_step
+from jaxkd.training.forward import forward, matmul_precision, network_input
+from jaxkd.training.inputs import InMemory, Source, Stream, add_step_axis
 from jaxkd.training.program import per_example
 from jaxkd.training.sharding import Placement
 from jaxkd.training.state import Tree
@@ -57,7 +57,7 @@ class Evaluation:
         self._source, self._placement, self._batch_size = source, placement, placement.padded(batch_size)
         if isinstance(source, InMemory):
             indices = padded_batches(source.examples, min(self._batch_size, placement.padded(source.examples)))
-            self._on_device = (*placement.everywhere((source.images, source.labels)), placement.split(indices))
+            self._on_device = (*placement.replicate((source.images, source.labels)), placement.shard(indices))
 
     def measure(
         self,
@@ -79,7 +79,7 @@ class Evaluation:
         measure = make_evaluate_batch(*of)
         # Each batch adds to the sums of the one before: computations of several processes wait for each other, and have
         # to be taken in the same order by all of them.
-        sums = self._placement.everywhere({name: np.float32(0.0) for name in ("examples", *dict(metrics))})
+        sums = self._placement.replicate({name: np.float32(0.0) for name in ("examples", *dict(metrics))})
         for batch in self._batches(self._source):
             before, sums = sums, measure(*weights, batch, sums)
             jax.block_until_ready(before)  # one batch computes while the next is read, and no more are held
@@ -97,14 +97,14 @@ class Evaluation:
         if isinstance(source, StreamedDataset):
             plan = evaluation_plan(len(source), self._batch_size, placement.share)
             for batch in source.batches(plan, train=False):
-                yield _unstacked(placement.assemble(one_step(batch), self._batch_size))
+                yield _unstacked(placement.shard_of_process(add_step_axis(batch), self._batch_size))
             return
         for batch in source:
             examples = len(batch.labels)
             filled = np.pad(np.arange(examples), (0, placement.padded(examples) - examples))
             index = np.where(np.arange(len(filled)) < examples, filled, -1)
             whole = Batch(batch.images[filled], batch.labels[filled], index)  # type: ignore[arg-type]  # on the host
-            yield _unstacked(placement.split(one_step(whole)))
+            yield _unstacked(placement.shard(add_step_axis(whole)))
 
 
 def predicted(
@@ -120,8 +120,8 @@ def predicted(
     predict = make_predict(model, normalization, precision)
     parts = []
     for index in padded_batches(len(images), min(placement.padded(batch_size), placement.padded(len(images)))):
-        logits = predict(*weights, placement.split(images[index][None])[0])
-        parts.append(placement.gathered(logits))
+        logits = predict(*weights, placement.shard(images[index][None])[0])
+        parts.append(placement.gather(logits))
     return np.concatenate(parts)[: len(images)]
 
 
@@ -136,7 +136,7 @@ def make_predict(model: nnx.GraphDef[Any], normalization: Normalizer | None, pre
     @jax.jit
     def predict(params: Tree, variables: Tree, images: jax.Array) -> jax.Array:
         network = nnx.merge(model, params, variables)
-        with multiplied_in(precision):
+        with matmul_precision(precision):
             return forward(network, network_input(images, normalization), False, precision).logits
 
     return predict

@@ -29,7 +29,7 @@ def checked_precision(precision: str) -> str:
     return precision
 
 
-def multiplied_in(precision: str) -> AbstractContextManager[Any]:
+def matmul_precision(precision: str) -> AbstractContextManager[Any]:
     """Return a context whose programs multiply float32 numbers in full where the precision is "highest".
 
     Otherwise JAX's own default holds, by which TPUs multiply them in bfloat16, and GPUs may in TensorFloat-32.

@@ -398,6 +398,6 @@ def _article(value: Any) -> str:
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
-def one_step(batch: Batch) -> Batch:
+def add_step_axis(batch: Batch) -> Batch:
     """Return a batch as the `[1, B, …]` that a compiled loop takes one step on."""
     return jax.tree.map(lambda array: array[None], batch)

@@ -47,7 +47,7 @@ class Run:
       last_steps: the value of every loss at each step of the last chunk.
       last_steps_start: the number of steps taken before that chunk.
       warned: the bounds that were warned of, each once in a run.
-      spoilt: a state that training ended in because it was not finite; the network is not given it.
+      diverged_state: a state that training ended in because it was not finite; the network is not given it.
       begun_at: the number of steps taken when its last epoch began or was resumed.
       under_way: whether a `fit` or a sweep trains it.
     """
@@ -60,7 +60,7 @@ class Run:
     last_steps: Mapping[str, np.ndarray] = field(default_factory=dict)
     last_steps_start: int = 0
     warned: set[str] = field(default_factory=set)
-    spoilt: TrainState | None = None
+    diverged_state: TrainState | None = None
     begun_at: int | None = None
     under_way: bool = False
 
@@ -142,7 +142,7 @@ class Runs:
             progress.append(run.progress)
         return progress
 
-    def hear(self) -> None:
+    def publish_last_steps(self) -> None:
         """Let each run know its last steps."""
         for run, _ in self.members:
             if run.progress is not None:
@@ -173,7 +173,7 @@ class Runs:
         if self._stacked is None or self._placement is None or self._handed_over is not None:
             return
         for position, (run, _) in enumerate(self.members):
-            own = self._placement.everywhere(unstack(self._stacked, position))
+            own = self._placement.replicate(unstack(self._stacked, position))
             run.state = replace(own, teacher=run.compiled_state().teacher)
         self._handed_over = self._arrays()
 
@@ -244,7 +244,7 @@ def train(
         progress = runs.begin_epoch(program, epoch + 1)
         chunks = start_epoch(runs.state, progress[0].steps)
         for _ in prefetch_logs(chunks, runs, progress, termination):
-            runs.hear()
+            runs.publish_last_steps()
             runs.call("on_train_batch_end", progress[0].steps, logs=[own.logs() for own in progress])
             end_if_asked()
         if termination.noticed:  # before the first chunk

@@ -291,7 +291,7 @@ class Program:
                 raise ValueError(f"two metrics are called {name!r}: give the functions names of their own")
 
 
-def assemble(
+def build_program(
     model: nnx.Module,
     teacher: nnx.Module | None,
     *,

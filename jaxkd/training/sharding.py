@@ -21,7 +21,7 @@ from jaxkd.data.sampling import Share
 from jaxkd.training.state import Tree, fingerprint
 from jaxkd.types import Batch, Outputs
 
-CUT, ROWS, WHOLE = PartitionSpec("data"), PartitionSpec(None, "data"), PartitionSpec()
+SHARDED, SHARDED_STEPS, REPLICATED = PartitionSpec("data"), PartitionSpec(None, "data"), PartitionSpec()
 """Arrays `[B, …]` cut over the devices, arrays `[S, B, …]` likewise, and arrays that all devices have whole."""
 
 
@@ -51,11 +51,11 @@ class Placement:
         if jax.process_index() not in self.processes:
             raise ValueError(f"devices={self.devices}: none of them belongs to process {jax.process_index()}")
 
-    def everywhere(self, tree: Tree) -> Tree:
+    def replicate(self, tree: Tree) -> Tree:
         """Put a copy on every device."""
         if len(self.processes) == 1:
-            return jax.device_put(tree, NamedSharding(self.mesh, WHOLE))
-        return jax.tree.map(lambda leaf: self._put(leaf, WHOLE), tree)
+            return jax.device_put(tree, NamedSharding(self.mesh, REPLICATED))
+        return jax.tree.map(lambda leaf: self._put(leaf, REPLICATED), tree)
 
     def check_same(self, what: str, tree: Tree) -> None:
         """Refuse to begin where processes have different arrays, from each of which its devices would go on.
@@ -74,27 +74,27 @@ class Placement:
         if (seen != seen[0]).any():
             raise ValueError(f"the processes of this run have different {what}: give all the same files and seeds")
 
-    def over_runs(self, tree: Tree) -> Tree:
+    def shard_runs(self, tree: Tree) -> Tree:
         """Cut the runs of arrays `[n, …]` over the devices."""
-        return jax.device_put(tree, NamedSharding(self.mesh, CUT))
+        return jax.device_put(tree, NamedSharding(self.mesh, SHARDED))
 
-    def split(self, tree: Tree) -> Tree:
+    def shard(self, tree: Tree) -> Tree:
         """Cut B of arrays `[S, B, …]` over the devices, filled up where it does not divide; see `Trim`.
 
         Every process has the whole arrays.
         """
-        return jax.tree.map(lambda leaf: self._put(filled(leaf, self.padded(leaf.shape[1])), ROWS), tree)
+        return jax.tree.map(lambda leaf: self._put(pad_rows(leaf, self.padded(leaf.shape[1])), SHARDED_STEPS), tree)
 
-    def assemble(self, tree: Tree, batch_size: int) -> Tree:
-        """Cut B as `split` does, from arrays `[S, b, …]` that are this process's `share` of it."""
+    def shard_of_process(self, tree: Tree, batch_size: int) -> Tree:
+        """Cut B as `shard` does, from arrays `[S, b, …]` that are this process's `share` of it."""
         rows = self.padded(batch_size)
 
         def put(share: np.ndarray) -> jax.Array:
-            own = filled(share, rows // len(self.processes))
+            own = pad_rows(share, rows // len(self.processes))
             if len(self.processes) == 1:
-                return self._put(own, ROWS)
+                return self._put(own, SHARDED_STEPS)
             shape = (own.shape[0], rows, *own.shape[2:])
-            return jax.make_array_from_process_local_data(NamedSharding(self.mesh, ROWS), own, shape)
+            return jax.make_array_from_process_local_data(NamedSharding(self.mesh, SHARDED_STEPS), own, shape)
 
         return jax.tree.map(put, tree)
 
@@ -116,7 +116,7 @@ class Placement:
         """
         return batch_size + -batch_size % len(self.devices)
 
-    def gathered(self, array: jax.Array) -> np.ndarray:
+    def gather(self, array: jax.Array) -> np.ndarray:
         """Return the whole of an array on the host, in every process."""
         if array.is_fully_addressable or array.is_fully_replicated:
             return np.asarray(array)
@@ -167,15 +167,15 @@ class Trim:
 
     def __call__(self, tree: Tree) -> Tree:
         """Return arrays `[B, …]` of those filled up, or of those that are cut over the devices in another way."""
-        sharding = NamedSharding(self.mesh, CUT)
+        sharding = NamedSharding(self.mesh, SHARDED)
         return jax.tree.map(lambda rows: lax.with_sharding_constraint(rows[: self.batch_size], sharding), tree)
 
 
-def filled(rows: Any, count: int) -> Any:
+def pad_rows(rows: Any, count: int) -> Any:
     """Return arrays `[S, B, …]` with the last row repeated until there are `count`.
 
     Example:
-      >>> filled(np.array([[1, 2, 3]]), 4).tolist()
+      >>> pad_rows(np.array([[1, 2, 3]]), 4).tolist()
       [[1, 2, 3, 3]]
     """
     missing = count - rows.shape[1]
@@ -224,7 +224,11 @@ def on_each_device(mesh: Mesh | None, look: Look) -> Look:
         rows = _by_rows(jax.eval_shape(look, params, variables, batch)[0])
         # Networks may do anything in their pass, so none of it is held to say which values are equal on all devices.
         parted = jax.shard_map(
-            on_device, mesh=mesh, in_specs=(WHOLE, WHOLE, CUT), out_specs=(rows, WHOLE), check_vma=False
+            on_device,
+            mesh=mesh,
+            in_specs=(REPLICATED, REPLICATED, SHARDED),
+            out_specs=(rows, REPLICATED),
+            check_vma=False,
         )
         return parted(params, variables, batch)
 
@@ -233,7 +237,7 @@ def on_each_device(mesh: Mesh | None, look: Look) -> Look:
 
 def _by_rows(outputs: Outputs) -> Outputs:
     """Return how outputs lie on the devices, in place of arrays: by examples, but for the classifier's weights."""
-    rows = Outputs(CUT, CUT, CUT, classify=WHOLE, distillation_logits=CUT, others=CUT)  # type: ignore[arg-type]
+    rows = Outputs(SHARDED, SHARDED, SHARDED, classify=REPLICATED, distillation_logits=SHARDED, others=SHARDED)  # type: ignore[arg-type]
     strong = None if outputs.strong is None else _by_rows(outputs.strong)
     return rows._replace(strong=strong, each=tuple(map(_by_rows, outputs.each)))
 

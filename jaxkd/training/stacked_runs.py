@@ -20,7 +20,7 @@ from jaxkd.training.evaluation import Metrics, make_evaluate
 from jaxkd.training.gradient_accumulation import Number, StepGrads, accumulated
 from jaxkd.training.inputs import InMemory
 from jaxkd.training.program import Augment, Program
-from jaxkd.training.sharding import CUT, WHOLE, Placement
+from jaxkd.training.sharding import REPLICATED, SHARDED, Placement
 from jaxkd.training.state import TrainState, Tree, copied
 from jaxkd.training.step import (
     CachedOutputs,
@@ -98,11 +98,11 @@ def shared(state: TrainState, own: Iterable[str]) -> TrainState:
 def placed(state: TrainState, placement: Placement) -> TrainState:
     """Cut the runs of a stacked state over the devices, and put what they share on every one."""
     own = owned(state)
-    return replace(placement.everywhere(shared(state, own)), **placement.over_runs(own))
+    return replace(placement.replicate(shared(state, own)), **placement.shard_runs(own))
 
 
 @functools.lru_cache(maxsize=32)
-def make_many_step(
+def make_stacked_step(
     program: Program,
     normalization: Normalizer | None,
     teacher_normalization: Normalizer | None,
@@ -150,7 +150,7 @@ def make_many_step(
 
 
 @functools.lru_cache(maxsize=32)
-def make_evaluate_many(
+def make_stacked_evaluate(
     program: Program, normalization: Normalizer | None, metrics: Metrics, placement: Placement
 ) -> Wrapped:
     """Build `evaluate(params, variables, images, labels, indices) -> sums [n]`; see `make_evaluate`."""
@@ -162,7 +162,7 @@ def make_evaluate_many(
         def on_device(own: Tree, *data: jax.Array) -> Logs:
             return over_runs(lambda one: evaluate(*one, *data), own)
 
-        return on_every_device(placement, on_device, outputs=CUT)((params, variables), images, labels, indices)
+        return on_every_device(placement, on_device, outputs=SHARDED)((params, variables), images, labels, indices)
 
     return evaluate_many
 
@@ -185,20 +185,20 @@ def _one_after_the_other(function: Function, stacked: Tree) -> Tree:
     return jax.tree.map(lambda value: value[None], function(jax.tree.map(lambda leaf: leaf[0], stacked)))
 
 
-def on_every_device(placement: Placement, function: Function, outputs: Any = (CUT, CUT)) -> Function:
+def on_every_device(placement: Placement, function: Function, outputs: Any = (SHARDED, SHARDED)) -> Function:
     """Cut a function's first argument, and all it returns, over the devices along the runs."""
     if len(placement.devices) == 1:
         return function
 
     def cut(own: Tree, *rest: Tree) -> Tree:
-        specs = (CUT, *([WHOLE] * len(rest)))
+        specs = (SHARDED, *([REPLICATED] * len(rest)))
         spread = jax.shard_map(function, mesh=placement.mesh, in_specs=specs, out_specs=outputs, check_vma=False)
         return spread(own, *rest)
 
     return cut
 
 
-def own_batches_epoch(
+def per_seed_epoch(
     step: Step,
     source: InMemory,
     placement: Placement,
@@ -212,8 +212,8 @@ def own_batches_epoch(
 
     `step` is that of one run, and `batch_size` that of each.
     """
-    loop = make_own_batches_loop(step, source.augmentation, strong_view, placement, look_ahead)
-    images, labels = placement.everywhere((source.images, source.labels))
+    loop = make_per_seed_loop(step, source.augmentation, strong_view, placement, look_ahead)
+    images, labels = placement.replicate((source.images, source.labels))
     most = chunk_steps(source, placement, batch_size, steps)
 
     def epoch(state: TrainState, done: int = 0) -> Iterator[Chunk]:
@@ -225,14 +225,14 @@ def own_batches_epoch(
             ]
             cached = looked_up and jax.tree.map(lambda *outputs: np.stack(outputs), *looked_up)
             taken += len(each[0])
-            indices, cached = placement.over_runs((np.stack(each), cached))
+            indices, cached = placement.shard_runs((np.stack(each), cached))
             yield Chunk(loop, (images, labels, indices, cached), each[0].shape[1])
 
     return epoch
 
 
 @functools.lru_cache(maxsize=32)
-def make_own_batches_loop(
+def make_per_seed_loop(
     step: Step,
     augment: Augment | None,
     strong_view: Augment | None,

@@ -13,8 +13,8 @@ import optax
 from flax import nnx
 
 from jaxkd.losses import Monitor
-from jaxkd.training.ema import averaged
-from jaxkd.training.forward import as_seen, both_views, multiplied_in, still_pixels
+from jaxkd.training.ema import update_average
+from jaxkd.training.forward import as_seen, both_views, matmul_precision, still_pixels
 from jaxkd.training.gradient_accumulation import GradFn, Number, StepGrads, accumulated
 from jaxkd.training.program import Program, Term, log_name, per_example
 from jaxkd.training.sharding import on_each_device
@@ -116,7 +116,7 @@ def make_teacher_forward(program: Program, normalization: Normalizer | None) -> 
         if program.teacher is None:
             return None
         teacher = nnx.merge(program.teacher, variables)
-        with multiplied_in(program.precision):
+        with matmul_precision(program.precision):
             outputs = both_views(teacher, as_seen(batch, normalization), train=False, precision=program.precision)
         if known is not None:
             outputs = known.in_place_of(outputs)
@@ -147,7 +147,7 @@ def make_grad_fn(program: Program, normalization: Normalizer | None) -> GradFn:
             weighted = [weight(progress.epoch) * terms[name] for name, weight in program.weights]
             return sum(weighted[1:], weighted[0]), (student, terms, variables, monitored)
 
-        with multiplied_in(program.precision):
+        with matmul_precision(program.precision):
             (loss, aux), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
         student, terms, variables, monitored = aux
 
@@ -174,7 +174,7 @@ def take_step(program: Program, state: TrainState, grads: StepGrads) -> tuple[Tr
         variables=grads.variables,
         opt_state=opt_state,
     )
-    return averaged(program.ema, after), grads.logs | _rate(opt_state)
+    return update_average(program.ema, after), grads.logs | _rate(opt_state)
 
 
 def _forward(

@@ -91,12 +91,12 @@ def test_several_runs_are_batched_there(seeds, train, teacher, monkeypatch):
 
     def program(platform):
         if len(set(seeds)) == 1:
-            build = stacked_runs.make_many_step.__wrapped__  # not what is kept for the CPU
+            build = stacked_runs.make_stacked_step.__wrapped__  # not what is kept for the CPU
             step = build(setup.program, setup.normalization, setup.teacher_normalization, setup.placement)
             loop, shape = make_resident_loop(step, data.Augmentation()), ()
         else:
             step = make_step(setup.program, setup.normalization, setup.teacher_normalization)
-            build = stacked_runs.make_own_batches_loop.__wrapped__
+            build = stacked_runs.make_per_seed_loop.__wrapped__
             loop, shape = build(step, data.Augmentation(), None, setup.placement), (len(seeds),)
         return lowered(loop, platform, state, *resident(source, *shape))
 

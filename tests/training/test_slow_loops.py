@@ -15,7 +15,7 @@ from jaxkd.nn.convolution import LAYOUT, convolve, slow_in_a_loop
 from jaxkd.nn.layers import global_average_pool
 from jaxkd.training.compiled_epoch import make_resident_loop, make_stream_loop
 from jaxkd.training.sharding import Placement
-from jaxkd.training.stacked_runs import make_many_step, stack
+from jaxkd.training.stacked_runs import make_stacked_step, stack
 from jaxkd.types import Batch
 
 IMAGES, KERNEL = jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 3, 4))
@@ -139,7 +139,7 @@ def test_one_step_of_one_run_is_compiled_without_a_loop(runs):
         trainer.compile(optimizers.sgd(0.1))
     images, labels, indices = np.ones((4, 8, 8, 3), np.float32), np.zeros(4, np.int32), np.arange(4, dtype=np.int32)
     program = trainers[0]._compiled_program()
-    many = make_many_step(program, None, None, Placement())
+    many = make_stacked_step(program, None, None, Placement())
     swept = make_resident_loop(many, None).trace(stack([t.state for t in trainers]), images, labels, indices[None])
     assert ("scan[" in str(swept.jaxpr)) == (runs > 1)
 
