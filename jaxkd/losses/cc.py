@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxkd.losses.base import Loss, Network
-from jaxkd.losses.features import Projection, embedding_widths, require_teacher
+from jaxkd.losses.features import embedding_widths, require_teacher
+from jaxkd.nn.layers import Linear
 from jaxkd.types import Batch, Key, Outputs, Progress, at_least_float32
 
 
@@ -48,8 +49,8 @@ class CC(Loss):
 
     def build(self, student: Network, teacher: Network | None, rngs: nnx.Rngs) -> None:
         ours, theirs = embedding_widths(self, student, require_teacher(self, teacher), self.position)
-        self.student_embedding = Projection(ours, self.width, bias=True, rngs=rngs)
-        self.teacher_embedding = Projection(theirs, self.width, bias=True, rngs=rngs)
+        self.student_embedding = Linear(ours, self.width, rngs=rngs)
+        self.teacher_embedding = Linear(theirs, self.width, rngs=rngs)
 
     def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress, key: Key) -> jax.Array:
         ours, theirs = (at_least_float32(network.features[self.position]) for network in (student, teacher))

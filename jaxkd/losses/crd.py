@@ -19,10 +19,11 @@ from jax import lax
 
 from jaxkd.checks import check_at_least
 from jaxkd.losses.base import HyperParameter, Loss, Network
-from jaxkd.losses.features import Projection, embedding_widths, require_teacher
+from jaxkd.losses.features import embedding_widths, require_teacher
 from jaxkd.losses.functional import unit
 from jaxkd.losses.temperature import checked_temperature
 from jaxkd.nn.initializers import uniform
+from jaxkd.nn.layers import Linear
 from jaxkd.types import Batch, Key, Outputs, Progress, at_least_float32
 
 _EPSILON = 1e-7
@@ -147,7 +148,7 @@ class Side(nnx.Module):
 
     def __init__(self, inputs: int, size: int, examples: int, *, rngs: nnx.Rngs):
         bound = math.sqrt(3 / size)
-        self.head = Projection(inputs, size, bias=True, rngs=rngs)
+        self.head = Linear(inputs, size, rngs=rngs)
         self.memory = nnx.Variable(uniform(rngs.params(), (examples, size), bound))
         self.log_z = nnx.Variable(jnp.float32(-jnp.inf))
 

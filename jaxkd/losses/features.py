@@ -9,10 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 from flax import nnx
-from jax.nn.initializers import Initializer
 
 from jaxkd.losses.base import Loss, Network
-from jaxkd.nn.initializers import torch_uniform, uniform
 from jaxkd.types import Batch, Key, Outputs, Progress
 
 
@@ -111,37 +109,6 @@ def embedding_widths(loss: Loss, student: Network, teacher: Network, position: i
                 f"{list(shape[1:])}; choose the pooled one, usually the last"
             )
     return found[0][-1], found[1][-1]
-
-
-class Projection(nnx.Module):
-    """A linear map of the last axis, `[…, inputs] -> […, outputs]`: a 1×1 convolution where the others are B, H, W.
-
-    Weights and bias start uniform within ±1/sqrt(inputs), as in PyTorch, unless `kernel_init` draws the weights.
-
-    Args:
-      inputs: channels it takes.
-      outputs: channels it gives.
-      bias: whether it also adds a trained constant.
-      kernel_init: draws the weights.
-      rngs: where the initial values come from.
-
-    Example:
-      >>> Projection(3, 5, rngs=nnx.Rngs(0))(jnp.ones((2, 4, 4, 3))).shape
-      (2, 4, 4, 5)
-    """
-
-    def __init__(
-        self, inputs: int, outputs: int, *, bias: bool = False, kernel_init: Initializer = torch_uniform, rngs: nnx.Rngs
-    ):
-        self.kernel = nnx.Param(kernel_init(rngs.params(), (inputs, outputs), jnp.float32))
-        bound = inputs**-0.5
-        self.bias = nnx.Param(uniform(rngs.params(), (outputs,), bound)) if bias else None
-
-    def __call__(self, features: jax.Array) -> jax.Array:
-        out = features @ self.kernel[...].astype(features.dtype)
-        if self.bias is None:
-            return out
-        return out + jnp.broadcast_to(self.bias[...].astype(out.dtype), out.shape)
 
 
 class StatelessBatchNorm(nnx.Module):

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxkd.losses.base import Loss, Network
-from jaxkd.losses.features import Projection, feature_maps, require_teacher, to_smaller
+from jaxkd.losses.features import feature_maps, require_teacher, to_smaller
+from jaxkd.nn.layers import Linear
 from jaxkd.types import Batch, Key, Outputs, Progress, at_least_float32
 
 
@@ -43,7 +44,7 @@ class FitNet(Loss):
 
     def build(self, student: Network, teacher: Network | None, rngs: nnx.Rngs) -> None:
         ours, hint = feature_maps(self, student, require_teacher(self, teacher), self.position)
-        self.regressor = Projection(ours.shape[-1], hint.shape[-1], bias=True, rngs=rngs)
+        self.regressor = Linear(ours.shape[-1], hint.shape[-1], rngs=rngs)
 
     def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress, key: Key) -> jax.Array:
         maps = (at_least_float32(network.features[self.position]) for network in (student, teacher))

@@ -10,9 +10,9 @@ import numpy as np
 from flax import nnx
 
 from jaxkd.losses.base import Loss, Network
-from jaxkd.losses.features import Projection, StatelessBatchNorm, require_teacher
+from jaxkd.losses.features import StatelessBatchNorm, require_teacher
 from jaxkd.nn.initializers import kaiming_fan_out
-from jaxkd.nn.layers import BatchNorm
+from jaxkd.nn.layers import BatchNorm, Linear
 from jaxkd.types import Batch, Key, Outputs, Progress, at_least_float32
 
 _RARE = 0.001
@@ -54,7 +54,7 @@ class Connector(nnx.Module):
     """One stage: a 1×1 convolution and BatchNorm from the student's channels to the teacher's, and the margin."""
 
     def __init__(self, inputs: int, margin: np.ndarray, *, rngs: nnx.Rngs):
-        self.projection = Projection(inputs, len(margin), kernel_init=kaiming_fan_out, rngs=rngs)
+        self.projection = Linear(inputs, len(margin), kernel_init=kaiming_fan_out, bias=False, rngs=rngs)
         self.norm = StatelessBatchNorm(len(margin))
         self.margin = nnx.Variable(jnp.asarray(margin, jnp.float32))
 

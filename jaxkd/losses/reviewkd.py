@@ -15,7 +15,6 @@ from flax import nnx
 
 from jaxkd.losses.base import Loss, Network
 from jaxkd.losses.features import (
-    Projection,
     StatelessBatchNorm,
     average_pool,
     check_stages,
@@ -25,6 +24,7 @@ from jaxkd.losses.features import (
 )
 from jaxkd.nn.convolution import convolve
 from jaxkd.nn.initializers import variance_scaling
+from jaxkd.nn.layers import Linear
 from jaxkd.types import Batch, Key, Outputs, Progress, at_least_float32
 
 _SIZES = (4, 2, 1)
@@ -62,9 +62,9 @@ class Fusion(nnx.Module):
     """
 
     def __init__(self, inputs: int, outputs: int, width: int, *, deepest: bool, rngs: nnx.Rngs):
-        self.projection = Projection(inputs, width, kernel_init=_unit_uniform, rngs=rngs)
+        self.projection = Linear(inputs, width, kernel_init=_unit_uniform, bias=False, rngs=rngs)
         self.norm = StatelessBatchNorm(width)
-        self.attention = None if deepest else Projection(2 * width, 2, bias=True, rngs=rngs)
+        self.attention = None if deepest else Linear(2 * width, 2, rngs=rngs)
         self.kernel = nnx.Param(_unit_uniform(rngs.params(), (3, 3, width, outputs), jnp.float32))
         self.out_norm = StatelessBatchNorm(outputs)
 

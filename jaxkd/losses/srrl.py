@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxkd.losses.base import Loss, Network
-from jaxkd.losses.features import Projection, StatelessBatchNorm, embedding_widths, require_teacher
+from jaxkd.losses.features import StatelessBatchNorm, embedding_widths, require_teacher
+from jaxkd.nn.layers import Linear
 from jaxkd.types import Batch, Key, Outputs, Progress, at_least_float32
 
 
@@ -64,7 +65,7 @@ class SRRL(Loss):
                 f"SRRL asks the teacher's classifier, but {type(teacher.model).__name__} does not give it: let it "
                 "return Outputs(…, classify=…), a function from embeddings [B, C] to logits [B, K]"
             )
-        self.projection = Projection(ours, theirs, rngs=rngs)
+        self.projection = Linear(ours, theirs, bias=False, rngs=rngs)
         self.norm = StatelessBatchNorm(theirs)
 
     def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress, key: Key) -> jax.Array:

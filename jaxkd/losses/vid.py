@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxkd.losses.base import Network
-from jaxkd.losses.features import Projection, StageLoss, require_teacher, to_smaller
+from jaxkd.losses.features import StageLoss, require_teacher, to_smaller
+from jaxkd.nn.layers import Linear
 from jaxkd.types import Batch, Key, Outputs, Progress, at_least_float32
 
 _EPSILON = 1e-5
@@ -38,7 +39,7 @@ class Regressor(nnx.Module):
 
     def __init__(self, inputs: int, outputs: int, variance: float, *, rngs: nnx.Rngs):
         widths = (inputs, outputs, outputs, outputs)
-        self.layers = nnx.List([Projection(*pair, rngs=rngs) for pair in itertools.pairwise(widths)])
+        self.layers = nnx.List([Linear(*pair, bias=False, rngs=rngs) for pair in itertools.pairwise(widths)])
         trained = variance - _EPSILON
         self.scale = nnx.Param(jnp.full(outputs, trained + math.log(-math.expm1(-trained)), jnp.float32))  # softplus⁻¹
 

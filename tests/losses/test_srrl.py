@@ -7,8 +7,9 @@ from feature_cases import built, evaluate, golden_arrays, network, normal
 from flax import nnx
 from values import both_precisions, precision, relative_error
 
-from jaxkd.losses.features import Projection, StatelessBatchNorm
+from jaxkd.losses.features import StatelessBatchNorm
 from jaxkd.losses.srrl import SRRL
+from jaxkd.nn.layers import Linear
 
 
 @both_precisions
@@ -59,11 +60,11 @@ def test_what_cannot_be_compared_is_refused_before_training():
 
 
 def test_projections_start_as_pytorchs_linear_layers_do():
-    made = Projection(400, 300, bias=True, rngs=nnx.Rngs(0))
+    made = Linear(400, 300, rngs=nnx.Rngs(0))
     for values in (made.kernel[...], made.bias[...]):
         assert 0.99 < 20 * float(jnp.abs(values).max()) <= 1  # within ±1/√400
         assert float(values.std()) == pytest.approx(0.05 / np.sqrt(3), rel=0.1)
-    assert Projection(4, 3, rngs=nnx.Rngs(0)).bias is None
+    assert Linear(4, 3, bias=False, rngs=nnx.Rngs(0)).bias is None
     zero = made(jnp.zeros((2, 5, 400)))
     assert zero.shape == (2, 5, 300)
     np.testing.assert_array_equal(zero[1, 4], made.bias[...])
