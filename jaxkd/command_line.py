@@ -147,7 +147,8 @@ def end(main: Callable[[], int], resumable: bool = False) -> NoReturn:
     interrupts = _noted_interrupts()
     try:
         code = main()
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except KeyboardInterrupt:
         _leave_interrupted(resumable)
     except FloatingPointError as error:  # a run diverged
@@ -155,11 +156,11 @@ def end(main: Callable[[], int], resumable: bool = False) -> NoReturn:
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = BROKEN_PIPE
-    except OSError as error:  # of the disk, perhaps after hours
-        code = _failed(f"{error}{f'; {_to_resume()}' if resumable else ''}")
     except Exception as error:
         if interrupts:  # an import or another call of a library that was broken off fails in its own way
             _leave_interrupted(resumable)
+        if isinstance(error, OSError):  # of the disk, perhaps after hours
+            sys.exit(_failed(f"{error}{f'; {_to_resume()}' if resumable else ''}"))
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         code = _failed(f"out of memory{LESS_MEMORY if resumable else ''} ({str(error).splitlines()[0][:200]})")

@@ -24,8 +24,8 @@ from jaxkd.training.state import TrainState, copied
 from jaxkd.training.trials import Trials, check_batch_parts, check_frozen, refuse_single, smallest_seen
 from jaxkd.types import Normalization, Normalizer
 
-_STATE_OF: weakref.WeakKeyDictionary[nnx.Module, weakref.ref[TrainState]] = weakref.WeakKeyDictionary()
-"""Of each network, which several trainers may have, the state whose weights it was given last."""
+_WRITTEN: weakref.WeakValueDictionary[int, jax.Array] = weakref.WeakValueDictionary()
+"""The arrays that trainers wrote into networks, by their ids: whatever else a network has, its user put there."""
 
 
 class Networks:
@@ -40,6 +40,9 @@ class Networks:
         self.model, self.teacher = model, teacher
         self._trials = Trials()
         self._trained_on: tuple[int, ...] | None = None  # (H, W, C)
+        self._told_of: set[tuple[int, ...]] = set()  # shapes of images that were compared with it
+        self._state: weakref.ref[TrainState] | None = None  # whose weights the model was given last
+        self._own: list[jax.Array] = []  # and these
         self._known: list[list[jax.Array]] = []  # parameters of model and teacher, as far as the state knows them
 
     def __repr__(self) -> str:
@@ -132,6 +135,12 @@ class Networks:
           ValueError, TypeError: as `for_evaluation`, and what the model raises for images of another size.
         """
         source = self._for_evaluation(source, self._trials.evaluated(self.model))
+        pixels = isinstance(source, InMemory) and source.images.dtype == np.uint8
+        if pixels and self.normalizers(trained.normalization or source.normalization)[0] is None:
+            raise ValueError(
+                "the validation images are uint8 pixels and the training images floats, so no mean and std are known: "
+                "give both in one form, or set model.normalization = jaxkd.Normalization(mean, std)"
+            )
 
         def trace(image_shape: tuple[int, ...]) -> None:
             output_shapes(self.model, image_shape)
@@ -148,12 +157,14 @@ class Networks:
         self._trials.evaluated(self.model)(image_shape)
 
     def _learn_shape(self, image_shape: tuple[int, ...]) -> None:
-        self._trained_on = image_shape
+        self._trained_on, self._told_of = image_shape, set()
 
     def _warn_of_other_size(self, image_shape: tuple[int, ...]) -> None:
         """Warn of images at least twice or half as large as those that the model was trained on."""
-        if self._trained_on is None or getattr(self.model, "resize_to", None) is not None:
+        resized = getattr(self.model, "resize_to", None) is not None
+        if self._trained_on is None or resized or image_shape in self._told_of:
             return
+        self._told_of.add(image_shape)
         (ours, own_width, _), (theirs, width, _) = self._trained_on, image_shape
         if max(ours, theirs) >= 2 * min(ours, theirs) or max(own_width, width) >= 2 * min(own_width, width):
             warn_caller(
@@ -165,17 +176,38 @@ class Networks:
     def remember(self, state: TrainState) -> None:
         """Note that the state of training has the networks' present weights."""
         self._known = [_parameters(network) for network in self._all]
-        _STATE_OF[self.model] = weakref.ref(state)
+        self._note(state)
 
     def update(self, state: TrainState) -> None:
         """Write the weights of a state into the model, unless they are there: the user may have changed it since."""
-        written = _STATE_OF.get(self.model)
-        if written is not None and written() is state:
+        if self._has(state):
             return
         own = (state.params["model"], state.variables["model"])
         # Copies: the next compiled chunk takes the state's own buffers.
         nnx.update(self.model, *(nnx.State(tree) for tree in copied(own)))
-        self._known[0], _STATE_OF[self.model] = _parameters(self.model), weakref.ref(state)
+        self._known[0] = _parameters(self.model)
+        self._note(state)
+
+    def _note(self, state: TrainState) -> None:
+        """Remember that the model has the weights of a state."""
+        self._state, self._own = weakref.ref(state), _parameters(self.model)
+        _WRITTEN.update((id(array), array) for array in self._own)
+
+    def _has(self, state: TrainState) -> bool:
+        """Tell whether the model was given the weights of a state, and since then none of another trainer.
+
+        Networks may share layers with others that are trained.
+        """
+        if self._state is None or self._state() is not state:
+            return False
+        now = _parameters(self.model)
+        return all(
+            array is own or _WRITTEN.get(id(array)) is not array for array, own in zip(now, self._own, strict=False)
+        )
+
+    def forget(self) -> None:
+        """Have the model given the weights of the next state that it is told of, whichever they are."""
+        self._state = None
 
     def changed(self) -> bool:
         """Tell whether the model was given weights that the state does not know of."""

@@ -235,6 +235,8 @@ def sweep(
                 waiting[:0] = group.cut(-(-len(group.members) // 2))
             else:
                 waiting[:0] = [_Group(group.bound, going)] if going else []
+        if termination.noticed:  # in the last epoch, when there was nothing left to save
+            termination.end()
     _warn_of_diverged(members)
     return Sweep(tuple(cells), tuple(trainers))
 
@@ -297,7 +299,7 @@ class _StackedRuns(Runs):
         """Call a hook of one run's callbacks; where they find that it diverged, it ends after this epoch, alone."""
         run, hooks = self.members[index]
         assert isinstance(hooks, CallbackList)
-        for callback in hooks.callbacks:  # what one of them refuses, the others still hear
+        for callback in hooks.in_order(hook):  # what one of them refuses, the others still hear
             try:
                 getattr(CallbackList([callback]), hook)(*arguments)
             except FloatingPointError as error:

@@ -115,7 +115,8 @@ class Trainer:
         Args:
           optimizer: from `jaxkd.optimizers`, or any optax optimizer. It also trains what the losses learn: parameters
             are `{"model": {"conv": …, "fc": …}, "losses": {…}}`, which masks and labels have to follow. Equal blocks of
-            deep networks share arrays, along a first axis; optax's optimizers see them one by one, in tuples.
+            deep networks share arrays, along a first axis; optax's optimizers see them one by one, in tuples (not
+            within `optimizers.clipped` and `by_layer`).
           loss: a loss, or several by name; the names are the keys of the logs. Without a teacher the default is
             cross-entropy.
           loss_weights: a number or a function of the epoch (counted from 1) for each name; 1 where none is given.
@@ -176,7 +177,8 @@ class Trainer:
             self._update_model()
         model, teacher = self._networks.model, self._networks.teacher
         self._networks.normalization()  # statistics that cannot be right are refused now
-        nnx.pop(model, nnx.Intermediate)  # left from a call; a step leaves none
+        for network in (model, *([] if teacher is None else [teacher])):
+            nnx.pop(network, nnx.Intermediate)  # left from a call; a step leaves none
         program, losses = build_program(
             model,
             teacher,
@@ -240,7 +242,7 @@ class Trainer:
           epochs: how many in all: it trains `epochs - initial_epoch`.
           batch_size: over all devices; iterables bring their own.
           validation_batch_size: likewise, in the evaluation of `validation_data`. No result depends on it. By default
-            256, fewer of images that are larger than 224×224, and at least `batch_size`.
+            256, fewer of images that are larger than 224×224, and at least what a step computes at once.
           callbacks: one, or several in a list; see `jaxkd.callbacks`.
           validation_freq: evaluate every so many epochs, and after the last.
           initial_epoch: how many of the epochs are done; by default those of the run just restored, otherwise 0. It
@@ -297,7 +299,8 @@ class Trainer:
         )
         measure = None
         if held_out is not None:
-            measure = self._measure(held_out, validation_batch_size or comfortable_batch_size(held_out, batch_size))
+            part = -(-batch_size // self._compiled_program().microbatches)
+            measure = self._measure(held_out, validation_batch_size or comfortable_batch_size(held_out, part))
 
         shown = [ProgressBar()] if verbose else []
         hooks = self._follow([*shown, TerminateOnNaN(), *callbacks], last, batch_size, source.examples, done > 0)
@@ -454,7 +457,10 @@ class Trainer:
 
     @property
     def model(self) -> nnx.Module:
-        """The network with the weights of `state`; those from before `fit` where that ended in no finite numbers."""
+        """The network with the weights of `state`; those from before `fit` where that ended in no finite numbers.
+
+        What was changed in it since then stays, until the state is another.
+        """
         self._update_model()
         return self._networks.model
 
@@ -485,6 +491,7 @@ class Trainer:
     @state.setter
     def state(self, state: TrainState) -> None:
         self._run.state, self._run.diverged_state, self._assigned = state, None, True
+        self._networks.forget()
 
     @property
     def history(self) -> History:
@@ -565,7 +572,7 @@ class Trainer:
         normalizers = self._networks.normalizers(given)
         return BoundProgram(self._compiled_program(), *normalizers, self._placement, self._steps_per_execution)
 
-    def _measure(self, source: Source, batch_size: int = 256) -> Callable[[Tree, Tree], dict[str, float]]:
+    def _measure(self, source: Source, batch_size: int) -> Callable[[Tree, Tree], dict[str, float]]:
         """Return what evaluates weights of the network on data, which are put in place now."""
         evaluation = Evaluation(source, self._placement, batch_size)
         normalization, _ = self._networks.normalizers(source.normalization)

@@ -49,6 +49,7 @@ class Callback:
     Attributes:
       every_process: whether it runs in every process of a run; otherwise in the first alone, because it writes or
         shows something.
+      saves: whether it writes the state down, and so comes after all others at the end of an epoch.
       trainer: the trainer it serves.
       params: `"epochs"`, `"steps"` per epoch (None if unknown), `"batch_size"`, `"images"` per epoch, and `"resumed"`,
         whether the run goes on with epochs that were done before.
@@ -62,6 +63,7 @@ class Callback:
     """
 
     every_process: ClassVar[bool] = True
+    saves: ClassVar[bool] = False
     trainer: TrainerView
     params: Mapping[str, Any]
 
@@ -100,8 +102,8 @@ class Callback:
     def on_termination(self, logs: Logs | None = None) -> None:
         """Run when the process was asked to end, before it does; `logs["signal"]` is the number of the signal.
 
-        That is SIGTERM, which ends it with exit code 75, or SIGINT (Ctrl-C), which raises KeyboardInterrupt. Overriding
-        this hook makes training listen to both, between compiled chunks.
+        That is SIGTERM or SIGHUP, which end it with exit code 75, or SIGINT (Ctrl-C), which raises KeyboardInterrupt.
+        Overriding this hook makes training listen to them, between compiled chunks.
         """
 
     def on_test_begin(self, logs: Logs | None = None) -> None:
@@ -131,7 +133,7 @@ class CallbackList(Callback):
 
     Raises:
       TypeError: for something that is not a `Callback`, such as the class instead of an instance, and for one with a
-        method `on_…` that is no hook.
+        method that is called like a hook, or Keras's, and is none.
 
     Example:
       >>> CallbackList([Callback])
@@ -151,8 +153,8 @@ class CallbackList(Callback):
                     "one from functions"
                 )
             for name in dir(callback):
-                if name.startswith("on_") and name not in _HOOKS and callable(getattr(callback, name)):
-                    hint = did_you_mean(name, _HOOKS)
+                hint = did_you_mean(name, _HOOKS, cutoff=0.85)
+                if name.startswith("on_") and name not in _HOOKS and (hint or name in _OF_KERAS):
                     raise TypeError(
                         f"{type(callback).__name__}.{name} would never be called: {hint}there are {', '.join(_HOOKS)}"
                     )
@@ -201,9 +203,19 @@ class CallbackList(Callback):
 
     def _call(self, hook: str, logs: Logs | None, *position: int) -> None:
         logs = {} if logs is None else logs
-        for callback in self.callbacks:
+        for callback in self.in_order(hook):
             getattr(callback, hook)(*position, logs)
 
+    def in_order(self, hook: str) -> list[Callback]:
+        """Return the callbacks in the order in which a hook is called: what the others change in an epoch is saved."""
+        if hook != "on_epoch_end":
+            return self.callbacks
+        return sorted(self.callbacks, key=lambda callback: callback.saves)
+
+
+_OF_KERAS = [f"on_{what}_{end}" for what in ("batch", "train_batch", "test_batch", "predict", "predict_batch")
+             for end in ("begin", "end")]  # fmt: skip
+"""Hooks of Keras's; those that are not here too are never called."""
 
 _HOOKS = tuple(name for name in vars(Callback) if name.startswith("on_"))
 

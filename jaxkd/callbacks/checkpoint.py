@@ -50,6 +50,8 @@ class Checkpoint(Callback):
       ValueError: every=0: must be at least 1
     """
 
+    saves = True
+
     def __init__(
         self,
         directory: str | os.PathLike[str],

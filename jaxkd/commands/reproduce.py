@@ -30,8 +30,9 @@ from jaxkd.commands.result_table import (
     rows_of,
     teacher_file,
 )
-from jaxkd.config import RunConfig
+from jaxkd.config import DataConfig, RunConfig
 from jaxkd.formats.files import atomic_write, sha256
+from jaxkd.records import flat
 from jaxkd.records.directory import ABSENT, changes
 from jaxkd.training.preemption import TERMINATED
 
@@ -119,16 +120,19 @@ class Planned:
     folders: Mapping[int, pathlib.Path]
 
     def done(self, seed: int) -> records.Record | None:
-        """Return the run of a seed that has its result; None where it has none, or had other settings than asked for.
-
-        What one of them does not say, as earlier versions did not, is no difference.
-        """
+        """Return the run of a seed that has its result; None where it has none, or had other settings than wanted."""
         if not records.RunDirectory(self.folders[seed]).result_file.exists():
             return None
         run = records.read(self.folders[seed])
         differing = changes(run.settings, dataclasses.replace(self.config, seed=seed).settings())
-        unknown = {name for name, (there, here) in differing.items() if ABSENT in (there, here) or here is None}
-        known = differing.keys() - unknown - {"teacher.name"}
+        always = flat(plain(self.config).settings())  # what earlier versions may not have said
+        known = [
+            name
+            for name, (there, here) in differing.items()
+            if not name.startswith(FOUND_LATER)
+            and not (there == ABSENT and name in always)
+            and not (here == ABSENT and there is None)
+        ]
         return None if known or run.limited != self.config.limited else run
 
     @property
@@ -142,6 +146,18 @@ class Planned:
         for seed, folder in self.folders.items():
             print(f"{folder} {'…' if seed in wanted else 'is done'}", flush=True)
         return [{seed: folder} for seed, folder in wanted.items()] if at_once == 1 else [wanted] if wanted else []
+
+
+FOUND_LATER = ("data.images", "data.normalization", "init.sha256", "teacher.name")
+"""Settings that are known when the files are read."""
+
+
+def plain(config: RunConfig) -> RunConfig:
+    """Return a run without all that is said only where it is not as usual."""
+    training = recipes.get_training(config.training.name)
+    return dataclasses.replace(
+        config, init=None, data=DataConfig(config.data.name), training=training, limit_examples=None, limit_steps=None
+    )
 
 
 def is_option(word: str, name: str) -> bool:

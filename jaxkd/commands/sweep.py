@@ -169,6 +169,7 @@ def train(
             start += time.perf_counter() - paused
         directory.check(_as_begun(settings, directory, config.resume), config.resume)  # another may have begun there
         directory.start(settings, arguments)
+        directory.hold()
 
     try:
         with Beginning(begin) as beginning:
@@ -186,6 +187,8 @@ def train(
             )
     except RefusedError as error:
         parser.error(str(error))
+    finally:
+        directory.release()
     found.to_csv(directory.path / "grid.csv")
     accuracy = found.last("val_accuracy").reshape(len(seeds), *map(len, varied.values()))
     facts: dict[str, Any] = {

@@ -227,7 +227,7 @@ def _nothing_there(path: Path) -> str:
     if not path.exists():
         return "there is no such folder"
     inside = network_in(path)
-    if inside is None and (path / "config.json").is_file():
+    if inside is None and (path / "config.json").is_file() and (path / "checkpoints").is_dir():
         return "is a run without its network: let it come to its end, with the same command and --resume"
     if inside is None and path.is_dir():  # one folder too high
         inside = next(filter(None, map(network_in, sorted(path.iterdir()))), None)

@@ -70,7 +70,7 @@ def writable_file(path: str | os.PathLike[str]) -> Path:
 def sha256(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of a file, or of all files of a folder with their names, in hexadecimal.
 
-    Files that systems hide, those that begin with a dot, do not count: file managers leave some.
+    What systems hide, files and folders that begin with a dot, does not count: file managers and others leave some.
 
     Example:
       >>> import tempfile
@@ -83,8 +83,10 @@ def sha256(path: str | os.PathLike[str]) -> str:
     if not root.is_dir():
         return _sha256(root).hex()
     total = hashlib.sha256()
-    files = (entry for entry in root.rglob("*") if entry.is_file() and not entry.name.startswith("."))  # .DS_Store
-    for file in sorted(files, key=lambda file: file.relative_to(root).parts):
+    inside = {entry.relative_to(root).parts: entry for entry in root.rglob("*") if entry.is_file()}
+    for parts, file in sorted(inside.items()):
+        if any(part.startswith(".") for part in parts):  # .DS_Store, .cache/…
+            continue
         total.update(file.relative_to(root).as_posix().encode())
         total.update(_sha256(file))
     return total.hexdigest()

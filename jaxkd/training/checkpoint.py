@@ -188,7 +188,7 @@ def is_begun(directory: str | os.PathLike[str]) -> bool:
     """
     found = latest(directory)
     if jax.process_count() > 1:
-        own = np.array([zlib.crc32(str(found).encode())], np.uint32)
+        own = np.array([zlib.crc32(str(found and found.relative_to(_root(directory))).encode())], np.uint32)
         seen = multihost_utils.process_allgather(own)
         if (seen != seen[0]).any():
             raise OSError(
@@ -296,9 +296,13 @@ def _check_fit(folder: epath.Path, written: Mapping[str, list[Any]], wanted: Map
     ]  # fmt: skip
     if differences:
         shown = "; ".join(differences[:6]) + (f"; and {len(differences) - 6} more" if len(differences) > 6 else "")
-        raise ValueError(
-            f"{folder} does not fit: compile with the network, losses and optimizer it was saved with. {shown}"
+        older = {name for name in wanted.keys() - written.keys() if name.endswith(".rate_factor")}
+        cure = (
+            "it was saved by an earlier version, which can go on with it"
+            if older
+            else ("compile with the network, losses and optimizer it was saved with")
         )
+        raise ValueError(f"{folder} does not fit: {cure}. {shown}")
 
 
 def _check_finite(state: TrainState, root: epath.Path) -> None:

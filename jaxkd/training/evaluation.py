@@ -30,14 +30,15 @@ Metrics = tuple[tuple[str, Metric], ...]
 
 
 def comfortable_batch_size(source: Source, trained_with: int) -> int:
-    """Return how many images to evaluate at once: 256 of 224×224, fewer that are larger, and as many as are trained on.
+    """Return how many images to evaluate at once: 256 of 224×224, fewer that are larger, no more than there are.
 
-    Batches that come as such bring their own.
+    At least as many as a step computes; batches that come as such bring their own.
     """
     if isinstance(source, Stream):
         return 256
     height, width, _ = source.image_shape
-    return max(min(256, 256 * 224**2 // (height * width)), trained_with)
+    examples = source.examples if isinstance(source, InMemory) else len(source)
+    return min(max(min(256, 256 * 224**2 // (height * width)), trained_with), max(examples, 1))
 
 
 class Evaluation:

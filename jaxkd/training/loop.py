@@ -222,7 +222,8 @@ def train(
       epochs: their numbers, counted from 0.
       start_epoch: gives the chunks of each.
       program: of the runs.
-      termination: notices SIGTERM and Ctrl-C; where one arrives, callbacks save before the exception it stands for.
+      termination: notices SIGTERM, SIGHUP and Ctrl-C; where one arrives, callbacks save before the exception that it
+        stands for.
       cached_teacher: the teacher whose outputs are cached, if they are.
       measure: evaluates the runs on held-out data; None without them.
       validation_freq: after how many epochs that is done; it is always done after the last.

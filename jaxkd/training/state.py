@@ -119,5 +119,5 @@ def fingerprint(arrays: Sequence[jax.Array | np.ndarray]) -> str:
         is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
         array = np.asarray(jax.random.key_data(leaf) if is_key else leaf)
         digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
+        digest.update(np.ascontiguousarray(array).view(np.uint8).data)  # bfloat16 is no type of buffers
     return digest.hexdigest()

@@ -753,3 +753,31 @@ def test_an_optimizer_without_such_a_rate_is_refused(examples):
     for options in ({"factor": 1.0}, {"cooldown": -1}, {"patience": -1}, {"min_lr": -0.1}):
         with pytest.raises(ValueError, match=next(iter(options))):
             callbacks.ReduceLROnPlateau(**options)
+
+
+def test_what_is_changed_at_the_end_of_an_epoch_is_saved(tmp_path, examples):
+    def callbacks_of(folder):
+        lower = callbacks.ReduceLROnPlateau("loss", factor=0.5, patience=1, min_delta=100.0)
+        return [callbacks.Checkpoint(folder), lower]
+
+    def compiled():
+        trainer = Trainer(Linear())
+        trainer.compile(optimizers.sgd(0.01))
+        return trainer
+
+    whole = compiled()
+    whole.fit(examples, epochs=4, batch_size=32, callbacks=callbacks_of(tmp_path / "whole"), verbose=0)
+    fall = callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: 1 / (epoch - 2))
+    with pytest.raises(ZeroDivisionError):
+        compiled().fit(examples, epochs=4, batch_size=32, callbacks=[fall, *callbacks_of(tmp_path / "a")], verbose=0)
+    again = compiled()
+    again.fit(examples, epochs=4, batch_size=32, callbacks=callbacks_of(tmp_path / "a"), resume="auto", verbose=0)
+    assert again.history.history["learning_rate"] == whole.history.history["learning_rate"]
+    assert again.history.last("learning_rate") == pytest.approx(0.0025)
+
+
+def test_a_method_of_ones_own_may_be_called_on_something():
+    class Own(callbacks.Callback):
+        def on_new_best(self): ...
+
+    callbacks.CallbackList([Own()])

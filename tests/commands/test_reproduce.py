@@ -166,7 +166,11 @@ def test_a_first_try_is_no_result(tmp_path, monkeypatch, capsys, limits):
     assert len(started) == 1
 
 
-OTHERS = {"another length": ["--epochs", "3"], "another weight": ["--epochs", "2", "--weight", "kd=0.5"]}
+OTHERS = {
+    "mixed images": ["--epochs", "2", "--mixup", "0.8"],
+    "another length": ["--epochs", "3"],
+    "another weight": ["--epochs", "2", "--weight", "kd=0.5"],
+}
 
 
 @pytest.mark.parametrize("changed", [*OTHERS, "another teacher"])

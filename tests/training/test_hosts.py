@@ -10,7 +10,9 @@ import time
 import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from reference import python_path
 from tiny import TinyNet, digits, leaves
@@ -21,8 +23,6 @@ from jaxkd.data.pipeline import workers
 from jaxkd.data.transforms.resized_crop import RandomResizedCrop, ResizedCentreCrop
 from jaxkd.distributed import _check_own_name, _from_variables
 from jaxkd.training import checkpoint, preemption
-from jaxkd.training.sharding import Placement
-from jaxkd.training.state import fingerprint
 
 EPOCHS = 3
 
@@ -59,13 +59,13 @@ def train(folder, pause=0.0, streamed=False):
     np.savez(folder / f"end{jax.process_index()}.npz", **ends, **state)
 
 
-def start_two(folder, pause=0.0, streamed=False):
+def start_two(folder, pause=0.0, streamed=False, call=None):
     folder.mkdir(exist_ok=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    call = f"test_hosts.train({str(folder)!r}, {pause}, {streamed})"
-    script = f"import jaxkd; jaxkd.distributed.initialize(); import test_hosts; {call}"
+    call = call or f"train({str(folder)!r}, {pause}, {streamed})"
+    script = f"import jaxkd; jaxkd.distributed.initialize(); import test_hosts; test_hosts.{call}"
     common = os.environ | {
         "PYTHONPATH": python_path(__file__),
         "JAX_PLATFORMS": "cpu",
@@ -249,17 +249,18 @@ def test_alone_it_says_how_to_start_several():
     assert "no group of processes was found: start them under SLURM" in done.stderr.splitlines()[-1]
 
 
-def test_processes_that_begin_with_different_weights_are_told(monkeypatch):
-    both = Placement()
-    monkeypatch.setattr(both, "processes", [0, 1])
-    weights = {"kernel": np.ones(3)}
-    own = np.frombuffer(bytes.fromhex(fingerprint(jax.tree.leaves(weights))), np.uint8)
-    seen = [own, own]
-    monkeypatch.setattr("jaxkd.training.sharding.multihost_utils.process_allgather", lambda array: np.stack(seen))
-    both.check_same("weights", weights)
-    seen[1] = own[::-1]
-    with pytest.raises(ValueError, match="the processes of this run have different weights: give all the same files"):
-        both.check_same("weights", weights)
+def begin_with(seeds):
+    """Compiles, in one of several processes, with a seed of its own."""
+    student = TinyNet(seed=seeds[jax.process_index()])
+    distiller = jaxkd.Distiller(student=student, teacher=TinyNet(seed=1))
+    distiller.compile(optax.adam(0.1, mu_dtype=jnp.bfloat16), losses.KD(4.0))
+
+
+def test_processes_that_begin_with_different_weights_are_told(tmp_path):
+    alike, apart = (finish(start_two(tmp_path, call=f"begin_with({seeds})")) for seeds in ((0, 0), (0, 1)))
+    assert not any("Error" in printed for printed in alike), alike
+    for printed in apart:
+        assert "ValueError: the processes of this run have different weights: give all the same files" in printed
 
 
 def test_processes_that_see_different_checkpoints_are_told(tmp_path, monkeypatch):

@@ -602,3 +602,14 @@ def test_a_state_that_is_set_back_after_a_second_break_goes_on_from_there(tmp_pa
     straight = compiled(chunk=1)
     fit(straight)
     assert_same_bits(leaves(resumed.state), leaves(straight.state))
+
+
+def test_ctrl_c_saves_though_nobody_reads_on(tmp_path):
+    """As `tee` dies of the same Ctrl-C."""
+    with start(f"train_slowly({str(tmp_path)!r})") as process:
+        for _ in range(4):
+            assert process.stdout.readline() == "step\n"
+        process.stderr.close()
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=60)
+    assert checkpoint.latest(tmp_path).parent.name == "partial"
