@@ -25,7 +25,6 @@ _WEIGHTS = (
 OF_DATA = dict.fromkeys(("sample_weight", "class_weight"), _WEIGHTS) | {
     "validation_split": "hold images out by train, held_out = data.from_arrays(images, labels).split(0.1), and give "
     "validation_data=held_out",
-    "validation_batch_size": "it is of fit; here batch_size",
     "shuffle": "arrays and data sets are shuffled anew for every epoch, batches are taken as they come",
     "data": "name it x",
     **dict.fromkeys(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ from jax.experimental import multihost_utils
 from jaxkd.callbacks.base import Callback, Logs
 from jaxkd.callbacks.terminal import print_apart
 from jaxkd.checks import check_at_least
-from jaxkd.formats.files import writable
+from jaxkd.formats.files import check_folder
 
 _STEPS_BETWEEN_QUESTIONS = 50
 """So seldom several processes ask each other for the time, which the host has to wait for the devices for."""
@@ -75,7 +76,8 @@ class Checkpoint(Callback):
             return
         # Fail now rather than after the first epoch.
         try:
-            writable(self.directory)
+            Path(self.directory).expanduser().mkdir(parents=True, exist_ok=True)
+            check_folder(self.directory)
         except OSError as error:
             raise OSError(
                 f"cannot write checkpoints to {self.directory!r} ({error}): give Checkpoint a directory it may write to"

@@ -18,7 +18,7 @@ from jaxkd.callbacks.terminal import fitted
 from jaxkd.command_line import CommandLine, Help, program
 from jaxkd.commands import network
 from jaxkd.commands.run import check_classes, parameters
-from jaxkd.formats.files import writable_file
+from jaxkd.formats.files import check_file
 from jaxkd.records import write_json
 
 EXAMPLES = """examples:
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.output is not None:
-            writable_file(options.output)
+            check_file(options.output)
         trained = network.load(options)
         images = network.images_of(options, trained.record, options.split)
         check_classes(trained.model, images, "the network")
@@ -56,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     print(json.dumps(facts, indent=2) if options.json else fitted(described(facts, own is not None), sys.stdout))
     if options.output is not None:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
         write_json(options.output, facts)
     return 0
 

@@ -28,7 +28,7 @@ from jaxkd.commands.figuring import (
     wrong_classes,
 )
 from jaxkd.commands.figuring.figure import Figure
-from jaxkd.formats.files import writable
+from jaxkd.formats.files import check_folder
 from jaxkd.records import environment, read_json, write_json
 
 FIGURES: dict[str, Figure] = {
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     data_file, picture = (options.output / f"{figure.name}.{suffix}" for suffix in ("json", options.format))
     try:
         plots.canvas()  # what is missing is said before anything is computed
-        writable(options.output)
+        check_folder(options.output)
         if options.redraw:
             record = read_json(options.redraw)
         else:
@@ -91,6 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError(f"{options.redraw} holds the data of {record.get('figure')!r}, not of {figure.name!r}")
     except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
+    options.output.mkdir(parents=True, exist_ok=True)
     if not options.redraw:
         write_json(data_file, record, indent=None)
         if figure.table is not None:

@@ -26,7 +26,7 @@ from jaxkd.data.readers.image_folder import EXTENSIONS
 from jaxkd.data.streamed import views
 from jaxkd.data.transforms.resized_crop import ResizedCentreCrop
 from jaxkd.export.source import shape_of_data
-from jaxkd.formats.files import atomic_write, writable_file
+from jaxkd.formats.files import atomic_write, check_file
 from jaxkd.libraries import needed
 
 EXAMPLES = """examples:
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if missing := [path for path in options.pictures if not path.exists()]:
             raise FileNotFoundError(f"{missing[0]}: there is no such file or folder")
         if options.output is not None:
-            writable_file(options.output)
+            check_file(options.output)
         trained = network.load(options)
         classes, trained.model.normalization = known(options, trained)
         reader = functools.partial(pixels_of, options, trained)
@@ -264,6 +264,7 @@ def lines(answers: Answers, classes: Sequence[str], top_k: int) -> Iterator[str]
 
 def write(path: pathlib.Path, answers: Answers, classes: Sequence[str], top_k: int) -> None:
     """Write a table, a line for each picture and class, or arrays: files, logits, probabilities, classes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".csv":
         table = io.StringIO()
         writer = csv.writer(table, lineterminator="\n")

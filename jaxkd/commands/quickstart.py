@@ -23,7 +23,7 @@ from jaxkd.command_line import CommandLine, Help, program, spoken
 from jaxkd.commands.options import method_name
 from jaxkd.commands.run import parameters
 from jaxkd.data import Dataset
-from jaxkd.formats.files import writable
+from jaxkd.formats.files import check_folder
 from jaxkd.records import Spread, environment, write_json
 
 TEACHER, STUDENT = "resnet14", "resnet8"
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if (options.output / "config.json").exists():
             raise ValueError(f"{options.output} holds a run: choose another folder (--output)")
-        writable(options.output)
+        check_folder(options.output)
     except (ValueError, OSError) as error:
         parser.error(str(error))
     start = time.perf_counter()
@@ -66,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print()
 
     print(f"\n{table(runs, measured, parameters(teacher), parameters(new_student(0)))}\n")
+    options.output.mkdir(parents=True, exist_ok=True)
     write_results(options.output, runs, measured, len(few))
     draw(options.output, runs, measured)
     print(f"{time.perf_counter() - start:.0f} s. Pictures and the numbers of every run are in {options.output}/")

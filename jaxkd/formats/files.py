@@ -42,29 +42,28 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         partial.unlink(missing_ok=True)
 
 
-def writable(folder: str | os.PathLike[str]) -> Path:
-    """Make a folder, and fail now, before any work, if no file can be written into it.
+def check_folder(folder: str | os.PathLike[str]) -> None:
+    """Fail now, before any work, if no file can be written into a folder, which is not made yet.
 
     Raises:
       OSError: with the system's reason.
     """
-    made = Path(folder).expanduser()
-    made.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=made):
-        return made
+    wanted = Path(folder).expanduser().absolute()
+    there = next(place for place in (wanted, *wanted.parents) if place.exists())
+    with tempfile.TemporaryFile(dir=there):
+        pass
 
 
-def writable_file(path: str | os.PathLike[str]) -> Path:
-    """Make the folder of a file that is to be written, and fail now, before any work, if it cannot be.
+def check_file(path: str | os.PathLike[str]) -> None:
+    """Fail now, before any work, if a file cannot be written.
 
     Raises:
       OSError: with the system's reason; for a folder of that name.
     """
     file = Path(path).expanduser()
-    writable(file.parent)
+    check_folder(file.parent)
     if file.is_dir():
         raise IsADirectoryError(f"{file} is a folder: give the name of a file")
-    return file
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

@@ -98,7 +98,7 @@ def looking_ahead():
     with mock.patch.object(epochs, "look_ahead_of", both):
         runs = compare(["ctkd"], (8,), FULL)
     return {
-        "at once": ahead.steps((steps, rows), source.image_shape),
+        "at once": ahead.steps((steps, rows), source.image_shape, distiller.state.teacher),
         "exchanges": sorted(set(re.findall(rf" ({exchanges})(?:-start)?\(", text))),
         "runs": runs,
     }
