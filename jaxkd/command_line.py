@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import codecs
+import contextlib
 import contextvars
 import functools
 import io
@@ -214,10 +215,12 @@ def _leave_interrupted(resumable: bool) -> NoReturn:
     """Say in one line how to resume, and end at once: Python's own end crashes while a library's thread compiles."""
     cure = f"; {_to_resume()}" if resumable else ""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    print(f"interrupted{cure}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # `tee` may have died of the same Ctrl-C
+        print(f"interrupted{cure}", file=sys.stderr, flush=True)
     for worker in multiprocessing.active_children():
         worker.terminate()
-    sys.stdout.flush()
+    with contextlib.suppress(OSError, AttributeError):
+        sys.stdout.flush()
     os._exit(INTERRUPTED)
 
 

@@ -24,8 +24,8 @@ from jaxkd.training.state import TrainState, copied
 from jaxkd.training.trials import Trials, check_batch_parts, check_frozen, refuse_single, smallest_seen
 from jaxkd.types import Normalization, Normalizer
 
-_WRITTEN: weakref.WeakValueDictionary[int, jax.Array] = weakref.WeakValueDictionary()
-"""The arrays that trainers wrote into networks, by their ids: whatever else a network has, its user put there."""
+_WRITTEN: weakref.WeakValueDictionary[tuple[int, int], jax.Array] = weakref.WeakValueDictionary()
+"""The arrays that trainers wrote into variables last, by the ids of both: what else one has, its user put there."""
 
 
 class Networks:
@@ -42,7 +42,7 @@ class Networks:
         self._trained_on: tuple[int, ...] | None = None  # (H, W, C)
         self._told_of: set[tuple[int, ...]] = set()  # shapes of images that were compared with it
         self._state: weakref.ref[TrainState] | None = None  # whose weights the model was given last
-        self._own: list[jax.Array] = []  # and these
+        self._own: dict[tuple[int, int], jax.Array] = {}  # and these, by variable
         self._known: list[list[jax.Array]] = []  # parameters of model and teacher, as far as the state knows them
 
     def __repr__(self) -> str:
@@ -137,9 +137,10 @@ class Networks:
         source = self._for_evaluation(source, self._trials.evaluated(self.model))
         pixels = isinstance(source, InMemory) and source.images.dtype == np.uint8
         if pixels and self.normalizers(trained.normalization or source.normalization)[0] is None:
+            one_form = "give floats as in training, or " if isinstance(trained, InMemory) else ""
             raise ValueError(
-                "the validation images are uint8 pixels and the training images floats, so no mean and std are known: "
-                "give both in one form, or set model.normalization = jaxkd.Normalization(mean, std)"
+                "the validation images are uint8 pixels, and no mean and std of the training images are known: "
+                f"{one_form}set model.normalization = jaxkd.Normalization(mean, std)"
             )
 
         def trace(image_shape: tuple[int, ...]) -> None:
@@ -190,8 +191,10 @@ class Networks:
 
     def _note(self, state: TrainState) -> None:
         """Remember that the model has the weights of a state."""
-        self._state, self._own = weakref.ref(state), _parameters(self.model)
-        _WRITTEN.update((id(array), array) for array in self._own)
+        for key in self._own:
+            _WRITTEN.pop(key, None)
+        self._state, self._own = weakref.ref(state), _by_variable(self.model)
+        _WRITTEN.update(self._own)
 
     def _has(self, state: TrainState) -> bool:
         """Tell whether the model was given the weights of a state, and since then none of another trainer.
@@ -200,13 +203,10 @@ class Networks:
         """
         if self._state is None or self._state() is not state:
             return False
-        now = _parameters(self.model)
-        return all(
-            array is own or _WRITTEN.get(id(array)) is not array for array, own in zip(now, self._own, strict=False)
-        )
+        return all(key in self._own or key not in _WRITTEN for key in _by_variable(self.model))
 
     def forget(self) -> None:
-        """Have the model given the weights of the next state that it is told of, whichever they are."""
+        """Let the next `update` write the weights of its state, whichever the model has."""
         self._state = None
 
     def changed(self) -> bool:
@@ -289,3 +289,9 @@ def _differ(known: list[jax.Array], now: list[jax.Array]) -> bool:
 
 def _parameters(network: nnx.Module) -> list[jax.Array]:
     return jax.tree.leaves(nnx.state(network, nnx.Param))
+
+
+def _by_variable(network: nnx.Module) -> dict[tuple[int, int], jax.Array]:
+    """Return the arrays of all parameters, by the ids of variable and array."""
+    variables = (value for _, value in nnx.iter_graph(network) if isinstance(value, nnx.Param))
+    return {(id(one), id(array)): array for one in variables for array in jax.tree.leaves(one.get_raw_value())}

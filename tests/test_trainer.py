@@ -520,6 +520,24 @@ def test_what_a_user_changes_in_the_network_stays(train):
         other.fit(train, epochs=1, batch_size=B, verbose=0)
 
 
+def test_a_head_of_fewer_parameters_stays_too(train):
+    trainer = jaxkd.Trainer(models.create("resnet8", num_classes=10))
+    trainer.compile(SGD)
+    trainer.model.fc = Linear(64, 5, bias=False, rngs=nnx.Rngs(1))
+    assert trainer.model.fc.kernel.shape == (64, 5)
+    assert trainer.model.fc.bias is None
+
+
+def test_weights_of_other_networks_stay_where_they_are_put(train):
+    trainer, other = trained(train), trained(train, seed=1)
+    best = nnx.clone(trainer.model)
+    trainer.fit(train, epochs=1, batch_size=B, verbose=0)
+    for source in (best, other.model, trainer.model):
+        expected = leaves(nnx.to_pure_dict(nnx.state(source, nnx.Param)))
+        nnx.update(trainer.model, nnx.state(source))
+        assert_same_bits(leaves(nnx.to_pure_dict(nnx.state(trainer.model, nnx.Param))), expected)
+
+
 def test_trainers_that_share_a_network_give_it_their_own_weights(train):
     network = TinyNet()
     trainers = [jaxkd.Trainer(network), jaxkd.Trainer(network)]
@@ -666,7 +684,9 @@ def test_floats_to_train_on_and_pixels_to_validate_on_are_refused_first(train):
     floats = np.asarray(train.normalization(train.images))
     trainer = jaxkd.Trainer(TinyNet())
     trainer.compile(SGD)
-    with pytest.raises(ValueError, match="validation images are uint8 pixels and the training images floats"):
+    with pytest.raises(
+        ValueError, match="validation images are uint8 pixels, and no mean and std of the training images"
+    ):
         trainer.fit(floats, train.labels, validation_data=(train.images, train.labels), verbose=0)
     assert int(trainer.state.step) == 0
 

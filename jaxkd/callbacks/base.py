@@ -126,6 +126,8 @@ def in_a_list(callbacks: Iterable[Callback] | Callback | None) -> list[Callback]
 class CallbackList(Callback):
     """Call several callbacks in order, as if they were one; in later processes only those for every process.
 
+    At the end of an epoch those that save come last.
+
     All of them receive the same `logs`, so what one adds the later ones see.
 
     Args:
@@ -133,7 +135,7 @@ class CallbackList(Callback):
 
     Raises:
       TypeError: for something that is not a `Callback`, such as the class instead of an instance, and for one with a
-        method that is called like a hook, or Keras's, and is none.
+        method that is called much like a hook and is none.
 
     Example:
       >>> CallbackList([Callback])
@@ -153,11 +155,8 @@ class CallbackList(Callback):
                     "one from functions"
                 )
             for name in dir(callback):
-                hint = did_you_mean(name, _HOOKS, cutoff=0.85)
-                if name.startswith("on_") and name not in _HOOKS and (hint or name in _OF_KERAS):
-                    raise TypeError(
-                        f"{type(callback).__name__}.{name} would never be called: {hint}there are {', '.join(_HOOKS)}"
-                    )
+                if name.startswith("on_") and name not in _HOOKS:
+                    _refuse_hook(type(callback).__name__, name)
         if jax.process_index():
             self.callbacks = [callback for callback in self.callbacks if callback.every_process]
 
@@ -210,14 +209,20 @@ class CallbackList(Callback):
         """Return the callbacks in the order in which a hook is called: what the others change in an epoch is saved."""
         if hook != "on_epoch_end":
             return self.callbacks
-        return sorted(self.callbacks, key=lambda callback: callback.saves)
+        return sorted(self.callbacks, key=lambda callback: callback.saves is True)
 
-
-_OF_KERAS = [f"on_{what}_{end}" for what in ("batch", "train_batch", "test_batch", "predict", "predict_batch")
-             for end in ("begin", "end")]  # fmt: skip
-"""Hooks of Keras's; those that are not here too are never called."""
 
 _HOOKS = tuple(name for name in vars(Callback) if name.startswith("on_"))
+
+
+def _refuse_hook(owner: str, name: str) -> None:
+    """Refuse a method that is called much like a hook, as those of Keras's and Lightning's that are not here.
+
+    Raises:
+      TypeError: with the hooks that there are.
+    """
+    if hint := did_you_mean(name, _HOOKS):
+        raise TypeError(f"{owner}.{name} would never be called: {hint}there are {', '.join(_HOOKS)}")
 
 
 class LambdaCallback(Callback):

@@ -53,9 +53,12 @@ def fitted(text: str, stream: TextIO) -> str:
 
 
 def print_apart(text: str) -> None:
-    """Print to the standard error, above the bars and not through them."""
+    """Print to the standard error, above the bars and not through them; where nobody reads on, it does nothing."""
     _clear_bars()
-    print(fitted(text, sys.stderr), file=sys.stderr, flush=True)
+    try:
+        print(fitted(text, sys.stderr), file=sys.stderr, flush=True)
+    except BrokenPipeError:  # `tee` died of the same Ctrl-C, and what was to be saved has to be
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def wants_colour(stream: TextIO) -> bool:

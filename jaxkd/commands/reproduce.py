@@ -30,6 +30,7 @@ from jaxkd.commands.result_table import (
     rows_of,
     teacher_file,
 )
+from jaxkd.commands.run import digest_of
 from jaxkd.config import DataConfig, RunConfig
 from jaxkd.formats.files import atomic_write, sha256
 from jaxkd.records import flat
@@ -126,14 +127,14 @@ class Planned:
         run = records.read(self.folders[seed])
         differing = changes(run.settings, dataclasses.replace(self.config, seed=seed).settings())
         always = flat(plain(self.config).settings())  # what earlier versions may not have said
-        known = [
+        others = [
             name
             for name, (there, here) in differing.items()
             if not name.startswith(FOUND_LATER)
             and not (there == ABSENT and name in always)
             and not (here == ABSENT and there is None)
         ]
-        return None if known or run.limited != self.config.limited else run
+        return None if others or run.limited != self.config.limited else run
 
     @property
     def runs(self) -> list[records.Record]:
@@ -148,12 +149,12 @@ class Planned:
         return [{seed: folder} for seed, folder in wanted.items()] if at_once == 1 else [wanted] if wanted else []
 
 
-FOUND_LATER = ("data.images", "data.normalization", "init.sha256", "teacher.name")
+FOUND_LATER = ("data.images", "data.normalization", "teacher.name")
 """Settings that are known when the files are read."""
 
 
 def plain(config: RunConfig) -> RunConfig:
-    """Return a run without all that is said only where it is not as usual."""
+    """Return a run with every optional setting at its usual value."""
     training = recipes.get_training(config.training.name)
     return dataclasses.replace(
         config, init=None, data=DataConfig(config.data.name), training=training, limit_examples=None, limit_steps=None
@@ -171,11 +172,15 @@ def is_option(word: str, name: str) -> bool:
 
 
 def config_of(arguments: Sequence[str]) -> RunConfig:
-    """Return the run that arguments of jaxkd distill describe, with the digest of its teacher's file."""
+    """Return the run that arguments of jaxkd distill describe, with the digests of the files that it begins with."""
     config = distill.config_of(config_file.parse(distill.command_line(), arguments, distill.config_of))
-    if config.teacher is None or config.teacher.path is None or config.teacher.others:
-        return config
-    return dataclasses.replace(config, teacher=dataclasses.replace(config.teacher, sha256=sha256(config.teacher.path)))
+    teacher, init = config.teacher, config.init
+    if teacher is not None and teacher.path is not None:
+        digest = digest_of([sha256(path) for path in (teacher.path, *teacher.others)])
+        config = dataclasses.replace(config, teacher=dataclasses.replace(teacher, sha256=digest))
+    if init is not None and init.path is not None:
+        config = dataclasses.replace(config, init=dataclasses.replace(init, sha256=sha256(init.path)))
+    return config
 
 
 def attempt(

@@ -138,9 +138,13 @@ def resolve(config: RunConfig, train: Images, teacher: Any = None) -> RunConfig:
         return dataclasses.replace(config, data=images, teacher=None)
     paths = (config.teacher.path, *config.teacher.others)
     digests = [convert.Pretrained(one, path).sha256 for one, path in zip(members(teacher), paths, strict=True)]
-    digest = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
-    found = dataclasses.replace(config.teacher, name=name_of(teacher), sha256=digest)
+    found = dataclasses.replace(config.teacher, name=name_of(teacher), sha256=digest_of(digests))
     return dataclasses.replace(config, data=images, teacher=found)
+
+
+def digest_of(digests: Sequence[str]) -> str:
+    """Return one digest of those of several files: of a single one its own."""
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def read(config: RunConfig) -> tuple[RunConfig, Any, Images, Images]:
@@ -394,21 +398,31 @@ def fit_together(runs: Sequence[Experiment], at_once: int | None) -> None:
     with Beginning(*(run.start for run in runs)) as beginning, contextlib.ExitStack() as held:
         for run in runs:
             held.callback(run.directory.release)
-        jaxkd.sweep(
-            lambda number: runs[number].trainer,
-            jaxkd.grid(number=range(len(runs))),
-            runs[0].train,
-            runs[0].test,
-            epochs=config.training.epochs,
-            batch_size=config.training.batch_size,
-            at_once=at_once,
-            callbacks=lambda number: [
-                beginning,
-                *runs[number].directory.callbacks(every_minutes=config.checkpoint_minutes),
-            ],
-            resume="auto" if config.resume else None,
-            verbose=not config.quiet,
-        )
+        try:
+            jaxkd.sweep(
+                lambda number: runs[number].trainer,
+                jaxkd.grid(number=range(len(runs))),
+                runs[0].train,
+                runs[0].test,
+                epochs=config.training.epochs,
+                batch_size=config.training.batch_size,
+                at_once=at_once,
+                callbacks=lambda number: [
+                    beginning,
+                    *runs[number].directory.callbacks(every_minutes=config.checkpoint_minutes),
+                ],
+                resume="auto" if config.resume else None,
+                verbose=not config.quiet,
+            )
+        except (KeyboardInterrupt, SystemExit):
+            states = [run.trainer.state for run in runs]
+            if all(state is not None and int(state.epoch) >= config.training.epochs for state in states):
+                _finish_together(runs)
+            raise
+    _finish_together(runs)
+
+
+def _finish_together(runs: Sequence[Experiment]) -> None:
     diverged: list[str] = []
     for run in runs:
         if np.isfinite(run.trainer.history.last("loss")):

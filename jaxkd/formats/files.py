@@ -50,6 +50,8 @@ def check_folder(folder: str | os.PathLike[str]) -> None:
     """
     wanted = Path(folder).expanduser().absolute()
     there = next(place for place in (wanted, *wanted.parents) if place.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(f"{there} is a file: give the name of a folder")
     with tempfile.TemporaryFile(dir=there):
         pass
 

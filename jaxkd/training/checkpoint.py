@@ -296,25 +296,22 @@ def _check_fit(folder: epath.Path, written: Mapping[str, list[Any]], wanted: Map
     ]  # fmt: skip
     if differences:
         shown = "; ".join(differences[:6]) + (f"; and {len(differences) - 6} more" if len(differences) > 6 else "")
-        older = {name for name in wanted.keys() - written.keys() if name.endswith(".rate_factor")}
-        cure = (
-            "it was saved by an earlier version, which can go on with it"
-            if older
-            else ("compile with the network, losses and optimizer it was saved with")
-        )
+        earlier = all(one.endswith(".rate_factor is not in it") for one in differences)
+        cure = "compile with the network, losses and optimizer it was saved with"
+        cure = "it was saved by an earlier version, which can go on with it" if earlier else cure
         raise ValueError(f"{folder} does not fit: {cure}. {shown}")
 
 
 def _check_finite(state: TrainState, root: epath.Path) -> None:
-    spoilt = [
+    diverged = [
         jax.tree_util.keystr(path)
         for path, leaf in jax.tree_util.tree_leaves_with_path(state.params)
         if not np.isfinite(np.asarray(leaf)).all()
     ]
-    if spoilt:
-        others = f" and {len(spoilt) - 1} other parameters are" if len(spoilt) > 1 else " is"
+    if diverged:
+        others = f" and {len(diverged) - 1} other parameters are" if len(diverged) > 1 else " is"
         raise FloatingPointError(
-            f"{spoilt[0]}{others} no longer finite after step {int(state.step)}: nothing is saved, so that the "
+            f"{diverged[0]}{others} no longer finite after step {int(state.step)}: nothing is saved, so that the "
             f"checkpoints in {root} stay good. Lower the learning rate or begin with a warm-up, then go on from there"
         )
 

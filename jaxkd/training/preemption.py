@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import os
 import signal
-import stat
 import threading
 from collections.abc import Iterator
 from types import FrameType
@@ -23,13 +22,6 @@ _HANG_UP = getattr(signal, "SIGHUP", None)
 
 _REQUESTS = itertools.count(1)
 """The numbers of what several processes ask JAX, which have to rise from one `fit` to the next."""
-
-
-def _is_pipe(descriptor: int) -> bool:
-    try:
-        return stat.S_ISFIFO(os.fstat(descriptor).st_mode)
-    except OSError:  # it is closed
-        return False
 
 
 class Termination:
@@ -56,12 +48,10 @@ class Termination:
         self._noticed: int | None = None
         self._before: dict[int, Any] = {}
         self._terminals: list[int] = []
-        self._lost: list[int] = []  # what nobody reads any more when the terminal is gone, as `| tee` ends with it
 
     def __enter__(self) -> Termination:
         if self._handles:
             self._terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
-            self._lost = [descriptor for descriptor in (1, 2) if descriptor in self._terminals or _is_pipe(descriptor)]
             for number in filter(None, (signal.SIGTERM, signal.SIGINT, _HANG_UP)):
                 if signal.getsignal(number) is not signal.SIG_IGN:  # as in jobs that a shell put into the background
                     self._before[number] = signal.signal(number, self._notice)
@@ -131,6 +121,6 @@ class Termination:
                 os.write(2, f"\r{'saving, then ending; Ctrl-C again ends at once'.ljust(width)}\n".encode())
         elif number == _HANG_UP:  # writing to a terminal that is gone would be an error
             nowhere = os.open(os.devnull, os.O_WRONLY)
-            for descriptor in self._lost:
+            for descriptor in self._terminals:
                 os.dup2(nowhere, descriptor)
             os.close(nowhere)

@@ -158,13 +158,13 @@ def make_stacked_evaluate(
     over_runs = mapped_over_runs(placement)
 
     @jax.jit
-    def evaluate_many(params: Tree, variables: Tree, images: jax.Array, labels: jax.Array, indices: jax.Array) -> Logs:
+    def of_all(params: Tree, variables: Tree, images: jax.Array, labels: jax.Array, indices: jax.Array) -> Logs:
         def on_device(own: Tree, *data: jax.Array) -> Logs:
             return over_runs(lambda one: evaluate(*one, *data), own)
 
         return on_every_device(placement, on_device, outputs=SHARDED)((params, variables), images, labels, indices)
 
-    return evaluate_many
+    return of_all
 
 
 def mapped_over_runs(placement: Placement) -> Callable[[Function, Tree], Tree]:

@@ -776,6 +776,13 @@ def test_what_is_changed_at_the_end_of_an_epoch_is_saved(tmp_path, examples):
     assert again.history.last("learning_rate") == pytest.approx(0.0025)
 
 
+@pytest.mark.parametrize("name", ["on_train_start", "on_train_epoch_end", "on_validation_end", "on_train_batch_begin"])
+def test_hooks_of_other_libraries_are_told(name):
+    own = type("Own", (callbacks.Callback,), {name: lambda self: None})
+    with pytest.raises(TypeError, match=f"Own.{name} would never be called: did you mean"):
+        callbacks.CallbackList([own()])
+
+
 def test_a_method_of_ones_own_may_be_called_on_something():
     class Own(callbacks.Callback):
         def on_new_best(self): ...

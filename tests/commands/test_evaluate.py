@@ -54,7 +54,10 @@ def test_where_nothing_can_be_written_is_said_before_the_work(
     monkeypatch.setattr(jaxkd.Trainer, "predict", None)  # which would be called
     (tmp_path / "file").touch()
     arguments = [teacher, *([pictures] if command is predict else []), "--output", tmp_path / "file" / "found.csv"]
-    assert "file" in refused(command, arguments, capsys)
+    assert "is a file: give the name of a folder" in refused(command, arguments, capsys)
+    arguments[-1] = tmp_path / "new" / "found.txt"
+    refused(command, [teacher, "typo.jpg", *arguments[-2:]] if command is predict else ["typo", *arguments[1:]], capsys)
+    assert not (tmp_path / "new").exists()
     (tmp_path / "folder.csv").mkdir()
     assert "is a folder: give the name of a file" in refused(
         command, [*arguments[:-1], tmp_path / "folder.csv"], capsys
