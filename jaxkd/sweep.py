@@ -30,7 +30,7 @@ from jaxkd.callbacks.base import in_a_list
 from jaxkd.callbacks.terminal import EpochTable, with_warnings_apart
 from jaxkd.checks import check_at_least, warn_caller
 from jaxkd.data.sampling import padded_batches
-from jaxkd.formats.files import atomic_write
+from jaxkd.formats.files import write_text
 from jaxkd.history import History
 from jaxkd.losses import cross_entropy
 from jaxkd.models.ensemble import Ensemble
@@ -112,8 +112,7 @@ class Sweep:
         writer = csv.DictWriter(table, list(columns))
         writer.writeheader()
         writer.writerows(rows)
-        with atomic_write(path) as file:  # readers take a sweep that has its table for finished
-            file.write(table.getvalue().encode())
+        write_text(path, table.getvalue())  # whole: readers take a sweep that has its table for finished
 
     def _settings(self) -> dict[str, None]:
         """Return the names of all settings, in their order."""

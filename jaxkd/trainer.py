@@ -202,8 +202,9 @@ class Trainer:
         state = create_state(model, losses, teacher, program.optimizer, seed, program.trainable)
         check_update(program.optimizer, state.params, state.opt_state, program.stacked)
         check_parameters(name_of(model), state.params["model"])
-        for what, tree in (("weights", state.params), ("teachers", state.teacher), ("variables or seeds", state)):
-            placement.check_same(what, tree)
+        placement.check_same("weights", state.params)
+        placement.check_same("teachers", state.teacher)
+        placement.check_same("variables or seeds", (state.variables, state.key))
         state = init_average(program.ema, state)
         self._program, self._placement, self._steps_per_execution = program, placement, steps_per_execution
         self._cache, self._run, self._restored_epochs = cache, Run(placement.replicate(state)), 0

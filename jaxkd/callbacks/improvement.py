@@ -1,4 +1,4 @@
-"""What waits for a quantity to improve: ends training, or lowers the learning rate, when it does so no more."""
+"""Ends training, or lowers the learning rate, when a quantity improves no more."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from jaxkd.commands import method
 from jaxkd.commands.around_the_loss import OPTIONS as AROUND
 from jaxkd.commands.options import usual_training
 from jaxkd.config import RunConfig
-from jaxkd.formats.files import atomic_write
+from jaxkd.formats.files import write_text
 from jaxkd.records.directory import ABSENT, changes
 
 NEVER = ("config", "save_config", "dry_run", "help", "list_recipes", "resume")
@@ -287,7 +287,6 @@ def save(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         content[name.lstrip("-").replace("-", "_")] = True if plain == action.const == "auto" else plain
     text = json.dumps(content, indent=2) if file.suffix == ".json" else yaml.safe_dump(content, sort_keys=False)
     file.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(file) as stream:
-        stream.write(text.rstrip("\n").encode() + b"\n")
+    write_text(file, text.rstrip("\n") + "\n")
     print(f"{file} has the options: {parser.prog} --config {shlex.quote(str(file))}")
     return 0

@@ -26,7 +26,7 @@ from jaxkd.data.readers.image_folder import EXTENSIONS
 from jaxkd.data.streamed import views
 from jaxkd.data.transforms.resized_crop import ResizedCentreCrop
 from jaxkd.export.source import shape_of_data
-from jaxkd.formats.files import atomic_write, check_file
+from jaxkd.formats.files import atomic_write, check_file, write_text
 from jaxkd.libraries import needed
 
 EXAMPLES = """examples:
@@ -270,8 +270,7 @@ def write(path: pathlib.Path, answers: Answers, classes: Sequence[str], top_k: i
         writer = csv.writer(table, lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows((*row[:-1], f"{row[-1]:.6f}") for row in ranked(answers, classes, top_k))
-        with atomic_write(path) as stream:
-            stream.write(table.getvalue().encode("utf-8", "surrogateescape"))  # names of files may be any bytes
+        write_text(path, table.getvalue())
         return
     with atomic_write(path) as stream:
         np.savez(

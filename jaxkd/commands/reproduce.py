@@ -32,7 +32,7 @@ from jaxkd.commands.result_table import (
 )
 from jaxkd.commands.run import digest_of
 from jaxkd.config import DataConfig, RunConfig
-from jaxkd.formats.files import atomic_write, sha256
+from jaxkd.formats.files import sha256, write_text
 from jaxkd.records import flat
 from jaxkd.records.directory import ABSENT, changes
 from jaxkd.training.preemption import TERMINATED
@@ -242,9 +242,8 @@ def write_table(output: pathlib.Path, plan: Sequence[Planned]) -> str:
         f"{'/'.join(map(str, lengths))} {'epoch' if lengths == [1] else 'epochs'}, on {', '.join(devices)}"
     )
     page = markdown(table, caption)
-    for name, text in (("table.md", page), ("table.csv", comma_separated(table))):
-        with atomic_write(output / name) as file:
-            file.write(text.encode())
+    write_text(output / "table.md", page)
+    write_text(output / "table.csv", comma_separated(table))
     if plots.available():
         draw(table, output / "table.png", caption)
     return page

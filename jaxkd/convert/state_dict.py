@@ -59,7 +59,7 @@ class WeightSet(NamedTuple):
 
     @property
     def described(self) -> str:
-        """What a reader of the file would not expect of them, in words; empty where they lie plainly."""
+        """Say what a reader of the file would not expect of them; empty where they lie plainly."""
         said = ["averaged weights"] if self.averaged else []
         if not self.usual:
             said.append(f"the weights are those under {'/'.join(self.containers)!r}")

@@ -42,6 +42,12 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         partial.unlink(missing_ok=True)
 
 
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text as UTF-8, completely or not at all; names of files in it may be any bytes."""
+    with atomic_write(path) as file:
+        file.write(text.encode("utf-8", "surrogateescape"))
+
+
 def check_folder(folder: str | os.PathLike[str]) -> None:
     """Fail now, before any work, if no file can be written into a folder, which is not made yet.
 

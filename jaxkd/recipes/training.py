@@ -104,7 +104,7 @@ class Training:
 
     @property
     def augmentations(self) -> tuple[Policy | RandomErasing, ...]:
-        """What is applied to the images of each batch, one after the other."""
+        """Return what is applied to the images of each batch, one after the other."""
         drawn = () if self.augment == "none" else (policy(self.augment),)
         return (*drawn, RandomErasing(self.random_erasing)) if self.random_erasing else drawn
 

@@ -34,7 +34,7 @@ import jax
 from jaxkd import callbacks, convert, plots
 from jaxkd.checks import warn_caller
 from jaxkd.convert import manifest
-from jaxkd.formats.files import atomic_write
+from jaxkd.formats.files import write_text
 from jaxkd.history import History
 from jaxkd.nn import cpu_kernels
 from jaxkd.trainer import Trainer
@@ -80,8 +80,7 @@ def read_mapping(path: pathlib.Path, *mappings: str) -> dict[str, Any]:
 
 def write_json(path: pathlib.Path, content: Any, indent: int | None = 2) -> None:
     """Write a JSON file completely or not at all; `indent=None` puts all of it on one line."""
-    with atomic_write(path) as file:
-        file.write(f"{json.dumps(content, indent=indent, default=str)}\n".encode())
+    write_text(path, f"{json.dumps(content, indent=indent, default=str)}\n")
 
 
 def read_table(path: pathlib.Path) -> tuple[list[str], list[TableRow]]:

@@ -95,7 +95,7 @@ class Record:
 
     @property
     def data_options(self) -> dict[str, Any]:
-        """What `data.load` takes to read the run's images again; the name is None where the record does not say it."""
+        """Return what `data.load` takes to read the run's images again; a name that is not recorded is None."""
         entry = self.settings.get("data")
         recorded = entry if isinstance(entry, Mapping) else {}
         return {
@@ -165,7 +165,7 @@ class Record:
 
     @property
     def best_ema(self) -> Mapping[str, Any] | None:
-        """The same of the best epoch of the averaged weights; None where they were not measured, or not chosen by."""
+        """Return that of the best epoch of the averaged weights; None where they were not measured or chosen by."""
         return self._ends.get("best_ema")
 
     @property
