@@ -179,8 +179,8 @@ def direction(name: str, mode: Mode = "auto") -> Literal["max", "min"]:
       ValueError: for another mode, or a name that does not tell.
 
     Example:
-      >>> direction("val_top5"), direction("loss")
-      ('max', 'min')
+      >>> direction("val_top5"), direction("loss"), direction("crossentropy")
+      ('max', 'min', 'min')
     """
     if mode in ("max", "min"):
         return mode
@@ -188,6 +188,6 @@ def direction(name: str, mode: Mode = "auto") -> Literal["max", "min"]:
         raise ValueError(f"mode is {mode!r}; it must be 'auto', 'max' or 'min'")
     if re.search(r"(^|_)(acc|accuracy|top\d+)(_|$)", name):
         return "max"
-    if re.search(r"(^|_)(loss|error|ce|entropy)(_|$)", name):
+    if re.search(r"(^|_)(loss|error|ce|(cross)?entropy)(_|$)", name):
         return "min"
     raise ValueError(f"mode='auto' cannot tell whether high or low {name!r} is good: say mode='max' or mode='min'")

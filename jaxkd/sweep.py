@@ -40,7 +40,7 @@ from jaxkd.training.compiled_epoch import make_resident_loop
 from jaxkd.training.ema import own_and_average
 from jaxkd.training.epoch_progress import Means
 from jaxkd.training.epochs import BoundProgram, check_same_batches, resident_epoch, seed_of
-from jaxkd.training.inputs import Data, InMemory
+from jaxkd.training.inputs import Data, InMemory, check_names
 from jaxkd.training.loop import Runs, train, under_way
 from jaxkd.training.preemption import Termination
 from jaxkd.training.stacked_runs import make_stacked_evaluate, make_stacked_step, per_seed_epoch
@@ -194,6 +194,7 @@ def sweep(
     source, held_out = networks.source(data, epochs, training=True), None
     if validation_data is not None:
         held_out = networks.source(validation_data, epochs, source.normalization)
+        check_names(data, validation_data)
     if not isinstance(source, InMemory) or not isinstance(held_out, InMemory | None):
         raise ValueError("a sweep needs data that can be on the device: a data.Dataset, or arrays (images, labels)")
     for trainer in {trainer._compiled_program().model: trainer for trainer in trainers}.values():

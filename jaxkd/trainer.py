@@ -32,7 +32,7 @@ from jaxkd.training.epochs import BoundProgram, check_same_batches
 from jaxkd.training.evaluation import Evaluation, comfortable_batch_size, predicted
 from jaxkd.training.expectations import Expectations, checking_step
 from jaxkd.training.forward import warn_of_slow_types
-from jaxkd.training.inputs import Data, Source, Stream, images_of
+from jaxkd.training.inputs import Data, Source, Stream, check_names, images_of
 from jaxkd.training.loop import Run, Runs, train, under_way
 from jaxkd.training.optimizer_calls import check_update
 from jaxkd.training.preemption import Termination
@@ -287,6 +287,7 @@ class Trainer:
         if validation_data is not None:
             passes = (last - first) * (2 if self.keeps_average else 1)
             held_out = networks.source(validation_data, passes, source.normalization)
+            check_names(data, validation_data)
         self._run.resume_where_it_is()
         check_same_batches(self._run.resumed, source.examples, batch_size)
         source = networks.for_training(source, batch_size, self._compiled_program(), len(self._placement.devices))

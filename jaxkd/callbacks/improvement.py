@@ -42,6 +42,11 @@ class _Monitor(Callback):
             if value is not None:
                 self._observe(value)
 
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        if math.isnan(self._best):
+            said = f"{type(self).__name__} never saw {self.monitor!r} as a number: it did nothing"
+            warnings.warn(said, stacklevel=2)
+
     def _forget(self) -> None:
         self._best = math.nan
         self._waited = 0
@@ -135,11 +140,10 @@ class EarlyStopping(_Monitor):
             self.trainer.stop_training = True
 
     def on_train_end(self, logs: Logs | None = None) -> None:
-        if math.isnan(self._best):
-            warnings.warn(f"EarlyStopping never saw {self.monitor!r} as a number: it did nothing", stacklevel=2)
-        elif self.restore_best and self._best_state is not None:
+        super().on_train_end(logs)
+        if self.restore_best and self._best_state is not None:
             self.trainer.state = self._best_state
-        elif self.restore_best:
+        elif self.restore_best and not math.isnan(self._best):
             warnings.warn(
                 f"the best {self.monitor!r}, {self._best:g}, is from before this run was resumed: its state is gone, "
                 "that of the last epoch stays",

@@ -46,6 +46,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "type": int, "metavar": "N",
         "help": "pixels a side at which the trained network sees the images; its teacher sees them as they come",
     },
+    "resized_crop": {
+        "action": argparse.BooleanOptionalAction,
+        "help": "train on random parts of the images, as large as the whole, instead of shifted ones",
+    },
 }  # fmt: skip
 """What may be changed of a `recipes.Training`, by the name there."""
 

@@ -204,12 +204,23 @@ def pictures(paths: Sequence[pathlib.Path], reader: Reader, unreadable: list[str
         if path.suffix in (".npz", ".npy"):
             yield from ((f"{path}[{number}]", pixels) for number, pixels in enumerate(in_array(path)))
             continue
-        inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS)
+        inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS and is_shown(path, file))
         for file in inside if path.is_dir() else [path]:
             try:
                 yield str(file), reader(file)
             except BrokenImageError as error:
                 unreadable.append(f"{file}: {error}")
+
+
+def is_shown(folder: pathlib.Path, file: pathlib.Path) -> bool:
+    """Return whether neither a file nor a folder on the way to it is hidden, as thumbnails of other programs are.
+
+    Example:
+      >>> folder = pathlib.Path(".a")
+      >>> is_shown(folder, folder / "b.png"), is_shown(folder, folder / ".b" / "c.png")
+      (True, False)
+    """
+    return not any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
 def pixels_of(options: argparse.Namespace, trained: network.Trained, file: pathlib.Path) -> np.ndarray:

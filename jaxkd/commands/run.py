@@ -12,7 +12,7 @@ import hashlib
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import numpy as np
@@ -97,12 +97,19 @@ def load_data(config: RunConfig) -> tuple[Images, Images]:
     wanted = ("image_size", "workers", "validation_split")
     read: dict[str, Any] = {name: getattr(config.data, name) for name in wanted}
     train, test = data.load(config.data.name, config.data.data_dir, mean=mean, std=std, **read)
+    if crops_on_device(config, train):  # mirrored as before, and not shifted
+        train = train.replace(augmentation=train.augmentation and dataclasses.replace(train.augmentation, pad=0))
     if config.limited:
         limit = min(
             config.limit_examples or len(train), (config.limit_steps or len(train)) * config.training.batch_size
         )
         train, test = some_of(train, limit), some_of(test, limit)
     return (train.replace(balanced=True) if config.data.balanced else train), test
+
+
+def crops_on_device(config: RunConfig, train: Images) -> TypeGuard[data.Dataset]:
+    """Tell whether training crops and resizes images that are in memory; others are when they are read."""
+    return config.training.resized_crop and isinstance(train, data.Dataset)
 
 
 def some_of(images: Images, count: int) -> Images:
@@ -180,7 +187,7 @@ def compiled(config: RunConfig, train: Images, teacher: Any = None) -> jaxkd.Tra
         batch_norm=config.batch_norm,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         trainable=models.head(network) if config.init is not None and config.init.freeze else None,
-        augment=config.training.augmentations,
+        augment=[*([data.CropAndResize()] if crops_on_device(config, train) else []), *config.training.augmentations],
         mixing=config.training.mixing,
         ema=None if config.training.ema_decay is None else jaxkd.EMA(config.training.ema_decay),
     )

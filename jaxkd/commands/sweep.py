@@ -1,7 +1,7 @@
 """Trains a student for every combination of some settings: seeds, temperatures, weights, methods, …
 
-Students that differ in numbers alone are one program, and share each batch and every forward pass of the teacher. What
-was stopped goes on with the same command and --resume.
+Students that differ in seeds, temperatures, α, β, γ and the like alone are one program, and share each batch and every
+forward pass of the teacher. What was stopped goes on with the same command and --resume.
 """
 
 from __future__ import annotations

@@ -27,6 +27,8 @@ from jaxkd.types import Normalization, tree_size
 FILE_SUFFIXES = (".pth", ".pt", ".safetensors")
 """The suffixes by which OUT is a file; anything else is a folder."""
 
+_EXPORTED = (".onnx", ".tflite", ".stablehlo")
+
 EXAMPLES = """examples:
   a folder that jaxkd distill takes as --teacher, with the accuracy on CIFAR-100:
     jaxkd convert cifar100_resnet56.pth teachers/resnet56 --evaluate cifar100 --data-dir ~/data
@@ -188,6 +190,9 @@ def _check_place(output: Path, force: bool) -> None:
     Raises:
       OSError: nothing can be written there, or a file is there that `force` would replace.
     """
+    if output.suffix in {*SUFFIXES, *_EXPORTED} - {*FILE_SUFFIXES}:
+        by = "jaxkd export" if output.suffix in _EXPORTED else ", ".join(FILE_SUFFIXES)
+        raise ValueError(f"{output}: no network is written to {output.suffix} files by this command; use {by}")
     output.parent.mkdir(parents=True, exist_ok=True)
     if output.suffix not in FILE_SUFFIXES:
         check_replaceable(output)

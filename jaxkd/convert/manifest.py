@@ -6,6 +6,7 @@ A saved model has it in its manifest, a safetensors file in its metadata, publis
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from importlib.metadata import version
 from os import PathLike
@@ -27,6 +28,12 @@ MAX_SIDE = 2048
 
 MAX_BLOCKS = 64
 """The most blocks that a file can ask for by an option: they are made before it is known whether it fits them."""
+
+MAX_IN_NAME = 2000
+"""The largest number in the name of a network that a file can ask for, likewise: resnet1202 is one."""
+
+MAX_WIDTH = 2**14
+"""The largest number of any other option of a file."""
 
 
 class Source(NamedTuple):
@@ -197,6 +204,8 @@ def stated_in(
 
 
 def _is_known(name: str) -> bool:
+    if any(len(number) > 4 or int(number) > MAX_IN_NAME for number in re.findall(r"\d+", name)):
+        return False  # its blocks would be built before any weight is compared
     try:
         named(name)
     except Exception:  # another zoo's, or anything a stranger wrote
@@ -213,6 +222,9 @@ def _checked_option(name: str, value: Any, source: str | PathLike[str]) -> Any:
         raise ConversionError(source, f"its {name} is {brief(str(value))}, and must be a whole number: {_AGAIN}")
     if name == "image_size" and value > MAX_SIDE:  # positions may be computed for it before any weight is compared
         raise ConversionError(source, f"its image_size is {value}, more than {MAX_SIDE}: give image_size= yourself")
+    if any(_is_number(one) and one > MAX_WIDTH for one in values):  # likewise
+        reason = f"its {name} is {brief(str(value))}, more than {MAX_WIDTH}: give {name}= yourself"
+        raise ConversionError(source, reason)
     if name in ("depth", "depths") and not sum(filter(_is_number, values)) <= MAX_BLOCKS:
         raise ConversionError(
             source,

@@ -157,19 +157,22 @@ def _pick(matches: list[_Match], wanted: Wanted) -> _Match:
         raise ConversionError(
             wanted.source,
             f"holds two sets of weights, raw ones at {places[0]} and averaged ones at {places[1]}: "
-            "say which by weights='raw' or weights='averaged'",
+            "say which by weights='raw' or weights='averaged', or write one to a file of its own: "
+            "jaxkd convert FILE OUT --weights averaged",
         )
     left = [match for match in matches if match.found.usual] or matches
     places = list(dict.fromkeys(match.found.place for match in left))
     if len(places) > 1:
         several = listed({"holds several networks": [f"{match.candidate} at {match.found.place!r}" for match in left]})
-        raise ConversionError(wanted.source, f"{'; '.join(several)}: say which by weights={places[0]!r}")
+        cure = f"say which by weights={places[0]!r}, or by jaxkd convert FILE OUT --weights {places[0]}"
+        raise ConversionError(wanted.source, f"{'; '.join(several)}: {cure}")
     if len(left) > 1:
         fits = " and ".join(sorted(str(match.candidate) for match in left))
         raise ConversionError(
             wanted.source,
             f"fits several networks alike; the file fits {fits}, which differ in what has no weights; "
-            f"say which architecture it is, as in name={left[0].candidate.name!r}",
+            f"say which architecture it is, as in name={left[0].candidate.name!r}, or by jaxkd convert FILE "
+            f"{left[0].candidate.name} OUT",
         )
     return left[0]
 

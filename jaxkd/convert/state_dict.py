@@ -26,8 +26,10 @@ MAX_CONTAINERS = 3
 MAX_SEGMENTS = 6
 """The most segments of a prefix, as in `module._orig_mod.model.`; an untrusted file may have any number."""
 
-_AVERAGED = re.compile(r"(^|[._])(ema|swa|avg|average|averaged|shadow|polyak)([._]|$)")
-_NO_WEIGHTS = re.compile(r"optim|sched|scaler|callback|hyper_parameters|loops", re.IGNORECASE)
+_AVERAGED = re.compile(r"(^|[._-])(ema|swa|avg|average|averaged|shadow|polyak)([._-]|$)", re.IGNORECASE)
+_NO_WEIGHTS = re.compile(
+    r"(^|[._-])((optim(i[sz]er)?|(lr_?)?sched(uler)?|scaler|callback|loop)s?|hyper_parameters)([._-]|$)", re.IGNORECASE
+)
 """Parts of a training script's file in which tensors are no weights."""
 
 

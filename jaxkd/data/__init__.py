@@ -13,6 +13,7 @@ from jaxkd.data.interop import channels_last
 from jaxkd.data.load import load, names
 from jaxkd.data.pipeline.batch_reader import BatchIndices, UnreadableImages
 from jaxkd.data.streamed import StreamedDataset, from_source
+from jaxkd.data.transforms.crop_and_resize import CropAndResize
 from jaxkd.data.transforms.mixing import Mixing
 from jaxkd.data.transforms.pad_crop_flip import Augmentation
 from jaxkd.data.transforms.policies import AutoAugment, RandAugment, TimmRandAugment, TrivialAugment, policy
@@ -23,6 +24,7 @@ __all__ = [
     "Augmentation",
     "AutoAugment",
     "BatchIndices",
+    "CropAndResize",
     "Dataset",
     "Mixing",
     "RandAugment",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -163,6 +164,29 @@ def classes_needed(labels: NDArray[Any]) -> int:
             "names, labels = np.unique(labels, return_inverse=True)"
         )
     return max(largest + 1, 1)
+
+
+def check_same_classes(trained: Sequence[str], held_out: Sequence[str]) -> None:
+    """Refuse held-out images of which a class has another number than in training: each would count as wrong.
+
+    Classes of other names may be the same ones, and are not compared.
+
+    Raises:
+      ValueError: with the first such class.
+
+    Example:
+      >>> check_same_classes(("ash", "elm", "oak"), ("ash", "elm"))
+      >>> check_same_classes(("ash", "elm", "oak"), ("elm", "oak"))
+      Traceback (most recent call last):
+      ValueError: class 'elm' is number 1 of the training images and number 0 of the held-out ones: ...
+    """
+    numbers = {name: number for number, name in enumerate(trained)}
+    for number, name in enumerate(held_out):
+        if numbers.get(name, number) != number:
+            raise ValueError(
+                f"class {name!r} is number {numbers[name]} of the training images and number {number} of the held-out "
+                "ones: read both with the same class names, as data.load does with both splits in one folder"
+            )
 
 
 def checked_normalization(normalization: Normalization, channels: int) -> Normalization:

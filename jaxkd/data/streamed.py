@@ -15,7 +15,15 @@ from jaxkd.checks import check_at_least
 from jaxkd.data.array_checks import checked_labels, checked_normalization
 from jaxkd.data.dataset import LabelledImages, checked_choice
 from jaxkd.data.interop import class_names_of, image_and_label
-from jaxkd.data.pipeline.batch_reader import BatchReader, Plan, RandomAccess, Register, Unreadable, too_many
+from jaxkd.data.pipeline.batch_reader import (
+    BatchReader,
+    Plan,
+    RandomAccess,
+    Register,
+    Unreadable,
+    UnreadableImages,
+    too_many,
+)
 from jaxkd.data.pipeline.workers import check_installed, processes, read_ahead
 from jaxkd.data.transforms.resized_crop import RandomResizedCrop, ResizedCentreCrop
 from jaxkd.types import IMAGENET_NORMALIZATION, Batch, Normalization
@@ -116,8 +124,17 @@ class StreamedDataset(LabelledImages):
         The first time, each item of the source is asked for, though nothing is decoded: seconds for a million files in
         folders, minutes for a million encoded records.
         """
-        found = np.array([image_and_label(self.source[number])[1] for number in range(len(self))])
+        found = np.array([self._label(number) for number in range(len(self))])
         return checked_labels(found, len(self), self.num_classes)
+
+    def _label(self, number: int) -> Any:
+        try:
+            return image_and_label(self.source[number])[1]
+        except OSError as error:
+            raise UnreadableImages(
+                f"the label of example {number} of {self._title} cannot be read ({error}), and those of all examples "
+                "are asked for: leave it out of the source"
+            ) from error
 
     @property
     def unreadable(self) -> tuple[Unreadable, ...]:

@@ -18,7 +18,7 @@ from jaxkd import data
 from jaxkd.callbacks.terminal import fitted
 from jaxkd.command_line import CommandLine, Help, by_other_names, program
 from jaxkd.commands.network import Images, images_of
-from jaxkd.convert.checkpoint import locate
+from jaxkd.convert.checkpoint import load_pretrained, locate
 from jaxkd.data.load import STREAMED
 from jaxkd.export.comparison import REPEATS, compare, table
 from jaxkd.export.formats import FORMATS
@@ -169,7 +169,19 @@ def _comparison(exported: Exported, options: argparse.Namespace, record: Record 
     note = f"latency: the median of {REPEATS} on this machine, by {exported.format.runtime}"
     if lost:
         note += f"\nthe run's teacher, {recorded}, is not there: say where it is by --compare"
-    return f"{table(compare(exported, options.compare or (None if lost else recorded)))}\n{note}"
+    if options.compare is not None or lost or recorded is None:
+        return f"{table(compare(exported, options.compare))}\n{note}"
+    try:
+        rows = compare(exported, _teacher(Path(recorded), record))
+    except Exception as error:  # what was asked for is written, and formats' libraries fail in any way
+        rows, note = compare(exported), f"{note}\nthe run's teacher, {recorded}, is not compared: {error}"
+    return f"{table(rows)}\n{note}"
+
+
+def _teacher(path: Path, record: Record | None) -> Any:
+    """Return the teacher of a run; a file may need the name that the run was given."""
+    name = ((record and record.teacher) or {}).get("name")
+    return load_pretrained(path, name if locate(path).is_file() else None).model
 
 
 if __name__ == "__main__":

@@ -71,6 +71,7 @@ def model_card(record: Record, network: Classifier, repository: str) -> str:
       repository: where it will be, `user/repo`.
     """
     rows = {name: text for name, text in _facts(record, network).items() if text}
+    weights = "the last one" if record.weights_epoch is None else f"epoch {record.weights_epoch}"
     taught = f", distilled from {record.teacher['name']}" if record.teacher and record.teacher.get("name") else ""
     return f"""---
 library_name: jaxkd
@@ -87,8 +88,8 @@ tags:
 |---|---|
 {chr(10).join(f"| {name} | {text} |" for name, text in rows.items())}
 
-The best epoch was chosen on the test images, which makes its accuracy a little too high; the weights are those of the
-last one.
+The best epoch was chosen on the test images, which makes its accuracy a little too high; the weights are those of
+{weights}.
 
 ```python
 from jaxkd import Trainer, convert

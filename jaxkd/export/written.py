@@ -106,6 +106,8 @@ def write(
     if calibration is not None and test is None:
         raise ValueError("int8 is measured on test images: give test=")
     network = classifier(source, image_shape, normalization)
+    if target is None and str(source).startswith("hf:/"):
+        raise ValueError(f"{source} lies in the hub's cache once it is fetched: name the file that is to be written")
     place = _beside(network, chosen, calibration is not None) if target is None else target
     if place.is_dir():
         raise IsADirectoryError(f"{place} is a folder: name a file")

@@ -7,7 +7,6 @@ import pickle
 import struct
 import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import IO
 
 import numpy as np
@@ -16,13 +15,16 @@ from jaxkd.formats.files import atomic_write, little_endian
 from jaxkd.formats.torch_storage import STORAGE_TYPES
 
 _ALIGNMENT = 64
+_FOLDER = "archive"
+"""The name that PyTorch gives to what is saved into no file."""
+
 _TYPE_NAMES = {kind.dtype: name for name, kind in STORAGE_TYPES.items() if name != "UntypedStorage"}
 
 
 def write(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -> None:
     """Write an ordered state dict as `torch.save` would; the file appears complete or not at all.
 
-    The same tensors give the same bytes.
+    The same tensors give the same bytes, whatever the file is called.
 
     Args:
       path: the file to write; an existing one is replaced.
@@ -33,18 +35,19 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -> No
 
     Example:
       >>> import tempfile
+      >>> from pathlib import Path
       >>> with tempfile.TemporaryDirectory() as folder:
       ...     write(Path(folder) / "step.pth", {"step": np.array(7)})
       ...     zipfile.ZipFile(Path(folder) / "step.pth").namelist()
-      ['step/data.pkl', 'step/byteorder', 'step/data/0', 'step/version']
+      ['archive/data.pkl', 'archive/byteorder', 'archive/data/0', 'archive/version']
     """
-    stem, program = Path(path).stem, _pickle(tensors)
+    program = _pickle(tensors)
     with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        _add(file, archive, f"{stem}/data.pkl", program)
-        _add(file, archive, f"{stem}/byteorder", b"little")
+        _add(file, archive, f"{_FOLDER}/data.pkl", program)
+        _add(file, archive, f"{_FOLDER}/byteorder", b"little")
         for key, tensor in enumerate(tensors.values()):
-            _add(file, archive, f"{stem}/data/{key}", little_endian(tensor))
-        _add(file, archive, f"{stem}/version", b"3\n")
+            _add(file, archive, f"{_FOLDER}/data/{key}", little_endian(tensor))
+        _add(file, archive, f"{_FOLDER}/version", b"3\n")
 
 
 def _add(file: IO[bytes], archive: zipfile.ZipFile, name: str, data: bytes) -> None:

@@ -94,6 +94,8 @@ class PlainDict(dict[Any, Any]):
 
     def __init__(self, items: Iterable[tuple[Any, Any]] | Mapping[Any, Any] = ()):
         super().__init__()
+        if not isinstance(items, Mapping | list | tuple | zip):  # the length of others is not counted, see `_call`
+            raise ValueError(f"a dictionary of the elements of a {type(items).__name__}")
         for key, value in items.items() if isinstance(items, Mapping) else items:
             self[key] = value
 

@@ -1,8 +1,8 @@
 """Losses, one file per method. All are called as `loss(student, teacher, batch, progress, key)` and combine freely.
 
-On logits: `CrossEntropy`, `KD`, `ATS`, `DKD`, `MLKD`, `DIST`, `HardLabel`, `DeiT`. Their temperature is a number or a
-rule: `CurriculumTemperature`, `InstanceTemperature`, `ATS`. On features: `FitNet`, `AT`, `PKT`, `SP`, `VID`, `RKD`,
-`NST`, `CC`, `OFD`, `ReviewKD`, `CRD`, `SRRL`.
+On logits: `CrossEntropy`, `KD`, `ATS`, `DKD`, `MLKD`, `DIST`, `HardLabel`, `DeiT`. The temperature of `KD`, `DKD`,
+`MLKD` and `DIST` is a number or a rule: `CurriculumTemperature`, `InstanceTemperature`, `ATS`. On features: `FitNet`,
+`AT`, `PKT`, `SP`, `VID`, `RKD`, `NST`, `CC`, `OFD`, `ReviewKD`, `CRD`, `SRRL`.
 """
 
 from jaxkd.losses.at import AT

@@ -57,7 +57,7 @@ class DKD(Loss):
 
     Args:
       alpha: α, the weight of the true class against the rest.
-      beta: β, the weight of the rest among themselves; the paper's are between 1 and 8, by the pair of networks.
+      beta: β, the weight of the rest among themselves; the paper's are between 0.5 and 8, by the pair of networks.
       temperature: T, or a temperature rule: `CurriculumTemperature()`, `ATS(correct, wrong)`.
       standardize: whether both logits are standardised first (Sun et al., CVPR 2024).
 

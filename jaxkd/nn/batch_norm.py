@@ -102,7 +102,18 @@ def batch_norm(
 
     Returns:
       As the images.
+
+    Raises:
+      ValueError: for a residual of another shape or type, or other than one number for each channel.
     """
+    if residual is not None and (residual.shape, residual.dtype) != (images.shape, images.dtype):
+        raise ValueError(
+            f"a residual {residual.dtype}{list(residual.shape)} for images {images.dtype}{list(images.shape)}: bring "
+            "it to their shape and type"
+        )
+    if any(each.shape != images.shape[-1:] for each in (mean, var, scale, bias)):
+        given = ", ".join(str(each.shape) for each in (mean, var, scale, bias))
+        raise ValueError(f"mean, variance, scale and bias {given} for images of {images.shape[-1]} channels")
     args = images, mean, scale * lax.rsqrt(var + epsilon), bias, residual
     by_xla = partial(_normalized, relu=relu)
     if not cpu_kernels.usable(images.dtype):

@@ -46,11 +46,11 @@ def affine(features: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> ja
     # As one matrix: on the CPU, products of higher arrays and above all their gradients take half as long again.
     rows = features.reshape(-1, features.shape[-1]) if features.ndim > 2 else features
     # A single row may be one of many under `jax.vmap`, which the kernels would compute one after the other.
-    if rows.ndim == 2 and _by_kernels(rows.dtype):
+    if rows.ndim == 2 and rows.size and _by_kernels(rows.dtype):
         out = _affine_by_kernels(rows, kernel, bias)
     else:
         out = _affine_by_xla(rows, kernel, bias)
-    return out.reshape(*features.shape[:-1], -1)
+    return out.reshape(*features.shape[:-1], kernel.shape[-1])
 
 
 def _affine_by_xla(rows: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
@@ -94,9 +94,15 @@ def layer_norm(values: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: fl
       scale: `[C]`.
       bias: `[C]`.
       epsilon: added to the variance.
+
+    Raises:
+      ValueError: for scale or bias of another length than the last axis.
     """
-    if values.ndim > 1 and _by_kernels(values.dtype):
+    if not scale.shape == bias.shape == values.shape[-1:]:
+        raise ValueError(f"layer normalisation of {values.shape} by scale {scale.shape} and bias {bias.shape}")
+    if values.ndim > 1 and values.size and _by_kernels(values.dtype):
         rows = values.reshape(-1, values.shape[-1])
+        scale, bias = scale.astype(jnp.float32), bias.astype(jnp.float32)
         return _layer_norm_by_kernels(epsilon, rows, scale, bias).reshape(values.shape)
     return _layer_norm_by_xla(epsilon, values, scale, bias)
 
@@ -184,7 +190,8 @@ def attend(
       ((2, 5, 4, 8), (2, 5, 4, 8))
     """
     scale = queries.shape[-1] ** -0.5 if scale is None else scale
-    if bias is None and _by_kernels(queries.dtype):
+    empty = 0 in queries.shape or (keys_values is not None and 0 in keys_values.shape)
+    if bias is None and not empty and _by_kernels(queries.dtype):
         return _attend_in_one_pass(scale, queries, keys_values)
     given = _apart(queries, keys_values) if bias is None else (*_apart(queries, keys_values), bias)
     found: jax.Array = lax.platform_dependent(

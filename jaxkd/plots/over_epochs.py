@@ -54,7 +54,7 @@ def learning_curves(
     scale = 100.0 if quantity.endswith(_PERCENT) else 1.0
     axes, made = axes_of(target)
     # Curves that are already there keep their colours.
-    for number, (name, histories) in enumerate(checked(runs).items(), start=len(axes.get_lines())):
+    for number, (name, histories) in enumerate(checked(runs).items(), start=_drawn(axes)):
         members = list(histories) if isinstance(histories, Iterable) else [histories]
         if not members:
             raise ValueError(f"{name!r} is a name without runs: leave it out")
@@ -122,7 +122,7 @@ def curves(
       ...     curves({"resnet56": ([1, 2, 4], [0.1, 0.2, 0.3])}, Path(folder) / "c.png", ("temperature", "e(q)"))
     """
     axes, made = axes_of(target)
-    for number, (name, (x, y)) in enumerate(checked(named).items(), start=len(axes.get_lines())):
+    for number, (name, (x, y)) in enumerate(checked(named).items(), start=_drawn(axes)):
         look = _look(number, style)
         axes.plot(np.asarray(x, float), np.asarray(y, float), label=name, **look)
         if deviations and name in deviations:
@@ -135,6 +135,11 @@ def curves(
     axes.set_xlabel(labels[0])
     axes.set_ylabel(labels[1])
     finish(axes, made, target, title, legend)
+
+
+def _drawn(axes: Axes) -> int:
+    """Return how many curves are there, without the unnamed lines of their error bars."""
+    return sum(not str(line.get_label()).startswith("_") for line in axes.get_lines())
 
 
 def _look(number: int, style: Style) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def linear(
     low, high = _range(values)
     extra = margin * (high - low)
     low, high = low - extra, high + extra
-    if within is not None:
+    if within is not None and within[0] < high and low < within[1]:  # a metric of the user's may be no part of 1
         low, high = max(low, within[0]), min(high, within[1])
     return Scale(low, high, nice_ticks(low, high, count))
 

@@ -334,6 +334,10 @@ class RunDirectory:
           reported: the epoch that the recipe's tables state, "last" or "best".
           facts: other entries of the result. Readers of records look for `image_shape`, `(H, W, C)` of the training
             images.
+
+        Returns:
+          What was written: the last and the best epoch, `facts`, and `weights_epoch` where the weights are those of an
+          earlier epoch than the last, as with `EarlyStopping(restore_best=True)`.
         """
         networks = {name: trainer.model, **({f"{name}-ema": trainer.ema_model} if trainer.keeps_average else {})}
         for title, network in networks.items():
@@ -350,6 +354,9 @@ class RunDirectory:
                 plots.learning_curves({title: history}, axes, quantity, label="accuracy (%)")
             plots.save(figure, self.path / "curves.png")
         result = {**summary(history, reported), **(facts or {})}
+        trained = 0 if trainer.state is None else int(trainer.state.epoch)
+        if trained != history.epoch[-1] + 1:  # a callback put an earlier state back
+            result["weights_epoch"] = trained
         write_json(self.result_file, result)
         return result
 

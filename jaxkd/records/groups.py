@@ -179,8 +179,9 @@ def _shared(run: Record) -> dict[str, Any]:
     settings = dict(run.settings)
     if "model" in settings:
         settings["student"] = settings.pop("model")
-    if isinstance(settings.get("method"), str):  # as tables of sweeps have it
-        settings["method"] = {"name": settings["method"]}
+    for name in ("method", "teacher"):
+        if isinstance(settings.get(name), str):  # as tables of sweeps have it
+            settings[name] = {"name": settings[name]}
     if settings.get("teacher") is None and settings.get("method") is None and "student" in settings:
         settings |= {"teacher": None, "method": _ALONE}
     return {name: value for name, value in flat(settings).items() if name not in ("seed", "seeds")}

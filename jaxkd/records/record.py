@@ -128,7 +128,9 @@ class Record:
     @property
     def teacher(self) -> Mapping[str, Any] | None:
         """`name`, `sha256` of its file, `accuracy` on the test images, as far as they are known; None without one."""
-        return {**(self.settings.get("teacher") or {}), **((self.result or {}).get("teacher") or {})} or None
+        given = self.settings.get("teacher")
+        named = given if isinstance(given, Mapping) else {"name": given} if given else {}  # a name in cells of sweeps
+        return {**named, **((self.result or {}).get("teacher") or {})} or None
 
     @property
     def teacher_accuracy(self) -> float | None:
@@ -138,7 +140,7 @@ class Record:
     @property
     def epochs(self) -> int | None:
         """The number of epochs the run is to have."""
-        return (self.settings.get("training") or {}).get("epochs")
+        return self._training.get("epochs")
 
     @property
     def measured(self) -> bool:
@@ -176,7 +178,7 @@ class Record:
     @property
     def reported(self) -> Literal["last", "best"]:
         """The epoch that the tables of the run's recipe state."""
-        return (self.result or {}).get("reported") or (self.settings.get("training") or {}).get("reported") or "last"
+        return (self.result or {}).get("reported") or self._training.get("reported") or "last"
 
     @property
     def published(self) -> PublishedNumber | None:
@@ -204,6 +206,16 @@ class Record:
                 "the run is not finished: let it come to its end, with the same command and --resume if it was killed"
             )
         raise FileNotFoundError(f"{self.path} holds no network that can be loaded; {cure}")
+
+    @property
+    def weights_epoch(self) -> int | None:
+        """The epoch whose weights were kept, where that is not the last: a callback put an earlier state back."""
+        return (self.result or {}).get("weights_epoch")
+
+    @property
+    def _training(self) -> Mapping[str, Any]:
+        given = self.settings.get("training")
+        return given if isinstance(given, Mapping) else {}  # a cell of a user's sweep may have that name
 
     @functools.cached_property
     def _ends(self) -> Mapping[str, Mapping[str, Any]]:

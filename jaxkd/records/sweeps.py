@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import os
@@ -13,7 +14,7 @@ import numpy as np
 
 from jaxkd import recipes
 from jaxkd.history import History
-from jaxkd.records.directory import TableRow, damaged, environment_in, history_of, read_mapping, read_table
+from jaxkd.records.directory import TableRow, damaged, environment_in, history_of, read_json, read_mapping, read_table
 from jaxkd.records.record import Record
 from jaxkd.spread import Spread
 
@@ -43,6 +44,13 @@ class Grid:
     deviation: np.ndarray
     runs: int
     fewest: int
+
+    @property
+    def transposed(self) -> Grid:
+        """The same with rows for columns."""
+        row, column = self.names
+        mean, deviation = self.mean.T, self.deviation.T
+        return Grid((column, row), self.columns, self.rows, mean, deviation, self.runs, self.fewest)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +92,9 @@ class SweepRecord:
     @property
     def runs(self) -> tuple[Record, ...]:
         """Every run as a record of its own; the networks were not kept."""
-        shared = {name: value for name, value in self.settings.items() if name != "seeds"}
+        # A table alone does not say by which method its runs learned, and is no record of networks without a teacher.
+        settings = self.settings or {"method": self.name}
+        shared = {name: value for name, value in settings.items() if name != "seeds"}
         return tuple(
             Record(
                 path=self.path,
@@ -134,11 +144,27 @@ class SweepRecord:
 def holds_sweep(path: Path) -> bool:
     """Return whether a path is a table of a sweep, or a folder with one."""
     if path.is_dir():
-        return (path / TABLE).exists() or holds_sweep(path / COMPARISON)
+        return _is_table(path / TABLE) or holds_sweep(path / COMPARISON)
     if path.name == COMPARISON and path.is_file():
-        content = read_mapping(path)
-        return isinstance(content.get("runs"), dict)
+        return _is_comparison(path)
     return path.suffix == ".csv" and path.is_file()
+
+
+def _is_table(file: Path) -> bool:
+    """Return whether a file is a table of epochs; other programs have a grid.csv as well."""
+    if not file.is_file():
+        return False
+    with file.open(encoding="utf-8", errors="replace", newline="") as table:
+        return "epoch" in next(csv.reader(table), [])
+
+
+def _is_comparison(file: Path) -> bool:
+    """Return whether a file has runs by their methods; one that cannot be read may have them."""
+    try:
+        content = read_json(file)
+    except ValueError:
+        return True
+    return isinstance(content, dict) and isinstance(content.get("runs"), dict)
 
 
 def is_unfinished_sweep(path: Path) -> bool:
@@ -182,7 +208,7 @@ def read_sweep(path: str | os.PathLike[str]) -> SweepRecord:
         raise FileNotFoundError(
             f"{path} holds no sweep: name a table that Sweep.to_csv wrote, or a folder with {TABLE} or {COMPARISON}"
         )
-    file = next((path / name for name in (TABLE, COMPARISON) if (path / name).exists()), path)
+    file = path if path.is_file() else path / (TABLE if _is_table(path / TABLE) else COMPARISON)
     return _read_comparison(path, file) if file.name == COMPARISON else _read_table(path, file)
 
 

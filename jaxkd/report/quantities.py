@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterable
 
-_PERCENT = ("accuracy", "top1", "top5", "hits")
+_PERCENT = re.compile(r"(accuracy|hits|(^|_)top\d+)$")
 
 # The order in which quantities are shown; loss terms, which have names of their own, come where the star is.
 _ORDER = (
@@ -68,7 +69,8 @@ def quantity(name: str) -> Quantity:
       >>> quantity("val_accuracy").title, quantity("kd_temperature").title, quantity("ce").title
       ('Test accuracy, %', 'Temperature of kd', 'Loss term ce')
     """
-    percent = name.endswith(_PERCENT)
+    name = name.removeprefix("measured_")  # in a sweep over a setting of the same name
+    percent = _PERCENT.search(name) is not None
     if name in _TITLES:
         title = _TITLES[name]
     elif name.endswith("_temperature"):
@@ -78,7 +80,7 @@ def quantity(name: str) -> Quantity:
     elif name.startswith("val_"):
         title = f"Test {name.removeprefix('val_').replace('_', ' ')}"
     else:
-        title = f"Loss term {name}"
+        title = f"Training {name}" if percent else f"Loss term {name}"
     return Quantity(name, f"{title}, %" if percent else title, percent)
 
 

@@ -15,7 +15,7 @@ from flax import nnx
 from numpy.typing import NDArray
 
 from jaxkd.data import Augmentation, BatchIndices, Dataset, StreamedDataset
-from jaxkd.data.array_checks import classes_needed, pixel_statistics, warn_of_missing_classes
+from jaxkd.data.array_checks import check_same_classes, classes_needed, pixel_statistics, warn_of_missing_classes
 from jaxkd.data.examples import cure_of_examples, refuse_empty, refuse_endless, warn_of_left_out
 from jaxkd.data.interop import IMAGES, columns, is_picture, one_by_one
 from jaxkd.training.expectations import Expectations, logits_of
@@ -201,6 +201,16 @@ def as_source(
             expected.warn_of_spare_classes(source.num_classes)
         expected.warn_of_size(source.image_shape)
     return source
+
+
+def check_names(trained: Data, held_out: Data) -> None:
+    """Refuse held-out images whose classes are numbered in another way than in training, as far as both are named.
+
+    Raises:
+      ValueError: with the first such class.
+    """
+    if isinstance(trained, Dataset | StreamedDataset) and isinstance(held_out, Dataset | StreamedDataset):
+        check_same_classes(trained.class_names, held_out.class_names)
 
 
 def _unchecked_source(data: Data, expected: Expectations, statistics: bool) -> Source:

@@ -147,11 +147,17 @@ class OwnCache(TeacherCache):
             self._reserve(wanted)
 
 
-def free_memory() -> int:
-    """Return the bytes of memory that programs can get on this machine without swapping."""
+def free_memory(container: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return the bytes of memory that programs can get on this machine, or in this container, without swapping."""
     import psutil
 
-    return int(psutil.virtual_memory().available)
+    free = int(psutil.virtual_memory().available)
+    try:
+        limit, used, kinds = ((container / f"memory.{name}").read_text() for name in ("max", "current", "stat"))
+        of_files = next((int(line.split()[1]) for line in kinds.splitlines() if line.startswith("inactive_file ")), 0)
+        return min(free, max(int(limit) - int(used) + of_files, 0))
+    except (OSError, ValueError):  # no container, or none with a limit
+        return free
 
 
 def in_words(count: int) -> str:

@@ -690,6 +690,12 @@ class Lowered:
             self.callback.on_epoch_end(epoch, {"loss": value})
 
 
+def test_a_rate_that_was_never_lowered_for_want_of_a_value_is_told():
+    found = Lowered([])
+    with pytest.warns(UserWarning, match="ReduceLROnPlateau never saw 'loss' as a number: it did nothing"):
+        found.callback.on_train_end()
+
+
 @dataclasses.dataclass(frozen=True)
 class SimpleState:
     opt_state: object

@@ -6,7 +6,7 @@ import json
 import pytest
 import yaml
 
-from jaxkd import losses, recipes, records
+from jaxkd import data, losses, recipes, records
 from jaxkd.commands import config_file, distill, dry_run, train
 from jaxkd.config import DataConfig, RunConfig
 
@@ -291,6 +291,19 @@ def test_steps_are_limited_in_each_epoch():
     images, test = distill.run.load_data(found)
     assert (len(images), len(test)) == (32, 32)
     assert len(set(images.labels.tolist())) > 5
+
+
+def test_images_in_memory_are_cropped_on_the_device_and_not_shifted_as_well():
+    found = train.config_of(options(train, "--model", "resnet8", *SMALL, "--resized-crop", "--random-erasing", "0.25"))
+    assert RunConfig.from_dict(found.to_dict()) == found
+    images, _ = distill.run.load_data(found)
+    assert images.augmentation == data.Augmentation(pad=0, flip=False)  # digits are not mirrored
+    program = distill.run.compiled(found, images)._program
+    assert program.augment == (data.CropAndResize(), data.RandomErasing(0.25))
+    plain = dataclasses.replace(found, training=dataclasses.replace(found.training, resized_crop=False))
+    images, _ = distill.run.load_data(plain)
+    assert images.augmentation.pad == 1
+    assert distill.run.compiled(plain, images)._program.augment == (data.RandomErasing(0.25),)
 
 
 def test_a_dry_run_measures_and_writes_nothing(teacher, tmp_path, capsys, monkeypatch):

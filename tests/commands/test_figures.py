@@ -14,7 +14,7 @@ from tiny import digits
 
 from jaxkd import History, analysis, convert, models, plots, records
 from jaxkd.commands import figures
-from jaxkd.commands.figuring import smoke
+from jaxkd.commands.figuring import smoke, temperature_sweep
 from jaxkd.records import RunDirectory
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -237,7 +237,8 @@ def test_a_table_of_a_sweep_has_fixed_temperatures_too(tmp_path, capsys):
     table.write_text("temperature,seed,epoch,val_accuracy\n2,0,1,0.5\n2,1,1,0.6\n4,0,1,0.7\n")
     record = run("sweep", [str(table)], tmp_path)
     assert "runs of each: 1 to 2" in capsys.readouterr().out
-    assert record["fixed"] == [{"method": "sweep", "temperatures": [2.0, 4.0], "accuracy": [[0.5, 0.6], [0.7]]}]
+    accuracies = [[0.5, 0.6], [0.7]]
+    assert record["fixed"] == [{"method": "temperatures.csv", "temperatures": [2.0, 4.0], "accuracy": accuracies}]
     assert record["learned"] == []
 
 
@@ -465,7 +466,7 @@ def test_runs_at_one_temperature_differ_in_their_seeds_alone(tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         figures.main(["sweep", str(table)])
     said = " ".join(capsys.readouterr().err.split())
-    assert "the runs of sweep at temperature 2 differ in kd_weight (0.5; 0.9): name those of one" in said
+    assert "the runs of t.csv at temperature 2 differ in kd_weight (0.5; 0.9): name those of one" in said
 
 
 def test_the_data_of_one_figure_is_not_drawn_as_another(runs, tmp_path, capsys):
@@ -473,6 +474,29 @@ def test_the_data_of_one_figure_is_not_drawn_as_another(runs, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         figures.main(["sweep", "--redraw", str(tmp_path / "temperature.json")])
     assert "holds the data of 'temperature', not of 'sweep'" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_run_that_diverged_ends_its_curve(tmp_path, capsys):
+    table = tmp_path / "t.csv"
+    head = "t_end,seed,epoch,val_accuracy,kd_temperature\n"
+    table.write_text(f"{head}20,0,1,0.5,15.2\n20,0,2,0.6,14.1\n20,1,1,0.5,15.0\n20,1,2,0.1,nan\n40,0,1,0.1,nan\n")
+    record = run("temperature", [str(table)], tmp_path)
+    assert [curve["epochs"] for curve in record["curves"]] == [[[1, 2], [1]]]
+    assert "temperature 15.00 to 15.20 after the first epoch, 14.10 to 15.00 after epoch 1 to 2" in (
+        " ".join(capsys.readouterr().out.split())
+    )
+
+
+def test_curves_of_several_learned_temperatures_keep_their_names():
+    assert temperature_sweep._short("CTKD, t end 20, resnet56 → resnet20") == "CTKD, t end 20"
+    assert temperature_sweep._short("CTKD, resnet56 → resnet20") == "CTKD"
+
+
+def test_a_grid_of_temperatures_may_have_its_settings_in_either_order(tmp_path):
+    table = tmp_path / "grid.csv"
+    table.write_text("wrong,correct,epoch,val_accuracy\n1,1,1,0.1\n2,1,1,0.2\n1,4,1,0.3\n2,4,1,0.4\n")
+    (found,) = run("fig10", [str(table)], tmp_path)["grids"]
+    assert (found["correct"], found["wrong"], found["accuracy"]) == ([1, 4], [1, 2], [[0.1, 0.2], [0.3, 0.4]])
 
 
 def test_a_sweep_of_something_else_is_no_grid(tmp_path, capsys):

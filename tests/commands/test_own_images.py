@@ -5,6 +5,7 @@ import json
 import pytest
 from image_tree import image_tree
 
+from jaxkd import data
 from jaxkd.commands import run, train
 
 OPTIONS = ["--data", "folder", "--image-size", "16", "--workers", "0", "--model", "resnet8", "--epochs", "1", "--quiet"]
@@ -28,6 +29,14 @@ def test_what_the_options_say_reaches_images_and_record(folder, tmp_path):
     settings = run.resolve(config, images).settings()
     assert settings["data"]["validation_split"] == 0.25
     assert (settings["data"]["images"], settings["data"]["balanced"]) == (12, True)
+
+
+def test_images_from_files_are_cropped_once(folder):
+    options = [*OPTIONS, "--data-dir", str(folder), "--validation-split", "0.25", "--resized-crop"]
+    config = train.config_of(train.command_line().parse_args(options))
+    images, _ = run.load_data(config)
+    assert isinstance(images.augmentation, data.RandomResizedCrop)
+    assert run.compiled(config, images)._program.augment == ()
 
 
 @pytest.mark.slow

@@ -59,6 +59,8 @@ def test_command_evaluates_on_images_that_training_held_out(tmp_path, capsys):
         ["x.pth", "resnet14", "out"],
         ["x.pth", "resnet9", "out"],
         ["x.pth", "resnet8", "out", "--mean", "0.5"],
+        ["x.pth", "resnet8", "out.onnx"],
+        ["x.pth", "resnet8", "out.ckpt"],
         ["x.pth", "resnet8", "out", "--evaluate", "cifar100", "--data-dir", "."],
     ],
 )

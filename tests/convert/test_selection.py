@@ -78,7 +78,7 @@ def test_of_a_student_and_a_teacher_one_must_be_named(weights):
     tree = {"model": behind("module.student.", weights) | behind("module.teacher.", teacher), "epoch": 3}
     reason = refusal(tree)
     assert "holds several networks (2): resnet8 (num_classes=10) at 'model/module.student.', resnet14" in reason
-    assert reason.endswith("say which by weights='model/module.student.'")
+    assert "say which by weights='model/module.student.', or by jaxkd convert FILE OUT --weights" in reason
     for asked, expected in (("student", weights), ("module.teacher", teacher), ("model/module.student.", weights)):
         assert equal(select(tree, "x.pth", weights=asked).weights, expected)
     assert equal(select(tree, "x.pth", "resnet14").weights, teacher)
@@ -104,12 +104,24 @@ def test_student_and_teacher_in_dictionaries_of_their_own(weights):
     assert found.matched == "the weights are those under 'teacher'"
 
 
+@pytest.mark.parametrize("name", ["optimal_state_dict", "optimized_model", "schedule_free"])
+def test_names_that_begin_as_an_optimizers_may_be_those_of_weights(name, weights):
+    moments = {"state": {"fc.weight": np.ones((2, 2), np.float32)}}
+    others = {"optimizer_state_dict": moments, "lr_schedulers": moments, "optim": moments, "grad_scaler": moments}
+    found = select({"epoch": 9, name: weights, **others}, "x.pth")
+    assert equal(found.weights, weights)
+    assert found.matched == f"the weights are those under '{name}'"
+
+
 # Raw and averaged weights.
 
 
 @pytest.mark.parametrize(
     ("raw", "averaged"),
-    [("state_dict", "state_dict_ema"), ("model", "model_ema"), ("model", "ema"), ("net", "swa_model")],
+    [
+        *(("state_dict", "state_dict_ema"), ("model", "model_ema"), ("model", "ema"), ("net", "swa_model")),
+        *(("model", "model_EMA"), ("net", "EMA"), ("model", "model-ema")),
+    ],
 )
 def test_of_raw_and_averaged_weights_one_must_be_named(raw, averaged, weights):
     mean = convert.to_state_dict(seeded("resnet8"))
@@ -117,7 +129,8 @@ def test_of_raw_and_averaged_weights_one_must_be_named(raw, averaged, weights):
     reason = refusal(tree)
     assert reason == (
         f"holds two sets of weights, raw ones at '{raw}' and averaged ones at '{averaged}/module.': "
-        "say which by weights='raw' or weights='averaged'"
+        "say which by weights='raw' or weights='averaged', or write one to a file of its own: "
+        "jaxkd convert FILE OUT --weights averaged"
     )
     assert equal(select(tree, "x.pth", weights="raw").weights, weights)
     found = select(tree, "x.pth", "resnet8", weights="averaged")

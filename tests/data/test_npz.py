@@ -109,6 +109,11 @@ FLOATS = (PIXELS / 255).astype(np.float32)
         ({"x": FLOATS, "y": LABELS}, TypeError, r"mine.npz: .*float32: .*np.rint\(images \* 255.0\)"),
         ({"x": PIXELS, "y": np.eye(3)[LABELS]}, ValueError, "labels of all are float64: give integers"),
         ({"x": PIXELS, "y": LABELS[:5]}, ValueError, "mine.npz: 20 images, but 5 labels"),
+        (
+            {"x": PIXELS, "y": LABELS + 20240131},
+            ValueError,
+            r"mine.npz: the labels reach 2024013\d, and are identifiers",
+        ),
         ({"x": PIXELS.transpose(0, 3, 1, 2)[..., :5], "y": LABELS}, ValueError, "mine.npz: .*channels first"),
         ({"x": PIXELS, "y": np.array([{}] * 20)}, ValueError, "is not an .npz file of plain arrays: Object arrays"),
         ({"x": PIXELS, "y": LABELS, "x_train": PIXELS, "y_train": LABELS}, ValueError, "name the arrays"),

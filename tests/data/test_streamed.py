@@ -150,6 +150,12 @@ def test_nothing_readable_is_an_error_at_once():
     assert len(small(Noise(12, missing=(0, 1, 2)))) == 12
 
 
+def test_a_label_that_cannot_be_read_is_named_where_all_are_needed():
+    dataset = small(Odd(at=7, item=OSError("damaged")))
+    with pytest.raises(data.UnreadableImages, match=r"the label of example 7 .* cannot be read \(damaged\)"):
+        _ = dataset.labels
+
+
 ODD = [
     ((np.zeros((9, 9), np.uint8), 3), ValueError, r"label 3 is out of range: 3 classes are numbered 0 to 2"),
     ((np.zeros((9, 9), np.uint8), -1), ValueError, r"label -1 is out of range"),

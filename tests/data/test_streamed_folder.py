@@ -41,7 +41,7 @@ def test_the_size_is_224_unless_another_is_asked_for(tree):
 
 
 def test_images_are_numbered_by_class_folder_and_name(tmp_path):
-    ignored = ("a/notes.txt", "a/.hidden.png", ".git/x.png")
+    ignored = ("a/notes.txt", "a/.hidden.png", ".git/x.png", "a/.@__thumb/z.jpeg", "a/deeper/.copies/x/1.png")
     expected = [("a/Z.tif", 0), ("a/z.jpeg", 0), ("a/deeper/1.png", 0), ("b/10.png", 1), ("b/2.PNG", 1)]
     expected.append(("c é/1.webp", 2))
     for name in [*ignored, *(name for name, _ in reversed(expected))]:

@@ -1,5 +1,6 @@
 """The command: what it writes, prints and refuses, and the table of student and teacher."""
 
+import json
 import re
 import shutil
 import sys
@@ -51,6 +52,24 @@ def test_a_teacher_that_is_gone_is_told(run, tmp_path, capsys):
     assert "resnet14" not in printed
     assert main([str(copy), "--to", "safetensors", "--compare", str(run.parent / "teacher")]) == 0
     assert re.search(r"^network +resnet14 +resnet8$", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_a_teacher_of_a_file_is_known_by_the_name_of_the_run(run, tmp_path, capsys):
+    copy = shutil.copytree(run, tmp_path / "kd")
+    convert.to_torch(seeded("wrn_10_3"), tmp_path / "teacher.pth")  # which is not published, and so never guessed
+    for name in ("wrn_10_3", "wrn_16_1"):
+        config = json.loads((copy / "config.json").read_text())
+        config["settings"]["teacher"]["name"], config["arguments"]["teacher"] = name, str(tmp_path / "teacher.pth")
+        (copy / "config.json").write_text(json.dumps(config))
+        result = json.loads((copy / "result.json").read_text())
+        (copy / "result.json").write_text(json.dumps(result | {"teacher": {"name": name}}))
+        assert main([str(copy), "--to", "safetensors"]) == 0
+        printed = capsys.readouterr().out
+        if name == "wrn_10_3":
+            assert re.search(r"^network +wrn_10_3 +resnet8$", printed, re.MULTILINE)
+        else:  # what was asked for is written all the same
+            assert re.search(r"^network +resnet8$", printed, re.MULTILINE)
+            assert f"the run's teacher, {tmp_path / 'teacher.pth'}, is not compared: " in printed
 
 
 def test_a_network_without_a_run(tmp_path, capsys):

@@ -1,5 +1,6 @@
 """The hub: a network goes there with its card and comes back, over a stand-in for its HTTP interface."""
 
+import dataclasses
 import json
 import sys
 
@@ -113,5 +114,8 @@ def test_the_card_says_what_the_record_does(run):
         'model = convert.from_torch("hf://user/kd-student/student.safetensors")',
     ):
         assert line in card.splitlines()
+    assert "the weights are those of\nthe last one." in card
+    earlier = dataclasses.replace(record, result={**(record.result or {}), "weights_epoch": 1})
+    assert "the weights are those of\nepoch 1." in model_card(earlier, export.classifier(run), "user/kd-student")
     assert "Hinton" in next(line for line in card.splitlines() if line.startswith("| method |"))
     assert card.startswith("---\nlibrary_name: jaxkd\n")

@@ -165,7 +165,7 @@ def test_a_zip_with_two_pickles_is_refused(tmp_path):
 def test_two_storages_of_one_name_are_refused(tmp_path):
     torch_writer.write(tmp_path / "x.pth", WEIGHTS)
     with zipfile.ZipFile(tmp_path / "x.pth", "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
-        archive.writestr("x/data/0", bytes(54 * 4))
+        archive.writestr("archive/data/0", bytes(54 * 4))
     assert "two records of the same name" in refusal(tmp_path / "x.pth").reason
 
 
@@ -173,7 +173,7 @@ def test_a_record_whose_own_header_has_another_name_is_refused(tmp_path):
     """The directory at the end of an archive and the records themselves each say what a record is called."""
     torch_writer.write(tmp_path / "x.pth", WEIGHTS)
     content = (tmp_path / "x.pth").read_bytes()
-    (tmp_path / "x.pth").write_bytes(content.replace(b"x/data.pkl", b"y/data.pkl", 1))
+    (tmp_path / "x.pth").write_bytes(content.replace(b"archive/data.pkl", b"another/data.pkl", 1))
     assert "differ" in refusal(tmp_path / "x.pth").reason
 
 

@@ -156,6 +156,13 @@ EXHAUSTING = {
         + again(name("collections", "OrderedDict")),
         "elements and letters",
     ),
+    # Elements of an array are not counted, and each is an object once it is gone through.
+    "copied array": (
+        name("collections", "OrderedDict")
+        + tuple_of(tensor(storage(1), number(0), numbers(1, 1), numbers(1, 1)))
+        + b"R",
+        "a dictionary of the elements of a ndarray",
+    ),
     "arguments": (
         b"(" + b"N" * 200_000 + b"tq\x00" + name("torch", "device") + b"q\x01" + b"h\x01h\x00R0" * 1000,
         "elements and letters",

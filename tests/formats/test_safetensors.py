@@ -163,6 +163,8 @@ def test_options_that_are_given_have_precedence_over_the_file(tmp_path):
         ("options", '{"channels": "3"}', "its channels is 3, and must be a whole number"),
         ("options", '{"shortcut": 3}', "make no resnet8"),
         ("options", '{"depths": [60, 5]}', "more than the 64 blocks that a file can ask for: give depths= yourself"),
+        ("options", '{"width": 100000}', "more than 16384: give width= yourself"),
+        ("options", '{"heads": [1, 20000]}', "more than 16384: give heads= yourself"),
         ("options", '{"image_size": 1.5}', "must be a whole number"),
         ("options", '{"image_size": 30000}', "more than 2048: give image_size= yourself"),
         ("resize_to", "0", "must be a number of pixels"),
@@ -178,6 +180,13 @@ def test_options_that_make_no_sense_are_refused_where_they_would_be_used(key, va
     assert "\n" not in str(caught.value)
     path = with_metadata(path, seeded("resnet8"), architecture="a foreign network", **{key: value})
     assert convert.from_torch(path).name == "resnet8"
+
+
+@pytest.mark.parametrize("name", ["wrn_600004_1", "resnet600002x4", "resnet2000000000000000000000"])
+def test_a_network_too_deep_to_be_tried_is_none_of_the_zoo(name, tmp_path):
+    path = with_metadata(tmp_path / "x.safetensors", seeded("resnet8"), architecture=name, jaxkd="0.1.0")
+    with in_time():
+        assert convert.from_torch(path).name == "resnet8"
 
 
 def test_a_normalization_that_is_given_has_precedence_over_the_file(tmp_path):

@@ -78,9 +78,9 @@ def test_arrays_in_any_memory_layout_are_written_by_value(tmp_path):
 def test_the_same_weights_give_the_same_bytes_and_no_other_file(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
-        torch_writer.write(tmp_path / folder / "weights.pth", WEIGHTS)
-    assert (tmp_path / "a/weights.pth").read_bytes() == (tmp_path / "b/weights.pth").read_bytes()
-    assert [path.name for path in (tmp_path / "a").iterdir()] == ["weights.pth"]
+        torch_writer.write(tmp_path / folder / f"{folder}.pth", WEIGHTS)
+    assert (tmp_path / "a/a.pth").read_bytes() == (tmp_path / "b/b.pth").read_bytes()
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["a.pth"]
 
 
 def test_storages_lie_at_multiples_of_64(tmp_path):

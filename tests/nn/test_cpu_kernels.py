@@ -316,6 +316,32 @@ def test_channels_that_do_not_fit_are_refused():
         convolve(images, kernel, 1, 1)
 
 
+def test_operands_that_do_not_fit_are_refused_before_the_kernels_read_them():
+    """Without a compiled program nothing else would: the kernels read as many numbers as the images have."""
+    rows, images, kernel, short = arrays(9, jnp.float32, (4, 192), (8, 4, 4, 16), (192, 16), (48,))
+    with pytest.raises(ValueError, match=r"layer normalisation of \(4, 192\) by scale \(48,\) and bias \(48,\)"):
+        layer_norm(rows, short, short, 1e-5)
+    with pytest.raises(ValueError, match=r"a bias \(48,\) for a product of 16 columns"):
+        cpu_kernels.product(rows, kernel, short)
+    each = [jnp.ones(16)] * 4
+    for residual in (images[..., :8], images[:, :1, :1], images.astype(jnp.bfloat16)):
+        with pytest.raises(ValueError, match=r"a residual .* for images float32\[8, 4, 4, 16\]: bring it to their"):
+            batch_norm(images, *each, residual, 1e-5, True)
+    with pytest.raises(ValueError, match=r"\(16,\), \(48,\) for images of 16 channels"):
+        batch_norm(images, *each[:3], short, None, 1e-5, True)
+
+
+def test_batches_of_nothing_are_nothing():
+    kernel, bias, scale = jnp.ones((7, 5)), jnp.ones(5), jnp.ones(7)
+    for shape in ((0, 7), (0, 3, 7), (2, 0, 7)):
+        assert affine(jnp.zeros(shape), kernel, bias).shape == (*shape[:-1], 5)
+        of_kernel = jax.grad(lambda kernel, features: affine(features, kernel, bias).sum())(kernel, jnp.zeros(shape))
+        assert (np.asarray(of_kernel) == 0).all()
+        assert layer_norm(jnp.zeros(shape), scale, scale, 1e-5).shape == shape
+    assert attend(jnp.zeros((0, 5, 3, 4, 8))).shape == (0, 5, 4, 8)
+    assert attend(jnp.ones((2, 0, 1, 4, 8)), jnp.ones((2, 7, 2, 4, 8))).shape == (2, 0, 4, 8)
+
+
 def reference_norm(epsilon, relu, adds):
     def function(images, scale, bias, residual):
         axes = tuple(range(images.ndim - 1))

@@ -1,5 +1,6 @@
 """Where the CPU kernels cannot be had, the reason is said and XLA computes; nothing else changes."""
 
+import hashlib
 import os
 import pathlib
 import shutil
@@ -109,7 +110,18 @@ def test_a_cache_that_cannot_be_written(tmp_path, compiler):
     taken.write_text("no folder")
     line, _ = said(start(taken, CXX=str(compiler)))
     assert line.startswith("oneDNN 3.")
-    assert "for this process alone since the cache cannot be written" in line
+    assert "for this process alone since the cache cannot be used (Not a directory)" in line
+
+
+def test_a_cached_library_that_cannot_be_loaded(tmp_path, compiler):
+    """As on a file system that forbids running, or built on a machine with another C library."""
+    said(start(tmp_path, CXX=str(compiler)))
+    (name,) = files(tmp_path)
+    content = b"built elsewhere"
+    (tmp_path / "jaxkd" / "kernels" / name).write_bytes(content + hashlib.sha256(content).digest())
+    line, _ = said(start(tmp_path, CXX=str(compiler)))
+    assert line.startswith("oneDNN 3.")
+    assert "for this process alone since the cache cannot be used (" in line
 
 
 def test_no_compiler(tmp_path):

@@ -297,6 +297,32 @@ def test_a_grid_is_averaged_over_seeds(tmp_path):
     assert "seeds" not in sweep.runs[0].settings
 
 
+def test_runs_of_a_table_alone_are_not_taken_for_networks_without_a_teacher(tmp_path):
+    (tmp_path / "t.csv").write_text("temperature,seed,epoch,val_accuracy\n2,0,1,0.5\n2,1,1,0.6\n4,0,1,0.7\n")
+    found = records.groups(records.read_sweep(tmp_path / "t.csv").runs)
+    assert [(group.label, len(group.runs), group.alone) for group in found] == [
+        ("t.csv, temperature 2", 2, False), ("t.csv, temperature 4", 1, False),
+    ]  # fmt: skip
+
+
+def test_a_sweep_over_teachers_tells_them_apart(tmp_path):
+    (tmp_path / "t.csv").write_text("teacher,training,epoch,val_accuracy\nresnet56,long,1,0.5\nresnet110,long,1,0.6\n")
+    runs = records.read_sweep(tmp_path / "t.csv").runs
+    assert [run.teacher for run in runs] == [{"name": "resnet56"}, {"name": "resnet110"}]
+    assert [(run.epochs, run.reported) for run in runs] == [(None, "last")] * 2
+    assert [group.label for group in records.groups(runs)] == ["t.csv, teacher resnet56", "t.csv, teacher resnet110"]
+
+
+def test_files_of_other_programs_are_no_sweeps(tmp_path):
+    (tmp_path / "eval").mkdir()
+    (tmp_path / "eval" / "results.json").write_text('[{"acc": 0.7}]')
+    (tmp_path / "search").mkdir()
+    (tmp_path / "search" / "grid.csv").write_text("alpha,score\n1,2\n")
+    recorded.run(tmp_path / "run")
+    assert records.find_sweeps(tmp_path) == []
+    assert [run.name for run in records.find(tmp_path)] == ["run"]
+
+
 def test_a_sweep_over_one_setting_is_no_grid(tmp_path):
     with pytest.raises(ValueError, match="1 settings vary \\(wrong\\); a grid has two"):
         recorded.grid(tmp_path / "grid", correct=(1.0,)).grid()

@@ -14,9 +14,11 @@ from image_tree import image_tree
 
 from jaxkd import convert, data, models, records, report
 from jaxkd.history import History
+from jaxkd.plots.scale import linear
 from jaxkd.report import __main__ as command
 from jaxkd.report import disagreements
 from jaxkd.report.disagreements import png
+from jaxkd.report.quantities import quantity
 from jaxkd.trainer import Trainer
 
 HOSTILE = "<script>alert(1)<&\"'"
@@ -382,6 +384,16 @@ def test_a_grid_alone(tmp_path):
     sweep = recorded.grid(tmp_path / "grid")
     found = Page(report.page([], [sweep]))
     assert [section["id"] for section in found.all("section")] == ["grids", "configuration", "environment"]
+
+
+def test_metrics_of_training_are_no_loss_terms():
+    titles = [quantity(name).title for name in ("top1", "top3", "val_top3", "measured_learning_rate", "kd")]
+    expected = ["Training top1, %", "Training top3, %", "Test top3, %", "Learning rate", "Loss term kd"]
+    assert titles == expected
+
+
+def test_a_metric_beyond_one_hundred_percent_has_an_axis():
+    assert linear([6500.0, 7000.0], within=(0.0, 100.0)).high > 7000
 
 
 def test_a_grid_that_was_not_evaluated_is_shown_run_by_run(tmp_path):

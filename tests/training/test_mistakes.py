@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import TinyNet
 
-from jaxkd import Normalization, data
+import jaxkd
+from jaxkd import Normalization, data, optimizers
+from jaxkd.training import inputs
 from jaxkd.training.expectations import Expectations
 from jaxkd.training.inputs import as_source, images_of
 
@@ -213,3 +216,17 @@ def test_pixels_of_other_types_are_told_how_they_become_uint8(dtype, factor, cur
     for use in read(images, [0, 0]):
         with pytest.raises(ValueError, match=f"images are {np.dtype(dtype)}: .*{cure}"):
             use()
+
+
+def test_classes_that_are_numbered_otherwise_than_in_training_are_told():
+    """As of a second folder that lacks a class: every image of the others would count as wrong."""
+    images, labels = pixels((6, 8, 8, 3)), np.arange(6) % 3
+    trained = data.from_arrays(images, labels, ["ash", "elm", "oak"])
+    fewer = data.from_arrays(images[:4], labels[:4] % 2, ["elm", "oak"], trained.mean, trained.std)
+    trainer = jaxkd.Trainer(TinyNet(3))
+    trainer.compile(optimizers.sgd(0.05))
+    for held_out in (fewer, fewer.replace(class_names=("elm", "pine"))):
+        with pytest.raises(ValueError, match="class 'elm' is number 1 of the training images and number 0 of the held"):
+            trainer.fit(trained, held_out, epochs=1, verbose=0)
+    for held_out in (fewer.replace(class_names=names) for names in (("ash", "elm"), ("Esche", "Ulme"), ("0", "1"))):
+        inputs.check_names(trained, held_out)

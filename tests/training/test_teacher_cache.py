@@ -206,6 +206,17 @@ def test_a_cache_that_does_not_fit_says_so():
         jaxkd.TeacherCache().open({}, slots=10**9, width=10**6)
 
 
+def test_a_container_may_have_less_memory_than_its_machine(tmp_path):
+    whole = teacher_cache.free_memory(tmp_path)
+    assert whole > 2**20
+    written = {"max": f"{2**20}\n", "current": "700000\n", "stat": "anon 5\ninactive_file 200000\nslab 7\n"}
+    for name, text in written.items():
+        (tmp_path / f"memory.{name}").write_text(text)
+    assert teacher_cache.free_memory(tmp_path) == 2**20 - 500000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert teacher_cache.free_memory(tmp_path) > 2**20
+
+
 def test_a_folder_with_too_little_room_says_so(digits, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(teacher_cache.shutil, "disk_usage", lambda path: usage._replace(free=1000))

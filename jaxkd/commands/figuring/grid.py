@@ -73,6 +73,8 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
     if not all(run.measured for run in sweep.runs):
         raise ValueError(f"{path} has no test accuracy of every run: sweep with validation_data")
     found = sweep.grid("val_accuracy")
+    if found.names == ("wrong", "correct"):
+        found = found.transposed
     if found.names != ("correct", "wrong"):
         raise ValueError(f"{path} is a sweep of {' and '.join(found.names)}, not a grid of ATS's two temperatures")
     settings = sweep.settings

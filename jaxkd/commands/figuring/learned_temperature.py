@@ -7,8 +7,9 @@ with a band of one deviation (Li et al., Curriculum Temperature for Knowledge Di
 from __future__ import annotations
 
 import argparse
+import math
 import pathlib
-from typing import Any
+from typing import Any, TypeGuard
 
 from jaxkd import History, plots, records
 from jaxkd.commands.figuring import smoke
@@ -84,8 +85,13 @@ def learned(runs: list[records.Record]) -> list[dict[str, Any]]:
 
 
 def quantity(run: records.Record) -> str | None:
-    """Return the name under which a run logged its learned temperature; None where it learned none."""
-    return next((name for name in run.history.history if name.endswith("_temperature")), None)
+    """Return the name under which a run logged its learned temperature; None where it learned none, or diverged."""
+    logged = ((name, values) for name, values in run.history.history.items() if name.endswith("_temperature"))
+    return next((name for name, values in logged if any(map(_is_number, values))), None)
+
+
+def _is_number(value: float | None) -> TypeGuard[float]:
+    return value is not None and math.isfinite(value)
 
 
 def pair(run: records.Record) -> str:
@@ -127,7 +133,7 @@ def lines(record: Record) -> list[str]:
 
 def _measured(run: records.Record) -> tuple[list[int], list[float]]:
     values = run.history.history[quantity(run) or ""]
-    pairs = [(epoch + 1, value) for epoch, value in zip(run.history.epoch, values, strict=True) if value is not None]
+    pairs = [(epoch + 1, value) for epoch, value in zip(run.history.epoch, values, strict=True) if _is_number(value)]
     return [epoch for epoch, _ in pairs], [value for _, value in pairs]
 
 

@@ -152,8 +152,13 @@ def _deviations(accuracies: list[list[float]]) -> np.ndarray:
 
 
 def _short(label: str) -> str:
-    """Return the method's part of a label."""
-    return label.split(",")[0]
+    """Return a label without its last part, the pair of networks, which is the same for all.
+
+    Example:
+      >>> _short("CTKD, t end 20, resnet56 → resnet20")
+      'CTKD, t end 20'
+    """
+    return label.rpartition(", ")[0]
 
 
 FIGURE = Figure(

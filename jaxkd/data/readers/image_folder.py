@@ -248,6 +248,8 @@ def _image_names(folder: str) -> tuple[list[bytes], list[str]]:
     names, unread = [], []
     for path, _, files in sorted(os.walk(folder, followlinks=True)):
         inside = path[len(folder) :].lstrip(os.sep)
+        if any(part.startswith(".") for part in inside.split(os.sep)):  # thumbnails and copies of other programs
+            continue
         for file in sorted(files):
             if _is_image(file):
                 names.append(os.fsencode(os.path.join(inside, file)))

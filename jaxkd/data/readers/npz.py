@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxkd.data.array_checks import classes_needed
 from jaxkd.data.dataset import Dataset, from_arrays
 
 _KINDS = {"images": ("x", "image", "images", "data", "pixels"), "labels": ("y", "label", "labels", "target", "targets")}
@@ -57,7 +58,7 @@ def read(name: str, data_dir: Path, splits: Sequence[str]) -> dict[str, Dataset]
         cure = "split='test' reads these" if "test" in pairs else divide
         raise FileNotFoundError(f"{path} has images of {_listed(pairs)} alone, and no {missing[0]}: {cure}")
     train = pairs.get("train", pairs[splits[0]])
-    trained = _dataset(path, train, names, max(int(labels.max(initial=0)) for _, labels in pairs.values()) + 1, name)
+    trained = _dataset(path, train, names, max(_classes(path, labels) for _, labels in pairs.values()), name)
     found = {}
     for split in splits:
         images, labels = pairs[split]
@@ -81,7 +82,14 @@ def whole(name: str, data_dir: Path) -> Dataset | None:
     if "test" in pairs:
         raise ValueError(f"{path} has held-out images of its own: leave validation_split out")
     [pair] = pairs.values()
-    return _dataset(path, pair, names, int(pair[1].max(initial=0)) + 1, name)
+    return _dataset(path, pair, names, _classes(path, pair[1]), name)
+
+
+def _classes(path: Path, labels: np.ndarray) -> int:
+    try:
+        return classes_needed(labels)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _file(data_dir: Path) -> Path | None:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxkd.data.transforms.policies import check_prob, known
+from jaxkd.data.transforms.resized_crop import check_limits
 from jaxkd.types import Normalization
 
 Fill = Literal["noise", "mean"]
@@ -56,13 +57,7 @@ class RandomErasing:
 
     def __post_init__(self) -> None:
         check_prob(self.prob)
-        for name in ("scale", "ratio"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high or not math.isfinite(high):
-                raise ValueError(f"{name}={(low, high)}: give the least and the greatest, both above 0, in this order")
-            object.__setattr__(self, name, (float(low), float(high)))
-        if self.scale[1] > 1:
-            raise ValueError(f"scale={self.scale}: no part of an image is larger than 1, the whole of it")
+        check_limits(self)
         if self.fill not in get_args(Fill):
             raise ValueError(f"fill={self.fill!r}: choose one of {', '.join(get_args(Fill))}")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -52,13 +52,7 @@ class RandomResizedCrop:
 
     def __post_init__(self) -> None:
         _check_size("size", self.size)
-        for name in ("scale", "ratio"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high:
-                raise ValueError(f"{name}={(low, high)}: give the least and the greatest, both above 0, in this order")
-            object.__setattr__(self, name, (float(low), float(high)))
-        if self.scale[1] > 1:
-            raise ValueError(f"scale={self.scale}: no part of an image is larger than 1, the whole of it")
+        check_limits(self)
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> np.ndarray:
         """Return a random view: `[size, size, 3]` uint8."""
@@ -74,12 +68,22 @@ class RandomResizedCrop:
             if 0 < wide <= width and 0 < high <= height:
                 left, top = int(rng.integers(width - wide + 1)), int(rng.integers(height - high + 1))
                 return left, top, left + wide, top + high
-        least, greatest = self.ratio
-        aspect = min(max(width / height, least), greatest)
-        wide = width if width / height <= greatest else round(height * aspect)
-        high = height if width / height >= least else round(width / aspect)
-        left, top = (width - wide) // 2, (height - high) // 2
-        return left, top, left + wide, top + high
+        return centre_box(width, height, self.ratio)
+
+
+def centre_box(width: int, height: int, ratio: tuple[float, float]) -> tuple[int, int, int, int]:
+    """Return the largest part in the middle of an image whose width over height is within limits.
+
+    Example:
+      >>> centre_box(100, 30, (3 / 4, 4 / 3))
+      (30, 0, 70, 30)
+    """
+    least, greatest = ratio
+    aspect = min(max(width / height, least), greatest)
+    wide = width if width / height <= greatest else round(height * aspect)
+    high = height if width / height >= least else round(width / aspect)
+    left, top = (width - wide) // 2, (height - high) // 2
+    return left, top, left + wide, top + high
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +130,17 @@ def _resized(image: Image.Image, width: int, height: int) -> np.ndarray:
     from PIL import Image
 
     return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+
+
+def check_limits(of: Any) -> None:
+    """Refuse limits of `scale` (shares of an area) or `ratio` that are none, and keep both as numbers of one kind."""
+    for name in ("scale", "ratio"):
+        low, high = getattr(of, name)
+        if not 0 < low <= high or not math.isfinite(high):
+            raise ValueError(f"{name}={(low, high)}: give the least and the greatest, both above 0, in this order")
+        object.__setattr__(of, name, (float(low), float(high)))
+    if of.scale[1] > 1:
+        raise ValueError(f"scale={of.scale}: no part of an image is larger than 1, the whole of it")
 
 
 def _check_size(name: str, size: int) -> None:

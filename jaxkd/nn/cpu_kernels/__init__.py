@@ -81,11 +81,13 @@ def convolution(
       relu: whether to keep the positive part.
 
     Raises:
-      ValueError: for a kernel of another number of channels than the images have.
+      ValueError: for a kernel of another number of channels than the images have, or another bias.
     """
     window = kernel.shape[:2]
     if images.shape[-1] != kernel.shape[2] * groups or kernel.shape[-1] % groups:
         raise ValueError(f"a kernel {kernel.shape} in {groups} groups for images of {images.shape[-1]} channels")
+    if bias is not None and bias.shape != kernel.shape[-1:]:
+        raise ValueError(f"a bias {bias.shape} for a kernel {kernel.shape}")
     size = ((n + 2 * padding - k) // stride + 1 for n, k in zip(images.shape[1:3], window, strict=True))
     out = jax.ShapeDtypeStruct((images.shape[0], *size, kernel.shape[-1]), images.dtype)
     aliases = None if residual is None else {3: 0}
@@ -174,6 +176,8 @@ def product(
     )
     if inner != also_inner:
         raise ValueError(f"a product of {a.shape} and {b.shape}, transposed: {transpose_a} and {transpose_b}")
+    if bias is not None and bias.shape != (columns,):
+        raise ValueError(f"a bias {bias.shape} for a product of {columns} columns")
     out = jax.ShapeDtypeStruct((rows, columns), jnp.float32)
     call = jax.ffi.ffi_call("jaxkd_product", out, vmap_method="sequential")
     return call(a, b, _or_empty(bias, jnp.float32), transpose_a=transpose_a, transpose_b=transpose_b)

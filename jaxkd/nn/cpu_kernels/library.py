@@ -197,18 +197,18 @@ def _load_kernels() -> tuple[ctypes.CDLL, str]:
     """Return the compiled kernels, from the cache or built now, and a note for their description."""
     folder = user_cache() / "jaxkd" / "kernels"
     path = folder / f"kernels-{_key()}.so"
-    if _intact(path):
-        return ctypes.CDLL(str(path)), ""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _build(path)
+        if not _intact(path):
+            folder.mkdir(parents=True, exist_ok=True)
+            _build(path)
         return ctypes.CDLL(str(path)), ""
-    except OSError as error:
+    except OSError as error:  # also of a cache that forbids running, or that machines with other C libraries share
         with tempfile.TemporaryDirectory(prefix="jaxkd-") as place:
             path = pathlib.Path(place) / path.name
             _build(path)
             library = ctypes.CDLL(str(path))  # stays mapped when the file is gone
-        return library, f", compiled for this process alone since the cache cannot be written ({error.strerror})"
+        reason = error.strerror or error
+        return library, f", compiled for this process alone since the cache cannot be used ({reason})"
 
 
 def _key() -> str:
