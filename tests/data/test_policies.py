@@ -120,7 +120,7 @@ def test_values_are_inverted_from_the_strength_on():
     """255 · (1 − 3/9) is a little above 170 in floating point, where Pillow, given 170, inverts 170 as well."""
     values = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
     settings = EACH["cifar10"].settings(H, W)
-    setting = next(one for one in settings if one[0] == "solarize" and 170 < one[1] < 171)
+    setting = next(one for one in settings if one[0] == "solarize" and 170 <= one[1] < 171)
     found = np.asarray(apply(values, [setting], np.zeros(1, np.int32))).ravel()
     np.testing.assert_array_equal(found, np.where(np.arange(256) < 170, np.arange(256), 255 - np.arange(256)))
 

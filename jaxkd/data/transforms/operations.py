@@ -99,7 +99,7 @@ def _table(settings: Sequence[Setting], height: int, width: int) -> _Table:
             maps.get(name, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)),
             KINDS.index(name),
             8 - int(amount) if name == "posterize" else 0,
-            {"solarize": math.ceil(round(amount, 6)), "invert": 0}.get(name, 256),
+            {"solarize": math.ceil(amount), "invert": 0}.get(name, 256),
             int(amount) if name == "solarize_add" else 0,
             amount if name in _BLENDS else 1.0,
         )

@@ -61,7 +61,7 @@ class Ranges(NamedTuple):
             "translate_x": math.trunc(right) if whole_pixels else right,
             "translate_y": math.trunc(down) if whole_pixels else down,
             "posterize": 8 - round(self.bits * strength),
-            "solarize": 255 * (1 - strength),
+            "solarize": round(255 * (1 - strength), 6),  # 170, of which floating point makes a little more
             **dict.fromkeys(("brightness", "contrast", "color", "sharpness"), 1 + sign * self.change * strength),
         }
         return Setting(name, amounts.get(name, 0.0))
