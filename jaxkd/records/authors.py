@@ -97,7 +97,7 @@ _NAMES = tuple(
         re.compile,
         (
             rf"[A-Z]+-(?P<method>[a-z]+)_(?P<teacher>{_NETWORK})_(?P<student>{_NETWORK}){_SETTINGS}(?:_(?P<beta>{_NUMBER}))?",
-            rf"(?P<data>imagenet)-(?P<teacher>{_NETWORK})_(?P<student>{_NETWORK})_(?P<method>[a-z]+)_ours",
+            rf"(?P<data>imagenet)-(?P<teacher>{_NETWORK})_(?P<student>{_NETWORK})_(?P<method>[a-z]+)_ours(?:{_SETTINGS})?",
             rf"transformer-(?P<student>[a-z\d-]+)_c100_(?P<method>[A-Z]+)_ours(?:{_SETTINGS})?",
         ),
     )
@@ -110,6 +110,10 @@ _OUR_NETWORKS = MappingProxyType(
         "mv2": "MobileNetV2",
         "r34": "resnet34",
         "r18": "resnet18",
+        "deit-ti": "deit_tiny_patch16_224",
+        "t2t-7": "t2t_vit_7",
+        "pit-ti": "pit_ti_224",
+        "pvt-ti": "pvt_tiny",
     }
 )
 
@@ -151,7 +155,7 @@ def read_log(path: str | os.PathLike[str]) -> AuthorsLog:
         method=f"{str(said['method']).lower()}+std",
         teacher=_network(said.get("teacher") or "resnet56"),  # the transformers' only teacher is in no name
         student=_network(said["student"]),
-        data=said.get("data") or "cifar100",
+        data="imagenet2012" if said.get("data") else "cifar100",
         history=history,
         base_temperature=_number(said.get("temperature")),
         weight=_number(said.get("weight")),

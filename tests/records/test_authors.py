@@ -56,9 +56,13 @@ def test_a_log_has_our_names_and_parts_of_one():
         ("DKD-dkd_resnet32x4_ShuffleV2_2_9", ("dkd+std", "resnet32x4", "ShuffleV2", 2.0, 9.0, None, "cifar100")),
         ("MLKD-mlkd_res50_mv2_2_9", ("mlkd+std", "ResNet50", "MobileNetV2", 2.0, 9.0, None, "cifar100")),
         ("MLKD-mlkd_res110_res32_2_9", ("mlkd+std", "resnet110", "resnet32", 2.0, 9.0, None, "cifar100")),
-        ("imagenet-r34_r18_kd_ours", ("kd+std", "resnet34", "resnet18", None, None, None, "imagenet")),
-        ("transformer-deit-ti_c100_KD_ours_3_10", ("kd+std", "resnet56", "deit-ti", 3.0, 10.0, None, "cifar100")),
-        ("transformer-t2t-7_c100_KD_ours", ("kd+std", "resnet56", "t2t-7", None, None, None, "cifar100")),
+        ("imagenet-r34_r18_kd_ours", ("kd+std", "resnet34", "resnet18", None, None, None, "imagenet2012")),
+        ("imagenet-r34_r18_kd_ours_2_6", ("kd+std", "resnet34", "resnet18", 2.0, 6.0, None, "imagenet2012")),
+        (
+            "transformer-deit-ti_c100_KD_ours_3_10",
+            ("kd+std", "resnet56", "deit_tiny_patch16_224", 3.0, 10.0, None, "cifar100"),
+        ),
+        ("transformer-t2t-7_c100_KD_ours", ("kd+std", "resnet56", "t2t_vit_7", None, None, None, "cifar100")),
     ],
 )
 def test_a_name_says_what_was_run(tmp_path, name, said):
