@@ -167,6 +167,16 @@ class History:
         return measured
 
 
+def is_share(name: str) -> bool:
+    """Return whether a quantity is a part of 1, which is shown in percent, by its name in the logs.
+
+    Example:
+      >>> is_share("val_accuracy"), is_share("top3"), is_share("loss")
+      (True, True, False)
+    """
+    return re.search(r"(accuracy|hits|(^|_)top\d+)$", name) is not None
+
+
 def direction(name: str, mode: Mode = "auto") -> Literal["max", "min"]:
     """Return whether high ("max") or low ("min") values of a quantity are good.
 

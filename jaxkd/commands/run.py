@@ -12,7 +12,7 @@ import hashlib
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeGuard
+from typing import Any
 
 import jax
 import numpy as np
@@ -107,7 +107,7 @@ def load_data(config: RunConfig) -> tuple[Images, Images]:
     return (train.replace(balanced=True) if config.data.balanced else train), test
 
 
-def crops_on_device(config: RunConfig, train: Images) -> TypeGuard[data.Dataset]:
+def crops_on_device(config: RunConfig, train: Images) -> bool:
     """Tell whether training crops and resizes images that are in memory; others are when they are read."""
     return config.training.resized_crop and isinstance(train, data.Dataset)
 
@@ -171,13 +171,18 @@ def compiled(config: RunConfig, train: Images, teacher: Any = None) -> jaxkd.Tra
     """Return a new network with its losses and optimizer, ready to `fit`.
 
     Raises:
-      ValueError: for an unknown network, or one that a loss cannot work with.
+      ValueError: for an unknown network, or one that a loss cannot work with; for crops that a loss would not see.
     """
-    network = initial_network(config, train.num_classes)
+    network, terms = initial_network(config, train.num_classes), losses_of(config, train)
+    cropped = [data.CropAndResize()] if crops_on_device(config, train) else []
+    if cropped and isinstance(terms, dict) and any(hasattr(term, "strong_view") for term in terms.values()):
+        raise ValueError(
+            "--resized-crop: a loss has a strong view of its own, which would be of whole images: leave it out"
+        )
     trainer = jaxkd.Trainer(network) if teacher is None else jaxkd.Distiller(student=network, teacher=teacher)
     trainer.compile(
         optimizer_of(config, network),
-        loss=losses_of(config, train),
+        loss=terms,
         loss_weights=config.method.weights if config.method else None,
         metrics=("accuracy", "top5"),
         seed=config.seed,
@@ -187,7 +192,7 @@ def compiled(config: RunConfig, train: Images, teacher: Any = None) -> jaxkd.Tra
         batch_norm=config.batch_norm,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         trainable=models.head(network) if config.init is not None and config.init.freeze else None,
-        augment=[*([data.CropAndResize()] if crops_on_device(config, train) else []), *config.training.augmentations],
+        augment=[*cropped, *config.training.augmentations],
         mixing=config.training.mixing,
         ema=None if config.training.ema_decay is None else jaxkd.EMA(config.training.ema_decay),
     )

@@ -1,6 +1,6 @@
 """Trains a student for every combination of some settings: seeds, temperatures, weights, methods, …
 
-Students that differ in seeds, temperatures, α, β, γ and the like alone are one program, and share each batch and every
+Students of one seed that differ in temperatures, α, β, γ and the like are one program, and share each batch and every
 forward pass of the teacher. What was stopped goes on with the same command and --resume.
 """
 

@@ -67,6 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found, given = locate(options.input), {"name": options.name, "normalization": normalization}
         given |= {"weights": options.weights, "image_size": options.image_size}
         output = options.output.expanduser()
+        if output.suffix in {*SUFFIXES, *_EXPORTED} - {*FILE_SUFFIXES}:
+            by = "jaxkd export" if output.suffix in _EXPORTED else ", ".join(FILE_SUFFIXES)
+            raise ValueError(f"{output}: no network is written to {output.suffix} files by this command; use {by}")
         if found.is_dir() and not is_saved(found):
             return _convert_folder(found, given, output, test)
         _convert(found, given, output, test, options.force)
@@ -190,9 +193,6 @@ def _check_place(output: Path, force: bool) -> None:
     Raises:
       OSError: nothing can be written there, or a file is there that `force` would replace.
     """
-    if output.suffix in {*SUFFIXES, *_EXPORTED} - {*FILE_SUFFIXES}:
-        by = "jaxkd export" if output.suffix in _EXPORTED else ", ".join(FILE_SUFFIXES)
-        raise ValueError(f"{output}: no network is written to {output.suffix} files by this command; use {by}")
     output.parent.mkdir(parents=True, exist_ok=True)
     if output.suffix not in FILE_SUFFIXES:
         check_replaceable(output)

@@ -169,7 +169,7 @@ def classes_needed(labels: NDArray[Any]) -> int:
 def check_same_classes(trained: Sequence[str], held_out: Sequence[str]) -> None:
     """Refuse held-out images of which a class has another number than in training: each would count as wrong.
 
-    Classes of other names may be the same ones, and are not compared.
+    Classes of other names may be the same ones, and are not compared; nor are those that only have their numbers.
 
     Raises:
       ValueError: with the first such class.
@@ -180,12 +180,13 @@ def check_same_classes(trained: Sequence[str], held_out: Sequence[str]) -> None:
       Traceback (most recent call last):
       ValueError: class 'elm' is number 1 of the training images and number 0 of the held-out ones: ...
     """
-    numbers = {name: number for number, name in enumerate(trained)}
+    if any(list(names) == [str(number) for number in range(len(names))] for names in (trained, held_out)):
+        return
     for number, name in enumerate(held_out):
-        if numbers.get(name, number) != number:
+        if name in trained and trained[number : number + 1] != held_out[number : number + 1]:
             raise ValueError(
-                f"class {name!r} is number {numbers[name]} of the training images and number {number} of the held-out "
-                "ones: read both with the same class names, as data.load does with both splits in one folder"
+                f"class {name!r} is number {trained.index(name)} of the training images and number {number} of the "
+                "held-out ones: read both with the same class names, as data.load does with both splits in one folder"
             )
 
 

@@ -105,9 +105,9 @@ def write(
         raise ValueError(f"{chosen.name} has no int8 here: choose onnx or litert")
     if calibration is not None and test is None:
         raise ValueError("int8 is measured on test images: give test=")
-    network = classifier(source, image_shape, normalization)
-    if target is None and str(source).startswith("hf:/"):
+    if target is None and isinstance(source, str | os.PathLike) and os.fspath(source).startswith("hf:/"):
         raise ValueError(f"{source} lies in the hub's cache once it is fetched: name the file that is to be written")
+    network = classifier(source, image_shape, normalization)
     place = _beside(network, chosen, calibration is not None) if target is None else target
     if place.is_dir():
         raise IsADirectoryError(f"{place} is a folder: name a file")

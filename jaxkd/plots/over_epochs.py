@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jaxkd.history import is_share
 from jaxkd.plots.canvas import GREY, Target, axes_of, checked, finish, look_of, set_nice_ticks
 from jaxkd.spread import Measured, mean_curve
 
@@ -18,8 +19,6 @@ Runs = Measured | Sequence[Measured]
 """A history, or those of several seeds."""
 
 Style = Literal["lines", "points", "both", "steps"]
-
-_PERCENT = ("accuracy", "top1", "top5")
 
 
 def learning_curves(
@@ -51,7 +50,7 @@ def learning_curves(
       >>> with tempfile.TemporaryDirectory() as folder:
       ...     learning_curves({"KD": history}, Path(folder) / "curves.png")
     """
-    scale = 100.0 if quantity.endswith(_PERCENT) else 1.0
+    scale = 100.0 if is_share(quantity) else 1.0
     axes, made = axes_of(target)
     # Curves that are already there keep their colours.
     for number, (name, histories) in enumerate(checked(runs).items(), start=_drawn(axes)):
@@ -172,4 +171,4 @@ def _words(quantity: str) -> str:
       ('test accuracy (%)', 'kd temperature')
     """
     words = quantity.replace("val_", "test ").replace("_", " ")
-    return f"{words} (%)" if quantity.endswith(_PERCENT) else words
+    return f"{words} (%)" if is_share(quantity) else words

@@ -30,7 +30,7 @@ class AuthorsLog:
       method: as `recipes.get_method` knows it: all of theirs standardise logits, so `KD` in a name is `kd+std`.
       teacher: its name here.
       student: likewise, as far as there is such a network here.
-      data: what it was trained on, `cifar100` or `imagenet`.
+      data: what it was trained on, `cifar100` or `imagenet2012`.
       history: every epoch under the names of our logs; accuracies are parts of 1. `loss` and `accuracy` are means over
         the training images, the loss the weighted total; `kd_temperature` is that of the epoch's last step.
       base_temperature: what every temperature is multiplied by; None where the name does not say.

@@ -336,8 +336,8 @@ class RunDirectory:
             images.
 
         Returns:
-          What was written: the last and the best epoch, `facts`, and `weights_epoch` where the weights are those of an
-          earlier epoch than the last, as with `EarlyStopping(restore_best=True)`.
+          What was written: the last and the best epoch, `facts`, and `weights_epoch` where the weights are those of
+          another epoch than the last, as with `EarlyStopping(restore_best=True)`.
         """
         networks = {name: trainer.model, **({f"{name}-ema": trainer.ema_model} if trainer.keeps_average else {})}
         for title, network in networks.items():
@@ -355,7 +355,7 @@ class RunDirectory:
             plots.save(figure, self.path / "curves.png")
         result = {**summary(history, reported), **(facts or {})}
         trained = 0 if trainer.state is None else int(trainer.state.epoch)
-        if trained != history.epoch[-1] + 1:  # a callback put an earlier state back
+        if trained != history.epoch[-1] + 1:  # a callback put another state back
             result["weights_epoch"] = trained
         write_json(self.result_file, result)
         return result

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import os
@@ -154,16 +153,16 @@ def _is_table(file: Path) -> bool:
     """Return whether a file is a table of epochs; other programs have a grid.csv as well."""
     if not file.is_file():
         return False
-    with file.open(encoding="utf-8", errors="replace", newline="") as table:
-        return "epoch" in next(csv.reader(table), [])
+    with file.open(encoding="utf-8", errors="replace") as table:
+        return "epoch" in table.readline().strip().split(",")
 
 
 def _is_comparison(file: Path) -> bool:
-    """Return whether a file has runs by their methods; one that cannot be read may have them."""
+    """Return whether a file has runs by their methods; other programs have a results.json as well."""
     try:
         content = read_json(file)
     except ValueError:
-        return True
+        return False
     return isinstance(content, dict) and isinstance(content.get("runs"), dict)
 
 

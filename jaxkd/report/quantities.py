@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from collections.abc import Iterable
 
-_PERCENT = re.compile(r"(accuracy|hits|(^|_)top\d+)$")
+from jaxkd.history import is_share
 
 # The order in which quantities are shown; loss terms, which have names of their own, come where the star is.
 _ORDER = (
@@ -70,7 +69,7 @@ def quantity(name: str) -> Quantity:
       ('Test accuracy, %', 'Temperature of kd', 'Loss term ce')
     """
     name = name.removeprefix("measured_")  # in a sweep over a setting of the same name
-    percent = _PERCENT.search(name) is not None
+    percent = is_share(name)
     if name in _TITLES:
         title = _TITLES[name]
     elif name.endswith("_temperature"):
@@ -93,6 +92,7 @@ def in_order(names: Iterable[str]) -> list[str]:
     """
 
     def rank(name: str) -> int:
+        name = name.removeprefix("measured_")
         if name in _ORDER:
             return _ORDER.index(name)
         return next((_ORDER.index(end) for end in ("_temperature", "_lambda") if name.endswith(end)), _ORDER.index("*"))

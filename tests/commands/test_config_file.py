@@ -306,6 +306,11 @@ def test_images_in_memory_are_cropped_on_the_device_and_not_shifted_as_well():
     assert distill.run.compiled(plain, images)._program.augment == (data.RandomErasing(0.25),)
 
 
+def test_a_strong_view_is_not_left_whole(teacher, capsys):
+    arguments = ["--teacher", str(teacher), "--student", "resnet8", "--method", "mlkd", "--resized-crop", *SMALL]
+    assert "a loss has a strong view of its own" in refused(distill, [*arguments, "--dry-run"], capsys)
+
+
 def test_a_dry_run_measures_and_writes_nothing(teacher, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments = ["--teacher", str(teacher), "--student", "resnet8", "--epochs", "10", "--cache-teacher", "kept"]

@@ -71,7 +71,7 @@ def test_command_fails_with_one_line(arguments, weights, tmp_path, capsys, monke
     captured = capsys.readouterr()
     assert captured.err.startswith("error: ")
     assert captured.err.count("\n") == 1
-    assert not (tmp_path / "out").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["x.pth"]
 
 
 def test_other_classes_than_those_of_the_images_are_said_and_not_measured(tmp_path, capsys):

@@ -129,6 +129,7 @@ def test_int8_brings_streamed_images_into_memory(tmp_path, monkeypatch):
         (["absent", "--to", "safetensors"], "absent: there is no such file or folder"),
         (["{run}", "--to", "safetensors", "--int8"], "safetensors has no int8 here"),
         (["{run}", "--output", "x.bin"], "a file's suffix says its format"),
+        (["hf://user/repo/x.safetensors", "--to", "onnx"], "lies in the hub's cache once it is fetched: name the file"),
         (["{run}/student", "--to", "onnx", "--int8"], "give --data"),
         (["{run}", "--to", "safetensors", "--compare", "absent"], "absent: there is no such file or folder"),
     ],

@@ -316,6 +316,8 @@ def test_a_sweep_over_teachers_tells_them_apart(tmp_path):
 def test_files_of_other_programs_are_no_sweeps(tmp_path):
     (tmp_path / "eval").mkdir()
     (tmp_path / "eval" / "results.json").write_text('[{"acc": 0.7}]')
+    (tmp_path / "lines").mkdir()
+    (tmp_path / "lines" / "results.json").write_text('{"acc": 0.7}\n{"acc": 0.8}\n')
     (tmp_path / "search").mkdir()
     (tmp_path / "search" / "grid.csv").write_text("alpha,score\n1,2\n")
     recorded.run(tmp_path / "run")

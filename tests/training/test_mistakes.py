@@ -230,3 +230,6 @@ def test_classes_that_are_numbered_otherwise_than_in_training_are_told():
             trainer.fit(trained, held_out, epochs=1, verbose=0)
     for held_out in (fewer.replace(class_names=names) for names in (("ash", "elm"), ("Esche", "Ulme"), ("0", "1"))):
         inputs.check_names(trained, held_out)
+    twice = trained.replace(class_names=("crane", "dog", "crane"))  # as lists of ImageNet's classes have it
+    inputs.check_names(twice, twice)
+    inputs.check_names(trained.replace(class_names=("1", "2", "3")), data.from_arrays(images, labels))
