@@ -124,6 +124,7 @@ class Trainer:
           seed: of the order of examples, the augmentation and the losses' own draws; below 2³².
           steps_per_execution: how many steps one compiled program takes before the host hears of it. By default a whole
             epoch, and on the CPU about a hundred, or one where the network's own convolutions would be slow in a loop.
+            Batches that are read while training take one step each.
           devices: those to train on; all by default. The batch is split over them.
           image_shape: `(H, W, C)`, for losses that measure the networks' features before training; by default what the
             network was published for.

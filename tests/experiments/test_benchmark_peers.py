@@ -198,9 +198,28 @@ def test_a_way_that_fails_is_noted_and_the_other_taken():
     _, facts = tuned.fastest(make, trial, 3, autocast=False, compiles=True)
     assert facts["way"] == "eager, float32"
     assert facts["seconds_a_step_when_tried"]["default, float32"] == "OSError: no C++ compiler"
-    assert calls == [3, 3, 3, 6, 6, 6]
+    assert calls == [3] * 3 + [6] * tuned.TRIALS
     with pytest.raises(script("benchmarks.work").UnavailableError, match="no C"):
         tuned.fastest(lambda way: make(tuned.Way("default", False)), trial, 3, autocast=False, compiles=False)
+
+
+def test_ways_are_tried_in_turns_and_compared_by_their_medians(monkeypatch):
+    tuned = peer("benchmarks.torch_tuned")
+    torch = sys.modules["torch"]
+    eager, compiled = iter([1.0, *[3.0] * tuned.TRIALS]), iter([2.0] * tuned.TRIALS)
+    monkeypatch.setattr(tuned, "timed", lambda run: lambda: next(run.func.seconds))
+
+    class Loop:
+        def __init__(self, way):
+            self.seconds = eager if way.mode == "eager" else compiled
+
+        def __call__(self, *batch):
+            pass
+
+    trial = torch.zeros(6, 1), torch.zeros(6)
+    _, facts = tuned.fastest(Loop, trial, 3, autocast=False, compiles=True)
+    assert facts["way"] == "default, float32"
+    assert facts["seconds_a_step_when_tried"] == {"eager, float32": 1.5, "default, float32": 1.0}
 
 
 def test_a_way_serves_other_batch_sizes(monkeypatch):
