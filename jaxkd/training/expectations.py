@@ -23,6 +23,9 @@ from jaxkd.types import Batch, Normalization
 PLAUSIBLE = 30.0
 """No normalised pixel is further from zero than this; raw pixels are."""
 
+NOISE = 6.0
+"""Normal noise in the place of pixels, as random erasing has it, is not further from zero than this."""
+
 LARGE = 128
 """Networks for images of at least this height begin by shrinking them."""
 
@@ -116,7 +119,15 @@ class Expectations:
                 "and they are normalised once, on the device; a network that rescales pixels itself gets 0 to 255 with "
                 "network.normalization = jaxkd.Normalization((0.0,), (1 / 255,))"
             )
-        if self.normalization is None or not 0 <= low < high <= 1:
+        if self.normalization is None:
+            return
+        if low < -NOISE and low <= _normalised_twice(self.normalization):
+            mean, std = self.normalization
+            raise ValueError(
+                f"float images reach {low:.3g}, as images do that are normalised twice with mean={_rounded(mean)} and "
+                f"std={_rounded(std)}: normalise them once, or give the pixels as uint8"
+            )
+        if not 0 <= low < high <= 1:
             return
         mean, std = self.normalization
         if any(mean):  # else normalised images are not below 0 either
@@ -218,6 +229,12 @@ def checking_step(step: Callable[..., Any], expected: Expectations) -> Callable[
         return step(state, batch, known)
 
     return checked
+
+
+def _normalised_twice(normalization: Normalization) -> float:
+    """Return the least value of images that are normalised twice, if a fifth of it is left to those without black."""
+    mean, std = np.asarray(normalization.mean), np.asarray(normalization.std)
+    return 0.8 * float(np.min((-mean / std - mean) / std))
 
 
 def _rounded(values: tuple[float, ...]) -> tuple[float, ...]:

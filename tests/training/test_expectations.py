@@ -111,6 +111,18 @@ def test_the_range_of_floats_is_judged_by_what_is_known(dtype):
         known.checked_images(PIXELS.astype(dtype))
 
 
+def test_images_that_are_normalised_twice_are_refused():
+    known = Expectations(normalization=HALF)
+    once = (UNIT - 0.5) / 0.25
+    with pytest.raises(ValueError, match=r"reach -10, as images do that are normalised twice with mean=\(0.5,"):
+        known.checked_images((once - 0.5) / 0.25)
+    noise = np.random.default_rng(0).normal(size=once.shape).astype(np.float32)
+    known.checked_images(np.concatenate([once.astype(np.float32), noise]))
+    Expectations().checked_images((once - 0.5) / 0.25)  # by whatever they were normalised
+    small = Expectations(normalization=Normalization((0.1,), (0.2,)))  # whose images are not far from 0 even then
+    small.checked_images(np.full_like(once, -2.9))
+
+
 def test_the_normalisation_of_a_teacher_or_of_the_training_set_counts_as_well():
     distiller = jaxkd.Distiller(student=TinyNet(3), teacher=TinyNet(3, seed=1, normalization=HALF))
     distiller.compile(SGD, loss=losses.KD(4.0))
