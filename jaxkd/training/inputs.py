@@ -74,6 +74,7 @@ class Stream:
       at_single: called once with that of a batch of which BatchNorm sees a part of one image.
       smallest_part: returns how many images of a batch of so many BatchNorm sees at once, at least.
       logits: returns how many a network has for images of a shape, where it does not say its number of classes.
+      at_end: called once, after the first whole pass, with the number of classes that the labels need, and of images.
     """
 
     batches: Iterable[Any]
@@ -83,6 +84,7 @@ class Stream:
     at_single: Callable[[tuple[int, ...]], None] | None = None
     smallest_part: Callable[[int], int] = int
     logits: Callable[[tuple[int, ...]], int] | None = None
+    at_end: Callable[[int, int], None] | None = None
     _told: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     normalization: ClassVar[None] = None
@@ -94,7 +96,7 @@ class Stream:
         Raises:
           ValueError, TypeError: for what is no batch, or none for the network; with the cure.
         """
-        position, expected = 0, self.expected
+        position, classes, expected = 0, 0, self.expected
         for item in self.batches:
             images, labels, index = entries(item)
             _refuse_extras(item)
@@ -108,7 +110,7 @@ class Stream:
             if expected.num_classes is None and self.logits is not None:
                 expected = replace(expected, num_classes=self.logits(images.shape[1:]))
             labels = expected.checked_labels(labels, len(images))
-            end = position + len(labels)
+            classes, end = max(classes, int(labels.max(initial=-1)) + 1), position + len(labels)
             if index is not None:
                 numbers = checked_index(index, len(images))
             elif self.index_readers:
@@ -120,6 +122,9 @@ class Stream:
                 numbers = np.arange(position, end, dtype=np.int32)
             position = end
             yield Batch(images, labels, numbers)  # type: ignore[arg-type]  # still on the host
+        if self.at_end is not None and "end" not in self._told:
+            self._told.add("end")
+            self.at_end(classes, position)
 
     def check_first(self) -> None:
         """Check the first batch, before anything is trained, where the batches can be gone through again.
@@ -189,7 +194,10 @@ def as_source(
         if not training:
             warn_of_left_out(source.batches)
         logits = None if network is None else partial(logits_of, network)
-        return replace(source, expected=expected, at_first=(expected.warn_of_size,) if training else (), logits=logits)
+        told: dict[str, Any] = {}
+        if training:
+            told = {"at_first": (expected.warn_of_size,), "at_end": partial(_warn_of_spare_classes, expected)}
+        return replace(source, expected=expected, logits=logits, **told)
     labels = source.labels if isinstance(source, InMemory) else None
     expected.check_classes(source.num_classes, labels)
     expected.check_shape((1, *source.image_shape))
@@ -197,10 +205,18 @@ def as_source(
         declared = not isinstance(data, tuple)
         if labels is not None:
             warn_of_missing_classes(labels, source.num_classes, declared)
-        if declared or (labels is not None and len(labels) >= 10 * (expected.num_classes or 1)):
+        if declared:
             expected.warn_of_spare_classes(source.num_classes)
+        elif labels is not None:
+            _warn_of_spare_classes(expected, source.num_classes, len(labels))
         expected.warn_of_size(source.image_shape)
     return source
+
+
+def _warn_of_spare_classes(expected: Expectations, classes: int, images: int) -> None:
+    """Warn where the network has more classes than labels need, if there are enough images to tell."""
+    if images >= 10 * (expected.num_classes or 1):
+        expected.warn_of_spare_classes(classes)
 
 
 def check_names(trained: Data, held_out: Data) -> None:

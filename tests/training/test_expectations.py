@@ -265,6 +265,11 @@ def test_more_classes_than_the_data_have_are_told():
     [message] = said(lambda: as_source(data.from_arrays(pixels, labels), TinyNet(num_classes=10), training=True))
     assert "TinyNet has 10 classes and the data 3" in message
     assert said(lambda: as_source((pixels, labels), TinyNet(num_classes=10), training=True)) == []  # too few to tell
+    assert said(lambda: list(as_source([(pixels, labels)], TinyNet(num_classes=10), training=True))) == []
+    batches = as_source([(pixels, labels)] * 4, TinyNet(num_classes=10), training=True)
+    [message] = said(lambda: (list(batches), list(batches)))  # after the first pass, and once
+    assert "TinyNet has 10 classes and the data 3" in message
+    assert said(lambda: list(as_source([(pixels, labels)] * 4, TinyNet(num_classes=10)))) == []
 
 
 @pytest.mark.parametrize(
