@@ -121,7 +121,7 @@ class Expectations:
             )
         if self.normalization is None:
             return
-        if low < -NOISE and low <= _normalised_twice(self.normalization):
+        if low <= _normalised_twice(self.normalization) < -NOISE:
             mean, std = self.normalization
             raise ValueError(
                 f"float images reach {low:.3g}, as images do that are normalised twice with mean={_rounded(mean)} and "

@@ -29,7 +29,7 @@ def reference(name, image, magnitude, backward):
     amounts = {
         "rotate": sign * 30 * strength, "shear_x": lean, "shear_y": lean,
         "translate_x": int(travel * W), "translate_y": int(travel * H),
-        "posterize": 8 - round(4 * strength), "solarize": 255 * (1 - strength),
+        "posterize": 8 - round(4 * strength), "solarize": round(255 * (1 - strength), 6),
         "brightness": factor, "contrast": factor, "color": factor, "sharpness": factor,
     }  # fmt: skip
     return pillow(name, amounts.get(name), image)
