@@ -12,7 +12,7 @@ from tiny import TinyNet
 import jaxkd
 from jaxkd import Normalization, data, optimizers
 from jaxkd.training import inputs
-from jaxkd.training.expectations import Expectations
+from jaxkd.training.expectations import Expectations, _normalised_twice
 from jaxkd.training.inputs import as_source, images_of
 
 SIDES = st.integers(5, 40)
@@ -81,7 +81,8 @@ def test_the_range_of_images_says_whether_they_are_normalised(mean, one, other, 
     images = np.zeros((1, 5, 5, 3), dtype)
     images[0, 0, 0, :2] = one, other
     low, high = np.float32(images.min()), np.float32(images.max())  # what networks compute in
-    if low <= -16 * mean < -6:  # a fifth above what black becomes
+    if low <= (bound := _normalised_twice(known.normalization)) < -6:
+        assert bound == pytest.approx(-16 * mean)  # a fifth above what black becomes
         with pytest.raises(ValueError, match="as images do that are normalised twice"):
             known.checked_images(images)
         return
